@@ -1,0 +1,1 @@
+"""Finding GOES ABI L1b files: names, archives, scans, their STAC items, and fetching."""

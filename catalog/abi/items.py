@@ -1,0 +1,222 @@
+"""Scans as STAC items, and collections of them from which the same scans are read back.
+
+Source: STAC 1.1.0 with the extensions goes 1.0.0, eo 2.0.0, file 2.1.0 and, where the projection is known,
+projection 2.0.0.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import pyproj
+
+from catalog.abi.names import orbital_slot, parse_name
+from catalog.abi.scans import Scan, SourceFile
+from catalog.errors import SourceError
+from catalog.publish.footprints import footprint
+
+__all__ = ["load_items", "save_items", "scan_from_item", "scan_item"]
+
+_EXTENSIONS = [
+    "https://stac-extensions.github.io/goes/v1.0.0/schema.json",
+    "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+]
+_PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+_IMAGE_TYPES = {"F": "FULL DISK", "C": "CONUS", "M": "MESOSCALE"}
+_MODES = (3, 4, 6)
+"""Scan modes that the goes extension knows."""
+
+_BANDS = {
+    1: ("blue", 0.47, 0.04),
+    2: ("red", 0.64, 0.1),
+    3: ("nir", 0.865, 0.039),
+    4: ("cirrus", 1.378, 0.015),
+    5: ("swir16", 1.61, 0.06),
+    6: ("swir22", 2.25, 0.05),
+    7: (None, 3.9, 0.2),
+    8: (None, 6.185, 0.83),
+    9: (None, 6.95, 0.4),
+    10: (None, 7.34, 0.2),
+    11: (None, 8.5, 0.4),
+    12: (None, 9.61, 0.38),
+    13: ("lwir", 10.35, 0.5),
+    14: ("lwir11", 11.2, 0.8),
+    15: ("lwir12", 12.3, 1.0),
+    16: (None, 13.3, 0.6),
+}
+"""Common name (eo extension), central wavelength and full width at half maximum in micrometres, by channel."""
+
+_HEAD = '{"type":"FeatureCollection","features":['
+_TAIL = "]}"
+
+
+def scan_item(
+    scan: Scan, *, geometry: npt.ArrayLike | None = None, projection: pyproj.CRS | None = None
+) -> dict[str, Any]:
+    """Describe a scan as a STAC item with one asset per channel, ``C01`` ..
+
+    Parameters
+    ----------
+    scan
+        The scan.
+    geometry
+        Outline of the sector: longitude and latitude in degrees, shape (corners, 2); null in the item if None.
+    projection
+        Projection of the fixed grid, where a file has been opened.
+
+    Returns
+    -------
+    dict
+        The item, without links.
+    """
+    item: dict[str, Any] = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [*_EXTENSIONS],
+        "id": scan.id,
+        "geometry": None,
+        "properties": _properties(scan),
+        "links": [],
+        "assets": {f"C{channel:02d}": _asset(file) for channel, file in scan.files.items()},
+    }
+    if geometry is not None:
+        item["geometry"], bbox = footprint(geometry)
+        item["bbox"] = list(bbox)
+    if projection is not None:
+        item["stac_extensions"].append(_PROJECTION)
+        item["properties"] |= {"proj:code": None, "proj:wkt2": projection.to_wkt()}
+    return item
+
+
+def _properties(scan: Scan) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "datetime": _text(scan.start),
+        "start_datetime": _text(scan.start),
+        "end_datetime": _text(scan.end),
+        "mission": "GOES",
+        "constellation": "GOES",
+        "platform": f"GOES-{scan.platform.removeprefix('goes')}",
+        "instruments": ["ABI"],
+        "goes:orbital_slot": orbital_slot(scan.platform, scan.start),
+        "goes:system_environment": "OR",
+        "goes:image_type": _IMAGE_TYPES[scan.sector[0]],
+    }
+    if len(scan.sector) == 2:
+        properties["goes:mesoscale_image_number"] = int(scan.sector[1])
+    if scan.mode in _MODES:
+        properties["goes:mode"] = str(scan.mode)
+    return properties
+
+
+def _asset(file: SourceFile) -> dict[str, Any]:
+    common_name, wavelength, width = _BANDS[file.channel]
+    band: dict[str, Any] = {"name": f"C{file.channel:02d}"}
+    if common_name:
+        band["eo:common_name"] = common_name
+    return {
+        "href": file.href,
+        "type": "application/netcdf",
+        "roles": ["data"],
+        "created": _text(file.created),
+        "file:size": file.size,
+        "stratacube:tag": file.tag,
+        "bands": [{**band, "eo:center_wavelength": wavelength, "eo:full_width_half_max": width}],
+    }
+
+
+def scan_from_item(item: dict[str, Any]) -> Scan:
+    """Read a scan back from what :func:`scan_item` made of it.
+
+    Raises
+    ------
+    SourceError
+        If the item is not one of an ABI scan.
+    """
+    try:
+        files = {}
+        for asset in item["assets"].values():
+            name = parse_name(asset["href"].rpartition("/")[2])
+            if name is not None:
+                file = SourceFile(asset["href"], asset["file:size"], asset["stratacube:tag"], *name)
+                files[file.channel] = file
+        first = min(files.values(), key=lambda file: (file.start, file.channel))
+        properties = item["properties"]
+        start, end = _time(properties["start_datetime"]), _time(properties["end_datetime"])
+        mode = int(properties.get("goes:mode", first.mode))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        called = item.get("id", "one without an id") if isinstance(item, dict) else item
+        raise SourceError(f"item {called} does not describe an ABI scan ({type(error).__name__}: {error})") from error
+    return Scan(first.platform, first.product, first.sector, mode, start, end, files)
+
+
+def save_items(path: Path, scans: Iterable[Scan], *, item: Callable[[Scan], dict[str, Any]] = scan_item) -> None:
+    """Write scans as a STAC ItemCollection, one item a line, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file.
+    scans
+        Taken one by one, so that memory does not grow with their number.
+    item
+        Describes a scan.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(_HEAD)
+        for i, scan in enumerate(scans):
+            file.write(",\n" if i else "\n")
+            file.write(json.dumps(item(scan), separators=(",", ":"), ensure_ascii=False, allow_nan=False))
+        file.write(f"\n{_TAIL}\n")
+    os.replace(part, path)
+
+
+def load_items(path: Path) -> list[Scan]:
+    """Read the scans of an ItemCollection, as :func:`save_items` was given them.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read, or is not an item collection of ABI scans.
+    """
+    try:
+        return [scan_from_item(item) for item in _features(path)]
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, SourceError):
+            raise SourceError(f"{path}: {error}; remove the file to list the archive again") from error
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise SourceError(f"{path} cannot be read ({reason}); remove it to list the archive again") from error
+    except json.JSONDecodeError as error:
+        raise SourceError(f"{path} is not JSON ({error}); remove it to list the archive again") from error
+
+
+def _features(path: Path) -> Iterator[Any]:
+    """Items of a collection, line by line where it is laid out so: parsed at once, a year takes gigabytes."""
+    with open(path, encoding="utf-8") as file:
+        if file.readline().rstrip("\n") == _HEAD:
+            for line in file:
+                if line.rstrip("\n") == _TAIL:
+                    return
+                yield json.loads(line.rstrip("\n").removesuffix(","))
+            raise SourceError("it breaks off before its end")
+        file.seek(0)
+        collection = json.load(file)
+        if not isinstance(collection, dict) or collection.get("type") != "FeatureCollection":
+            raise SourceError("it is not an item collection")
+        yield from collection.get("features", [])
+
+
+def _text(time: datetime) -> str:
+    return f"{time.isoformat()}Z"
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.removesuffix("Z"))

@@ -1,0 +1,21 @@
+"""Errors that are a sentence for the user: what was wrong, with both values, and the remedy."""
+
+from __future__ import annotations
+
+__all__ = ["EncodingMismatchError", "SourceError", "StratacubeError", "UsageError"]
+
+
+class StratacubeError(Exception):
+    """Base of every error the command line prints as one sentence (exit code 1)."""
+
+
+class UsageError(StratacubeError, ValueError):
+    """Wrong use or configuration (exit code 2)."""
+
+
+class SourceError(StratacubeError, OSError):
+    """A source that cannot be listed, opened or read."""
+
+
+class EncodingMismatchError(StratacubeError, ValueError):
+    """Arrays of different encodings that must not be joined in one virtual array."""

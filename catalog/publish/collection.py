@@ -1,0 +1,238 @@
+"""The collection of all tiles, the catalogue above it and the catalogues by day below it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from catalog.publish import vocabulary as voc
+from catalog.publish.assets import STORE, THUMBNAIL, finest_resolution, lineage, store_asset
+from catalog.publish.datacube import StoreInfo
+from catalog.publish.footprints import Box, enclosing_box
+from catalog.publish.model import TileBuild
+from catalog.publish.values import relative, timestamp
+
+__all__ = ["Tally", "collection", "day_catalog", "root_catalog"]
+
+SUMMARISED = (
+    "goes:image_type",
+    "goes:mode",
+    "goes:orbital_slot",
+    "platform",
+    "sat:platform_international_designator",
+    "stratacube:sector",
+    "stratacube:stratum",
+)
+RANGED = ("view:off_nadir", "view:incidence_angle", "view:sun_elevation")
+
+COMPANIONS = {
+    "plan": ("plan.parquet", voc.PARQUET_TYPE, "Plan: one row a tile", "metadata"),
+    "references": ("references", voc.PARQUET_TYPE, "Kerchunk references of the source files", "references"),
+    "contact_sheet": ("previews/contact_sheet.png", "image/png", "Contact sheet", "overview"),
+    "report": ("report.md", "text/markdown", "Report of the build", "metadata"),
+    "config": ("config.yaml", "application/yaml", "Configuration", "metadata"),
+    "sources": ("sources.json", voc.GEOJSON_TYPE, "Source scans found", "metadata"),
+    "completeness": (
+        "completeness.csv",
+        "text/csv",
+        "Completeness: scan by channel",
+        "metadata",
+    ),
+    "errors": ("errors.csv", "text/csv", "What could not be read", "metadata"),
+}
+"""Assets of the collection, where their files are: path, media type, title, role."""
+
+
+class Tally:
+    """What the items of a collection have in common, gathered one item at a time."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, set[str]] = defaultdict(set)
+        self.ranges: dict[str, tuple[float, float]] = {}
+        self.boxes: set[Box] = set()
+        self.start = "9999"
+        self.end = ""
+
+    def add(self, item: Mapping[str, Any]) -> None:
+        """Take an item into account."""
+        properties = item["properties"]
+        for name in SUMMARISED:
+            if properties.get(name) is not None:
+                self.values[name].add(properties[name])
+        for name in RANGED:
+            if name in properties:
+                value = properties[name]
+                low, high = self.ranges.get(name, (value, value))
+                self.ranges[name] = min(low, value), max(high, value)
+        west, south, east, north = item["bbox"]
+        self.boxes.add((west, south, east, north))
+        self.start = min(self.start, properties["start_datetime"], properties["datetime"], key=_in_time)
+        self.end = max(self.end, properties["end_datetime"], properties["datetime"], key=_in_time)
+
+    def summaries(self) -> dict[str, Any]:
+        """Return the summaries object."""
+        ranges = {name: {"minimum": low, "maximum": high} for name, (low, high) in self.ranges.items()}
+        return {name: sorted(self.values[name]) for name in SUMMARISED if self.values[name]} | ranges
+
+    def extent(self) -> dict[str, Any]:
+        """Return the extent object."""
+        box = enclosing_box(self.boxes)
+        return {"spatial": {"bbox": [list(box)]}, "temporal": {"interval": [[self.start, self.end]]}}
+
+
+def _in_time(text: str) -> str:
+    """Sort key of RFC 3339 texts: with the Z, a fraction of a second would sort before the whole one."""
+    return text.rstrip("Z")
+
+
+def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -> dict[str, Any]:
+    """Return the collection, its links to items or days not yet added."""
+    folder = "tiles"
+    assets: dict[str, Any] = {"store": {"href": relative(STORE, folder), **store_asset(build, store)}}
+    for key, (path, media_type, title, role) in COMPANIONS.items():
+        if (output / path).exists():
+            href = relative(path, folder)
+            assets[key] = {"href": href, "type": media_type, "title": title, "roles": [role]}
+    assets["index"] = {
+        "href": "./items.parquet",
+        "type": voc.PARQUET_TYPE,
+        "title": "Index: all items in one stac-geoparquet table",
+        "roles": ["index"],
+    }
+    return {
+        "type": "Collection",
+        "stac_version": voc.STAC_VERSION,
+        "stac_extensions": [
+            voc.DATACUBE,
+            voc.EO,
+            voc.GOES,
+            voc.PROCESSING,
+            voc.RASTER,
+            voc.SAT,
+            voc.VIEW,
+            voc.ZARR,
+        ],
+        "id": build.id,
+        "title": build.title,
+        "description": build.description,
+        "keywords": ["GOES", "ABI", "Zarr", *sorted(tally.values["stratacube:stratum"])],
+        # "other" with a link: NOAA's open data has no SPDX identifier.
+        "license": "other",
+        "providers": _providers(build),
+        "extent": tally.extent(),
+        "summaries": {
+            "mission": ["GOES"],
+            "constellation": ["GOES"],
+            "instruments": ["ABI"],
+            "gsd": [finest_resolution(build)],
+            "sat:orbit_state": ["geostationary"],
+            **tally.summaries(),
+        },
+        "cube:dimensions": _dimensions(store, tally),
+        "cube:variables": _variables(build, store),
+        "item_assets": {"tiles": store_asset(build, store), "thumbnail": THUMBNAIL},
+        "stratacube:grid": build.grid,
+        "stratacube:tile_size": build.tile_size,
+        "stratacube:seed": build.seed,
+        "stratacube:dropped": dict(sorted(build.dropped.items())),
+        "stratacube:config": dict(build.config),
+        "stratacube:config_hash": build.config_hash,
+        "links": [
+            {"rel": "root", "href": "../catalog.json", "type": voc.JSON_TYPE},
+            {"rel": "parent", "href": "../catalog.json", "type": voc.JSON_TYPE},
+            {
+                "rel": "license",
+                "href": "https://registry.opendata.aws/noaa-goes/",
+                "type": "text/html",
+                "title": "NOAA GOES-R data: open to the public, to be used as desired; cite NOAA",
+            },
+        ],
+        "assets": assets,
+    }
+
+
+def _providers(build: TileBuild) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": "NOAA",
+            "description": "GOES-R Series Program: the satellites and their L1b radiances.",
+            "roles": ["licensor", "producer"],
+            "url": "https://www.goes-r.gov",
+        },
+        {
+            "name": "stratacube",
+            "description": "Chose, cut and packed the tiles.",
+            "roles": ["processor"],
+            "processing:lineage": lineage(build),
+            "processing:datetime": timestamp(build.created),
+            "processing:version": build.version,
+            "processing:software": {"stratacube": build.version, **build.software},
+        },
+    ]
+
+
+def _dimensions(store: StoreInfo, tally: Tally) -> dict[str, Any]:
+    """Describe the dimensions of the whole store; all but time are counts, since each tile lies elsewhere."""
+    described = {
+        "tile": "tiles, in the order of the plan",
+        "band": "channels of the per-band coefficients",
+        "y": "rows of a tile, north to south",
+        "x": "columns of a tile, west to east",
+    }
+    dimensions: dict[str, Any] = {}
+    for dim, size in sorted(store.sizes.items()):
+        if dim == "time":
+            dimensions[dim] = {
+                "type": "temporal",
+                "description": "steps of a tile, at the times in requested_time and scan_start",
+                "extent": [tally.start, tally.end],
+                "step": None,
+            }
+            continue
+        words = described.get(dim) or described.get(dim.split("_")[0], dim)
+        dimensions[dim] = {"type": "index", "description": words, "extent": [0, size - 1], "step": 1}
+    return dimensions
+
+
+def _variables(build: TileBuild, store: StoreInfo) -> dict[str, Any]:
+    """Describe all variables but those that share their name with a dimension, as the extension asks."""
+    bands = {band.name for band in build.bands}
+    return {
+        name: variable.to_cube("data" if name in bands else "auxiliary")
+        for name, variable in store.variables.items()
+        if name not in store.sizes
+    }
+
+
+def day_catalog(build: TileBuild, day: str, tile_ids: list[str]) -> dict[str, Any]:
+    """Return the catalogue of one day's tiles."""
+    links = [
+        {"rel": "root", "href": "../../catalog.json", "type": voc.JSON_TYPE},
+        {"rel": "parent", "href": "../collection.json", "type": voc.JSON_TYPE},
+    ]
+    links += [{"rel": "item", "href": f"./{i}.json", "type": voc.GEOJSON_TYPE} for i in tile_ids]
+    return {
+        "type": "Catalog",
+        "stac_version": voc.STAC_VERSION,
+        "id": f"{build.id}-{day}",
+        "title": day,
+        "description": f"The {len(tile_ids)} tiles whose event is on {day} (UTC).",
+        "links": links,
+    }
+
+
+def root_catalog(build: TileBuild) -> dict[str, Any]:
+    """Return the catalogue at the top of the output folder."""
+    return {
+        "type": "Catalog",
+        "stac_version": voc.STAC_VERSION,
+        "id": f"{build.id}-catalog",
+        "title": build.title,
+        "description": build.description,
+        "links": [
+            {"rel": "root", "href": "./catalog.json", "type": voc.JSON_TYPE},
+            {"rel": "child", "href": "./tiles/collection.json", "type": voc.JSON_TYPE, "title": build.title},
+        ],
+    }

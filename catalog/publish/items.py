@@ -1,0 +1,263 @@
+"""STAC items of tiles."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from catalog.errors import SourceError, UsageError
+from catalog.publish import vocabulary as voc
+from catalog.publish.assets import STORE, THUMBNAIL, finest_resolution, lineage, store_asset
+from catalog.publish.datacube import StoreInfo
+from catalog.publish.footprints import footprint
+from catalog.publish.frame import TileFrame, geostationary
+from catalog.publish.model import TileBuild
+from catalog.publish.sources import source_end, source_href, source_mode
+from catalog.publish.values import as_list, number, relative, timestamp
+
+__all__ = ["ITEM_EXTENSIONS", "TileDescriber"]
+
+ITEM_EXTENSIONS = [
+    voc.DATACUBE,
+    voc.EO,
+    voc.GOES,
+    voc.PROCESSING,
+    voc.PROJECTION,
+    voc.RASTER,
+    voc.SAT,
+    voc.VIEW,
+    voc.ZARR,
+]
+
+
+@dataclass(frozen=True)
+class TileDescriber:
+    """Turns rows of a plan into STAC items; ``output`` is the folder with the store and the previews."""
+
+    output: Path
+    build: TileBuild
+    store: StoreInfo
+
+    def item(self, row: Any, folder: str) -> dict[str, Any]:
+        """Return the item of one tile.
+
+        Parameters
+        ----------
+        row : named tuple
+            A row of the plan.
+        folder : str
+            Where the item will be, relative to the output folder; its links are relative to that.
+
+        Returns
+        -------
+        dict
+            A STAC 1.1.0 item.
+
+        Raises
+        ------
+        SourceError
+            If the tile was cut from a scan that ``build.sources`` does not hold.
+        UsageError
+            If the tile has no footprint or its platform no projection.
+        """
+        if row.tile not in self.build.footprints:
+            raise UsageError(f"tile {row.tile_id} has no footprint; give one for every tile of the plan")
+        frame = self._frame(row)
+        geometry, bbox = footprint(self.build.footprints[row.tile])
+        return {
+            "type": "Feature",
+            "stac_version": voc.STAC_VERSION,
+            "stac_extensions": ITEM_EXTENSIONS,
+            "id": row.tile_id,
+            "collection": self.build.id,
+            "geometry": geometry,
+            "bbox": list(bbox),
+            "properties": {
+                **self._common(row),
+                **self._times(row),
+                **frame.proj_fields(),
+                "proj:centroid": {"lat": round(row.latitude, 6), "lon": round(row.longitude, 6)},
+                **self._satellite(row, frame),
+                **self._view(row, frame),
+                **self._processing,
+                **self._cube(row, frame),
+                **self._provenance(row),
+            },
+            "links": self._links(row, folder),
+            "assets": self._assets(row, folder),
+        }
+
+    def _frame(self, row: Any) -> TileFrame:
+        build = self.build
+        crs = build.projections.get(row.tile_id) or build.projections.get(row.platform)
+        if crs is None:
+            known = ", ".join(sorted(build.projections)) or "none"
+            raise UsageError(
+                f"tile {row.tile_id} is of {row.platform}, but projections are given for {known}; "
+                "add that platform"
+            )
+        return TileFrame(geostationary(crs), row.x_left, row.y_top, build.pixel, build.tile_size)
+
+    def _common(self, row: Any) -> dict[str, Any]:
+        name = voc.platform_name(row.platform)
+        when = pd.Timestamp(row.event_time)
+        return {
+            "title": f"{name} {row.sector}, {row.stratum} tile of {when:%Y-%m-%d %H:%M} UTC",
+            "created": timestamp(self.build.created),
+            "mission": "GOES",
+            "constellation": "GOES",
+            "platform": name,
+            "instruments": ["ABI"],
+            "gsd": finest_resolution(self.build),
+        }
+
+    def _times(self, row: Any) -> dict[str, Any]:
+        """Event time, and the time the scans took; the requested times where no scan is known."""
+        starts = [pd.Timestamp(t) for t in as_list(row.scan_starts) if not pd.isna(t)]
+        starts = starts or [pd.Timestamp(t) for t in as_list(row.requested_times)] or [row.event_time]
+        ends = [source_end(self.build.sources.get(scan)) for scan in _scans(row)]
+        known_ends = [end for end in ends if end is not None]
+        return {
+            "datetime": timestamp(row.event_time),
+            "start_datetime": timestamp(min(starts)),
+            "end_datetime": timestamp(max([*starts, *known_ends])),
+        }
+
+    def _satellite(self, row: Any, frame: TileFrame) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "sat:orbit_state": "geostationary",
+            "goes:system_environment": "OR",
+            "goes:orbital_slot": voc.orbital_slot(frame.projection.longitude),
+            "goes:image_type": voc.IMAGE_TYPES[row.sector[0]],
+        }
+        if row.platform in voc.INTERNATIONAL_DESIGNATORS:
+            fields["sat:platform_international_designator"] = voc.INTERNATIONAL_DESIGNATORS[row.platform]
+        if row.sector.startswith("M"):
+            fields["goes:mesoscale_image_number"] = int(row.sector[1])
+        modes = {source_mode(self.build.sources.get(scan)) for scan in _scans(row)}
+        mode = modes.pop() if len(modes) == 1 else None
+        return fields | ({"goes:mode": mode} if mode else {})
+
+    def _view(self, row: Any, frame: TileFrame) -> dict[str, Any]:
+        fields = {
+            "view:off_nadir": frame.off_nadir,
+            "view:azimuth": frame.azimuth(row.longitude, row.latitude),
+        }
+        angles = self.build.angles
+        if angles is None or row.tile not in angles.index:
+            return fields
+        names = ("view_zenith", "solar_zenith", "solar_azimuth")
+        view_zenith, solar_zenith, solar_azimuth = (number(angles.at[row.tile, name]) for name in names)
+        if view_zenith is not None:
+            fields["view:incidence_angle"] = round(view_zenith, 3)
+        if solar_zenith is not None:
+            fields["view:sun_elevation"] = round(90.0 - solar_zenith, 3)
+        if solar_azimuth is not None:
+            fields["view:sun_azimuth"] = round(solar_azimuth % 360.0, 3) % 360.0
+        return fields
+
+    @cached_property
+    def _processing(self) -> dict[str, Any]:
+        return {
+            "processing:level": "L1B",
+            "processing:lineage": lineage(self.build),
+            "processing:datetime": timestamp(self.build.created),
+            "processing:version": self.build.version,
+            "processing:software": {"stratacube": self.build.version, **self.build.software},
+        }
+
+    def _cube(self, row: Any, frame: TileFrame) -> dict[str, Any]:
+        """Describe the part of the store that is this tile."""
+        requested = [pd.Timestamp(t) for t in as_list(row.requested_times)]
+        dimensions: dict[str, Any] = {
+            "tile": {"type": "index", "values": [int(row.tile)]},
+            "time": {
+                "type": "temporal",
+                "description": "requested times; the actual ones are in stratacube:scan_starts",
+                "extent": [timestamp(min(requested, default=None)), timestamp(max(requested, default=None))],
+                "values": [timestamp(time) for time in requested],
+            },
+        }
+        stored, sizes = self.store.variables, self.store.sizes
+        variables = {band.name: stored[band.name] for band in self.build.bands if band.name in stored}
+        spatial = {dim for variable in variables.values() for dim in variable.dims} - dimensions.keys()
+        dimensions |= {dim: frame.dimension(dim[0], sizes[dim]) for dim in sorted(spatial)}
+        return {
+            "cube:dimensions": dimensions,
+            "cube:variables": {name: variable.to_cube("data") for name, variable in variables.items()},
+        }
+
+    def _provenance(self, row: Any) -> dict[str, Any]:
+        return {
+            "stratacube:tile_index": int(row.tile),
+            "stratacube:stratum": row.stratum,
+            "stratacube:sector": row.sector,
+            "stratacube:row": int(row.row),
+            "stratacube:col": int(row.col),
+            "stratacube:system_id": number(row.system_id),
+            "stratacube:seed": self.build.seed,
+            "stratacube:probability": number(row.probability),
+            "stratacube:score": number(row.score),
+            "stratacube:requested_times": [timestamp(t) for t in as_list(row.requested_times)],
+            "stratacube:scan_starts": [timestamp(t) for t in as_list(row.scan_starts)],
+            "stratacube:scan_ids": [str(scan) for scan in as_list(row.scan_ids)],
+            "stratacube:missing": [str(m) for m in as_list(row.missing)],
+            "stratacube:window_start": int(row.window_start),
+            "stratacube:window_scores": [number(s) for s in as_list(row.window_scores)],
+            "stratacube:errors": self._tile_errors(row),
+            "stratacube:config_hash": self.build.config_hash,
+        }
+
+    def _tile_errors(self, row: Any) -> list[dict[str, str]]:
+        """Return what failed for this tile, and for the whole of a scan it was cut from."""
+        keys: Sequence[str] = [row.tile_id, *_scans(row)]
+        return [error for key in keys for error in self._errors.get(key, [])]
+
+    @cached_property
+    def _errors(self) -> dict[str, list[dict[str, str]]]:
+        """Errors by tile id; those of a whole scan by scan id."""
+        errors: dict[str, list[dict[str, str]]] = defaultdict(list)
+        for row in self.build.errors.astype(object).fillna("").itertuples(index=False):
+            error = {"scan": str(row.scan), "file": str(row.file), "reason": str(row.reason)}
+            errors[str(row.tile or row.scan)].append(error)
+        return dict(errors)
+
+    def _links(self, row: Any, folder: str) -> list[dict[str, Any]]:
+        collection = relative("tiles/collection.json", folder)
+        parent = collection if folder == "tiles/items" else "./catalog.json"
+        links = [
+            {"rel": "root", "href": relative("catalog.json", folder), "type": voc.JSON_TYPE},
+            {"rel": "parent", "href": parent, "type": voc.JSON_TYPE},
+            {"rel": "collection", "href": collection, "type": voc.JSON_TYPE},
+        ]
+        for scan in _scans(row):
+            if scan not in self.build.sources:
+                raise SourceError(
+                    f"tile {row.tile_id} was cut from scan {scan}, which is not among the "
+                    f"{len(self.build.sources)} sources given; publish with the plan's own sources"
+                )
+            href = relative(source_href(scan, self.build.sources[scan]), folder)
+            links.append({"rel": "derived_from", "href": href, "type": voc.GEOJSON_TYPE, "title": scan})
+        return links
+
+    def _assets(self, row: Any, folder: str) -> dict[str, Any]:
+        store = {"href": relative(STORE, folder), **self._store_asset, "stratacube:tile_index": int(row.tile)}
+        picture = f"previews/{row.tile_id}.png"
+        if not (self.output / picture).is_file():
+            return {"tiles": store}
+        return {"tiles": store, "thumbnail": {"href": relative(picture, folder), **THUMBNAIL}}
+
+    @cached_property
+    def _store_asset(self) -> dict[str, Any]:
+        return store_asset(self.build, self.store)
+
+
+def _scans(row: Any) -> list[str]:
+    """Ids of the scans a tile was cut from, each once, in time order."""
+    return list(dict.fromkeys(str(scan) for scan in as_list(row.scan_ids) if scan))

@@ -1,0 +1,74 @@
+"""What the catalogue says of a build beyond its plan and its store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy.typing as npt
+import pandas as pd
+import pyproj
+
+__all__ = ["BandInfo", "TileBuild"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandInfo:
+    """One band, as its files and its instrument's manual describe it."""
+
+    name: str
+    """Name of the variable in the store: ``C01`` .. ``C16``."""
+    title: str
+    center_wavelength: float
+    """Micrometres."""
+    fwhm: float | None = None
+    """Full width at half maximum in micrometres."""
+    units: str
+    """Units of the decoded radiance."""
+    resolution: float
+    """Nominal pixel of the instrument at nadir, in metres."""
+    common_name: str | None = None
+    """One of the EO extension's common names, where one fits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileBuild:
+    """A build of tiles: what it is called, how it was made and from what. Times are naive UTC."""
+
+    id: str
+    """Identifier of the collection; the catalogue's is this followed by ``-catalog``."""
+    title: str
+    description: str
+    version: str
+    """Version of this software."""
+    config: Mapping[str, Any]
+    """The configuration, as it can be written to JSON; no secrets."""
+    config_hash: str
+    created: datetime
+    """When the build was made; the catalogue takes no time from the clock, so it can be rewritten equal."""
+    seed: int
+    grid: str
+    """``1km``, ``2km`` or ``native``."""
+    tile_size: int
+    """Side of a tile in pixels of the build grid (of the 1 km grid for ``native``)."""
+    pixel: float
+    """Pixel of the build grid in radians: 28e-6 for 1 km."""
+    bands: Sequence[BandInfo]
+    projections: Mapping[str, pyproj.CRS]
+    """Fixed grid of each platform, or, under a tile's id, of one tile (a satellite can be moved)."""
+    footprints: Mapping[int, npt.ArrayLike]
+    """Ring of each tile, shape (points, 2): longitude and latitude in degrees, clipped at the limb."""
+    sources: Mapping[str, Mapping[str, Any] | str]
+    """By scan id: its STAC item, or the address of one (relative to the output folder, or absolute)."""
+    errors: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=["tile", "scan", "file", "reason"], dtype=str)
+    )
+    """What could not be read: ``tile`` (id; empty: all tiles of the scan), ``scan``, ``file``, ``reason``."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """How many candidates were left out of the plan, by reason."""
+    angles: pd.DataFrame | None = None
+    """By tile index, at its centre and event time, degrees: view_zenith, solar_zenith, solar_azimuth."""
+    software: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the libraries that decoded and wrote."""

@@ -1,0 +1,153 @@
+"""Publishes a tile build: items, collection, index, and last the catalogue that leads to them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from catalog.errors import StratacubeError, UsageError
+from catalog.publish import vocabulary as voc
+from catalog.publish.assets import STORE
+from catalog.publish.collection import Tally, collection, day_catalog, root_catalog
+from catalog.publish.datacube import describe_store
+from catalog.publish.geoparquet import write_index
+from catalog.publish.items import TileDescriber
+from catalog.publish.model import TileBuild
+from catalog.publish.sources import SOURCES, source_item
+from catalog.publish.values import as_list, write_json
+
+__all__ = ["publish_tiles"]
+
+FLAT_LIMIT = 1000
+"""Up to so many tiles the collection links its items itself; beyond that, one catalogue a day does."""
+
+STAGE = ".publish"
+
+
+def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
+    """Write the STAC catalogue of a tile store.
+
+    Written are ``tiles/`` (collection, items, ``items.parquet``), ``sources/`` (the item of each scan used)
+    and ``catalog.json``. All is prepared aside; then the old catalogue is taken away, the folders are
+    exchanged, and the new ``catalog.json`` is put in place last: where there is one, it is whole. Running it
+    again replaces everything. The bytes depend on the arguments and the files at hand alone.
+
+    Parameters
+    ----------
+    output : Path
+        Folder of the build. It holds ``tiles.zarr``; ``previews/<tile id>.png``, ``report.md`` and the other
+        companions become assets where they are.
+    plan : DataFrame
+        The tiles to publish: rows of ``plan.parquet`` whose tile was built.
+    build : TileBuild
+        What is said of the build as a whole.
+
+    Returns
+    -------
+    Path
+        ``catalog.json``.
+
+    Raises
+    ------
+    UsageError
+        If there is no tile, two tiles share an id, a footprint or projection is missing, or ``output`` cannot
+        be written or holds folders of these names that are not a catalogue's.
+    SourceError
+        If the store cannot be opened or a source scan is unknown.
+    """
+    if plan.empty:
+        raise UsageError(f"no tile of {output} was built, so there is nothing to publish; see errors.csv")
+    if not plan["tile_id"].is_unique:
+        twice = plan.loc[plan["tile_id"].duplicated(), "tile_id"].iloc[0]
+        raise UsageError(f"the plan has tile {twice} twice; tile ids must be unique")
+    _refuse_foreign(output)
+    stage = output / STAGE
+    try:
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir(parents=True)
+        _write_tree(output, stage, plan.sort_values("tile"), build)
+        return _exchange(output, stage, root_catalog(build))
+    except StratacubeError:
+        raise
+    except OSError as error:
+        raise UsageError(
+            f"the catalogue cannot be written to {output} ({error.strerror or error}); "
+            "make room or choose another --output-dir"
+        ) from error
+
+
+def _write_tree(output: Path, stage: Path, plan: pd.DataFrame, build: TileBuild) -> None:
+    """Write ``tiles/`` and ``sources/`` below ``stage``."""
+    store = describe_store(output / STORE)
+    describer, tally = TileDescriber(output, build, store), Tally()
+    by_day: dict[str, list[str]] = defaultdict(list)
+    lines = stage / "items.ndjson"
+    with lines.open("w", encoding="utf-8") as all_items:
+        for row, folder in _placed(plan):
+            item = describer.item(row, folder)
+            write_json(stage / folder / f"{row.tile_id}.json", item)
+            all_items.write(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n")
+            tally.add(item)
+            by_day[folder].append(row.tile_id)
+    (stage / SOURCES).mkdir()
+    for scan in sorted({scan for scans in plan["scan_ids"] for scan in as_list(scans) if scan}):
+        source = build.sources[scan]
+        if not isinstance(source, str):
+            write_json(stage / SOURCES / f"{scan}.json", source_item(source))
+
+    described = collection(output, build, store, tally)
+    write_index(lines, stage / "tiles" / "items.parquet", described)
+    lines.unlink()
+    described["links"] += _children(stage, build, by_day)
+    write_json(stage / "tiles" / "collection.json", described)
+
+
+def _placed(plan: pd.DataFrame) -> Iterator[tuple[Any, str]]:
+    """Rows of a plan with the folder of their item."""
+    flat = len(plan) <= FLAT_LIMIT
+    days = plan["event_time"].dt.strftime("%Y-%m-%d")
+    for row, day in zip(plan.itertuples(index=False), days, strict=True):
+        yield row, "tiles/items" if flat else f"tiles/{day}"
+
+
+def _children(stage: Path, build: TileBuild, by_day: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Links of the collection to its items, or to the catalogues of the days, which are written."""
+    if list(by_day) == ["tiles/items"]:
+        ids = by_day["tiles/items"]
+        return [{"rel": "item", "href": f"./items/{i}.json", "type": voc.GEOJSON_TYPE} for i in ids]
+    links = []
+    for folder, ids in sorted(by_day.items()):
+        day = folder.removeprefix("tiles/")
+        write_json(stage / folder / "catalog.json", day_catalog(build, day, ids))
+        links.append({"rel": "child", "href": f"./{day}/catalog.json", "type": voc.JSON_TYPE, "title": day})
+    return links
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Refuse to replace folders that are there but were not written here."""
+    for name, ours in (("tiles", "collection.json"), (SOURCES, "*.json")):
+        folder = output / name
+        if folder.is_dir() and any(folder.iterdir()) and not any(folder.glob(ours)):
+            raise UsageError(
+                f"{folder} is there but is not part of a catalogue; move it away or choose another "
+                "--output-dir"
+            )
+
+
+def _exchange(output: Path, stage: Path, catalog: dict[str, Any]) -> Path:
+    """Put the staged folders in the place of the old ones, then the catalogue."""
+    path = output / "catalog.json"
+    path.unlink(missing_ok=True)
+    for name in ("tiles", SOURCES):
+        if (output / name).exists():
+            (output / name).rename(stage / f"old-{name}")
+        (stage / name).rename(output / name)
+    write_json(path, catalog)
+    shutil.rmtree(stage)
+    return path

@@ -1,0 +1,56 @@
+"""Names fixed by others: STAC extensions, media types, and what the GOES satellites are called."""
+
+from __future__ import annotations
+
+STAC_VERSION = "1.1.0"
+
+DATACUBE = "https://stac-extensions.github.io/datacube/v2.3.0/schema.json"
+EO = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
+GOES = "https://stac-extensions.github.io/goes/v1.0.0/schema.json"
+PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
+SAT = "https://stac-extensions.github.io/sat/v1.2.0/schema.json"
+VIEW = "https://stac-extensions.github.io/view/v1.1.0/schema.json"
+ZARR = "https://stac-extensions.github.io/zarr/v1.1.0/schema.json"
+
+JSON_TYPE = "application/json"
+GEOJSON_TYPE = "application/geo+json"
+PARQUET_TYPE = "application/vnd.apache.parquet"
+ZARR_TYPE = "application/vnd.zarr; version=3"
+
+INTERNATIONAL_DESIGNATORS = {
+    "goes16": "2016-071A",
+    "goes17": "2018-022A",
+    "goes18": "2022-021A",
+    "goes19": "2024-119A",
+}
+"""COSPAR identifiers (NASA Space Science Data Coordinated Archive)."""
+
+IMAGE_TYPES = {"F": "FULL DISK", "C": "CONUS", "M": "MESOSCALE"}
+"""``goes:image_type`` by the first letter of a sector."""
+
+GRID_METRES = {"1km": 1000.0, "2km": 2000.0, "native": 1000.0}
+"""Nominal pixel of the build grid at nadir; a native build counts tiles in 1 km pixels."""
+
+GRID_LINEAGE = {
+    "1km": "500 m bands averaged and 2 km bands repeated to the 1 km fixed grid",
+    "2km": "500 m and 1 km bands averaged to the 2 km fixed grid",
+    "native": "each band at its own resolution on the fixed grid",
+}
+
+
+def platform_name(platform: str) -> str:
+    """Name of a satellite as the GOES extension spells it: ``GOES-16`` for ``goes16``."""
+    return f"GOES-{platform.removeprefix('goes')}"
+
+
+def orbital_slot(longitude: float) -> str:
+    """``East``, ``West`` or ``Test`` by the longitude of the satellite in degrees east.
+
+    The operational slots are 75.2 W and 137.2 W; check-out and storage are elsewhere (89.5 W, 105 W).
+    """
+    for slot, place in (("East", -75.2), ("West", -137.2)):
+        if abs(longitude - place) < 1.5:
+            return slot
+    return "Test"

@@ -1,0 +1,29 @@
+"""Virtual cubes over satellite archives, and the stores built from them.
+
+The names here open things lazily as xarray; ``python -m cube.build`` builds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cube.abi.open import open_abi
+    from cube.abi.references import write_references
+    from cube.abi.tilestore import open_tiles
+
+__all__ = ["open_abi", "open_tiles", "write_references"]
+
+_HOMES = {
+    "open_abi": "cube.abi.open",
+    "open_tiles": "cube.abi.tilestore",
+    "write_references": "cube.abi.references",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used, so that the command line starts quickly."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cube' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,364 @@
+"""References to the chunks of one ABI file: where each lies, how it is encoded, what its numbers mean.
+
+A :class:`FileIndex` is all that is needed to read any pixel of a file by plain byte ranges, without HDF5. It is
+made once per file (HDF5's lock is process-wide, so by processes) and cached by path, size and modification tag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from catalog.abi.s3 import explained, s3_filesystem
+from catalog.abi.scans import SourceFile
+from catalog.errors import SourceError
+from cube.abi.grid import FixedGrid, GeosProjection
+
+__all__ = ["ChunkTable", "Coefficients", "FileIndex", "IndexTask", "index_file"]
+
+CACHE_VERSION = 2
+_FILTER_NAMES = {1: "deflate", 2: "shuffle"}
+_J2000 = np.datetime64("2000-01-01T12:00:00", "ns")
+_S3_BLOCK = 2**20  # HDF5's metadata lies scattered between the chunks: small blocks fetch less of what is not needed
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkTable:
+    """Where the chunks of one 2-D dataset lie in its file, and how they are encoded."""
+
+    shape: tuple[int, int]
+    chunks: tuple[int, int]
+    dtype: str
+    """NumPy dtype of the decoded bytes, unsigned where the file says ``_Unsigned``."""
+    filters: tuple[str, ...]
+    """In the order they were applied when writing, e.g. ``("shuffle", "deflate")``."""
+    fill: int
+    offsets: npt.NDArray[np.int64]
+    """Byte offsets, one per chunk of the chunk grid, row by row."""
+    sizes: npt.NDArray[np.int64]
+    """Byte sizes; 0 for a chunk that was never written and holds the fill value."""
+
+    @property
+    def encoding(self) -> tuple[Any, ...]:
+        """Everything about the encoding that must agree before two tables are joined."""
+        return self.shape, self.chunks, self.dtype, self.filters, self.fill
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Calibration coefficients of one file; NaN where the file defines none."""
+
+    kappa0: float
+    """Reflectance factor of unit radiance: pi d^2 / Esun, or the file's own ``kappa0`` where it lacks those.
+
+    Files write ``kappa0`` rounded to five digits, up to 3e-5 from the quotient of their own Esun and distance.
+    """
+    planck_fk1: float
+    planck_fk2: float
+    planck_bc1: float
+    planck_bc2: float
+
+
+@dataclass(frozen=True, eq=False)
+class FileIndex:
+    """All that is needed to read and decode any pixel of one ABI L1b file."""
+
+    source: SourceFile
+    grid: FixedGrid
+    rad: ChunkTable
+    dqf: ChunkTable
+    scale: float
+    """Radiance per count (the file's float32)."""
+    offset: float
+    """Radiance of count 0 (the file's float32)."""
+    units: str
+    coefficients: Coefficients
+    mid_time: np.datetime64
+    """The file's ``t``: the middle of the scan, ns, UTC."""
+    wavelength: float
+    """Central wavelength in micrometres."""
+    valid_fraction: float
+    """Share of good and conditionally usable pixels, by the file's own count (NaN if it has none)."""
+
+    @cached_property
+    def signature(self) -> str:
+        """Short digest of the encoding: files may share one virtual array only if theirs are equal.
+
+        It covers dtype, chunk shape, filters, fill, shape, scale, offset, units and pixel grid, for ``Rad`` and ``DQF``.
+        """
+        return hashlib.sha256(json.dumps(self.describe_encoding(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def without_chunks(self) -> FileIndex:
+        """Return the same without the chunk tables, which are most of it."""
+        nothing = np.zeros((0, 0), "i8")
+        return replace(
+            self,
+            rad=replace(self.rad, offsets=nothing, sizes=nothing),
+            dqf=replace(self.dqf, offsets=nothing, sizes=nothing),
+        )
+
+    def describe_encoding(self) -> dict[str, Any]:
+        """Return what the signature is made of, for error messages and stores."""
+        grid = self.grid
+        return {
+            "channel": self.source.channel,
+            "rad": self.rad.encoding,
+            "dqf": self.dqf.encoding,
+            "scale_factor": self.scale,
+            "add_offset": self.offset,
+            "units": self.units,
+            # A hundredth of a pixel: the same grid is written with different rounding by different writers.
+            "origin": [round(grid.x0 / grid.dx, 2), round(grid.y0 / grid.dy, 2)],
+            "pixel": round(grid.dx * 1e6, 3),
+            "projection": asdict(grid.projection),
+        }
+
+
+@dataclass(frozen=True)
+class IndexTask:
+    """Index one file, in a worker."""
+
+    source: SourceFile
+    cache: Path
+    endpoint_url: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name among the tasks of a run."""
+        return self.source.href
+
+    def index(self) -> FileIndex:
+        """Return the whole index."""
+        return index_file(self.source, self.cache, self.endpoint_url)
+
+    def header(self) -> FileIndex:
+        """Return the index without its chunk tables, which stay in the cache."""
+        return self.index().without_chunks()
+
+
+def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str | None = None) -> FileIndex:
+    """Index one file, from the cache when it is there.
+
+    Parameters
+    ----------
+    source
+        The file as its archive listed it.
+    cache
+        Folder of cached indexes; None for no caching.
+    endpoint_url
+        S3 endpoint, for files on S3.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be opened, is truncated, or is not an ABI L1b file.
+    """
+    cached = None if cache is None else cache / cache_name(source)
+    if cached is not None and cached.exists():
+        return _load(cached, source)
+    try:
+        with _opened(source, endpoint_url) as file, h5py.File(file, "r") as h5:
+            index = _read_index(h5, source)
+    except SourceError:
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        raise SourceError(f"{source.href} is not a readable ABI L1b file ({_reason(error)})") from error
+    if cached is not None:
+        _save(index, cached)
+    return index
+
+
+@contextmanager
+def _opened(source: SourceFile, endpoint_url: str | None) -> Iterator[BinaryIO | str]:
+    """What h5py opens: a path, or a file on S3 read in blocks."""
+    if source.href.startswith("s3://"):
+        with explained(source.href, endpoint_url):
+            remote = s3_filesystem(endpoint_url).open(source.href, block_size=_S3_BLOCK, cache_type="blockcache")
+        with remote as file:
+            yield file
+    else:
+        yield source.href
+
+
+def cache_name(source: SourceFile) -> str:
+    """File name of the cached index of a source: a digest of its path, size and tag."""
+    key = json.dumps([CACHE_VERSION, source.href, source.size, source.tag])
+    return hashlib.sha256(key.encode()).hexdigest()[:32] + ".npz"
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if "truncated file" in text:
+        return "truncated file"
+    if isinstance(error, FileNotFoundError):
+        return "file not found"
+    return text[:160] or type(error).__name__
+
+
+def _read_index(h5: h5py.File, source: SourceFile) -> FileIndex:
+    rad, dqf = h5["Rad"], h5["DQF"]
+    if rad.ndim != 2 or rad.chunks is None or rad.shape != dqf.shape:
+        raise ValueError(f"Rad {rad.shape} and DQF {dqf.shape} are not chunked images of one shape")
+    band = int(h5["band_id"][()].ravel()[0])
+    if band != source.channel:
+        raise ValueError(f"band_id is {band} but the name says C{source.channel:02d}")
+    table = _chunk_table(rad)
+    valid = _scalar(h5, "valid_pixel_count")
+    return FileIndex(
+        source=source,
+        grid=_grid(h5, table.shape),
+        rad=table,
+        dqf=_chunk_table(dqf),
+        scale=float(_attribute(rad, "scale_factor")),
+        offset=float(_attribute(rad, "add_offset")),
+        units=_text(_attribute(rad, "units")),
+        coefficients=Coefficients(
+            kappa0=_reflectance_factor(h5),
+            planck_fk1=_scalar(h5, "planck_fk1"),
+            planck_fk2=_scalar(h5, "planck_fk2"),
+            planck_bc1=_scalar(h5, "planck_bc1"),
+            planck_bc2=_scalar(h5, "planck_bc2"),
+        ),
+        mid_time=_J2000 + np.timedelta64(round(float(h5["t"][()]) * 1e9), "ns"),
+        wavelength=_scalar(h5, "band_wavelength"),
+        valid_fraction=valid / float(np.prod(table.shape)),
+    )
+
+
+def _chunk_table(dataset: h5py.Dataset) -> ChunkTable:
+    plist = dataset.id.get_create_plist()
+    filters = []
+    for i in range(plist.get_nfilters()):
+        code, _, _, name = plist.get_filter(i)
+        if code not in _FILTER_NAMES:
+            raise ValueError(f"{dataset.name} uses the HDF5 filter {name!r}, which ABI L1b files never had")
+        filters.append(_FILTER_NAMES[code])
+    rows, cols = (-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    offsets, sizes = np.zeros((2, rows, cols), "i8")
+    height, width = dataset.chunks
+
+    def record(info: Any) -> None:
+        if info.filter_mask:
+            raise ValueError(f"{dataset.name} has chunks that skip a filter (mask {info.filter_mask})")
+        at = info.chunk_offset[0] // height, info.chunk_offset[1] // width
+        offsets[at], sizes[at] = info.byte_offset, info.size
+
+    dataset.id.chunk_iter(record)
+    kind = dataset.dtype.newbyteorder("=")
+    unsigned = _text(dataset.attrs.get("_Unsigned", b"false")).lower() == "true"
+    dtype = np.dtype(f"{dataset.dtype.str[0]}{'u' if unsigned else kind.kind}{kind.itemsize}")
+    fill = np.asarray(_attribute(dataset, "_FillValue")).astype(dataset.dtype).astype(dtype.newbyteorder("="))
+    return ChunkTable(dataset.shape, dataset.chunks, dtype.str, tuple(filters), int(fill), offsets, sizes)
+
+
+def _grid(h5: h5py.File, shape: tuple[int, int]) -> FixedGrid:
+    mapping = h5["goes_imager_projection"].attrs
+    numbers = ("perspective_point_height", "semi_major_axis", "semi_minor_axis", "longitude_of_projection_origin")
+    projection = GeosProjection(
+        **{name: float(np.ravel(mapping[name])[0]) for name in numbers},
+        sweep_angle_axis=_text(mapping["sweep_angle_axis"]),
+    )
+    x0, dx = _axis(h5["x"])
+    y0, dy = _axis(h5["y"])
+    return FixedGrid(projection, x0, y0, dx, dy, *shape)
+
+
+def _axis(dataset: h5py.Dataset) -> tuple[float, float]:
+    """First centre and spacing of an axis in radians, packed or (in rewritten files) already floating point."""
+    scale = float(np.ravel(dataset.attrs.get("scale_factor", 1.0))[0])
+    offset = float(np.ravel(dataset.attrs.get("add_offset", 0.0))[0])
+    values = dataset[[0, dataset.shape[0] - 1]].astype("f8") * scale + offset
+    step = (values[1] - values[0]) / (dataset.shape[0] - 1)
+    return _whole_microradians(values[0], step), _whole_microradians(step, step / dataset.shape[0])
+
+
+def _whole_microradians(value: float, pixel: float) -> float:
+    """Undo float32 rounding: the fixed grid is laid out in microradians. Kept as it is when further than 0.002 pixel."""
+    exact = round(float(value) * 1e6, 0) / 1e6
+    return exact if abs(exact - value) < 0.002 * abs(pixel) else float(value)
+
+
+def _scalar(h5: h5py.File, name: str) -> float:
+    """Value of a scalar variable as float, NaN when absent or filled (archives lack some)."""
+    if name not in h5:
+        return float("nan")
+    value = float(np.ravel(h5[name][()])[0])
+    missing = value in (-999.0, -1.0) or abs(value) > 1e30
+    return float("nan") if missing else value
+
+
+def _reflectance_factor(h5: h5py.File) -> float:
+    esun, distance = _scalar(h5, "esun"), _scalar(h5, "earth_sun_distance_anomaly_in_AU")
+    factor = np.pi * distance**2 / esun
+    return float(factor) if np.isfinite(factor) else _scalar(h5, "kappa0")
+
+
+def _attribute(dataset: h5py.Dataset, name: str) -> Any:
+    return np.ravel(dataset.attrs[name])[0]
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(np.ravel(value)[0] if isinstance(value, np.ndarray) else value)
+
+
+def _save(index: FileIndex, path: Path) -> None:
+    header = {
+        "grid": asdict(index.grid),
+        "rad": _table_header(index.rad),
+        "dqf": _table_header(index.dqf),
+        "coefficients": asdict(index.coefficients),
+        "mid_time": int(index.mid_time.astype("i8")),
+        **{k: getattr(index, k) for k in ("scale", "offset", "units", "wavelength", "valid_fraction")},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A unique temporary name: two workers may index the same file at once, and either result serves.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    with os.fdopen(handle, "wb") as file:
+        np.savez(
+            file,
+            header=np.frombuffer(json.dumps(header).encode(), "u1"),
+            **{f"{name}_{k}": getattr(getattr(index, name), k) for name in ("rad", "dqf") for k in ("offsets", "sizes")},
+        )
+    os.replace(temporary, path)
+
+
+def _table_header(table: ChunkTable) -> dict[str, Any]:
+    return {k: getattr(table, k) for k in ("shape", "chunks", "dtype", "filters", "fill")}
+
+
+def _load(path: Path, source: SourceFile) -> FileIndex:
+    with np.load(path) as stored:
+        header = json.loads(stored["header"].tobytes())
+        tables = {
+            name: ChunkTable(
+                tuple(header[name]["shape"]),
+                tuple(header[name]["chunks"]),
+                header[name]["dtype"],
+                tuple(header[name]["filters"]),
+                header[name]["fill"],
+                stored[f"{name}_offsets"],
+                stored[f"{name}_sizes"],
+            )
+            for name in ("rad", "dqf")
+        }
+    grid = header["grid"]
+    return FileIndex(
+        source=source,
+        grid=FixedGrid(**{**grid, "projection": GeosProjection(**grid["projection"])}),
+        coefficients=Coefficients(**header["coefficients"]),
+        mid_time=np.datetime64(header["mid_time"], "ns"),
+        **tables,
+        **{k: header[k] for k in ("scale", "offset", "units", "wavelength", "valid_fraction")},
+    )

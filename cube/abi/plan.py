@@ -1,0 +1,325 @@
+"""The plan: which tiles to make, from which scans. One row a tile; nothing of it depends on the number of workers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from catalog.abi.scans import Scan, nearest_scan
+from catalog.errors import SourceError, UsageError
+from cube.abi.bands import BANDS
+from cube.abi.grid import FixedGrid
+from cube.abi.index import FileIndex, index_file
+from cube.abi.layout import TileLayout
+from cube.config import AbiConfig
+from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
+from cube.strata.select import Limits, Placed, Selection, select
+from cube.strata.windows import Frame, candidate_times, choose_window
+from cube.sun import solar_angles
+
+__all__ = ["Headers", "Plan", "make_plan", "read_plan", "used_scans", "write_plan"]
+
+RANDOM_TILES = 100
+"""Tiles of a random build that asks for no number."""
+_PREFER_TRIES = 2000
+"""Candidates refused in a row before tiles with missing channels are taken too."""
+DAYLIGHT_ZENITH = 80.0
+
+
+class Headers:
+    """Grids of scans, read from one file each: of every scan of a sector that moves, of one a day of one that does not.
+
+    Parameters
+    ----------
+    cache
+        Folder of cached indexes; None for no caching.
+    endpoint_url
+        S3 endpoint, for files on S3.
+    """
+
+    def __init__(self, cache: Path | None, endpoint_url: str | None) -> None:
+        self.cache, self.endpoint_url = cache, endpoint_url
+        self._known: dict[Any, FileIndex | SourceError] = {}
+
+    def of(self, scan: Scan) -> FileIndex:
+        """Index of one readable file of a scan, the coarsest first.
+
+        Raises
+        ------
+        SourceError
+            If no file of the scan is readable.
+        """
+        key = scan.id if scan.sector.startswith("M") else (scan.platform, scan.sector, scan.start.date())
+        if key not in self._known:
+            self._known[key] = self._read(scan)
+        found = self._known[key]
+        if isinstance(found, SourceError):
+            if key == scan.id:
+                raise found
+            found = self._known[key] = self._read(scan)  # another scan of the day may be readable
+            if isinstance(found, SourceError):
+                raise found
+        return found
+
+    def _read(self, scan: Scan) -> FileIndex | SourceError:
+        error = SourceError(f"scan {scan.id} has no files")
+        for channel in sorted(scan.files, key=lambda c: (-BANDS[c].pixel, c)):
+            try:
+                return index_file(scan.files[channel], self.cache, self.endpoint_url)
+            except SourceError as unreadable:
+                error = unreadable
+        return error
+
+    def grid(self, scan: Scan, pixel: float) -> FixedGrid:
+        """Grid of a scan with pixels of a given side in radians."""
+        grid = self.of(scan).grid
+        return grid.rescaled(pixel / grid.dx)
+
+
+@dataclass
+class Plan:
+    """The tiles of a build."""
+
+    tiles: pd.DataFrame
+    refused: Counter[str]
+    """Candidates left out, by reason."""
+    problems: list[str]
+    """Inputs of the stratum that could not be used."""
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """What the planner knows of a placed tile."""
+
+    scan: Scan
+    grid: FixedGrid
+    row: int
+    col: int
+    requested: tuple[Any, ...]
+    frames: tuple[Frame, ...]
+    start: int
+    scores: tuple[float, ...]
+
+
+def make_plan(config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables: Path | None) -> Plan:
+    """Sample, place, choose time windows and select.
+
+    Parameters
+    ----------
+    config
+        The build.
+    scans
+        All scans found, sorted by start.
+    headers
+        Where grids of scans come from.
+    tables
+        Folder for the tables a stratum writes (the metadata and lifetimes of cloud systems); None for none.
+
+    Raises
+    ------
+    UsageError
+        If no tile can be made, saying which limit or lack stands in the way.
+    """
+    layout = TileLayout(config.grid, config.tile_size, config.steps, tuple(config.channels))
+    wanted = config.num_tiles or (RANDOM_TILES if config.stratification == "random" else None)
+    request = SampleRequest(
+        scans=scans,
+        grid_of=lambda scan: headers.grid(scan, layout.pixel),
+        tile_size=layout.tile_size,
+        align=layout.align,
+        max_view_zenith=config.max_view_zenith,
+        start=config.start_dt,
+        end=config.end_dt and config.end_dt - timedelta(microseconds=1),
+        num_tiles=wanted,
+        seed=config.seed,
+    )
+    options = (
+        {"area": config.area.replace("-", "_")}
+        if config.stratification == "random"
+        else {"masks": config.convection_regex, "records": config.systems}
+    )
+    sampler = SAMPLERS[config.stratification](request, **options)
+    planner = _Planner(config, layout, scans, headers)
+    limits = Limits(
+        num_tiles=wanted,
+        max_view_zenith=config.max_view_zenith,
+        max_solar_zenith=config.max_solar_zenith,
+        spacing_km=config.min_spacing_km or None,
+        spacing_minutes=float(config.steps * config.step_minutes),
+    )
+    selection = planner.select(sampler, limits)
+    if tables is not None:
+        sampler.write_tables(tables)
+    if not selection.tiles:
+        raise UsageError(_why_none(config, selection))
+    return Plan(_table(config, layout, selection.tiles), selection.refused, [f"{p.source}: {p.message}" for p in sampler.problems])
+
+
+class _Planner:
+    """Turns candidates into placed tiles with a time window."""
+
+    def __init__(self, config: AbiConfig, layout: TileLayout, scans: Sequence[Scan], headers: Headers) -> None:
+        self.config, self.layout, self.scans, self.headers = config, layout, scans, headers
+        self.tolerance = timedelta(minutes=config.tolerance_minutes)
+        self.complete_only = False
+
+    def select(self, sampler: Sampler, limits: Limits) -> Selection[_Spot]:
+        """Take complete tiles first; those with missing channels only if there are too few."""
+        channels = set(self.config.channels)
+        if limits.num_tiles is None or not any(channels <= set(s.files) for s in self.scans):
+            return select(sampler.candidates(), self.place, limits)
+        self.complete_only = True
+        chosen = select(sampler.candidates(), self.place, replace(limits, max_refusals=_PREFER_TRIES))
+        if len(chosen.tiles) == limits.num_tiles:
+            return chosen
+        self.complete_only = False
+        taken = {(p.payload.scan.id, p.payload.row, p.payload.col) for p in chosen.tiles}
+
+        def place(candidate: Candidate) -> Placed[_Spot] | str:
+            placed = self.place(candidate)
+            if isinstance(placed, str):
+                return placed
+            key = placed.payload.scan.id, placed.payload.row, placed.payload.col
+            return "taken already" if key in taken else placed
+
+        more = select(sampler.candidates(), place, replace(limits, num_tiles=limits.num_tiles - len(chosen.tiles)))
+        more.refused.pop("taken already", None)
+        more.tiles = chosen.tiles + more.tiles
+        return more
+
+    def place(self, candidate: Candidate) -> Placed[_Spot] | str:
+        """Find the event's scan, the tile around the place, and the best window; or say why not."""
+        scan = nearest_scan(self.scans, candidate.time, self.tolerance)
+        if scan is None:
+            return "no scan within the tolerance"
+        try:
+            grid = self.headers.grid(scan, self.layout.pixel)
+        except SourceError:
+            return "unreadable scan"
+        size = self.layout.tile_size
+        window = place_tile(grid, candidate.longitude, candidate.latitude, size, align=self.layout.align)
+        if window is None:
+            return "tile not inside the sector"
+        middle = (size - 1) / 2
+        lon, lat = (float(v) for v in grid.lonlat(window.row + middle, window.col + middle))
+        if not np.isfinite(lat):
+            return "tile centre off the Earth"
+        times = candidate_times(candidate.time, self.config.steps, self.config.step_minutes)
+        frames = [self._frame(t, candidate, lon, lat) for t in times]
+        choice = choose_window(
+            frames, self.config.steps, max_daylight_zenith=DAYLIGHT_ZENITH if self.config.max_solar_zenith else None
+        )
+        kept = frames[choice.start : choice.start + self.config.steps]
+        if any(f.scan is None for f in kept) and not self.config.allow_missing:
+            return f"no run of {self.config.steps} scans at {self.config.step_minutes} min steps"
+        if self.complete_only and (any(f.missing for f in kept) or len({f.scan and f.scan.id for f in kept}) < len(kept)):
+            return "channels missing"
+        zenith, _ = grid.projection.view_angles(lon, lat)
+        spot = _Spot(
+            scan, grid, window.row, window.col, tuple(f.time for f in kept), tuple(kept), choice.start, tuple(choice.scores)
+        )
+        return Placed(candidate, scan.start, lat, lon, float(zenith), spot)
+
+    def _frame(self, time: Any, candidate: Candidate, lon: float, lat: float) -> Frame:
+        scan = nearest_scan(self.scans, time, self.tolerance)
+        missing = sum(scan is None or c not in scan.files for c in self.config.channels)
+        pixels = candidate.details.get("system_pixels")
+        zenith = solar_angles(time, lon, lat)[0] if self.config.max_solar_zenith else None
+        return Frame(
+            time,
+            scan,
+            missing,
+            system_pixels=None if pixels is None else pixels.get(time, 0),
+            solar_zenith=None if zenith is None else float(zenith),
+        )
+
+
+def _why_none(config: AbiConfig, selection: Selection[_Spot]) -> str:
+    if not selection.drawn:
+        return "the stratum proposed no place and time in the period; widen --start-dt and --end-dt"
+    counts = ", ".join(f"{reason} ({n})" for reason, n in selection.refused.most_common())
+    text = f"no tile can be made: all {selection.drawn} candidates were refused: {counts}"
+    if any(reason.startswith("no run of") for reason in selection.refused):
+        text += "; take fewer --steps (1 for single scans) or pass --allow-missing"
+    return text
+
+
+def _table(config: AbiConfig, layout: TileLayout, tiles: Sequence[Placed[_Spot]]) -> pd.DataFrame:
+    """One row a tile, in order of time, so that tiles of one scan share a shard."""
+    rows = []
+    for placed in sorted(tiles, key=lambda p: (p.time, p.payload.scan.id, p.payload.row, p.payload.col)):
+        spot, candidate = placed.payload, placed.candidate
+        scan = spot.scan
+        name = f"{scan.platform}_{scan.sector}_{placed.time:%Y%m%dT%H%M%S}_r{spot.row:05d}_c{spot.col:05d}"
+        rows.append(
+            {
+                "tile_id": name if candidate.system_id is None else f"{name}_s{candidate.system_id}",
+                "stratum": candidate.stratum,
+                "platform": scan.platform,
+                "sector": scan.sector,
+                "event_time": placed.time,
+                "event_scan": scan.id,
+                "latitude": placed.latitude,
+                "longitude": placed.longitude,
+                "view_zenith": placed.view_zenith,
+                "x_left": spot.grid.left + spot.col * spot.grid.dx,
+                "y_top": spot.grid.top + spot.row * spot.grid.dy,
+                "row": spot.row,
+                "col": spot.col,
+                "probability": candidate.probability,
+                "score": spot.scores[spot.start],
+                "seed": config.seed,
+                "system_id": candidate.system_id,
+                "requested_times": list(spot.requested),
+                "scan_ids": [f.scan.id if f.scan else "" for f in spot.frames],
+                "scan_starts": [f.scan.start if f.scan else pd.NaT for f in spot.frames],
+                "missing": [
+                    f"C{c:02d}@{step}"
+                    for step, f in enumerate(spot.frames)
+                    for c in config.channels
+                    if f.scan is None or c not in f.scan.files
+                ],
+                "window_start": spot.start,
+                "window_scores": list(spot.scores),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    frame.insert(0, "tile", np.arange(len(frame)))
+    frame["shard"] = frame["tile"] // layout.tiles_per_shard
+    frame["system_id"] = frame["system_id"].astype("Int64")
+    frame["event_time"] = frame["event_time"].astype("datetime64[us]")
+    for name in ("requested_times", "scan_starts"):
+        frame[name] = [np.asarray([np.datetime64(t, "us") for t in times]) for times in frame[name]]
+    return frame
+
+
+def used_scans(plan: Plan, scans: Sequence[Scan]) -> dict[str, Scan]:
+    """Scans the plan names, by id."""
+    wanted = {name for names in plan.tiles["scan_ids"] for name in names if name} | set(plan.tiles["event_scan"])
+    return {scan.id: scan for scan in scans if scan.id in wanted}
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write ``plan.parquet``; what was refused travels in its metadata."""
+    temporary = path.with_suffix(".part")
+    frame = plan.tiles.copy()
+    frame.attrs = {"refused": json.dumps(plan.refused), "problems": json.dumps(plan.problems)}
+    frame.to_parquet(temporary, engine="pyarrow", index=False)
+    temporary.replace(path)
+
+
+def read_plan(path: Path) -> Plan:
+    """Read what :func:`write_plan` wrote."""
+    frame = pd.read_parquet(path, engine="pyarrow")
+    attrs, frame.attrs = frame.attrs, {}
+    return Plan(frame, Counter(json.loads(attrs["refused"])), json.loads(attrs["problems"]))
+
+

@@ -1,0 +1,269 @@
+"""The main job: find, plan, fetch, build, publish; each step is skipped when its result is there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from catalog.abi.completeness import completeness, write_completeness
+from catalog.abi.fetch import fetch_files
+from catalog.abi.items import load_items, save_items
+from catalog.abi.scans import Scan, SourceFile
+from catalog.errors import SourceError
+from cube.abi.find import find
+from cube.abi.forecast import forecast
+from cube.abi.grid import GeosProjection
+from cube.abi.index import FileIndex, IndexTask, index_file
+from cube.abi.layout import TileLayout, TileSpec
+from cube.abi.plan import Headers, Plan, make_plan, read_plan, used_scans, write_plan
+from cube.abi.publish import publish
+from cube.abi.references import write_references
+from cube.abi.tiles import Frame, ShardResult, ShardTask, build_shard
+from cube.abi.tilestore import create_tile_store, fills_of
+from cube.config import AbiConfig, default_workers
+from cube.engine import run_tasks
+from cube.folder import BuildFolder
+from cube.ledger import Entry, Ledger, Problem
+
+__all__ = ["run_abi"]
+
+
+def run_abi(config: AbiConfig) -> int:
+    """Run all of a build that is not yet done.
+
+    Returns
+    -------
+    int
+        0 if every product was made whole, 1 if something is missing from them; ``OUTPUT/errors.csv`` says what.
+
+    Raises
+    ------
+    StratacubeError
+        If the build cannot be made at all.
+    """
+    if config.dry_run:
+        return forecast(config)
+    folder = BuildFolder(config.output_dir)
+    folder.claim(config.described(), config.digest(), overwrite=config.overwrite)
+    timer = _Timer()
+    scans = _find(config, folder)
+    timer.lap("find")
+    plan = _plan(config, folder, scans)
+    timer.lap("plan")
+    if config.plan_only:
+        _say(f"planned {len(plan.tiles)} tiles: {folder.plan}")
+        return 0
+    used, unfetched = _fetch(config, folder, used_scans(plan, scans))
+    timer.lap("fetch")
+    job = _Job(config, folder, plan, used, unfetched)
+    job.index()
+    timer.lap("index")
+    job.build()
+    timer.lap("build")
+    problems = job.problems()
+    publish(config, folder, plan, used, scans, job.headers, job.projections, problems, timer.laps)
+    return _finish(config, folder, plan, problems)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+@dataclass
+class _Timer:
+    """Seconds of each step, for the report."""
+
+    laps: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.monotonic)
+
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.laps[name], self.last = now - self.last, now
+
+
+def _find(config: AbiConfig, folder: BuildFolder) -> list[Scan]:
+    """Scans found, from the saved collection when there is one: a run can be replayed offline."""
+    if folder.sources.exists():
+        return load_items(folder.sources)
+    scans = find(config)
+    write_completeness(completeness(scans, config.channels), folder.completeness)
+    save_items(folder.sources, scans)
+    _say(f"found {len(scans)} scans, {sum(len(s.files) for s in scans)} files")
+    return scans
+
+
+def _plan(config: AbiConfig, folder: BuildFolder, scans: Sequence[Scan]) -> Plan:
+    if folder.plan.exists():
+        return read_plan(folder.plan)
+    plan = make_plan(config, scans, Headers(folder.index, config.s3_endpoint), folder.root)
+    write_plan(plan, folder.plan)
+    for problem in plan.problems:
+        _say(f"left out: {problem}")
+    return plan
+
+
+def _fetch(
+    config: AbiConfig, folder: BuildFolder, used: dict[str, Scan]
+) -> tuple[dict[str, Scan], list[tuple[SourceFile, str]]]:
+    """With ``--download``, whole files of the scans used come to disk first; else byte ranges are read in place."""
+    remote = [f for scan in used.values() for f in scan.files.values() if f.href.startswith("s3://")]
+    if not config.download or not remote:
+        return used, []
+    fetched, failures = fetch_files(remote, config.local_data_dir or folder.archive, endpoint_url=config.s3_endpoint)
+    local = {(f.platform, f.sector, f.channel, f.start): f for f in fetched}
+    here = {
+        scan.id: replace(
+            scan, files={c: local.get((f.platform, f.sector, c, f.start), f) for c, f in scan.files.items()}
+        )
+        for scan in used.values()
+    }
+    return here, failures
+
+
+class _Job:
+    """Steps from the plan to the finished store."""
+
+    def __init__(
+        self,
+        config: AbiConfig,
+        folder: BuildFolder,
+        plan: Plan,
+        used: Mapping[str, Scan],
+        unfetched: Sequence[tuple[SourceFile, str]],
+    ) -> None:
+        self.config, self.folder, self.plan, self.used = config, folder, plan, used
+        self.layout = TileLayout(config.grid, config.tile_size, config.steps, tuple(config.channels))
+        self.workers = config.workers or default_workers()
+        self.ledger = Ledger(folder.ledger)
+        self.unfetched = list(unfetched)
+        self.headers: dict[str, FileIndex] = {}
+        self.projections: dict[int, GeosProjection] = {}
+
+    def index(self) -> None:
+        """References of every file the plan names, and the virtual cube of them."""
+        framed = {name for names in self.plan.tiles["scan_ids"] for name in names if name}
+        files = [self.used[n].files[c] for n in sorted(framed) for c in sorted(self.used[n].files)]
+        tasks = [IndexTask(f, self.folder.index, self.config.s3_endpoint) for f in files]
+        for outcome in run_tasks(
+            tasks,
+            IndexTask.header,
+            engine=self.config.engine,
+            workers=self.workers,
+            retries=0,
+            label="indexing",
+        ):
+            if outcome.result is not None:
+                self.headers[outcome.task.key] = outcome.result
+        if not self.headers:
+            raise SourceError(f"none of the {len(files)} planned files is readable; the first is {files[0].href}")
+        grids = Headers(self.folder.index, self.config.s3_endpoint)
+        for row in self.plan.tiles.itertuples():
+            self.projections[int(row.tile)] = grids.of(self.used[row.event_scan]).grid.projection
+
+    def build(self) -> None:
+        """Make every shard that the ledger does not know as done."""
+        store = self.folder.tiles
+        attributes = {
+            "title": f"ABI tiles, {self.config.stratification}",
+            "stratacube_version": importlib.metadata.version("stratacube"),
+            "config": yaml.safe_dump(self.config.described(), sort_keys=False),
+            "config_hash": self.config.digest(),
+            "source": "NOAA GOES-R ABI L1b radiances",
+        }
+        create_tile_store(
+            store, self.layout, self.plan.tiles, self.used, self.headers, self.projections, attributes
+        )
+        tasks = [t for t in self._tasks() if not self.ledger.is_done(t.key)]
+        for outcome in run_tasks(
+            tasks,
+            build_shard,
+            engine=self.config.engine,
+            workers=self.workers,
+            retries=self.config.retries,
+            label="building",
+        ):
+            self.ledger.record(_entry(outcome.task, outcome.result, outcome.error, outcome.seconds))
+        write_references(self._indexes(), self.folder.references)
+
+    def _indexes(self) -> list[FileIndex]:
+        return [index_file(h.source, self.folder.index, self.config.s3_endpoint) for h in self.headers.values()]
+
+    def _tasks(self) -> list[ShardTask]:
+        fills = fills_of(self.layout, self.headers)
+        tasks = []
+        for shard, rows in self.plan.tiles.groupby("shard"):
+            tiles, frames = [], []
+            for position, row in enumerate(rows.itertuples()):
+                tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, self.projections[int(row.tile)]))
+                frames += [
+                    Frame(position, step, name, self.used[name].files)
+                    for step, name in enumerate(row.scan_ids)
+                    if name
+                ]
+            tasks.append(
+                ShardTask(
+                    shard=int(shard),
+                    first=int(rows["tile"].iloc[0]),
+                    tiles=tuple(tiles),
+                    frames=tuple(frames),
+                    layout=self.layout,
+                    fills=fills,
+                    good_flags=tuple(self.config.good_dqf),
+                    store=self.folder.tiles,
+                    cache=self.folder.index,
+                    endpoint_url=self.config.s3_endpoint,
+                )
+            )
+        return tasks
+
+    def problems(self) -> list[Problem]:
+        """Everything dropped or absent, in a stable order."""
+        found = self.ledger.problems()
+        for row in self.plan.tiles.itertuples():
+            for lack in row.missing:
+                band, _, step = lack.partition("@")
+                scan = row.scan_ids[int(step)]
+                when = f"scan {scan}" if scan else f"no scan near {row.requested_times[int(step)]}"
+                found.append(
+                    Problem("missing", f"{band} is not in the archive ({when})", row.tile_id, scan, int(band[1:]))
+                )
+        found += [Problem("source", reason, channel=f.channel, href=f.href) for f, reason in self.unfetched]
+        return found
+
+
+def _entry(task: ShardTask, result: ShardResult | None, error: str | None, seconds: float) -> Entry:
+    if result is None:
+        problems = tuple(Problem("product", error or "", tile.tile_id) for tile in task.tiles)
+        return Entry(task.key, "failed", problems)
+    figures = {
+        "seconds": seconds,
+        "chunks": result.read.chunks,
+        "bytes": result.read.bytes,
+        "requests": result.read.requests,
+        "valid_share": result.valid_share,
+        "lattice_shift": result.shift,
+    }
+    return Entry(task.key, "partial" if result.problems else "done", tuple(result.problems), figures)
+
+
+def _finish(config: AbiConfig, folder: BuildFolder, plan: Plan, problems: Sequence[Problem]) -> int:
+    """Write ``errors.csv`` and say how it went."""
+    shown = [p for p in problems if not (config.allow_missing and p.kind == "missing")]
+    if not shown:
+        folder.errors.unlink(missing_ok=True)
+        _say(f"done: {len(plan.tiles)} tiles in {folder.tiles}")
+        return 0
+    frame = pd.DataFrame([vars(p) for p in shown])
+    frame.to_csv(folder.errors, index=False)
+    _say(f"{len(plan.tiles)} tiles in {folder.tiles}, with what follows missing from them:")
+    for (kind, reason), count in frame.groupby(["kind", "reason"]).size().sort_values(ascending=False).head(10).items():
+        _say(f"  {count:6d} x {kind}: {reason}")
+    _say(f"every case is in {folder.errors}; mend the files and run the same command again to fill them in")
+    return 1

@@ -1,0 +1,210 @@
+"""Cutting tiles: one task makes one shard of every band, reading each source chunk once.
+
+Tiles are cut by inverting the map tile -> source chunks: for each file the union of the chunks that any tile of the
+shard needs is read and decoded once, then scattered into the tiles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.abi.scans import SourceFile
+from catalog.errors import SourceError
+from cube.abi.bands import BANDS
+from cube.abi.index import FileIndex, index_file
+from cube.abi.layout import TileLayout, TileSpec
+from cube.abi.read import ReadCount, read_windows
+from cube.abi.resample import AVERAGE_FILL, average, count_factor, repeat
+from cube.ledger import Problem
+from cube.store import write_region
+
+__all__ = ["Frame", "ShardResult", "ShardTask", "build_shard"]
+
+_S3_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One time step of one tile: the scan it is cut from."""
+
+    tile: int
+    """Position within the shard."""
+    step: int
+    scan_id: str
+    files: Mapping[int, SourceFile]
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker needs to make one shard."""
+
+    shard: int
+    first: int
+    """Index of its first tile in the store."""
+    tiles: tuple[TileSpec, ...]
+    frames: tuple[Frame, ...]
+    layout: TileLayout
+    fills: Mapping[int, int]
+    """Fill value of each channel in the store."""
+    good_flags: tuple[int, ...]
+    """DQF values whose pixels are valid."""
+    store: Path
+    cache: Path | None = None
+    endpoint_url: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name in the ledger."""
+        return f"shard-{self.shard:06d}"
+
+
+@dataclass
+class ShardResult:
+    """What was dropped from a shard, and what making it cost."""
+
+    problems: list[Problem] = field(default_factory=list)
+    read: ReadCount = field(default_factory=ReadCount)
+    shift: float = 0.0
+    """Largest distance between a file's pixel lattice and a tile's, in native pixels."""
+    valid_share: float = 0.0
+    seconds: float = 0.0
+
+
+def build_shard(task: ShardTask) -> ShardResult:
+    """Cut the tiles of one shard, band by band, and write every array's shard whole.
+
+    A file that cannot be read drops only its own band and time step: those pixels are not valid, and the result says
+    why.
+    """
+    started = time.perf_counter()
+    result = ShardResult()
+    count = len(task.tiles)
+    valid_pixels = stored_pixels = 0
+    for name, channels in task.layout.mask_groups().items():
+        size = task.layout.band_size(channels[0])
+        mask = np.zeros((count, task.layout.steps, size, size), "u2")
+        for channel in channels:
+            counts = np.full(mask.shape, task.fills[channel], "u2")
+            _cut_band(task, channel, counts, mask, result)
+            write_region(task.store, f"C{channel:02d}", task.first, counts)
+            valid_pixels += int(np.count_nonzero(mask & np.uint16(1 << (channel - 1))))
+            stored_pixels += mask.size
+        write_region(task.store, name, task.first, mask)
+    result.valid_share = valid_pixels / stored_pixels
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _cut_band(
+    task: ShardTask, channel: int, counts: npt.NDArray[np.uint16], mask: npt.NDArray[np.uint16], result: ShardResult
+) -> None:
+    """Fill one band of all tiles and its bit of their masks."""
+    by_file: dict[SourceFile, list[Frame]] = defaultdict(list)
+    for frame in task.frames:
+        if channel in frame.files:
+            by_file[frame.files[channel]].append(frame)
+    for source, frames in by_file.items():
+        try:
+            index = _patiently(source, lambda s=source: index_file(s, task.cache, task.endpoint_url))
+            placed = _place(task, index, channel, frames, result)
+            _patiently(source, lambda i=index, p=placed: _cut_file(task, i, channel, p, counts, mask, result))
+        except SourceError as error:
+            for frame in frames:
+                result.problems.append(_problem(task, frame, channel, source, str(error)))
+
+
+def _patiently(source: SourceFile, read: Any) -> Any:
+    """Read again what may pass: an object store now and then fails a request, a disk does not."""
+    tries = _S3_TRIES if source.href.startswith("s3://") else 1
+    for attempt in range(1, tries + 1):
+        try:
+            return read()
+        except SourceError:
+            if attempt == tries:
+                raise
+            time.sleep(0.5 * 2**attempt)
+
+
+def _problem(task: ShardTask, frame: Frame, channel: int, source: SourceFile, reason: str) -> Problem:
+    return Problem("source", reason, task.tiles[frame.tile].tile_id, frame.scan_id, channel, source.href)
+
+
+def _place(
+    task: ShardTask, index: FileIndex, channel: int, frames: list[Frame], result: ShardResult
+) -> list[tuple[Frame, Any]]:
+    """Windows of the frames in the file; a frame the file does not cover is a problem of its own."""
+    placed = []
+    for frame in frames:
+        try:
+            window, shift = task.layout.source_window(task.tiles[frame.tile], index.grid, channel)
+        except SourceError as error:
+            result.problems.append(_problem(task, frame, channel, index.source, str(error)))
+            continue
+        result.shift = max(result.shift, shift)
+        placed.append((frame, window))
+    return placed
+
+
+def _cut_file(
+    task: ShardTask,
+    index: FileIndex,
+    channel: int,
+    placed: list[tuple[Frame, Any]],
+    counts: npt.NDArray[np.uint16],
+    mask: npt.NDArray[np.uint16],
+    result: ShardResult,
+) -> None:
+    """Read the union of the windows' chunks once, then bring every tile to the store's grid."""
+    windows = [window for _, window in placed]
+    raw = [np.empty((w.height, w.width), "u2") for w in windows]
+    flags = [np.empty((w.height, w.width), "u1") for w in windows]
+    read = read_windows(index, "rad", windows, raw, task.endpoint_url)
+    read.add(read_windows(index, "dqf", windows, flags, task.endpoint_url))
+    result.read.add(read)
+    usable = np.isin(np.arange(256), task.good_flags)
+    bit = np.uint16(1 << (channel - 1))
+    for (frame, _), pixels, quality in zip(placed, raw, flags, strict=True):
+        good = usable[quality] & (pixels != index.rad.fill)
+        stored, valid = to_grid(task.layout, index, channel, pixels, good, task.fills[channel])
+        counts[frame.tile, frame.step] = stored
+        mask[frame.tile, frame.step] |= np.where(valid, bit, np.uint16(0))
+
+
+def to_grid(
+    layout: TileLayout,
+    index: FileIndex,
+    channel: int,
+    raw: npt.NDArray[np.uint16],
+    good: npt.NDArray[np.bool_],
+    fill: int,
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+    """Native counts and their validity on the grid of the store."""
+    ratio = layout.band_pixel(channel) / index.grid.dx
+    if ratio > 1.5:
+        return average(raw, good, round(ratio), stored_factor(layout, index, channel))
+    if index.rad.fill != fill:
+        raw = np.where(raw == index.rad.fill, np.uint16(fill), raw)
+    if ratio < 0.75:
+        return repeat(raw, round(1 / ratio)), repeat(good, round(1 / ratio))
+    return raw, good
+
+
+def stored_factor(layout: TileLayout, index: FileIndex, channel: int) -> int:
+    """Stored counts per source count of a band on the store's grid."""
+    ratio = max(1, round(layout.band_pixel(channel) / index.grid.dx))
+    return count_factor(ratio, index.rad.fill - 1)
+
+
+def stored_fill(layout: TileLayout, channel: int, source_fills: set[int]) -> int:
+    """Fill value of a band in the store: the files' own where pixels are copied and all files agree on it."""
+    averaged = layout.band_pixel(channel) > 1.5e-6 * BANDS[channel].pixel
+    return AVERAGE_FILL if averaged or len(source_fills) != 1 else next(iter(source_fills))
+

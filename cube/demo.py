@@ -1,0 +1,134 @@
+"""``make demo``: the main job end to end, offline, on a small archive written here in the real formats."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import cube
+from catalog.abi.names import PLATFORMS, SECTORS
+from catalog.abi.scans import Scan, find_scans
+from catalog.abi.archives import LocalArchive
+from catalog.errors import UsageError
+from cube.abi.run import run_abi
+from cube.abi.synthetic import write_archive
+from cube.strata.synthetic_masks import write_cloud_systems
+from cube.config import AbiConfig
+from cube.folder import BuildFolder
+
+__all__ = ["run_demo", "write_demo_archive"]
+
+START = datetime(2020, 7, 1, 16)
+MISSING, TRUNCATED = (5, 6), (8, 13)
+"""Scan and channel that the demo's archive lacks, and that it holds cut short: both on purpose."""
+
+
+def _say(text: str = "") -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def write_demo_archive(root: Path) -> None:
+    """Write the synthetic archive and its cloud-system masks into a folder, unless they are there."""
+    done = root / "complete"
+    if done.exists():
+        return
+    _say(f"writing a synthetic GOES-16 archive (mesoscale sector M1, 16 bands, 3 hours) into {root}")
+    write_archive(root, platform="goes16", sector="M1", start=START, hours=3, missing=[MISSING], truncated=[TRUNCATED])
+    write_cloud_systems(root / "masks" / f"{START:%Y%m%d}_cloudsystems.nc", date=START.date())
+    done.write_text("This archive is synthetic: its pixels were computed, not observed.\n")
+
+
+def run_demo(output: Path, archive: Path | None) -> int:
+    """Find, plan, build and publish, open the result, and say where to look.
+
+    Parameters
+    ----------
+    output
+        Folder for everything.
+    archive
+        A folder of real files; None for a synthetic archive.
+
+    Returns
+    -------
+    int
+        0 if everything went as it should.
+    """
+    if archive is not None:
+        return _real(output, archive)
+    source = output / "archive"
+    write_demo_archive(source)
+    _say("The archive is SYNTHETIC: computed clouds in NOAA's file format, not observations.")
+    _say("On purpose it lacks one channel of one scan and holds one truncated file;")
+    _say("the builds below name the truncated file and end with exit code 1 where they needed it, as they should.\n")
+    common = {"local_data_dir": source, "satellite": "goes16", "domain": "M1", "tile_size": 256}
+    codes = []
+    for name, flags in {
+        "random": {"num_tiles": 24, "steps": 7, "step_minutes": 10},
+        "convection": {
+            "stratification": "convection",
+            "convection_regex": str(source / "masks" / "*.nc"),
+            "steps": 7,
+            "step_minutes": 10,
+        },
+    }.items():
+        _say(f"--- {name} tiles")
+        codes.append(run_abi(AbiConfig(output_dir=output / name, **common, **flags)))
+        _tell(output / name)
+    return 0 if set(codes) <= {0, 1} else max(codes)
+
+
+def _real(output: Path, archive: Path) -> int:
+    """Cut tiles from the first platform and sector that a folder holds."""
+    scans = _first_view(archive)
+    steps, minutes = _steps(scans)
+    size = {"F": 512, "C": 512}.get(scans[0].sector, 256)
+    channels = sorted({c for scan in scans for c in scan.files})
+    _say(f"{archive}: {len(scans)} scans of {scans[0].platform} {scans[0].sector}, {len(channels)} bands\n")
+    config = AbiConfig(
+        output_dir=output / "real",
+        local_data_dir=archive,
+        satellite=scans[0].platform,
+        domain=scans[0].sector,
+        channels=channels,
+        tile_size=size,
+        num_tiles=16,
+        steps=steps,
+        step_minutes=minutes,
+        tolerance_minutes=minutes / 2,
+    )
+    code = run_abi(config)
+    _tell(output / "real")
+    return code
+
+
+def _first_view(archive: Path) -> list[Scan]:
+    local = LocalArchive(archive)
+    for platform in PLATFORMS:
+        for sector in SECTORS:
+            scans = find_scans(local, platform=platform, sector=sector)
+            if scans:
+                return scans
+    raise UsageError(f"{archive} holds no ABI L1b file; give a folder of files named OR_ABI-L1b-Rad*.nc")
+
+
+def _steps(scans: list[Scan]) -> tuple[int, int]:
+    """Seven steps where the archive has them, else single scans."""
+    starts = [scan.start for scan in scans]
+    gaps = sorted(b - a for a, b in zip(starts, starts[1:], strict=False))
+    if len(starts) < 7 or gaps[len(gaps) // 2] > timedelta(minutes=30):
+        return 1, 20
+    return 7, max(1, round(gaps[len(gaps) // 2] / timedelta(minutes=1)))
+
+
+def _tell(root: Path) -> None:
+    """Open what was built and say where its parts are."""
+    folder = BuildFolder(root)
+    tiles = cube.open_tiles(root, "radiance")
+    band = next(name for name in tiles.data_vars if str(name).startswith("C") and str(name)[1:].isdigit())
+    mean = float(tiles[band].isel(tile=0).mean())
+    _say(f"opened {folder.tiles}: {dict(tiles.sizes)}; mean {band} radiance of the first tile {mean:.4g}")
+    _say(f"picture  {folder.previews / 'contact_sheet.png'}")
+    _say(f"catalog  {folder.catalog}")
+    _say(f"report   {folder.report}\n")

@@ -1,0 +1,192 @@
+"""Where tasks run: one loop over any ``concurrent.futures.Executor``.
+
+A task is a picklable object with a ``key``; a function of it runs in a worker. The loop keeps a bounded number in
+flight, retries what may pass on a second try, survives workers that die, and tells how far it is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from tqdm import tqdm
+
+from catalog.errors import StratacubeError
+
+__all__ = ["ENGINES", "InlineExecutor", "Outcome", "Task", "run_tasks"]
+
+LOG_INTERVAL = 15.0
+_BACK_OFF = 0.5
+
+
+class Task(Protocol):
+    """Anything picklable with a name of its own."""
+
+    @property
+    def key(self) -> str:
+        """Unique name of the task within a run."""
+
+
+T = TypeVar("T", bound=Task)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T, R]):
+    """What became of one task: its result, or the sentence that says why there is none."""
+
+    task: T
+    result: R | None
+    error: str | None
+    seconds: float
+
+
+class InlineExecutor(Executor):
+    """Runs each task in the calling process, at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run and return a finished future."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  (an executor hands on whatever its task raised)
+            future.set_exception(error)
+        return future
+
+
+def local_executor(workers: int) -> Executor:
+    """Processes of this machine; with one worker, this process itself."""
+    if workers == 1:
+        return InlineExecutor()
+    # zarr and HDF5 keep threads and locks that do not survive a fork.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cube.abi.tiles"])
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    """Processes are the parallelism: libraries inside a worker start no threads unless the user set a number."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GDAL_NUM_THREADS", "BLOSC_NTHREADS"):
+        os.environ.setdefault(name, "1")
+
+
+ENGINES: dict[str, Callable[[int], Executor]] = {"local": local_executor}
+"""Engines by name: each makes an executor for a number of workers."""
+
+
+def run_tasks(
+    tasks: Sequence[T],
+    function: Callable[[T], R],
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    retries: int = 2,
+    label: str = "tasks",
+) -> Iterator[Outcome[T, R]]:
+    """Run a function over tasks and yield each outcome as it comes.
+
+    Parameters
+    ----------
+    tasks
+        What to do; order of submission.
+    function
+        Picklable function of one task.
+    engine
+        Name in :data:`ENGINES`.
+    workers
+        How many tasks run at once.
+    retries
+        How often a task is tried again after an error of the machine (OSError, a dead worker).
+    label
+        What the progress line calls the tasks.
+
+    Yields
+    ------
+    Outcome
+        One per task, in the order they finish.
+    """
+    waiting = deque((task, 0, 0.0) for task in tasks)
+    running: dict[Future[R], tuple[T, int, float]] = {}
+    executor = ENGINES[engine](min(workers, max(1, len(tasks))))
+    try:
+        with _progress(len(tasks), label) as advance:
+            while waiting or running:
+                while waiting and len(running) < 2 * workers and waiting[0][2] <= time.monotonic():
+                    task, attempt, _ = waiting.popleft()
+                    try:
+                        running[executor.submit(function, task)] = task, attempt, time.monotonic()
+                    except BrokenExecutor:
+                        waiting.appendleft((task, attempt, 0.0))
+                        executor = _replace(executor, engine, workers)
+                if not running:
+                    time.sleep(max(0.0, waiting[0][2] - time.monotonic()))
+                    continue
+                finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    task, attempt, started = running.pop(future)
+                    error = future.exception()
+                    if error is not None and attempt < retries and isinstance(error, (OSError, BrokenExecutor)):
+                        waiting.append((task, attempt + 1, time.monotonic() + _BACK_OFF * 2**attempt))
+                        continue
+                    advance()
+                    yield Outcome(
+                        task,
+                        None if error else future.result(),
+                        None if error is None else describe_error(error),
+                        time.monotonic() - started,
+                    )
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _replace(executor: Executor, engine: str, workers: int) -> Executor:
+    executor.shutdown(wait=False, cancel_futures=True)
+    return ENGINES[engine](workers)
+
+
+def describe_error(error: BaseException) -> str:
+    """One sentence for what a task raised."""
+    if isinstance(error, BrokenExecutor):
+        return "a worker process was killed, perhaps out of memory; try fewer --workers or a smaller --tile-size"
+    if isinstance(error, StratacubeError):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+@contextmanager
+def _progress(total: int, label: str) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal, a line now and then in a batch log."""
+    if sys.stderr.isatty():
+        with tqdm(total=total, desc=label, unit="") as bar:
+            yield lambda: bar.update() and None
+        return
+    done, start, last = 0, time.monotonic(), time.monotonic()
+
+    def advance() -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if now - last >= LOG_INTERVAL or (done == total and now - start >= LOG_INTERVAL):
+            last = now
+            left = (now - start) / done * (total - done)
+            sys.stderr.write(f"{label}: {done} of {total} done, about {left:.0f} s left\n")
+            sys.stderr.flush()
+
+    yield advance
+
+
+def iterate(items: Iterable[Any], label: str) -> Iterator[Any]:
+    """Iterate with the same progress display as tasks have."""
+    items = list(items)
+    with _progress(len(items), label) as advance:
+        for item in items:
+            yield item
+            advance()

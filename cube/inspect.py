@@ -1,0 +1,145 @@
+"""Looking at a build: how far it is, and whether it holds all that it should."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import zarr
+
+from cube.abi.layout import TileLayout
+from cube.abi.plan import read_plan
+from cube.engine import iterate
+from cube.folder import BuildFolder
+from cube.ledger import Ledger
+
+__all__ = ["status", "verify"]
+
+
+def status(root: Path) -> int:
+    """Print how far a build is.
+
+    Returns
+    -------
+    int
+        0 when all shards are done, 1 otherwise.
+
+    Raises
+    ------
+    UsageError
+        If there is no build in the folder.
+    """
+    folder = BuildFolder(root)
+    config = folder.described()
+    sys.stdout.write(f"{root}: ABI tiles, {config['stratification']}, {config['satellite']} {config['domain']}\n")
+    if not folder.plan.exists():
+        sys.stdout.write("planned    not yet\n")
+        return 1
+    plan = read_plan(folder.plan).tiles
+    ledger = Ledger(folder.ledger)
+    shards = [f"shard-{n:06d}" for n in sorted(plan["shard"].unique())]
+    states = Counter(ledger.entries[k].status if k in ledger.entries else "to do" for k in shards)
+    sys.stdout.write(f"planned    {len(plan)} tiles in {len(shards)} shards\n")
+    for name in ("done", "partial", "failed", "to do"):
+        if states[name]:
+            sys.stdout.write(f"{name:10} {states[name]}\n")
+    sys.stdout.write(f"published  {'yes' if folder.catalog.exists() else 'not yet'}\n")
+    for reason, count in Counter(p.reason for p in ledger.problems()).most_common(10):
+        sys.stdout.write(f"{count:6d} x {reason}\n")
+    return 0 if states["done"] == len(shards) else 1
+
+
+def verify(root: Path) -> int:
+    """Check that a build holds every shard it should, that all decode, and that the catalog's links lead somewhere.
+
+    Returns
+    -------
+    int
+        0 when nothing is wrong, 1 otherwise; each fault is a line.
+
+    Raises
+    ------
+    UsageError
+        If there is no build in the folder.
+    """
+    folder = BuildFolder(root)
+    config = folder.described()
+    faults = list(_faults(folder, config))
+    for fault in faults:
+        sys.stdout.write(f"fault: {fault}\n")
+    sys.stdout.write(f"{root}: {len(faults)} faults\n")
+    return 1 if faults else 0
+
+
+def _faults(folder: BuildFolder, config: dict[str, Any]) -> Iterator[str]:
+    if not folder.plan.exists():
+        yield f"{folder.plan} is missing: the build has not been planned"
+        return
+    plan = read_plan(folder.plan).tiles
+    ledger = Ledger(folder.ledger)
+    for key in (f"shard-{n:06d}" for n in sorted(plan["shard"].unique())):
+        if key not in ledger.entries:
+            yield f"{key} has not been built"
+        elif ledger.entries[key].status != "done":
+            yield f"{key} is {ledger.entries[key].status}: {ledger.entries[key].problems[0].reason}"
+    yield from _store_faults(folder, config, plan)
+    yield from _link_faults(folder)
+
+
+def _store_faults(folder: BuildFolder, config: dict[str, Any], plan: pd.DataFrame) -> Iterator[str]:
+    """Every shard of every image array is there and decodes."""
+    if not folder.tiles.exists():
+        yield f"{folder.tiles} is missing"
+        return
+    layout = TileLayout(config["grid"], config["tile_size"], config["steps"], tuple(config["channels"]))
+    group = zarr.open_group(folder.tiles, mode="r", zarr_format=3)
+    names = [f"C{c:02d}" for c in layout.channels] + list(layout.mask_groups())
+    for name in iterate(names, "verifying"):
+        if name not in group:
+            yield f"{folder.tiles}/{name} is missing"
+            continue
+        array = group[name]
+        if array.shape[0] != len(plan):
+            yield f"{folder.tiles}/{name} has {array.shape[0]} tiles but the plan {len(plan)}"
+            continue
+        step = (array.shards or array.chunks)[0]
+        for first in range(0, array.shape[0], step):
+            shard = folder.tiles / name / "c" / "/".join([str(first // step), "0", "0", "0"])
+            if not shard.exists():
+                # An array that holds nothing but its fill value is not written: so says Zarr, and it decodes.
+                continue
+            try:
+                array[first : first + step]
+            except Exception as error:  # noqa: BLE001  (a codec may raise anything when bytes are wrong)
+                yield f"{shard} does not decode ({type(error).__name__}: {str(error)[:120]}); remove it and its ledger line"
+
+
+def _link_faults(folder: BuildFolder) -> Iterator[str]:
+    """Every relative link and asset of the catalog leads to something."""
+    if not folder.catalog.exists():
+        yield f"{folder.catalog} is missing: the build has not been published"
+        return
+    waiting, seen = [folder.catalog], set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        try:
+            described = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            yield f"{path} cannot be read ({error})"
+            continue
+        hrefs = [(link["href"], link["rel"]) for link in described.get("links", [])]
+        hrefs += [(asset["href"], "asset") for asset in described.get("assets", {}).values()]
+        for href, rel in hrefs:
+            if "://" in href:
+                continue
+            target = (path.parent / href).resolve()
+            if not target.exists():
+                yield f"{path} leads to {href}, which is not there"
+            elif rel in ("child", "item") and target not in seen:
+                waiting.append(target)

@@ -1,0 +1,283 @@
+"""Pictures of what was built: a thumbnail a tile, and one contact sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+from PIL import Image, ImageDraw, ImageFont
+
+__all__ = ["contact_sheet", "open_raw", "thumbnail"]
+
+Floats = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+RED, NEAR_INFRARED, BLUE = 2, 3, 1
+EMISSIVE = range(7, 17)
+CLEAN_WINDOW = 13
+
+DAY_LIMIT = 85.0
+"""Solar zenith angle in degrees beyond which the visible bands show too little."""
+GAMMA = 2.2
+HAZE = {RED: 0.03, NEAR_INFRARED: 0.0, BLUE: 0.06}
+"""Greatest reflectance that is taken for air, where the darkest pixels of a band have it, and taken off."""
+WINDOW_RANGE = (195.0, 310.0)
+"""Brightness temperatures from white to black, in kelvin, for the window channels 13 to 15."""
+LEAST_SPAN = 10.0
+"""Of a stretched picture, in kelvin: less would only show noise."""
+
+
+def open_raw(store: Path) -> xr.Dataset:
+    """Open a tile store as `thumbnail` wants it: counts as they lie, read only where they are indexed."""
+    dataset: xr.Dataset = xr.open_zarr(store, mask_and_scale=False, decode_times=False, chunks=None)
+    return dataset
+
+
+def thumbnail(dataset: xr.Dataset, tile: int, path: Path, size: int = 256) -> str:
+    """Write a picture of one tile at its middle time step.
+
+    By day, and with channels 1, 2 and 3, it is natural colour: the green that ABI lacks is
+    0.45 red + 0.1 near infrared + 0.45 blue (CIMSS natural true colour; Bah, Gunshor and Schmit 2018,
+    doi:10.1029/2018EA000379). Else it is the brightness temperature of channel 13, or of the emissive channel
+    nearest to it, cold in white. Else the first band, stretched. Where the middle step has no valid pixel,
+    the nearest step that has some is shown. Invalid pixels are transparent.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        A tile store, opened raw (see `open_raw`). One inner chunk is read of each band shown and of its
+        validity.
+    tile : int
+        Index along ``tile``.
+    path : Path
+        The PNG to write; its folder is made.
+    size : int
+        Side of the picture in pixels.
+
+    Returns
+    -------
+    str
+        What it shows, such as ``natural colour, step 3``; ``no valid pixel`` for an empty tile.
+    """
+    picture, caption = _draw(_Tile(dataset, tile, size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, format="PNG", optimize=True)
+    return caption
+
+
+def contact_sheet(previews: Path, tiles: pd.DataFrame, path: Path, *, cell: int = 160, limit: int = 100) -> int:
+    """Write a grid of thumbnails with captions (tile, event time, stratum), on black.
+
+    Parameters
+    ----------
+    previews : Path
+        Folder of the thumbnails, ``<tile id>.png``.
+    tiles : DataFrame
+        Rows of the plan to show. Beyond ``limit`` they are taken at even steps, so that all of the build is sampled.
+    path : Path
+        The PNG to write; its folder is made.
+    cell : int
+        Side of a picture on the sheet in pixels.
+    limit : int
+        Greatest number of pictures.
+
+    Returns
+    -------
+    int
+        How many are shown; with none, no file is written.
+    """
+    if tiles.empty:
+        return 0
+    even = np.linspace(0, len(tiles) - 1, min(limit, len(tiles)))
+    shown = tiles.iloc[np.unique(even.round().astype(int))]
+    font = ImageFont.load_default(size=10)
+    captions = [
+        f"{row.tile_id}\n{pd.Timestamp(row.event_time):%Y-%m-%d %H:%M}\n{row.stratum}" for row in shown.itertuples()
+    ]
+    texts = [_wrap(caption, font, cell) for caption in captions]
+    gap, line = 8, 13
+    height = cell + line * max(text.count("\n") + 1 for text in texts) + 4
+    columns = min(10, math.ceil(math.sqrt(len(shown))))
+    rows = math.ceil(len(shown) / columns)
+    sheet = Image.new("RGB", (columns * (cell + gap) + gap, rows * (height + gap) + gap), (16, 16, 16))
+    draw = ImageDraw.Draw(sheet)
+    for place, (tile_id, text) in enumerate(zip(shown["tile_id"], texts, strict=True)):
+        left = gap + place % columns * (cell + gap)
+        top = gap + place // columns * (height + gap)
+        with Image.open(previews / f"{tile_id}.png") as picture:
+            small = picture.convert("RGBA").resize((cell, cell), Image.Resampling.BOX)
+        sheet.paste((0, 0, 0), (left, top, left + cell, top + cell))
+        sheet.paste(small, (left, top), small)
+        draw.multiline_text((left, top + cell + 2), text, fill=(220, 220, 220), font=font, spacing=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, format="PNG", optimize=True)
+    return len(shown)
+
+
+@dataclass
+class _Tile:
+    """One tile of a store, read band by band as it is asked for."""
+
+    dataset: xr.Dataset
+    tile: int
+    size: int
+
+    def __post_init__(self) -> None:
+        self.channels = [int(channel) for channel in self.dataset["band"].values]
+        self.arrays: dict[str, npt.NDArray[Any]] = {}
+
+    @property
+    def steps(self) -> list[int]:
+        """Time steps, the middle one first and then outwards."""
+        count = self.dataset.sizes["time"]
+        return sorted(range(count), key=lambda step: (abs(step - count // 2), step))
+
+    def is_day(self, step: int) -> bool:
+        """Whether the sun is high enough for the visible bands."""
+        zenith = self._coarse_zenith(step)
+        return bool(np.isfinite(zenith)) and zenith < DAY_LIMIT
+
+    def sun(self, step: int) -> float:
+        """Cosine of the mean solar zenith angle."""
+        return max(math.cos(math.radians(self._coarse_zenith(step))), math.cos(math.radians(DAY_LIMIT)))
+
+    def _coarse_zenith(self, step: int) -> float:
+        angles = self.array("solar_zenith")[step]
+        return float(np.nanmean(angles)) if np.isfinite(angles).any() else math.nan
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """Return all steps of a variable, read once: they are one inner chunk, a part costs as much."""
+        if name not in self.arrays:
+            self.arrays[name] = np.asarray(self.dataset[name].isel(tile=self.tile).values)
+        return self.arrays[name]
+
+    def coefficient(self, name: str, channel: int, step: int) -> float:
+        """One of the per-band coefficients."""
+        return float(self.array(name)[step, self.channels.index(channel)])
+
+    def radiance(self, channel: int, step: int) -> tuple[Floats, Mask]:
+        """Radiance and where it is valid, at the resolution of the picture."""
+        name = f"C{channel:02d}"
+        suffix = str(self.dataset[name].dims[-1]).removeprefix("x")
+        usable = self.array(f"valid{suffix}")[step] & (1 << (channel - 1)) != 0
+        if not usable.any():  # spares reading the band
+            return np.zeros((self.size, self.size), "f4"), np.zeros((self.size, self.size), bool)
+        scale = self.coefficient("packing_scale", channel, step)
+        offset = self.coefficient("packing_offset", channel, step)
+        return _resize((self.array(name)[step] * scale + offset).astype("f4"), usable, self.size)
+
+
+def _draw(tile: _Tile) -> tuple[Image.Image, str]:
+    for step in tile.steps:
+        for drawing in (_natural_colour, _brightness, _first_band):
+            found = drawing(tile, step)
+            if found is not None:
+                levels, mask, what = found
+                return _image(levels, mask), f"{what}, step {step}"
+    return Image.new("RGBA", (tile.size, tile.size), (0, 0, 0, 0)), "no valid pixel"
+
+
+Drawn = tuple[Floats, Mask, str]
+"""Levels in [0, 1], shape (y, x) or (y, x, 3); where they are valid; what they show."""
+
+
+def _natural_colour(tile: _Tile, step: int) -> Drawn | None:
+    if not {RED, NEAR_INFRARED, BLUE} <= set(tile.channels) or not tile.is_day(step):
+        return None
+    levels, masks = [], []
+    for channel in (RED, NEAR_INFRARED, BLUE):
+        radiance, mask = tile.radiance(channel, step)
+        if not mask.any():
+            return None
+        reflectance = radiance * tile.coefficient("kappa0", channel, step) / tile.sun(step)
+        haze = min(float(np.percentile(reflectance[mask], 1.0)), HAZE[channel])
+        levels.append(reflectance - haze)
+        masks.append(mask)
+    red, near_infrared, blue = levels
+    green = 0.45 * red + 0.1 * near_infrared + 0.45 * blue
+    colour = np.clip(np.stack([red, green, blue], axis=-1), 0.0, 1.0) ** (1.0 / GAMMA)
+    return colour.astype("f4"), np.logical_and.reduce(masks), "natural colour"
+
+
+def _brightness(tile: _Tile, step: int) -> Drawn | None:
+    emissive = [channel for channel in tile.channels if channel in EMISSIVE]
+    for channel in sorted(emissive, key=lambda c: (abs(c - CLEAN_WINDOW), -c)):
+        radiance, mask = tile.radiance(channel, step)
+        if not mask.any():
+            continue
+        kelvin = _brightness_temperature(tile, channel, step, radiance)
+        mask &= np.isfinite(kelvin)
+        if not mask.any():
+            continue
+        low, high = WINDOW_RANGE if channel in (13, 14, 15) else _stretch(kelvin[mask], LEAST_SPAN)
+        levels = 1.0 - np.clip((kelvin - low) / (high - low), 0.0, 1.0)
+        return levels.astype("f4"), mask, f"C{channel:02d} brightness temperature"
+    return None
+
+
+def _brightness_temperature(tile: _Tile, channel: int, step: int, radiance: Floats) -> Floats:
+    names = ("planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
+    fk1, fk2, bc1, bc2 = (tile.coefficient(name, channel, step) for name in names)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kelvin = (fk2 / np.log(fk1 / np.where(radiance > 0, radiance, np.nan) + 1.0) - bc1) / bc2
+    return np.asarray(kelvin, dtype="f4")
+
+
+def _first_band(tile: _Tile, step: int) -> Drawn | None:
+    for channel in tile.channels:
+        radiance, mask = tile.radiance(channel, step)
+        if mask.any():
+            low, high = _stretch(radiance[mask], 1e-6)
+            levels = np.clip((radiance - low) / (high - low), 0.0, 1.0)
+            return levels.astype("f4"), mask, f"C{channel:02d} radiance"
+    return None
+
+
+def _stretch(values: Floats, least: float) -> tuple[float, float]:
+    """Return the 2nd and 98th percentiles, at least ``least`` apart."""
+    low, high = (float(v) for v in np.percentile(values, [2.0, 98.0]))
+    widen = max(least - (high - low), 0.0) / 2
+    return low - widen, high + widen
+
+
+def _resize(values: Floats, mask: Mask, size: int) -> tuple[Floats, Mask]:
+    """Average the valid pixels of each pixel of the picture; valid where at least half of it is."""
+    weight = _box(mask.astype("f4"), size)
+    total = _box(np.where(mask, values, np.float32(0)), size)
+    return (total / np.maximum(weight, 1e-6)).astype("f4"), weight >= 0.5
+
+
+def _box(values: Floats, size: int) -> Floats:
+    picture = Image.fromarray(np.ascontiguousarray(values, dtype="f4"))
+    return np.asarray(picture.resize((size, size), Image.Resampling.BOX))
+
+
+def _image(levels: Floats, mask: Mask) -> Image.Image:
+    bytes_ = (np.nan_to_num(levels) * 255.0).round().astype("u1")
+    if bytes_.ndim == 2:
+        bytes_ = np.repeat(bytes_[..., None], 3, axis=-1)
+    bytes_[~mask] = 0
+    alpha = np.where(mask, np.uint8(255), np.uint8(0))[..., None]
+    return Image.fromarray(np.concatenate([bytes_, alpha], axis=-1))
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Break lines that are wider than a cell."""
+    return "\n".join(part for line in text.split("\n") for part in _broken(line, font, width))
+
+
+def _broken(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> Iterator[str]:
+    """Pieces of a line, broken after a blank or an underscore where there is one."""
+    while font.getlength(line) > width:
+        fits = next(n for n in range(len(line), 0, -1) if n == 1 or font.getlength(line[:n]) <= width)
+        cut = max(line.rfind(" ", 0, fits), line.rfind("_", 0, fits)) + 1 or fits
+        yield line[:cut]
+        line = line[cut:]
+    yield line

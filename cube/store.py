@@ -1,0 +1,97 @@
+"""Zarr v3 stores: arrays in shards, written whole by one worker; metadata written once, first, by the driver."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec
+
+from catalog.errors import UsageError
+
+__all__ = ["ArraySpec", "create_store", "write_region"]
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of a store."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None = None
+    fill_value: Any = 0
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def compressor(dtype: str) -> BloscCodec:
+    """Zstandard behind a byte shuffle, which helps packed integers; a core codec of Zarr v3."""
+    size = np.dtype(dtype).itemsize
+    return BloscCodec(cname="zstd", clevel=3, shuffle="shuffle" if size > 1 else "noshuffle", typesize=size)
+
+
+def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mapping[str, Any]) -> None:
+    """Write the metadata of a store, keeping the data of arrays that are already there as specified.
+
+    Raises
+    ------
+    UsageError
+        If an array is there with another shape, dtype or chunking, or the folder cannot be written.
+    """
+    try:
+        group = zarr.open_group(path, mode="a", zarr_format=3, attributes=dict(attributes))
+        group.attrs.put(dict(attributes))
+        for name, spec in arrays.items():
+            if name in group:
+                _check_same(path, name, group[name], spec)
+                group[name].attrs.put(dict(spec.attributes))
+            else:
+                _create_array(group, name, spec)
+        with warnings.catch_warnings():
+            # zarr warns that version 3 has yet to adopt consolidated metadata; readers that do not know it ignore it.
+            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+            zarr.consolidate_metadata(path, zarr_format=3)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror or error}); choose another --output-dir") from error
+
+
+def _create_array(group: zarr.Group, name: str, spec: ArraySpec) -> None:
+    group.create_array(
+        name,
+        shape=spec.shape,
+        dtype=spec.dtype,
+        chunks=spec.chunks,
+        shards=spec.shards,
+        compressors=compressor(spec.dtype),
+        fill_value=spec.fill_value,
+        dimension_names=spec.dims,
+        attributes=dict(spec.attributes),
+    )
+
+
+def _check_same(path: Path, name: str, array: Any, spec: ArraySpec) -> None:
+    there = tuple(array.shape), str(array.dtype), tuple(array.chunks), array.shards and tuple(array.shards)
+    wanted = spec.shape, str(np.dtype(spec.dtype)), spec.chunks, spec.shards
+    if there != wanted:
+        raise UsageError(
+            f"{path}/{name} is there as {there} but this build needs {wanted} (shape, dtype, chunk, shard); "
+            "choose another --output-dir or pass --overwrite"
+        )
+
+
+def write_region(path: Path, name: str, start: int, values: npt.NDArray[Any]) -> None:
+    """Write rows ``start:start + len(values)`` of an array; the caller owns every shard it touches."""
+    array = zarr.open_array(path / name, mode="r+", zarr_format=3)
+    array[start : start + len(values)] = values
+
+
+def pad_names(names: Sequence[str]) -> str:
+    """CF flag meanings: names in one blank-separated string."""
+    return " ".join(name.replace(" ", "_") for name in names)

@@ -1,0 +1,250 @@
+"""Cloud-system masks: finds the files, checks their layout, and surveys each in one pass.
+
+Daily ``YYYYMMDD_cloudsystems.nc`` holds ``DCS_number(nt, lat, lon)``, monthly
+``YYYYMM_DCS_number_monthly.nc`` ``DCS_number(day - 1, nt, lat, lon)``; a positive number is a system, the
+same over files, anything else is none. ``time(nt)`` counts hours since 00 UTC of the day; a file without it
+has 72 steps of 20 minutes.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import product
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from catalog.errors import SourceError, UsageError
+from cube.strata.base import Problem
+from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
+
+__all__ = ["MaskFile", "Survey", "find_masks", "survey_mask"]
+
+VARIABLE = "DCS_number"
+DAILY_DIMS, MONTHLY_DIMS = "(nt, lat, lon)", "(day, nt, lat, lon)"
+STEPS_A_DAY = 72
+NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
+Sparse = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Labels, and their positions row by row in the mask."""
+
+LARGEST_LABEL = 2.0**53  # float64 holds every integer up to here; larger ones are fill values
+
+_DAILY = re.compile(r"^(\d{8})(?!\d)")
+_MONTHLY = re.compile(r"^(\d{6})(?!\d)")
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """One mask file, as its name tells."""
+
+    path: str
+    start: datetime
+    """00 UTC of its first day."""
+    monthly: bool
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one file holds; ``problem`` is set, and the rest empty, where it cannot be used."""
+
+    file: MaskFile
+    grid: MaskGrid | None = None
+    steps: SystemSteps | None = None
+    days: tuple[datetime, ...] = ()
+    problem: Problem | None = None
+
+
+def find_masks(pattern: str) -> tuple[list[MaskFile], list[Problem]]:
+    """Mask files that a glob pattern matches, by date.
+
+    Parameters
+    ----------
+    pattern : str
+        A glob, ``**`` for any depth; a leading ``~`` is the home folder.
+
+    Returns
+    -------
+    files : list of MaskFile
+        Sorted by date, then path.
+    problems : list of Problem
+        Files whose name tells no date.
+
+    Raises
+    ------
+    UsageError
+        The pattern matches no file.
+    """
+    paths = sorted(p for p in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(p))
+    if not paths:
+        raise UsageError(
+            f'No cloud-system mask matches "{pattern}": give a glob of files (not a regular '
+            'expression), such as "/masks/2020*_cloudsystems.nc".'
+        )
+    files, problems = [], []
+    for path in paths:
+        try:
+            files.append(_named(path))
+        except UsageError as error:
+            problems.append(Problem(path, str(error)))
+    return sorted(files, key=lambda f: (f.start, f.path)), problems
+
+
+def survey_mask(file: MaskFile) -> Survey:
+    """Survey one file; what is wrong with it comes back as its ``problem``, so that it spoils no other.
+
+    Parameters
+    ----------
+    file : MaskFile
+        The file.
+
+    Returns
+    -------
+    Survey
+        Picklable.
+    """
+    try:
+        return _survey(file)
+    except (UsageError, SourceError) as error:
+        return Survey(file, problem=Problem(file.path, str(error)))
+    except (OSError, RuntimeError, KeyError) as error:  # all of them h5py's, by the kind of damage
+        message = f"{file.path} cannot be read as NetCDF-4 ({error}): fetch or write it again."
+        return Survey(file, problem=Problem(file.path, message))
+
+
+def _named(path: str) -> MaskFile:
+    name = os.path.basename(path)
+    for expression, form, monthly in ((_DAILY, "%Y%m%d", False), (_MONTHLY, "%Y%m", True)):
+        match = expression.match(name)
+        if match:
+            try:
+                return MaskFile(path, datetime.strptime(match[1], form), monthly)
+            except ValueError:
+                break
+    raise UsageError(
+        f"The name of {path} tells no date: expected YYYYMMDD_cloudsystems.nc or YYYYMM_DCS_number_monthly.nc."
+    )
+
+
+def _survey(file: MaskFile) -> Survey:
+    with h5py.File(file.path, "r") as source:
+        labels = _labels(source, file)
+        grid = _grid(source, labels, file)
+        times = _step_times(source, labels.shape, file)
+        steps = [survey_labels(*sparse, grid, times[day][step]) for day, step, sparse in _by_step(labels, len(times))]
+    days = tuple(file.start + timedelta(days=day) for day in range(len(times)))
+    return Survey(file, grid, SystemSteps.concatenate(steps), days)
+
+
+def _labels(source: h5py.File, file: MaskFile) -> h5py.Dataset:
+    """Find the variable and check its rank and the names of its dimensions."""
+    found = _variable(source, VARIABLE)
+    if found is None:
+        held = ", ".join(sorted(source)) or "nothing"
+        raise UsageError(f"{file.path} has no variable {VARIABLE}, only {held}: give a cloud-system mask.")
+    expected = MONTHLY_DIMS if file.monthly else DAILY_DIMS
+    names = _dim_names(found)
+    wrong_rank = found.ndim != (4 if file.monthly else 3)
+    wrong_order = all(names) and not (names[-2].startswith("lat") and names[-1].startswith("lon"))
+    if wrong_rank or wrong_order or 0 in found.shape or found.dtype.kind not in "iuf":
+        dims = ", ".join(f"{name or '?'}: {n}" for name, n in zip(names, found.shape, strict=True))
+        raise UsageError(
+            f"{file.path}: {VARIABLE} is {found.dtype} with dimensions ({dims}), expected numbers with "
+            f"{expected} as its name tells: transpose it, or correct the name."
+        )
+    return found
+
+
+def _variable(source: h5py.File, name: str) -> h5py.Dataset | None:
+    """Return a variable; None where there is none, or only a dimension of that name."""
+    found = source.get(name)
+    if not isinstance(found, h5py.Dataset) or bytes(found.attrs.get("NAME", b"")).startswith(NOT_A_VARIABLE):
+        return None
+    return found
+
+
+def _dim_names(dataset: h5py.Dataset) -> list[str]:
+    """Names of a variable's dimensions from the attached scales, "" where there is none."""
+    return [(dim[0].name or "").rsplit("/", 1)[-1] if len(dim) else dim.label for dim in dataset.dims]
+
+
+def _grid(source: h5py.File, labels: h5py.Dataset, file: MaskFile) -> MaskGrid:
+    axes: list[npt.NDArray[np.float64]] = []
+    for name, size in zip(("lat", "lon"), labels.shape[-2:], strict=True):
+        axis = _variable(source, name)
+        if axis is None or axis.shape != (size,):
+            found = "none" if axis is None else axis.shape
+            raise UsageError(
+                f"{file.path}: the shape of {name} is {found}, expected ({size},) to go with {VARIABLE} of "
+                f"{labels.shape}: give 1-D lat and lon."
+            )
+        axes.append(np.asarray(axis[()], "f8"))
+    try:
+        return MaskGrid.of(*axes)
+    except ValueError as error:
+        raise UsageError(f"{file.path}: {error}.") from None
+
+
+def _step_times(source: h5py.File, shape: tuple[int, ...], file: MaskFile) -> list[list[datetime]]:
+    """Work out times by day and step; days that the file's month does not have are padding and get none."""
+    steps, hours = shape[-3], _variable(source, "time")
+    if hours is not None and hours.shape == (steps,):
+        since_midnight = _checked_hours(np.asarray(hours[()], "f8"), file)
+    elif steps == STEPS_A_DAY and (file.monthly or hours is None):
+        since_midnight = np.arange(STEPS_A_DAY) * 24.0 / STEPS_A_DAY
+    else:
+        found = "none" if hours is None else hours.shape
+        raise UsageError(f"{file.path}: time has shape {found}, expected ({steps},) as {VARIABLE} has {shape}.")
+    # Hours in single precision are off by some seconds.
+    minutes = [timedelta(minutes=round(60.0 * float(h))) for h in since_midnight]
+    days = [file.start + timedelta(days=day) for day in range(shape[0] if file.monthly else 1)]
+    return [[day + m for m in minutes] for day in days if day.month == file.start.month]
+
+
+def _checked_hours(hours: npt.NDArray[np.float64], file: MaskFile) -> npt.NDArray[np.float64]:
+    if not (np.all((hours >= 0.0) & (hours <= 24.0)) and np.all(np.diff(np.rint(hours * 60.0)) > 0)):
+        raise UsageError(
+            f"{file.path}: time runs from {hours[0]:g} to {hours[-1]:g}, expected ascending hours, 0 to 24, "
+            "since 00 UTC of the file's date: correct the time variable."
+        )
+    return hours
+
+
+def _by_step(labels: h5py.Dataset, days: int) -> Iterator[tuple[int, int, Sparse]]:
+    """Yield day, step and labelled pixels of each time step.
+
+    Each chunk is read once: slabs span the chunks' days and steps and are read in strips of their rows,
+    of which only the labelled pixels stay in memory. An unchunked file is read step by step.
+    """
+    lead = labels.ndim - 3
+    steps, rows, width = labels.shape[-3:]
+    depth = labels.chunks or (1,) * (lead + 1) + (rows, width)
+    long, deep, tall = (depth[0] if lead else 1), depth[-3], depth[-2]
+    for day, step in product(range(0, days, long), range(0, steps, deep)):
+        slab = (slice(day, min(day + long, days)),) * lead + (slice(step, min(step + deep, steps)),)
+        strips = []
+        for top in range(0, rows, tall):
+            block = labels[(*slab, slice(top, min(top + tall, rows)))]
+            layers = block.reshape(-1, *block.shape[-2:])
+            strips.append([_sparse(layer, top * width, labels.attrs.get("_FillValue")) for layer in layers])
+        for layer, parts in enumerate(zip(*strips, strict=True)):
+            since_day, since_step = divmod(layer, min(deep, steps - step))
+            found = np.concatenate([p[0] for p in parts])
+            yield day + since_day, step + since_step, (found, np.concatenate([p[1] for p in parts]))
+
+
+def _sparse(layer: npt.NDArray[Any], offset: int, fill: npt.ArrayLike | None) -> Sparse:
+    """Labels and flat positions of the labelled pixels."""
+    flat = layer.ravel()
+    position = np.flatnonzero(flat > 0)
+    values = flat[position]
+    real = values <= LARGEST_LABEL
+    if fill is not None:
+        real &= values != np.ravel(fill)[0]
+    return values[real].astype(np.int64), position[real] + offset

@@ -1,0 +1,182 @@
+"""Time windows: which consecutive steps around an event make the sample.
+
+The score of a window is lexicographic; each part decides only where all parts before it are equal:
+
+1. complete frames: a scan within tolerance, no requested band missing, and no scan used a second time;
+2. fewest missing bands over all frames;
+3. mean valid fraction of the frames, to a thousandth (frames of unknown fraction do not count);
+4. frames in which the cloud system is present;
+5. whether the system grows: a positive least-squares slope of its pixel counts, absent steps counting 0;
+6. daylight frames, if asked;
+7. event nearest the window's centre;
+8. earliest window.
+
+Parts 4 and 5 hold for convection only, that is where system pixels are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from catalog.abi.scans import Scan
+from catalog.errors import UsageError
+
+__all__ = ["Frame", "WindowChoice", "candidate_times", "choose_window"]
+
+
+CHANNELS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What is known of one candidate time step before any pixel is read."""
+
+    time: datetime
+    """Requested, naive UTC."""
+    scan: Scan | None
+    """The nearest scan within tolerance, if any."""
+    missing: int
+    """Requested channels that the scan lacks; all of them where there is no scan."""
+    valid_fraction: float | None = None
+    """Share of usable pixels in [0, 1], where known."""
+    system_pixels: int | None = None
+    """Pixels of the cloud system at this step, where it is known; None counts as absent."""
+    solar_zenith: float | None = None
+    """Degrees at the tile's centre, where daylight is asked for."""
+
+
+class WindowChoice(NamedTuple):
+    """The best window, and the scores of all."""
+
+    start: int
+    """Index of its first frame among the candidates."""
+    scores: list[float]
+    """By window start, in [0, 1]: 1 would be best in every part. The chosen window has the highest."""
+
+
+def candidate_times(event: datetime, steps: int = 7, step_minutes: float = 20) -> list[datetime]:
+    """Return the requested times around an event, of which a window of ``steps`` consecutive ones is kept.
+
+    Parameters
+    ----------
+    event : datetime
+        Time of the event.
+    steps : int
+        Length of a window.
+    step_minutes : float
+        Minutes between steps.
+
+    Returns
+    -------
+    list of datetime
+        ``event + i * step`` for i = -steps .. steps - 1, so the event has index ``steps``; the event alone
+        where ``steps`` is 1.
+
+    Raises
+    ------
+    UsageError
+        Not a positive number of steps or minutes.
+    """
+    if steps < 1 or step_minutes <= 0:
+        raise UsageError(f"A window needs at least 1 step and a positive step, not {steps} of {step_minutes} min.")
+    if steps == 1:
+        return [event]
+    return [event + timedelta(minutes=i * step_minutes) for i in range(-steps, steps)]
+
+
+def choose_window(
+    frames: Sequence[Frame],
+    steps: int,
+    *,
+    event_index: int | None = None,
+    max_daylight_zenith: float | None = None,
+) -> WindowChoice:
+    """Choose the best run of consecutive frames by the score of this module.
+
+    Parameters
+    ----------
+    frames : sequence of Frame
+        All candidate steps, in time order.
+    steps : int
+        Length of a window.
+    event_index : int, optional
+        Index of the event's frame; ``steps`` as in :func:`candidate_times` if not given (0 for one frame).
+    max_daylight_zenith : float, optional
+        A frame is daylight where the Sun's zenith is at most this many degrees; daylight does not count if
+        None.
+
+    Returns
+    -------
+    WindowChoice
+        Start and scores. The parts are the digits of one number, so scores compare between tiles of a
+        stratum.
+
+    Raises
+    ------
+    UsageError
+        Fewer frames than steps.
+    """
+    if not 1 <= steps <= len(frames):
+        raise UsageError(f"A window of {steps} steps cannot be chosen among {len(frames)} frames.")
+    if event_index is None:
+        event_index = 0 if len(frames) == 1 else steps
+    last = len(frames) - steps
+    known = [f.valid_fraction for f in frames if f.valid_fraction is not None]
+    usual = sum(known) / len(known) if known else 1.0
+    most_missing = CHANNELS * steps
+    numbers: list[int] = []
+    top = 1
+    for start in range(last + 1):
+        window = frames[start : start + steps]
+        off_centre = abs(2 * (event_index - start) - (steps - 1))
+        digits = [
+            (_complete_frames(window), steps),
+            (most_missing - sum(f.missing for f in window), most_missing),
+            (round(1000 * _mean_valid(window, usual)), 1000),
+            *_system_digits(window, frames),
+            *_daylight_digits(window, max_daylight_zenith),
+            (2 * len(frames) - off_centre, 2 * len(frames)),
+            (last - start, last),
+        ]
+        number, top = 0, 1
+        for digit, largest in digits:
+            number = number * (largest + 1) + digit
+            top *= largest + 1
+        numbers.append(number)
+    best = max(range(last + 1), key=lambda start: numbers[start])
+    return WindowChoice(best, [number / (top - 1) for number in numbers])
+
+
+def _complete_frames(window: Sequence[Frame]) -> int:
+    seen: set[str] = set()
+    complete = 0
+    for frame in window:
+        if frame.scan is None or frame.scan.id in seen:
+            continue
+        seen.add(frame.scan.id)
+        complete += frame.missing == 0
+    return complete
+
+
+def _mean_valid(window: Sequence[Frame], usual: float) -> float:
+    """Mean valid fraction of the frames where it is known, ``usual`` where it is for none."""
+    known = [f.valid_fraction for f in window if f.valid_fraction is not None]
+    return sum(known) / len(known) if known else usual
+
+
+def _system_digits(window: Sequence[Frame], frames: Sequence[Frame]) -> list[tuple[int, int]]:
+    if all(f.system_pixels is None for f in frames):
+        return []
+    pixels = [f.system_pixels or 0 for f in window]
+    slope = sum((2 * i - (len(pixels) - 1)) * n for i, n in enumerate(pixels))
+    return [(sum(n > 0 for n in pixels), len(pixels)), (int(slope > 0), 1)]
+
+
+def _daylight_digits(window: Sequence[Frame], limit: float | None) -> list[tuple[int, int]]:
+    if limit is None:
+        return []
+    daylight = sum(f.solar_zenith is not None and f.solar_zenith <= limit for f in window)
+    return [(daylight, len(window))]

@@ -1,0 +1,309 @@
+"""A published catalogue: it can be walked, opened, validated and written again to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+import pandas as pd
+import pyproj
+import pystac
+import pytest
+import stac_geoparquet.arrow
+import xarray as xr
+from pyarrow import parquet
+from shapely.geometry import shape
+
+from catalog.errors import SourceError, UsageError
+from catalog.publish import publish_tiles
+from tests.catalog.publishing import PIXEL, SIZE, add_companions, make_build
+from tests.stac_validation import validate_stac
+
+TILES = 5
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    output = tmp_path_factory.mktemp("publish") / "out"
+    plan, build = make_build(output, TILES)
+    add_companions(output, plan)
+    path = publish_tiles(output, plan, build)
+    return output, plan, build, path
+
+
+def all_json(output: Path) -> list[Path]:
+    return [output / "catalog.json", *(output / "tiles").rglob("*.json"), *(output / "sources").rglob("*.json")]
+
+
+def files_of(output: Path) -> dict[str, bytes]:
+    folders = (output / "tiles", output / "sources")
+    paths = [output / "catalog.json", *(p for f in folders for p in f.rglob("*") if p.is_file())]
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in paths}
+
+
+def item_of(output: Path, plan: pd.DataFrame, tile: int) -> pystac.Item:
+    return pystac.Item.from_file(output / "tiles" / "items" / f"{plan['tile_id'][tile]}.json")
+
+
+def test_everything_is_valid(published):
+    output = published[0]
+    paths = all_json(output)
+    assert len(paths) == 2 + TILES + 14
+    for path in paths:
+        validate_stac(json.loads(path.read_text()))
+
+
+def test_catalog_can_be_walked(published):
+    _, plan, _, path = published
+    catalog = pystac.Catalog.from_file(path)
+    items = list(catalog.get_items(recursive=True))
+    assert [item.id for item in items] == list(plan["tile_id"])
+    assert {item.get_collection().id for item in items} == {"abi-tiles-test"}
+    assert {item.get_root().id for item in items} == {catalog.id}
+    assert all(item.get_parent().id == "abi-tiles-test" for item in items)
+
+
+def test_every_address_is_there(published):
+    output = published[0]
+    count = 0
+    for path in all_json(output):
+        obj = json.loads(path.read_text())
+        holders = [*obj["links"], *obj.get("assets", {}).values()]
+        if path.parent.name == "sources":
+            holders = obj["links"]
+        for holder in holders:
+            if urlparse(holder["href"]).scheme:
+                assert holder["rel"] == "license"
+                continue
+            assert not holder["href"].startswith("/")
+            assert (path.parent / holder["href"]).exists(), holder
+            count += 1
+    assert count > 60
+
+
+def test_store_opens_by_its_asset(published):
+    output, plan, _, _ = published
+    asset = item_of(output, plan, 3).assets["tiles"]
+    with xr.open_zarr(asset.get_absolute_href()) as store:
+        tile = store.isel(tile=asset.extra_fields["stratacube:tile_index"])
+        assert dict(tile.sizes) == {"time": 3, "y": SIZE, "x": SIZE, "band": 2}
+    assert asset.extra_fields["stratacube:tile_index"] == 3
+    assert asset.extra_fields["zarr:consolidated"] is True
+    assert asset.media_type == "application/vnd.zarr; version=3"
+
+
+def test_item_lies_where_proj_says(published):
+    output, plan, build, _ = published
+    for tile in range(TILES):
+        item = item_of(output, plan, tile)
+        crs = pyproj.CRS.from_wkt(item.properties["proj:wkt2"])
+        to_ground = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+        a, _, c, _, e, f = item.properties["proj:transform"]
+        lon, lat = to_ground.transform(c + a * SIZE / 2, f + e * SIZE / 2)
+        assert (lon, lat) == pytest.approx((plan["longitude"][tile], plan["latitude"][tile]), abs=1e-6)
+        west, south, east, north = item.properties["proj:bbox"]
+        assert (east - west, north - south) == pytest.approx((PIXEL * SIZE * 35786023.0,) * 2)
+        corner = to_ground.transform(west, north)
+        assert np.abs(np.asarray(build.footprints[tile])[0] - corner).max() < 1e-6
+        assert item.properties["proj:code"] is None
+
+
+def test_footprint_over_the_antimeridian(published):
+    output, plan, _, _ = published
+    item = item_of(output, plan, 2)
+    assert item.geometry["type"] == "MultiPolygon"
+    assert item.bbox[0] > 179 > -179 > item.bbox[2]
+    assert shape(item.geometry).is_valid
+    extent = pystac.Collection.from_file(output / "tiles" / "collection.json").extent
+    west, _, east, _ = extent.spatial.bboxes[0]
+    assert west > 179
+    assert -90 < east < -80
+
+
+def test_item_tells_its_provenance(published):
+    output, plan, build, _ = published
+    item = item_of(output, plan, 1)
+    told = item.properties
+    assert told["stratacube:missing"] == ["C02@2", "C13@2"]
+    assert told["stratacube:scan_starts"][2] is None
+    assert told["stratacube:system_id"] == 17
+    assert told["stratacube:errors"] == [{"scan": plan["scan_ids"][1][0], "file": "b.nc", "reason": "no DQF"}]
+    assert told["stratacube:config_hash"] == build.config_hash
+    assert told["stratacube:seed"] == 42
+    assert told["goes:mode"] == "6"
+    assert told["datetime"] == "2020-01-01T02:20:00Z"
+    assert told["start_datetime"] == "2020-01-01T02:00:26.2Z"
+    assert told["end_datetime"] == "2020-01-01T02:21:23Z"
+    scans = [scan for scan in plan["scan_ids"][1] if scan]
+    sources = [link for link in item.links if link.rel == "derived_from"]
+    assert [link.title for link in sources] == scans
+    assert [pystac.Item.from_file(link.get_absolute_href()).id for link in sources] == scans
+    first = item_of(output, plan, 0).properties
+    assert first["stratacube:score"] is None
+    assert [error["reason"] for error in first["stratacube:errors"]] == ["truncated"]
+
+
+def test_collection_describes_the_build(published):
+    output, _, build, _ = published
+    collection = json.loads((output / "tiles" / "collection.json").read_text())
+    assert set(collection["assets"]) == {
+        *("store", "plan", "references", "index", "contact_sheet", "report"),
+        *("config", "sources", "completeness", "errors"),
+    }
+    assert collection["summaries"]["platform"] == ["GOES-16", "GOES-17"]
+    assert collection["summaries"]["stratacube:stratum"] == ["convection", "random"]
+    assert collection["extent"]["temporal"]["interval"] == [["2020-01-01T00:00:26.2Z", "2020-01-01T08:41:23Z"]]
+    assert collection["stratacube:config"] == build.config
+    assert collection["stratacube:dropped"] == {"view zenith above 65 degrees": 12}
+    assert set(collection["cube:variables"]) == {"C02", "C13", "stratum"}
+    bands = {band["name"]: band for band in collection["item_assets"]["tiles"]["bands"]}
+    assert bands["C02"]["nodata"] == 4095
+    assert bands["C02"]["gsd"] == 500.0
+    assert bands["C02"]["raster:spatial_resolution"] == 1000.0
+    assert bands["C13"]["raster:scale"] == 0.04572892
+    assert "raster:scale" not in bands["C02"]
+
+
+def test_index_gives_the_items_back(published):
+    output, plan, _, _ = published
+    table = parquet.read_table(output / "tiles" / "items.parquet")
+    items = list(stac_geoparquet.arrow.stac_table_to_items(table))
+    assert [item["id"] for item in items] == list(plan["tile_id"])
+    for tile, item in enumerate(items):
+        written = item_of(output, plan, tile)
+        assert shape(item["geometry"]).equals(shape(written.geometry))
+        assert item["bbox"] == written.bbox
+        assert item["properties"]["stratacube:tile_index"] == tile
+        assert item["properties"]["proj:transform"] == written.properties["proj:transform"]
+        assert item["properties"]["stratacube:missing"] == written.properties["stratacube:missing"]
+
+
+def test_same_input_gives_the_same_bytes(published, tmp_path):
+    plan, build = make_build(tmp_path / "again", TILES)
+    add_companions(tmp_path / "again", plan)
+    plan = pd.read_parquet(tmp_path / "again" / "plan.parquet")  # as a run that is resumed has it
+    publish_tiles(tmp_path / "again", plan.sample(frac=1, random_state=0), build)
+    assert files_of(tmp_path / "again") == files_of(published[0])
+
+
+def test_rewriting_leaves_nothing_stale(tmp_path):
+    output = tmp_path / "out"
+    plan, build = make_build(output, 4)
+    publish_tiles(output, plan, build)
+    before = files_of(output)
+    publish_tiles(output, plan, build)
+    assert files_of(output) == before
+    publish_tiles(output, plan.head(2), build)
+    after = files_of(output)
+    assert sum(name.startswith("tiles/items/") for name in after) == 2
+    assert sum(name.startswith("sources/") for name in after) == 5
+    assert not [path for path in output.iterdir() if path.name.startswith(".")]
+
+
+def test_interrupted_run_leaves_no_catalog_and_can_be_repeated(tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    plan, build = make_build(output, 3)
+    publish_tiles(output, plan, build)
+    whole = files_of(output)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("catalog.publish.tiles.root_catalog", lambda _: {"unwritable": object()})
+        with pytest.raises(TypeError):
+            publish_tiles(output, plan, build)
+        assert not (output / "catalog.json").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr("catalog.publish.tiles.write_index", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish_tiles(output, plan, build)
+    publish_tiles(output, plan, build)
+    assert files_of(output) == whole
+
+
+def test_failure_before_the_exchange_keeps_the_old_catalog(tmp_path):
+    output = tmp_path / "out"
+    plan, build = make_build(output, 3)
+    publish_tiles(output, plan, build)
+    whole = files_of(output)
+    with pytest.raises(SourceError, match="not among the 0 sources given"):
+        publish_tiles(output, plan, replace(build, sources={}))
+    assert files_of(output) == whole
+
+
+def test_many_tiles_are_split_by_day(tmp_path):
+    output = tmp_path / "out"
+    plan, build = make_build(output, 1003)
+    path = publish_tiles(output, plan, build)
+    collection = json.loads((output / "tiles" / "collection.json").read_text())
+    children = [link["href"] for link in collection["links"] if link["rel"] in ("child", "item")]
+    assert children == [f"./2020-01-0{day}/catalog.json" for day in (1, 2, 3)]
+    validate_stac(collection)
+    day = output / "tiles" / "2020-01-02"
+    validate_stac(json.loads((day / "catalog.json").read_text()))
+    item = pystac.Item.from_file(next(day.glob("goes*.json")))
+    validate_stac(item.to_dict(include_self_link=False, transform_hrefs=False))
+    assert Path(item.assets["tiles"].get_absolute_href()) == output / "tiles.zarr"
+    assert item.properties["datetime"].startswith("2020-01-02")
+    for link in item.links:
+        assert Path(link.get_absolute_href()).exists()
+    ids = {item.id for item in pystac.Catalog.from_file(path).get_items(recursive=True)}
+    assert ids == set(plan["tile_id"])
+    assert parquet.read_metadata(output / "tiles" / "items.parquet").num_rows == 1003
+
+
+def test_native_grid(tmp_path):
+    output = tmp_path / "out"
+    plan, build = make_build(output, 1, native=True)
+    publish_tiles(output, plan, build)
+    item = item_of(output, plan, 0)
+    validate_stac(item.to_dict(include_self_link=False, transform_hrefs=False))
+    dimensions = item.properties["cube:dimensions"]
+    assert set(dimensions) == {"tile", "time", "x_500m", "y_500m", "x_2km", "y_2km"}
+    assert dimensions["x_500m"]["step"] == pytest.approx(14e-6 * 35786023.0)
+    assert dimensions["y_2km"]["step"] == pytest.approx(-56e-6 * 35786023.0)
+    assert item.properties["gsd"] == 500.0
+    assert "thumbnail" not in item.assets
+
+
+def test_source_by_address(tmp_path):
+    output = tmp_path / "out"
+    plan, build = make_build(output, 1)
+    scans = plan["scan_ids"][0]
+    addresses = dict.fromkeys(scans, "https://example.org/scan.json")
+    addresses[scans[1]] = "sources.json"
+    publish_tiles(output, plan, replace(build, sources=addresses))
+    hrefs = [link.href for link in item_of(output, plan, 0).links if link.rel == "derived_from"]
+    assert hrefs == [addresses[scans[0]], "../../sources.json", addresses[scans[2]]]
+    assert not list((output / "sources").iterdir())
+
+
+def test_wrong_use_is_told_in_a_sentence(tmp_path):
+    output = tmp_path / "out"
+    plan, build = make_build(output, 2)
+    with pytest.raises(UsageError, match="nothing to publish"):
+        publish_tiles(output, plan.head(0), build)
+    with pytest.raises(UsageError, match="twice"):
+        publish_tiles(output, pd.concat([plan, plan]), build)
+    with pytest.raises(UsageError, match="no footprint"):
+        publish_tiles(output, plan, replace(build, footprints={}))
+    with pytest.raises(UsageError, match=re.escape("projections are given for goes18; add that platform")):
+        publish_tiles(output, plan, replace(build, projections={"goes18": build.projections["goes16"]}))
+    (output / "tiles").mkdir()
+    (output / "tiles" / "mine.txt").write_text("keep")
+    with pytest.raises(UsageError, match="not part of a catalogue"):
+        publish_tiles(output, plan, build)
+    assert (output / "tiles" / "mine.txt").read_text() == "keep"
+
+
+def test_missing_store_is_told(tmp_path):
+    output = tmp_path / "out"
+    plan, build = make_build(output, 1)
+    (output / "tiles.zarr").rename(output / "elsewhere")
+    with pytest.raises(SourceError, match="holds no Zarr group"):
+        publish_tiles(output, plan, build)
