@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.config import JsonDict
 
 from catalog.abi.names import normalise_platform, parse_sector
 from catalog.errors import UsageError
@@ -55,7 +56,7 @@ def _naive_utc(value: Any) -> Any:
 
 Start = Annotated[datetime, BeforeValidator(_naive_utc)]
 End = Annotated[datetime, BeforeValidator(_end_of_day)]
-_RUN_ONLY = {"how": "run"}
+_RUN_ONLY: JsonDict = {"how": "run"}
 """Marks fields that change how a run goes but not what it makes: they are left out of the config's hash."""
 
 
@@ -100,6 +101,7 @@ class AbiConfig(BaseModel):
     )
     min_spacing_km: float = Field(0.0, ge=0, description="least distance between tiles whose times overlap")
     good_dqf: list[int] = Field([0, 1], description="DQF values whose pixels are valid")
+    shard_mb: float = Field(32.0, gt=0, description="decoded megabytes of one band in one shard, about")
     allow_missing: bool = Field(
         False, description="channels and scans absent from the archive are expected: report them, exit 0"
     )

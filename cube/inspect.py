@@ -96,7 +96,7 @@ def _store_faults(folder: BuildFolder, config: dict[str, Any], plan: pd.DataFram
     if not folder.tiles.exists():
         yield f"{folder.tiles} is missing"
         return
-    layout = TileLayout(config["grid"], config["tile_size"], config["steps"], tuple(config["channels"]))
+    layout = TileLayout.of(config)
     group = zarr.open_group(folder.tiles, mode="r", zarr_format=3)
     names = [f"C{c:02d}" for c in layout.channels] + list(layout.mask_groups())
     for name in iterate(names, "verifying"):
@@ -111,12 +111,12 @@ def _store_faults(folder: BuildFolder, config: dict[str, Any], plan: pd.DataFram
         for first in range(0, array.shape[0], step):
             shard = folder.tiles / name / "c" / "/".join([str(first // step), "0", "0", "0"])
             if not shard.exists():
-                # An array that holds nothing but its fill value is not written: so says Zarr, and it decodes.
+                yield f"{shard} is missing; remove its line from {folder.ledger.name} and build again"
                 continue
             try:
                 array[first : first + step]
             except Exception as error:  # noqa: BLE001  (a codec may raise anything when bytes are wrong)
-                yield f"{shard} does not decode ({type(error).__name__}: {str(error)[:120]}); remove it and its ledger line"
+                yield f"{shard} does not decode ({type(error).__name__}: {str(error)[:120]}); remove its line from {folder.ledger.name} and build again"
 
 
 def _link_faults(folder: BuildFolder) -> Iterator[str]:

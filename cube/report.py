@@ -100,12 +100,15 @@ def write_report(
 
 
 def _summary(config: AbiConfig, plan: Plan, made: pd.DataFrame, errors: pd.DataFrame) -> str:
-    wanted, lacking = len(plan.tiles), sum(len(lacks) > 0 for lacks in made["missing"])
+    wanted = len(plan.tiles)
     text = f"**{len(made)} of {wanted} planned tiles were made"
     if config.num_tiles and wanted < config.num_tiles:
         text += f" ({config.num_tiles} were asked for; see the candidates left out)"
-    text += f"; {lacking} of them lack a channel at some time step.**" if lacking else ".**"
-    return text + (f" {len(errors)} inputs or products failed." if len(errors) else "")
+    text += ".**"
+    lacking = sum(len(lacks) > 0 for lacks in made["missing"])
+    if lacking:
+        text += f" Tiles that lack a channel or a scan at some time step: {lacking}."
+    return text + (f" Errors: {len(errors)}, counted below." if len(errors) else "")
 
 
 def _asked(config: AbiConfig) -> str:
@@ -153,8 +156,8 @@ def _completeness(config: AbiConfig, scans: Sequence[Scan]) -> str:
     whole = sum(wanted <= scan.files.keys() for scan in scans)
     first, last = min(scan.start for scan in scans), max(scan.start for scan in scans)
     text = (
-        f"{len(scans)} scans were found, from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC; "
-        f"{whole} have all {len(wanted)} channels. "
+        f"Scans found: {len(scans)}, from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC. "
+        f"With all channels asked for: {whole}. "
     )
     present = [(BANDS[c].name, sum(c in scan.files for scan in scans)) for c in sorted(wanted)]
     lacking = [(name, count, len(scans) - count) for name, count in present if count < len(scans)]

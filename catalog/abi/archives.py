@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -19,6 +20,9 @@ from catalog.abi.truncation import breaks_off
 from catalog.errors import SourceError, UsageError
 
 __all__ = ["Archive", "FirstOf", "LocalArchive", "S3Archive", "s3_filesystem"]
+
+_NOTHING_THERE = (errno.ENOENT, errno.ELOOP)
+"""Removed since it was listed, a link to nothing, or a link to itself."""
 
 
 class Archive(Protocol):
@@ -79,9 +83,9 @@ class LocalArchive:
             if name and (name.platform, name.sector) == (platform, sector) and left <= name.start < right:
                 try:
                     status = entry.stat()
-                except FileNotFoundError:  # removed since it was listed, or a link to nothing
-                    continue
                 except OSError as error:
+                    if error.errno in _NOTHING_THERE:
+                        continue
                     raise _unreadable(entry.path, error) from error
                 if stat.S_ISREG(status.st_mode):
                     yield SourceFile(entry.path, status.st_size, str(status.st_mtime_ns), *name)
@@ -139,14 +143,23 @@ def _walk(folder: Path, wanted: _Wanted) -> Iterator[os.DirEntry[str]]:
             entered.add((status.st_dev, status.st_ino))
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
-        except FileNotFoundError:
-            continue
         except OSError as error:
+            if error.errno in _NOTHING_THERE:
+                continue
             raise _unreadable(path, error) from error
         parents = Path(path).parts
-        folders = [e for e in entries if not e.name.endswith(".nc") and e.is_dir()]
+        folders = [e for e in entries if not e.name.endswith(".nc") and _is_folder(e)]
         stack += [e.path for e in reversed(folders) if wanted.allows(parents, e.name)]
         yield from (e for e in entries if e.name.endswith(".nc"))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return False
+        raise _unreadable(entry.path, error) from error
 
 
 def _unreadable(path: str, error: OSError) -> SourceError:

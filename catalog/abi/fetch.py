@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,15 +89,18 @@ def fetch_files(
         try:
             for file, future in zip(files, futures, strict=True):
                 try:
-                    if failed_in_a_row >= patience and future.cancel():
-                        raise SourceError(f"not tried: the server had failed {patience} times in a row")
                     here.append(future.result())
                     failed_in_a_row = 0
                 except _DiskError:
                     raise
+                except CancelledError:
+                    failures.append((file, f"not tried: the server had failed {patience} times in a row"))
                 except StratacubeError as error:
                     failures.append((file, str(error)))
                     failed_in_a_row += _is_servers_fault(error)
+                    if failed_in_a_row == patience:
+                        for waiting in futures:
+                            waiting.cancel()
                 if progress is not None:
                     progress(file)
         finally:

@@ -215,7 +215,8 @@ def _features(path: Path) -> Iterator[Any]:
 
 
 def _text(time: datetime) -> str:
-    return f"{time.isoformat()}Z"
+    text = time.isoformat()
+    return (text.rstrip("0") if time.microsecond else text) + "Z"
 
 
 def _time(text: str) -> datetime:

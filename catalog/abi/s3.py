@@ -17,8 +17,8 @@ from catalog.errors import SourceError, StratacubeError
 __all__ = ["FAULTS", "explained", "s3_filesystem", "split_url"]
 
 CONNECT_TIMEOUT = 10.0
-READ_TIMEOUT = 20.0
-RETRIES = 2
+READ_TIMEOUT = 15.0
+RETRIES = 1
 CONNECTIONS = 32
 _BODY_TRIES = 2
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from catalog.abi.names import orbital_slot
 from catalog.errors import SourceError, UsageError
 from catalog.publish import vocabulary as voc
 from catalog.publish.assets import STORE, THUMBNAIL, finest_resolution, lineage, store_asset
@@ -83,7 +84,7 @@ class TileDescriber:
                 **self._times(row),
                 **frame.proj_fields(),
                 "proj:centroid": {"lat": round(row.latitude, 6), "lon": round(row.longitude, 6)},
-                **self._satellite(row, frame),
+                **self._satellite(row),
                 **self._view(row, frame),
                 **self._processing,
                 **self._cube(row, frame),
@@ -99,8 +100,7 @@ class TileDescriber:
         if crs is None:
             known = ", ".join(sorted(build.projections)) or "none"
             raise UsageError(
-                f"tile {row.tile_id} is of {row.platform}, but projections are given for {known}; "
-                "add that platform"
+                f"tile {row.tile_id} is of {row.platform}, but projections are given for {known}; add that platform"
             )
         return TileFrame(geostationary(crs), row.x_left, row.y_top, build.pixel, build.tile_size)
 
@@ -129,11 +129,11 @@ class TileDescriber:
             "end_datetime": timestamp(max([*starts, *known_ends])),
         }
 
-    def _satellite(self, row: Any, frame: TileFrame) -> dict[str, Any]:
+    def _satellite(self, row: Any) -> dict[str, Any]:
         fields: dict[str, Any] = {
             "sat:orbit_state": "geostationary",
             "goes:system_environment": "OR",
-            "goes:orbital_slot": voc.orbital_slot(frame.projection.longitude),
+            "goes:orbital_slot": orbital_slot(row.platform, pd.Timestamp(row.event_time).to_pydatetime()),
             "goes:image_type": voc.IMAGE_TYPES[row.sector[0]],
         }
         if row.platform in voc.INTERNATIONAL_DESIGNATORS:

@@ -135,8 +135,7 @@ def _refuse_foreign(output: Path) -> None:
         folder = output / name
         if folder.is_dir() and any(folder.iterdir()) and not any(folder.glob(ours)):
             raise UsageError(
-                f"{folder} is there but is not part of a catalogue; move it away or choose another "
-                "--output-dir"
+                f"{folder} is there but is not part of a catalogue; move it away or choose another --output-dir"
             )
 
 

@@ -43,14 +43,3 @@ GRID_LINEAGE = {
 def platform_name(platform: str) -> str:
     """Name of a satellite as the GOES extension spells it: ``GOES-16`` for ``goes16``."""
     return f"GOES-{platform.removeprefix('goes')}"
-
-
-def orbital_slot(longitude: float) -> str:
-    """``East``, ``West`` or ``Test`` by the longitude of the satellite in degrees east.
-
-    The operational slots are 75.2 W and 137.2 W; check-out and storage are elsewhere (89.5 W, 105 W).
-    """
-    for slot, place in (("East", -75.2), ("West", -137.2)):
-        if abs(longitude - place) < 1.5:
-            return slot
-    return "Test"

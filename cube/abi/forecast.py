@@ -26,7 +26,7 @@ def forecast(config: AbiConfig) -> int:
     folder = BuildFolder(config.output_dir)
     scans = load_items(folder.sources) if folder.sources.exists() else find(config)
     plan = read_plan(folder.plan) if folder.plan.exists() else make_plan(config, scans, Headers(None, config.s3_endpoint), None)
-    layout = TileLayout(config.grid, config.tile_size, config.steps, tuple(config.channels))
+    layout = TileLayout.of(config)
     used = used_scans(plan, scans)
     files = [f for scan in used.values() for f in scan.files.values()]
     read, moved = _expected_reads(layout, plan, used, Headers(None, config.s3_endpoint)), 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from cube.abi.bands import BANDS
 from cube.abi.grid import FixedGrid, GeosProjection, Window
@@ -13,8 +13,6 @@ __all__ = ["GridName", "TileLayout", "TileSpec"]
 
 GridName = Literal["1km", "2km", "native"]
 _GRID_PIXEL = {"1km": 28, "2km": 56, "native": 28}
-SHARD_BYTES = 2**25
-"""Decoded bytes of one band in one shard: 32 MB keep a worker small and a file large."""
 COARSE_NODES = 16
 """Angles and locations are stored for this many blocks along a tile's side."""
 
@@ -38,6 +36,8 @@ class TileLayout:
     """Pixels along a side, of the grid; of 1 km pixels when native."""
     steps: int
     channels: tuple[int, ...]
+    shard_mb: float = 32.0
+    """Decoded megabytes of one band in one shard, about."""
 
     def __post_init__(self) -> None:
         multiple = 1 if self.grid == "2km" else 2
@@ -46,6 +46,14 @@ class TileLayout:
                 f"tile size {self.tile_size} does not fit the {self.grid} grid; "
                 f"take a multiple of {max(2, multiple)}, such as {self.tile_size + self.tile_size % 2}"
             )
+
+    @classmethod
+    def of(cls, config: Any) -> TileLayout:
+        """Layout that a configuration, or its plain values, asks for."""
+        values = config if isinstance(config, dict) else config.described()
+        return cls(
+            values["grid"], values["tile_size"], values["steps"], tuple(values["channels"]), values["shard_mb"]
+        )
 
     @property
     def pixel(self) -> float:
@@ -84,8 +92,8 @@ class TileLayout:
 
     @property
     def tiles_per_shard(self) -> int:
-        """Tiles of one shard: about :data:`SHARD_BYTES` of one band on the tile grid."""
-        return max(1, SHARD_BYTES // (self.steps * self.tile_size**2 * 2))
+        """Tiles of one shard, so that a band of it on the tile grid decodes to about ``shard_mb``."""
+        return max(1, int(self.shard_mb * 2**20) // (self.steps * self.tile_size**2 * 2))
 
     @property
     def coarse_step(self) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from cube.abi.bands import BANDS
 from cube.abi.grid import FixedGrid
 from cube.abi.index import FileIndex, index_file
 from cube.abi.layout import TileLayout
-from cube.config import AbiConfig
+from cube.config import AbiConfig, default_workers
+from cube.engine import ENGINES
 from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.windows import Frame, candidate_times, choose_window
@@ -29,8 +30,8 @@ __all__ = ["Headers", "Plan", "make_plan", "read_plan", "used_scans", "write_pla
 
 RANDOM_TILES = 100
 """Tiles of a random build that asks for no number."""
-_PREFER_TRIES = 2000
-"""Candidates refused in a row before tiles with missing channels are taken too."""
+_PREFER_TRIES, _RANDOM_TRIES = 2000, 10_000
+"""Candidates refused in a row before tiles with missing channels are taken too, and before random ones are given up."""
 DAYLIGHT_ZENITH = 80.0
 
 
@@ -128,7 +129,7 @@ def make_plan(config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables
     UsageError
         If no tile can be made, saying which limit or lack stands in the way.
     """
-    layout = TileLayout(config.grid, config.tile_size, config.steps, tuple(config.channels))
+    layout = TileLayout.of(config)
     wanted = config.num_tiles or (RANDOM_TILES if config.stratification == "random" else None)
     request = SampleRequest(
         scans=scans,
@@ -146,7 +147,9 @@ def make_plan(config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables
         if config.stratification == "random"
         else {"masks": config.convection_regex, "records": config.systems}
     )
-    sampler = SAMPLERS[config.stratification](request, **options)
+    workers = 1 if config.stratification == "random" else config.workers or default_workers()
+    with ENGINES[config.engine](workers) as executor:
+        sampler = SAMPLERS[config.stratification](replace(request, executor=executor), **options)
     planner = _Planner(config, layout, scans, headers)
     limits = Limits(
         num_tiles=wanted,
@@ -154,6 +157,7 @@ def make_plan(config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables
         max_solar_zenith=config.max_solar_zenith,
         spacing_km=config.min_spacing_km or None,
         spacing_minutes=float(config.steps * config.step_minutes),
+        max_refusals=_RANDOM_TRIES if config.stratification == "random" else None,
     )
     selection = planner.select(sampler, limits)
     if tables is not None:
@@ -170,6 +174,7 @@ class _Planner:
         self.config, self.layout, self.scans, self.headers = config, layout, scans, headers
         self.tolerance = timedelta(minutes=config.tolerance_minutes)
         self.complete_only = False
+        self._at: dict[datetime, list[Frame]] = {}
 
     def select(self, sampler: Sampler, limits: Limits) -> Selection[_Spot]:
         """Take complete tiles first; those with missing channels only if there are too few."""
@@ -212,8 +217,7 @@ class _Planner:
         lon, lat = (float(v) for v in grid.lonlat(window.row + middle, window.col + middle))
         if not np.isfinite(lat):
             return "tile centre off the Earth"
-        times = candidate_times(candidate.time, self.config.steps, self.config.step_minutes)
-        frames = [self._frame(t, candidate, lon, lat) for t in times]
+        frames = self._frames(candidate, lon, lat)
         choice = choose_window(
             frames, self.config.steps, max_daylight_zenith=DAYLIGHT_ZENITH if self.config.max_solar_zenith else None
         )
@@ -228,18 +232,22 @@ class _Planner:
         )
         return Placed(candidate, scan.start, lat, lon, float(zenith), spot)
 
-    def _frame(self, time: Any, candidate: Candidate, lon: float, lat: float) -> Frame:
+    def _frames(self, candidate: Candidate, lon: float, lat: float) -> list[Frame]:
+        """Candidate steps around an event: what depends on its time alone is worked out once."""
+        if candidate.time not in self._at:
+            times = candidate_times(candidate.time, self.config.steps, self.config.step_minutes)
+            self._at[candidate.time] = [self._frame(t) for t in times]
+        frames = self._at[candidate.time]
+        pixels: Mapping[Any, int] | None = candidate.details.get("system_pixels")
+        if pixels is not None:
+            frames = [replace(f, system_pixels=pixels.get(f.time, 0)) for f in frames]
+        if self.config.max_solar_zenith:
+            frames = [replace(f, solar_zenith=float(solar_angles(f.time, lon, lat)[0])) for f in frames]
+        return frames
+
+    def _frame(self, time: datetime) -> Frame:
         scan = nearest_scan(self.scans, time, self.tolerance)
-        missing = sum(scan is None or c not in scan.files for c in self.config.channels)
-        pixels = candidate.details.get("system_pixels")
-        zenith = solar_angles(time, lon, lat)[0] if self.config.max_solar_zenith else None
-        return Frame(
-            time,
-            scan,
-            missing,
-            system_pixels=None if pixels is None else pixels.get(time, 0),
-            solar_zenith=None if zenith is None else float(zenith),
-        )
+        return Frame(time, scan, sum(scan is None or c not in scan.files for c in self.config.channels))
 
 
 def _why_none(config: AbiConfig, selection: Selection[_Spot]) -> str:

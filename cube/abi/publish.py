@@ -58,7 +58,7 @@ def publish(
     write_report(folder, config, plan, scans, errors, laps, built=made)
     if made.empty:
         return
-    layout = TileLayout(config.grid, config.tile_size, config.steps, tuple(config.channels))
+    layout = TileLayout.of(config)
     build = TileBuild(
         id=f"abi-{config.stratification}-{config.digest()}",
         title=f"GOES ABI tiles, {config.stratification}",

@@ -68,8 +68,9 @@ def run_abi(config: AbiConfig) -> int:
     job.build()
     timer.lap("build")
     problems = job.problems()
+    shown = _write_errors(config, folder, problems)
     publish(config, folder, plan, used, scans, job.headers, job.projections, problems, timer.laps)
-    return _finish(config, folder, plan, problems)
+    return _tell(folder, plan, shown)
 
 
 def _say(text: str) -> None:
@@ -139,7 +140,7 @@ class _Job:
         unfetched: Sequence[tuple[SourceFile, str]],
     ) -> None:
         self.config, self.folder, self.plan, self.used = config, folder, plan, used
-        self.layout = TileLayout(config.grid, config.tile_size, config.steps, tuple(config.channels))
+        self.layout = TileLayout.of(config)
         self.workers = config.workers or default_workers()
         self.ledger = Ledger(folder.ledger)
         self.unfetched = list(unfetched)
@@ -253,17 +254,25 @@ def _entry(task: ShardTask, result: ShardResult | None, error: str | None, secon
     return Entry(task.key, "partial" if result.problems else "done", tuple(result.problems), figures)
 
 
-def _finish(config: AbiConfig, folder: BuildFolder, plan: Plan, problems: Sequence[Problem]) -> int:
-    """Write ``errors.csv`` and say how it went."""
-    shown = [p for p in problems if not (config.allow_missing and p.kind == "missing")]
-    if not shown:
+def _write_errors(config: AbiConfig, folder: BuildFolder, problems: Sequence[Problem]) -> pd.DataFrame:
+    """Write ``errors.csv`` when there is anything in it, and return its rows."""
+    shown = [vars(p) for p in problems if not (config.allow_missing and p.kind == "missing")]
+    frame = pd.DataFrame(shown)
+    if shown:
+        frame.to_csv(folder.errors, index=False)
+    else:
         folder.errors.unlink(missing_ok=True)
+    return frame
+
+
+def _tell(folder: BuildFolder, plan: Plan, errors: pd.DataFrame) -> int:
+    """Say how it went, and return the exit code."""
+    if errors.empty:
         _say(f"done: {len(plan.tiles)} tiles in {folder.tiles}")
         return 0
-    frame = pd.DataFrame([vars(p) for p in shown])
-    frame.to_csv(folder.errors, index=False)
     _say(f"{len(plan.tiles)} tiles in {folder.tiles}, with what follows missing from them:")
-    for (kind, reason), count in frame.groupby(["kind", "reason"]).size().sort_values(ascending=False).head(10).items():
+    counts = errors.groupby(["kind", "reason"]).size().sort_values(ascending=False)
+    for (kind, reason), count in counts.head(10).items():
         _say(f"  {count:6d} x {kind}: {reason}")
     _say(f"every case is in {folder.errors}; mend the files and run the same command again to fill them in")
     return 1

@@ -20,9 +20,9 @@ from catalog.errors import UsageError
 from cube.abi.bands import BANDS
 from cube.abi.grid import FixedGrid
 from cube.abi.synthetic_format import Stripe, write_file
-from cube.abi.synthetic_header import FileSpec, naive_utc, sector_grid
 from cube.abi.synthetic_pixels import radiance_of, render
 from cube.abi.synthetic_scene import Image, Sky, sky
+from cube.abi.synthetic_spec import FileSpec, naive_utc, sector_grid
 from cube.engine import local_executor
 
 __all__ = ["write_archive", "write_full_disk_scan", "write_scan_file"]
@@ -122,7 +122,9 @@ def write_scan_file(
     spec = replace(spec, shuffle=shuffle, flag_count=flag_count, reissue=reissue)
     target = Path(path) if str(path).endswith(".nc") else Path(path) / spec.key
     if counts is None:
-        write_file(target, spec, _sky_stripes(sky(seed, coarse, start), coarse, spec, seed, start, noise))
+        write_file(
+            target, spec, _sky_stripes(sky(seed, coarse, start), coarse, spec, seed=seed, time=start, noise=noise)
+        )
     else:
         write_file(target, spec, _given_stripes(spec, counts, dqf))
     return target
@@ -134,14 +136,12 @@ def _given_stripes(
     """Yield the caller's pixels as one stripe."""
     flags = np.zeros(counts.shape, "i1") if dqf is None else np.asarray(dqf, "i1")
     if flags.shape != counts.shape or counts.shape != spec.grid.shape:
-        raise UsageError(
-            f"counts are {counts.shape} and dqf {flags.shape}; give both in the shape {spec.grid.shape}"
-        )
+        raise UsageError(f"counts are {counts.shape} and dqf {flags.shape}; give both in the shape {spec.grid.shape}")
     yield np.asarray(counts, "u2"), flags
 
 
 def _sky_stripes(
-    state: Sky, coarse: FixedGrid, spec: FileSpec, seed: int, time: datetime, noise: float
+    state: Sky, coarse: FixedGrid, spec: FileSpec, *, seed: int, time: datetime, noise: float
 ) -> Iterator[Stripe]:
     """Yield the pixels of the synthetic sky in stripes of bounded size."""
     rows = spec.chunks[0] * max(1, 2**22 // (spec.chunks[0] * spec.grid.width))
@@ -173,7 +173,8 @@ def write_archive(
     """Write a small archive of a coherent moving scene, first and last scan included.
 
     Starts lie some tenths of a second after the nominal times and differ by a tenth between channels, as in real
-    archives. With the defaults, 19 scans of an M1 sector over the tropical Atlantic's edge, by day: about 140 MB.
+    archives. With the defaults, 19 scans of 16 channels of an M1 sector over northern South America, by day: 145 MB,
+    in ten seconds on two cores.
 
     Parameters
     ----------
@@ -225,9 +226,7 @@ def write_archive(
     scans = int(hours * 60 / cadence_minutes + 1e-9) + 1
     spoilt = {*missing, *truncated}
     if unknown := sorted(pair for pair in spoilt if pair[0] not in range(scans) or pair[1] not in wanted):
-        raise UsageError(
-            f"no file (scan, channel) {unknown[0]} to spoil: {scans} scans of channels {list(wanted)}"
-        )
+        raise UsageError(f"no file (scan, channel) {unknown[0]} to spoil: {scans} scans of channels {list(wanted)}")
     rng = np.random.default_rng([seed, 1])
     tasks = []
     for scan, tenths in enumerate(rng.integers(2, 9, scans).tolist()):
@@ -261,7 +260,7 @@ def _write_scan(task: _ScanTask) -> list[Path]:
     state, paths = sky(task.seed, task.coarse, task.time), []
     for spec in task.specs:
         path = task.root / spec.key
-        write_file(path, spec, _sky_stripes(state, task.coarse, spec, task.seed, task.time, task.noise))
+        write_file(path, spec, _sky_stripes(state, task.coarse, spec, seed=task.seed, time=task.time, noise=task.noise))
         if spec.channel in task.truncated:
             with path.open("r+b") as file:
                 file.truncate(path.stat().st_size * 3 // 5)
@@ -320,9 +319,7 @@ def write_full_disk_scan(
         futures = {}
         # The largest file first: it takes as long as all the others together.
         for spec in sorted(specs, key=lambda spec: -spec.grid.height):
-            task = _DiskTask(
-                Path(root), coarse, replace(spec, shuffle=shuffle), radiance_of(state, spec), seed, noise
-            )
+            task = _DiskTask(Path(root), coarse, replace(spec, shuffle=shuffle), radiance_of(state, spec), seed, noise)
             futures[spec.channel] = executor.submit(_write_disk, task)
         return [futures[channel].result() for channel in channels]
 

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import yaml
 from h5py import h5a, h5d, h5ds, h5p, h5s, h5t
 
-from cube.abi.synthetic_header import FLAGS, FileSpec, PixelStatistics, header_values
+from cube.abi.synthetic_header import FLAGS, PixelStatistics, header_values
+from cube.abi.synthetic_spec import FileSpec
 
 __all__ = ["Stripe", "write_file"]
 
@@ -54,9 +55,7 @@ def write_file(path: Path, spec: FileSpec, stripes: Iterable[Stripe]) -> None:
         # Bounds that give the superblock and chunk index of the real files (netCDF-4 on HDF5 1.8).
         with h5py.File(part, "w", libver=("v108", "v108"), track_order=True) as file:
             layout = _layout()
-            variables = {
-                name: _create(file, name, entry, spec) for name, entry in layout["variables"].items()
-            }
+            variables = {name: _create(file, name, entry, spec) for name, entry in layout["variables"].items()}
             statistics = _write_pixels(variables["Rad"], variables["DQF"], spec, stripes)
             values = header_values(spec, statistics)
             for name, text in layout["global"].items():
@@ -81,6 +80,7 @@ def _create(file: h5py.File, name: str, entry: dict[str, Any], spec: FileSpec) -
     """Create a dataset with the storage the real file has."""
     properties = h5p.create(h5p.DATASET_CREATE)
     properties.set_attr_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)
+    properties.set_obj_track_times(False)  # the same call writes the same bytes
     if not entry:  # a dimension without a variable of its name
         space = h5s.create_simple((_layout()["dimensions"][name]["size"],))
         properties.set_fill_value(np.zeros((), ">f4"))
@@ -109,9 +109,7 @@ def _signed(value: int) -> int:
     return int(np.array(value, "u2").view("i2"))
 
 
-def _write_pixels(
-    rad: h5d.DatasetID, dqf: h5d.DatasetID, spec: FileSpec, stripes: Iterable[Stripe]
-) -> PixelStatistics:
+def _write_pixels(rad: h5d.DatasetID, dqf: h5d.DatasetID, spec: FileSpec, stripes: Iterable[Stripe]) -> PixelStatistics:
     """Deflate and write the chunks, and gather what the header says about them."""
     statistics, flat = PixelStatistics.empty(), _FlatChunks(spec.shuffle)
     (tall, wide), row = spec.chunks, 0
@@ -120,9 +118,7 @@ def _write_pixels(
             for left in range(0, spec.grid.width, wide):
                 part = np.s_[top : top + tall, left : left + wide]
                 statistics.add(counts[part], flags[part])
-                rad.write_direct_chunk(
-                    (row + top, left), flat.encode(_padded(counts[part], spec.chunks, spec.fill))
-                )
+                rad.write_direct_chunk((row + top, left), flat.encode(_padded(counts[part], spec.chunks, spec.fill)))
                 dqf.write_direct_chunk((row + top, left), flat.encode(_padded(flags[part], spec.chunks, -1)))
         row += counts.shape[0]
     return statistics
@@ -197,9 +193,7 @@ def _fill_variable(
         ids = {"y": 0, "x": 1} | {k: v["id"] for k, v in _layout()["dimensions"].items()}
         _put_attribute(dataset, "_Netcdf4Dimid", np.int32(ids[entry["dims"][0]]))
     if "value" in entry:
-        value = np.broadcast_to(
-            _resolve(entry["value"], values).astype(entry["dtype"]).squeeze(), dataset.shape
-        )
+        value = np.broadcast_to(_resolve(entry["value"], values).astype(entry["dtype"]).squeeze(), dataset.shape)
         dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(value).reshape(dataset.shape))
 
 

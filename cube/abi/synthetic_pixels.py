@@ -12,8 +12,8 @@ import numpy.typing as npt
 from cube.abi.bands import BANDS
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.abi.synthetic_format import Stripe
-from cube.abi.synthetic_header import FileSpec
 from cube.abi.synthetic_scene import Image, Sky, emitted, fractal_tile, reflected
+from cube.abi.synthetic_spec import FileSpec
 
 __all__ = ["earth_edge", "radiance_of", "render"]
 
@@ -69,15 +69,11 @@ def render(
     signal = (signal - np.float32(numbers.offset)) / np.float32(numbers.scale)
     roughness = roughness / np.float32(numbers.scale)
     factor = round(coarse.dx / grid.dx)
-    rng = np.random.default_rng(
-        [seed, spec.channel, int((spec.start - datetime(2000, 1, 1)) / timedelta(seconds=0.1))]
-    )
+    rng = np.random.default_rng([seed, spec.channel, int((spec.start - datetime(2000, 1, 1)) / timedelta(seconds=0.1))])
     texture = _Texture(seed, grid, time)
     grain_at = rng.integers(0, _FINE_SIZE, 2)
     sigma = np.float32(noise * _NOISE.get(spec.channel, 2.5))
-    odd = np.sort(
-        rng.integers(0, grid.height * grid.width, rng.poisson(_ODD_SHARE * grid.height * grid.width))
-    )
+    odd = np.sort(rng.integers(0, grid.height * grid.width, rng.poisson(_ODD_SHARE * grid.height * grid.width)))
     edge = earth_edge(grid.projection, grid.y)
     for top in range(0, grid.height, rows):
         bottom = min(top + rows, grid.height)
@@ -99,10 +95,13 @@ def radiance_of(sky: Sky, spec: FileSpec) -> tuple[Image, Image]:
     """Radiance of a file's channel, and the standard deviation of its detail within a coarse pixel."""
     if BANDS[spec.channel].is_reflective:
         radiance = reflected(sky, spec.channel, spec.kappa0)
-        return radiance, radiance * (0.0005 + 0.015 * np.maximum(sky.low, sky.ice_brightness))
+        detail = np.float32(0.0005) + np.float32(0.015) * np.maximum(sky.low, sky.ice_brightness)
+        return radiance, radiance * detail
     radiance = emitted(sky, spec.channel, spec.coefficients)
     cloud = np.maximum(sky.low, sky.ice)
-    return radiance, radiance * (0.0003 + (0.002 if spec.channel in (8, 9, 10) else 0.006) * cloud)
+    return radiance, radiance * (
+        np.float32(0.0003) + np.float32(0.002 if spec.channel in (8, 9, 10) else 0.006) * cloud
+    )
 
 
 class _Texture:

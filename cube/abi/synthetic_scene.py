@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cube.abi.grid import FixedGrid
-from cube.abi.synthetic_header import Coefficients
+from cube.abi.synthetic_spec import Coefficients
 from cube.abi.synthetic_systems import KM_PER_DEGREE, SystemState, active_systems
+from cube.sun import solar_angles
 
 __all__ = ["Sky", "emitted", "fractal_tile", "reflected", "sky"]
 
@@ -100,20 +101,18 @@ def sky(seed: int, grid: FixedGrid, time: datetime) -> Sky:
     lon, lat = grid.projection.to_lonlat(x / outside, y / outside)
     zenith, _ = grid.projection.view_angles(lon, lat)
     noise = _Noise(seed, lon, lat, time)
-    sun = sun_cosine(lon, lat, time)
+    sun = _sun_cosine(lon, lat, time)
     land = np.clip(0.5 + 6.0 * noise(0, 1.6), 0, 1)
-    warmth = np.clip(sun_cosine(lon, lat, time - timedelta(hours=1.5)), 0, 1)
+    warmth = np.clip(_sun_cosine(lon, lat, time - timedelta(hours=1.5)), 0, 1)
     sea_temperature = 301.0 - 0.011 * np.abs(lat) ** 2
     surface = sea_temperature + land * (12.0 * warmth - 5.0 + 1.5 * noise(1, 1.3, smooth=True))
-    field = (
-        0.6 * noise(2, 0.45, (-6.0, 1.0))
-        + 0.4 * noise(3, 0.45, (-9.0, -2.0))
-        + 0.25 * noise(4, 2.0, (-7.0, 0.0))
-    )
+    # Layers that drift apart: the clouds change shape while they move.
+    field = 0.6 * noise(2, 0.37, (-6.0, 1.0)) + 0.4 * noise(3, 0.53, (-9.0, -2.0))
+    field += 0.4 * noise(4, 1.9, (-7.0, 0.0), smooth=True)
     low = np.clip(0.9 * (field - 0.75), 0, 1)
     low_temperature = surface - 6.5 * (1.2 + 2.0 * low)
     cirrus = np.clip(0.3 * (noise(5, 0.7, (9.0, 2.0)) - 1.3), 0, 0.55)
-    ice, temperature, brightness = _systems(seed, grid, lon, lat, time, noise(6, 0.3, (-7.0, 0.5)))
+    ice, temperature, brightness = _systems(active_systems(seed, time), grid, lon, lat, noise(6, 0.3, (-7.0, 0.5)))
     thin = cirrus > ice
     fields = (
         np.maximum(sun, 0.0),
@@ -131,17 +130,16 @@ def sky(seed: int, grid: FixedGrid, time: datetime) -> Sky:
 
 
 def _systems(
-    seed: int,
+    systems: list[SystemState],
     grid: FixedGrid,
     lon: npt.NDArray[np.float64],
     lat: npt.NDArray[np.float64],
-    time: datetime,
     rough: Image,
 ) -> tuple[Image, Image, Image]:
     """Emissivity, temperature and brightness of the convective systems."""
     ice, brightness = np.zeros(lon.shape, "f4"), np.zeros(lon.shape, "f4")
     temperature = np.full(lon.shape, 245.0, "f4")
-    for system in active_systems(seed, time):
+    for system in systems:
         box = _box(grid, system)
         if box is None:
             continue
@@ -220,46 +218,15 @@ def reflected(sky: Sky, channel: int, kappa0: float) -> Image:
     return np.asarray(reflectance * sky.sun / kappa0, "f4")
 
 
-def sun_cosine(
-    lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64], time: datetime
-) -> npt.NDArray[np.float64]:
-    """Cosine of the solar zenith angle (Spencer 1971, to about half a degree).
-
-    Parameters
-    ----------
-    lon, lat : ndarray
-        Degrees.
-    time : datetime
-        Naive UTC.
-
-    Returns
-    -------
-    ndarray
-        Negative where the sun is below the horizon.
-    """
-    hour = time.hour + time.minute / 60 + time.second / 3600
-    g = 2 * math.pi / 365 * (time.timetuple().tm_yday - 1 + (hour - 12) / 24)
-    declination = (
-        0.006918 - 0.399912 * math.cos(g) + 0.070257 * math.sin(g)
-        - 0.006758 * math.cos(2 * g) + 0.000907 * math.sin(2 * g)
-    )  # fmt: skip
-    equation = 229.18 * (
-        0.000075 + 0.001868 * math.cos(g) - 0.032077 * math.sin(g)
-        - 0.014615 * math.cos(2 * g) - 0.040849 * math.sin(2 * g)
-    )  # fmt: skip
-    angle = np.radians((60 * hour + equation + 4 * lon) / 4 - 180)
-    phi = np.radians(lat)
-    return np.asarray(
-        np.sin(phi) * math.sin(declination) + np.cos(phi) * math.cos(declination) * np.cos(angle)
-    )
+def _sun_cosine(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64], time: datetime) -> npt.NDArray[np.float64]:
+    """Cosine of the solar zenith angle; negative where the sun is below the horizon."""
+    return np.asarray(np.cos(np.radians(solar_angles(time, lon, lat)[0])))
 
 
 class _Noise:
     """Smooth random fields fixed to the ground or drifting over it, each with unit variance."""
 
-    def __init__(
-        self, seed: int, lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64], time: datetime
-    ) -> None:
+    def __init__(self, seed: int, lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64], time: datetime) -> None:
         self._rough, self._smooth = fractal_tile(seed, 1024, 2.0), fractal_tile(seed, 1024, 2.8)
         self._east, self._north = (lon % 360.0) * KM_PER_DEGREE, lat * KM_PER_DEGREE
         self._seconds = (time - datetime(2000, 1, 1)) / timedelta(seconds=1)
@@ -307,6 +274,6 @@ def fractal_tile(seed: int, size: int, slope: float) -> Image:
     k[0, 0] = np.inf
     # Flat below the sixth wave: no one shape fills the tile and shows where it repeats.
     tile = np.fft.irfft2(spectrum * np.maximum(k, 6.0) ** -slope, (size, size))
-    tile = (tile / tile.std()).astype("f4")
-    tile.setflags(write=False)
-    return tile
+    result: Image = (tile / tile.std()).astype("f4")
+    result.setflags(write=False)
+    return result

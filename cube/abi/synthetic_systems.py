@@ -115,9 +115,7 @@ class _Births:
     phases: Floats
 
     def at(self, time: datetime) -> list[SystemState]:
-        lived = (time - datetime(self.day.year, self.day.month, self.day.day)) / timedelta(
-            hours=1
-        ) - self.hour
+        lived = (time - datetime(self.day.year, self.day.month, self.day.day)) / timedelta(hours=1) - self.hour
         age = lived / self.hours
         first_id = (self.day.timetuple().tm_yday - 1) * BIRTHS_PER_DAY + 1
         states = []

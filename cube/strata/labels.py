@@ -15,6 +15,7 @@ Ints = npt.NDArray[np.int64]
 __all__ = ["MaskGrid", "SystemSteps", "survey_labels"]
 
 LARGEST_TABLE = 4_000_000  # labels; 32 MB
+ROUNDING = 1e-3  # degrees; 150 + 1750 * 0.12 is a little more than 360
 REGULAR_WITHIN = 0.02  # of a step; axes are often stored in single precision
 
 
@@ -37,7 +38,7 @@ class MaskGrid:
             The axes are not regular, or out of range.
         """
         for name, axis, low, high in (("lat", latitude, -90.0, 90.0), ("lon", longitude, -180.0, 360.0)):
-            if len(axis) < 2 or not np.all((axis >= low) & (axis <= high)):
+            if len(axis) < 2 or not np.all((axis >= low - ROUNDING) & (axis <= high + ROUNDING)):
                 raise ValueError(f"{name} is not 2 or more values in {low:g} to {high:g} degrees")
         lat_steps = np.diff(latitude)
         lon_steps = (np.diff(longitude) + 180.0) % 360.0 - 180.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,15 @@ def write_store(path: Path, tiles: int, *, native: bool = False) -> None:
         zarr.consolidate_metadata(path)
 
 
+@cache
+def to_ground(platform: str) -> pyproj.Transformer:
+    crs = PROJECTIONS[platform]
+    return pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+
+
 def centre_and_ring(platform: str, x_left: float, y_top: float) -> tuple[float, float, list[list[float]]]:
     """Navigated with PROJ, so that the footprint's truth does not come from the code under test."""
-    crs = PROJECTIONS[platform]
-    inverse = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    inverse = to_ground(platform)
     height, side = 35786023.0, PIXEL * SIZE
     corners = [(0, 0), (0.5, 0), (1, 0), (1, 0.5), (1, 1), (0.5, 1), (0, 1), (0, 0.5)]
     ring = [list(inverse.transform((x_left + u * side) * height, (y_top - v * side) * height)) for u, v in corners]
@@ -124,7 +130,7 @@ def make_build(output: Path, tiles: int, *, native: bool = False) -> tuple[pd.Da
     first = datetime(2020, 1, 1)
     for tile in range(tiles):
         platform = "goes17" if tile % 3 == 2 else "goes16"
-        x_left, y_top = (-0.1145, 0.02) if platform == "goes17" else (-0.03 + 0.0001 * (tile % 40), 0.06)
+        x_left, y_top = (-0.115, 0.02) if platform == "goes17" else (-0.03 + 0.0001 * (tile % 40), 0.06)
         lon, lat, footprints[tile] = centre_and_ring(platform, x_left, y_top)
         event = first + timedelta(hours=2 * (tile % 36), minutes=20)
         requested = [event + timedelta(minutes=20 * (step - 1)) for step in range(STEPS)]
@@ -183,7 +189,12 @@ def make_build(output: Path, tiles: int, *, native: bool = False) -> tuple[pd.Da
         errors=pd.DataFrame(
             [
                 {"tile": plan["tile_id"][0], "scan": "", "file": "a.nc", "reason": "truncated"},
-                {"tile": "", "scan": plan["scan_ids"][1][0], "file": "b.nc", "reason": "no DQF"},
+                {
+                    "tile": "",
+                    "scan": plan["scan_ids"].iloc[-1 if tiles == 1 else 1][0],
+                    "file": "b.nc",
+                    "reason": "no DQF",
+                },
             ]
         ),
         dropped={"view zenith above 65 degrees": 12},

@@ -20,6 +20,7 @@ from shapely.geometry import shape
 
 from catalog.errors import SourceError, UsageError
 from catalog.publish import publish_tiles
+from catalog.publish.collection import Tally
 from tests.catalog.publishing import PIXEL, SIZE, add_companions, make_build
 from tests.stac_validation import validate_stac
 
@@ -166,6 +167,15 @@ def test_collection_describes_the_build(published):
     assert bands["C02"]["raster:spatial_resolution"] == 1000.0
     assert bands["C13"]["raster:scale"] == 0.04572892
     assert "raster:scale" not in bands["C02"]
+
+
+def test_extent_orders_fractions_of_a_second():
+    tally = Tally()
+    for second in ("26.2Z", "26Z", "26.1Z"):
+        time = f"2020-01-01T00:00:{second}"
+        times = dict.fromkeys(("datetime", "start_datetime", "end_datetime"), time)
+        tally.add({"bbox": [0, 0, 1, 1], "properties": times})
+    assert tally.extent()["temporal"]["interval"] == [["2020-01-01T00:00:26Z", "2020-01-01T00:00:26.2Z"]]
 
 
 def test_index_gives_the_items_back(published):

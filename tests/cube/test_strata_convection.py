@@ -112,6 +112,8 @@ def test_platform_follows_the_change_of_satellite(masks: str) -> None:
     changed = [s for s in scans("goes16") if s.start < noon] + [s for s in scans("goes19") if s.start > noon]
     found = drawn(masks, request(scans=changed))
     assert {(c.time < noon, c.platform) for c in found} == {(True, "goes16"), (False, "goes19")}
+    around = [scan("goes16", noon - timedelta(minutes=1)), scan("goes19", noon + timedelta(minutes=5))]
+    assert {c.platform for c in drawn(masks, request(scans=around)) if c.time == noon} == {"goes16"}
 
 
 def test_limits_of_period_box_and_view_zenith(masks: str) -> None:

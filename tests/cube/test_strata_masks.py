@@ -154,6 +154,9 @@ def test_longitudes_that_pass_360_are_no_seam() -> None:
     grid = MaskGrid.of(LAT, (300.0 + 2.4 * np.arange(87)) % 360)
     assert not grid.circular
     assert grid.steps[1] == pytest.approx(2.4)
+    real = MaskGrid.of(LAT, 150.0 + 0.12 * np.arange(1751))  # ends a rounding error beyond 360
+    assert not real.circular
+    assert real.same(MaskGrid.of(LAT, (150.0 + 0.12 * np.arange(1751)).astype("f4").astype("f8")))
 
 
 def test_monthly_equals_daily_files(tmp_path: Path) -> None:

@@ -247,3 +247,14 @@ def test_place_tile_refuses_what_is_hidden_or_outside() -> None:
     window = place_tile(disk(), -75.0, 0.0, 17, margin=160)
     assert window is not None
     assert (window.row, window.col) == (161, 161)
+
+
+def test_place_tile_takes_the_nearest_aligned_origin() -> None:
+    grid = disk(10848)
+    rng = np.random.default_rng(0)
+    for lon, lat in zip(rng.uniform(-120, -30, 200), rng.uniform(-45, 45, 200), strict=True):
+        window = place_tile(grid, lon, lat, 65, align=4)
+        assert window is not None
+        row, col = grid.rowcol(lon, lat)
+        assert abs(window.row + 32 - row) <= 2
+        assert abs(window.col + 32 - col) <= 2

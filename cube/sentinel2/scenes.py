@@ -1,0 +1,332 @@
+"""The first half of a build, one task an acquisition: decode, mask, harmonise, resample to the lattice.
+
+An acquisition is what one datatake saw of one tile: one product, or the halves of a tile cut by two datastrips. Its
+result is a folder of pieces, float32 arrays of shape (bands, rows, cols) over squares of the lattice, one per cell and
+square where anything is valid. The folder takes its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+
+from catalog.errors import SourceError
+from catalog.sentinel2.items import Product
+from cube.sentinel2.blocks import BlockReader, Decoded
+from cube.sentinel2.lattice import Lattice, Window
+from cube.sentinel2.resample import Method, Resampler, SourceGrid, SourceMap, margin, source_map
+from cube.sentinel2.source import MaskRule, ProductSource
+
+__all__ = ["PIECE", "Acquisition", "SceneResult", "SceneTask", "group_acquisitions", "piece_path", "process_scene"]
+
+PIECE = 768
+"""Side of a piece in lattice pixels, a multiple of the resampler's nodes: what a worker holds at once."""
+
+GDAL_OPTIONS = {"GDAL_CACHEMAX": 32, "GDAL_NUM_THREADS": "1", "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+"""Blocks are kept by us, for as long as a cell needs them, so GDAL's own cache can be small."""
+
+_CACHE_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """What one datatake saw of one tile."""
+
+    tile: str
+    platform: str
+    datatake_start: datetime
+    products: tuple[Product, ...]
+    """Best first: where two are valid, the first counts."""
+
+    @property
+    def datatake(self) -> str:
+        """Name of the datatake: acquisitions that share it give one vote a pixel."""
+        return f"{self.platform.removeprefix('sentinel-')}_{self.datatake_start:%Y%m%dT%H%M%S}"
+
+    @property
+    def key(self) -> str:
+        """Unique name."""
+        return f"{self.datatake}_T{self.tile}"
+
+    @property
+    def rank(self) -> tuple[Any, ...]:
+        """Order in which overlapping tiles of a datatake count: newest processing first, then by name."""
+        first = self.products[0]
+        return (*_age(first), self.tile)
+
+
+def _age(product: Product) -> tuple[float, float, str]:
+    return (-float(product.baseline), -product.processing_time.timestamp(), product.id)
+
+
+def group_acquisitions(products: Sequence[Product]) -> list[Acquisition]:
+    """Group products by tile and datatake, in order of time."""
+    groups: dict[tuple[str, str, datetime], list[Product]] = {}
+    for product in products:
+        start = product.datatake_start.replace(microsecond=0)
+        groups.setdefault((product.tile, product.platform, start), []).append(product)
+    found = [Acquisition(*key, tuple(sorted(group, key=_age))) for key, group in groups.items()]
+    return sorted(found, key=lambda a: (a.datatake_start, a.key))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneTask:
+    """One acquisition and the cells it reaches."""
+
+    acquisition: Acquisition
+    cells: tuple[tuple[str, Window], ...]
+    lattice: Lattice
+    bands: tuple[tuple[str, str], ...]
+    """Band and its asset key."""
+    method: Method
+    masked: tuple[int, ...]
+    dilation: int
+    folder: Path
+    """Where the folders of all acquisitions lie."""
+
+    @property
+    def key(self) -> str:
+        """Unique name of the task within a run."""
+        return f"scene {self.acquisition.key}"
+
+    @property
+    def result(self) -> Path:
+        """Folder of the result."""
+        return self.folder / self.acquisition.key
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """What came of an acquisition; kept beside its pieces."""
+
+    cells: tuple[str, ...]
+    bands: tuple[str, ...]
+    products: tuple[str, ...]
+    """Products that were read."""
+    dropped: tuple[tuple[str, str, str], ...] = ()
+    """Product, its file or folder, and why it was dropped."""
+    blocks: int = 0
+    skipped: int = 0
+    pixels: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def load(cls, folder: Path) -> SceneResult | None:
+        """Read the result in a folder, None where there is no whole one."""
+        try:
+            kept = json.loads((folder / "scene.json").read_text())
+        except (OSError, ValueError):
+            return None
+        kept = {k: tuple(tuple(i) if isinstance(i, list) else i for i in v) if isinstance(v, list) else v for k, v in kept.items()}
+        return cls(**kept)
+
+
+def piece_path(folder: Path, cell: str, piece: Window) -> Path:
+    """Return the file of a piece in an acquisition's folder."""
+    return folder / cell / f"{piece.row}_{piece.col}.npy"
+
+
+def process_scene(task: SceneTask) -> SceneResult:
+    """Process an acquisition; an unreadable product is dropped whole, so that all bands see the same scenes."""
+    begun = time.monotonic()
+    there = SceneResult.load(task.result)
+    names = tuple(b for b, _ in task.bands)
+    if there is not None and set(there.cells) >= {c for c, _ in task.cells} and there.bands == names:
+        return there
+    part = task.result.with_name(task.result.name + ".part")
+    products, dropped = list(task.acquisition.products), []
+    decoded = Decoded()
+    while True:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        decoded = Decoded()
+        try:
+            if products:
+                with rasterio.Env(**GDAL_OPTIONS):
+                    _Scene(task, products, decoded).write(part)
+            break
+        except _ProductError as error:
+            products.remove(error.product)
+            dropped.append((error.product.id, error.href, str(error)))
+    result = SceneResult(
+        cells=tuple(c for c, _ in task.cells),
+        bands=names,
+        products=tuple(p.id for p in products),
+        dropped=tuple(dropped),
+        blocks=decoded.blocks,
+        skipped=decoded.skipped,
+        pixels=decoded.pixels,
+        seconds=time.monotonic() - begun,
+    )
+    (part / "scene.json").write_text(json.dumps(asdict(result)))
+    shutil.rmtree(task.result, ignore_errors=True)
+    part.rename(task.result)
+    return result
+
+
+class _ProductError(Exception):
+    """A product that cannot be used."""
+
+    def __init__(self, product: Product, reason: str) -> None:
+        super().__init__(reason)
+        self.product = product
+        self.href = str(Path(next(iter(product.assets.values())).href).parent) if product.assets else product.id
+
+
+@dataclass
+class _Piece:
+    """A square of a cell and the source pixels under it, by grid."""
+
+    cell: str
+    window: Window
+    maps: dict[SourceGrid, SourceMap] = field(default_factory=dict)
+    sources: dict[SourceGrid, Window] = field(default_factory=dict)
+
+
+class _Scene:
+    """All products of an acquisition, open."""
+
+    def __init__(self, task: SceneTask, products: Sequence[Product], decoded: Decoded) -> None:
+        self.task, self.products, self.decoded = task, products, decoded
+
+    def write(self, folder: Path) -> None:
+        with ExitStack() as opened:
+            rule, keys = MaskRule(self.task.masked, self.task.dilation), dict(self.task.bands)
+            sources = []
+            for product in self.products:
+                with _blame(product):
+                    source = opened.enter_context(ProductSource(product, keys, rule, self.decoded))
+                    if sources and source.grids() != sources[0].grids():
+                        raise SourceError(f"{product.id} is not on the grid of {sources[0].product.id}, of the same tile")
+                    sources.append(source)
+            pieces = self._pieces(sources[0])
+            ends = _last_uses(pieces, sources)
+            for number, piece in enumerate(pieces):
+                values = self._values(piece, sources)
+                if values is not None:
+                    path = piece_path(folder, piece.cell, piece.window)
+                    path.parent.mkdir(exist_ok=True)
+                    np.save(path, values)
+                for reader, blocks in ends.get(number, ()):
+                    reader.forget(blocks)
+
+    def _pieces(self, source: ProductSource) -> list[_Piece]:
+        """Squares that the tile reaches, from north to south in the tile: blocks can be let go of early."""
+        grids = list(dict.fromkeys(source.grids().values()))
+        found = []
+        for cell, window in self.task.cells:
+            for square in window.split(PIECE):
+                piece = _Piece(cell, square)
+                for grid in grids:
+                    mapped = source_map(self.task.lattice, square, grid)
+                    reach = max(margin(self.task.method, s) for s in mapped.stretch())
+                    piece.maps[grid], piece.sources[grid] = mapped, mapped.source_window(grid, reach)
+                if all(w.height and w.width for w in piece.sources.values()):
+                    found.append(piece)
+        return sorted(found, key=lambda p: (p.sources[grids[0]].row, p.sources[grids[0]].col, p.window.row, p.window.col))
+
+    def _values(self, piece: _Piece, sources: Sequence[ProductSource]) -> npt.NDArray[np.float32] | None:
+        """All bands of a piece on the lattice; None where nothing is valid."""
+        out: npt.NDArray[np.float32] | None = None
+        for grid in piece.maps:
+            window = piece.sources[grid]
+            masks = []
+            for source in sources:
+                with _blame(source.product):
+                    masks.append(source.valid(window, grid))
+            if not any(m.any() for m in masks):
+                continue
+            weights, prepared, bound = _weights(piece, grid, self.task), None, None
+            for index, (band, _) in enumerate(self.task.bands):
+                if sources[0].bands[band].grid != grid:
+                    continue
+                values, there = _fuse(band, window, sources, masks)
+                if not there.any():
+                    continue
+                if bound is None or prepared is None or not np.array_equal(bound, there):
+                    prepared, bound = weights.prepare(there), there
+                if out is None:
+                    shape = len(self.task.bands), piece.window.height, piece.window.width
+                    out = np.full(shape, np.nan, "f4")
+                out[index] = prepared.apply(values)
+        return None if out is None or np.isnan(out).all() else out
+
+
+def _fuse(
+    band: str, window: Window, sources: Sequence[ProductSource], masks: Sequence[npt.NDArray[np.bool_]]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Merge the halves of a tile on its own grid: the first product that is valid counts."""
+    with _blame(sources[0].product):
+        values, there = sources[0].values(band, window, masks[0])
+    for source, mask in zip(sources[1:], masks[1:], strict=True):
+        wanted = mask & ~there
+        if wanted.any():
+            with _blame(source.product):
+                more, found = source.values(band, window, wanted)
+            values[found] = more[found]
+            there = there | found
+    return values, there
+
+
+class _blame:  # noqa: N801  (reads as a statement)
+    """Tie an unreadable source to its product."""
+
+    def __init__(self, product: Product) -> None:
+        self.product = product
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, value: BaseException | None, trace: Any) -> None:
+        if isinstance(value, SourceError):
+            raise _ProductError(self.product, str(value)) from value
+
+
+def _last_uses(
+    pieces: Sequence[_Piece], sources: Sequence[ProductSource]
+) -> Mapping[int, list[tuple[BlockReader, list[tuple[int, int]]]]]:
+    """Blocks that no piece after a number needs any more."""
+    last: dict[tuple[BlockReader, tuple[int, int]], int] = {}
+    for number, piece in enumerate(pieces):
+        for reader, window in _reads(piece, sources):
+            last.update(((reader, block), number) for block in reader.blocks(window))
+    ends: dict[int, dict[BlockReader, list[tuple[int, int]]]] = {}
+    for (reader, block), number in last.items():
+        ends.setdefault(number, {}).setdefault(reader, []).append(block)
+    return {number: list(readers.items()) for number, readers in ends.items()}
+
+
+def _reads(piece: _Piece, sources: Sequence[ProductSource]) -> Iterator[tuple[BlockReader, Window]]:
+    for source in sources:
+        for reader in source.bands.values():
+            yield reader, piece.sources[reader.grid]
+        for grid, window in piece.sources.items():
+            yield source.classes, source.class_window(window, grid)
+
+
+_cache: OrderedDict[tuple[Any, ...], Resampler] = OrderedDict()
+
+
+def _weights(piece: _Piece, grid: SourceGrid, task: SceneTask) -> Resampler:
+    """Weights of a piece: the same for every date of a tile, so the last ones are kept."""
+    key = (task.lattice, piece.window, grid, task.method)
+    if key in _cache:
+        _cache.move_to_end(key)
+        return _cache[key]
+    made = Resampler(piece.maps[grid].positions(), piece.sources[grid], task.method)
+    _cache[key] = made
+    while sum(r.nbytes for r in _cache.values()) > _CACHE_BYTES and len(_cache) > 1:
+        _cache.popitem(last=False)
+    return made

@@ -1,0 +1,214 @@
+"""Batches: as stored, small to move; and decoded, on the device that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from catalog.errors import UsageError
+from cube.abi.bands import BANDS
+
+__all__ = ["Batch", "Decoder", "PackedBatch", "Quantity", "as_is", "join"]
+
+Quantity = Literal["radiance", "reflectance", "brightness_temperature", "mixed"]
+TIME_CODE = ("year", "day of year", "minute of day", "minutes since the first frame")
+
+
+class _Tensors:
+    """What both kinds of batch share: every field that is, or holds, tensors moves together."""
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        def apply(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return change(value)
+            if isinstance(value, dict):
+                return {k: apply(v) for k, v in value.items()}
+            return value
+
+        return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var, arg-type]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Move to a device."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Copy to page-locked memory, from where a GPU takes it while it computes."""
+        return self._map(lambda t: t.pin_memory())
+
+
+@dataclass(frozen=True)
+class PackedBatch(_Tensors):
+    """Samples as stored; ``B`` samples, ``C`` bands, ``T`` frames."""
+
+    values: Tensor
+    """(B, C, T, Y, X) uint16 counts, or float32 values that need no decoding, NaN where not valid."""
+    mask: Tensor | None
+    """(B, T, Y, X) uint16: bit ``channel - 1`` set where that band is valid; None: valid where finite."""
+    bands: tuple[str, ...]
+    packing: Tensor | None = None
+    """(B, T, C, 2) float32: scale and offset to radiance."""
+    coefficients: Tensor | None = None
+    """(B, T, C, 5) float32: kappa0, planck_fk1, planck_fk2, planck_bc1, planck_bc2."""
+    orientation: tuple[int, ...] = ()
+    """How decoding turns each sample (:class:`loaders.augment.Placement`); empty: not at all."""
+    meta: dict[str, Tensor] = field(default_factory=dict)
+    """By name, (B, ...): see docs/loaders.md."""
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    """By name, (B,)."""
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+
+@dataclass(frozen=True)
+class Batch(_Tensors):
+    """Samples ready for a model."""
+
+    pixels: Tensor
+    """(B, T, C, Y, X) float32, normalised if the decoder was given statistics."""
+    valid: Tensor
+    """(B, T, C, Y, X) bool."""
+    bands: tuple[str, ...]
+    meta: dict[str, Tensor] = field(default_factory=dict)
+    labels: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+
+def as_is(batch: Any) -> Any:
+    """Collate nothing: batches are read whole (a ``collate_fn`` for other loaders)."""
+    return batch
+
+
+def join(batches: Sequence[PackedBatch]) -> PackedBatch:
+    """Put batches of the same kind one after another.
+
+    Raises
+    ------
+    UsageError
+        If their bands or sizes differ.
+    """
+    first = batches[0]
+    kinds = {(b.bands, tuple(b.values.shape[1:]), b.values.dtype) for b in batches}
+    if len(kinds) > 1:
+        raise UsageError(
+            f"sources give samples of different kinds ({'; '.join(map(str, sorted(map(str, kinds))))}); "
+            "mix them with whole_batches=True, or give them the same bands, steps and crop"
+        )
+
+    def together(name: str) -> Any:
+        parts = [getattr(b, name) for b in batches]
+        if all(isinstance(p, Tensor) for p in parts):
+            return torch.cat(parts)
+        if isinstance(parts[0], dict):
+            shared = set.intersection(*(set(p) for p in parts))
+            return {k: torch.cat([p[k] for p in parts]) for k in parts[0] if k in shared}
+        return parts[0]
+
+    turns = [b.orientation or (0,) * len(b) for b in batches]
+
+    joined = {f.name: together(f.name) for f in fields(first) if f.name != "orientation"}
+    return replace(first, **joined, orientation=tuple(code for codes in turns for code in codes))
+
+
+class Decoder(nn.Module):
+    """Turns stored counts into what a model takes, on the batch's device.
+
+    Parameters
+    ----------
+    quantity
+        ``radiance`` (units of the files), ``reflectance`` (1), ``brightness_temperature`` (K), or ``mixed``:
+        reflectance of C01 to C06 and brightness temperature of C07 to C16. Values that are stored decoded stay.
+    mean, std
+        By band, to normalise by, in the units of the quantity; None leaves physical values.
+    fill
+        Value of pixels that are not valid, after normalisation. The default 0 is the mean of a normalised band: it
+        says nothing. NaN makes every use of such a pixel visible.
+    """
+
+    def __init__(
+        self,
+        quantity: Quantity = "radiance",
+        mean: Mapping[str, float] | None = None,
+        std: Mapping[str, float] | None = None,
+        fill: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if quantity not in ("radiance", "reflectance", "brightness_temperature", "mixed"):
+            raise UsageError(
+                f"quantity {quantity!r} is not known; choose radiance, reflectance, brightness_temperature or mixed"
+            )
+        if (mean is None) != (std is None):
+            raise UsageError("normalisation needs both mean and std")
+        self.quantity = quantity
+        self.mean, self.std = dict(mean or {}), dict(std or {})
+        self.fill = fill
+
+    def forward(self, packed: PackedBatch) -> Batch:
+        """Decode a batch.
+
+        Raises
+        ------
+        UsageError
+            If a band has no such quantity or no statistics.
+        """
+        values = packed.values.permute(0, 2, 1, 3, 4)
+        pixels = values.to(torch.float32, memory_format=torch.contiguous_format)
+        if packed.mask is None:
+            valid = torch.isfinite(pixels)
+        else:
+            bits = torch.tensor([int(b[1:]) - 1 for b in packed.bands], device=pixels.device, dtype=torch.int32)
+            valid = (packed.mask.to(torch.int32)[:, :, None] >> bits[:, None, None]) & 1 != 0
+        if packed.packing is not None:
+            scale, offset = (n[..., None, None] for n in packed.packing.unbind(-1))
+            pixels = pixels.mul_(scale).add_(offset)
+            self._calibrate(pixels, packed)
+        if self.mean:
+            mean, std = (self._by_band(packed, numbers) for numbers in (self.mean, self.std))
+            pixels = pixels.sub_(mean).div_(std)
+        valid = valid & torch.isfinite(pixels)
+        pixels = pixels.masked_fill_(~valid, self.fill)
+        pixels, valid = _turn(pixels, packed.orientation), _turn(valid, packed.orientation)
+        return Batch(pixels, valid, packed.bands, packed.meta, packed.labels)
+
+    def _calibrate(self, radiance: Tensor, packed: PackedBatch) -> None:
+        """Replace radiance by the quantity, in place, with each file's own coefficients."""
+        if self.quantity == "radiance":
+            return
+        if packed.coefficients is None:
+            raise UsageError(f"the samples carry no coefficients for {self.quantity}")
+        for c, name in enumerate(packed.bands):
+            reflective = BANDS[int(name[1:])].is_reflective
+            if self.quantity != "mixed" and reflective != (self.quantity == "reflectance"):
+                raise UsageError(f"{name} has no {self.quantity}; choose bands that have, or quantity 'mixed'")
+            kappa0, fk1, fk2, bc1, bc2 = (n[..., None, None] for n in packed.coefficients[:, :, c].unbind(-1))
+            band = radiance[:, :, c]
+            if reflective:
+                band.mul_(kappa0)
+            else:
+                # A radiance of 0 or less has no temperature: not a number, so not valid.
+                band.copy_((fk2 / torch.log1p(fk1 / torch.where(band > 0, band, torch.nan)) - bc1) / bc2)
+
+    @staticmethod
+    def _by_band(packed: PackedBatch, numbers: Mapping[str, float]) -> Tensor:
+        missing = [b for b in packed.bands if b not in numbers]
+        if missing:
+            raise UsageError(f"the statistics have {', '.join(numbers)}, but not {', '.join(missing)}")
+        values = torch.tensor([numbers[b] for b in packed.bands], device=packed.values.device, dtype=torch.float32)
+        return values[:, None, None]
+
+
+def _turn(image: Tensor, orientation: Sequence[int]) -> Tensor:
+    """Turn each sample of (B, ..., Y, X) as drawn."""
+    if not any(orientation):
+        return image
+    turned = []
+    for sample, code in zip(image, orientation, strict=True):
+        quarter = torch.rot90(sample, code % 4, (-2, -1))
+        turned.append(quarter.flip(-1) if code >= 4 else quarter)
+    return torch.stack(turned)

@@ -1,0 +1,285 @@
+"""A tile store as the loaders see it: its bands, and a table of its tiles to filter, weigh and label by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from catalog.errors import UsageError
+from cube.abi.bands import BANDS
+from loaders.chunks import ChunkReader
+
+__all__ = ["COEFFICIENTS", "COARSE", "StoredBand", "TileStore", "assign_splits", "select", "weigh"]
+
+COEFFICIENTS = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
+COARSE = ("view_zenith", "view_azimuth", "solar_zenith", "solar_azimuth", "latitude_coarse", "longitude_coarse")
+_SPLITS = (("train", 0.8), ("val", 0.9), ("test", 1.0))
+
+
+@dataclass(frozen=True)
+class StoredBand:
+    """One band of a store."""
+
+    name: str
+    channel: int
+    place: int
+    """Along the store's band dimension."""
+    mask: str
+    """Variable whose bit ``channel - 1`` says where the band is valid."""
+    shape: tuple[int, int, int]
+    """Steps, rows and columns of a tile."""
+    pixel: float | None = None
+    """Side of a pixel (rad); None where the store does not say."""
+
+    @property
+    def is_reflective(self) -> bool:
+        """Whether the band measures reflected sunlight."""
+        return BANDS[self.channel].is_reflective
+
+
+@dataclass
+class TileStore:
+    """An opened tile store; the pixels stay in storage.
+
+    Create it with :meth:`open`.
+    """
+
+    url: str
+    reader: ChunkReader
+    bands: tuple[StoredBand, ...]
+    small: xr.Dataset
+    """Every variable that is not an image."""
+    plan: pd.DataFrame | None = None
+    coarse: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, source: Any, storage_options: Mapping[str, Any] | None = None) -> TileStore:
+        """Open a store.
+
+        Parameters
+        ----------
+        source
+            Path or URL of ``tiles.zarr`` or of the folder of a build, or a STAC item or collection of one; or a store
+            already opened.
+        storage_options
+            For fsspec, such as ``{"anon": True}``.
+
+        Raises
+        ------
+        UsageError
+            If there is no tile store at ``source``.
+        """
+        if isinstance(source, TileStore):
+            return source
+        options = dict(storage_options or {})
+        url = _store_url(source, options)
+        try:
+            raw = xr.open_zarr(
+                url, mask_and_scale=False, decode_times=False, chunks=None, storage_options=options or None
+            )
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise UsageError(f"{url} is not a tile store ({error}); give the tiles.zarr of a build") from error
+        names = sorted(str(n) for n in raw.data_vars if str(n)[0] == "C" and str(n)[1:].isdigit())
+        if not names or "band" not in raw:
+            raise UsageError(f"{url} holds {', '.join(map(str, raw.data_vars)) or 'nothing'}, but no bands C01 .. C16")
+        channels = raw["band"].values.tolist()
+        bands = tuple(
+            StoredBand(
+                n,
+                int(n[1:]),
+                channels.index(int(n[1:])),
+                raw[n].attrs["ancillary_variables"],
+                raw[n].shape[1:],
+                _pixel(raw[n].dims[-1], raw.attrs.get("grid")),
+            )
+            for n in names
+        )
+        images = {*names, *(b.mask for b in bands)}
+        small = xr.decode_cf(raw.drop_vars(images))
+        small = small.drop_vars([n for n in small.variables if small[n].ndim == 0]).load()
+        coarse = {n: small[n].values for n in COARSE if n in small}
+        small = small.drop_vars(list(coarse))
+        return cls(url, ChunkReader(url, options), bands, small, _read_plan(url, options, small), coarse)
+
+    def __len__(self) -> int:
+        return int(self.small.sizes["tile"])
+
+    def choose(self, bands: Sequence[str | int] | None) -> tuple[StoredBand, ...]:
+        """Bands by name or channel, in the order given; all by default.
+
+        Raises
+        ------
+        UsageError
+            If a band is not there, or their tiles differ in pixels.
+        """
+        there = {b.name: b for b in self.bands}
+        wanted = [b if isinstance(b, str) else f"C{b:02d}" for b in bands] if bands is not None else list(there)
+        unknown = [b for b in wanted if b not in there]
+        if unknown or not wanted:
+            raise UsageError(f"{self.url} has bands {', '.join(there)}, not {', '.join(unknown) or 'none'}")
+        chosen = tuple(there[b] for b in wanted)
+        if len({b.shape for b in chosen}) > 1:
+            sizes = ", ".join(f"{b.name} {b.shape[1]}x{b.shape[2]}" for b in chosen)
+            raise UsageError(f"bands of one batch must have one size, not {sizes}; choose bands of one resolution")
+        return chosen
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a tile: the plan, the store's variables of one number a tile, mean angles, and a split.
+
+        ``view_zenith`` and ``solar_zenith`` are means over the tile (degrees; the Sun's over all steps too). ``split``
+        is the plan's, else :func:`assign_splits` by event time.
+        """
+        table = pd.DataFrame({"tile": np.arange(len(self))})
+        if self.plan is not None:
+            table = self.plan.sort_values("tile").reset_index(drop=True)
+        for name, variable in self.small.variables.items():
+            if variable.dims == ("tile",) and name not in table:
+                table[str(name)] = _decode_flags(variable)
+        for name in ("view_zenith", "solar_zenith"):
+            if name in self.coarse and name not in table:
+                values = self.coarse[name].reshape(len(self), -1)
+                table[name] = np.nan_to_num(values, nan=90.0).mean(axis=1)
+        if "event_time" not in table and "requested_time" in self.small:
+            table["event_time"] = self.small["requested_time"].values[:, 0]
+        if "split" not in table and "event_time" in table:
+            table["split"] = assign_splits(table["event_time"])
+        return table
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of what the tiles are: bands, sizes, places, times, packing; not of how they are compressed."""
+        digest = hashlib.sha256(repr([(b.name, b.shape) for b in self.bands] + [len(self)]).encode())
+        for name in sorted(map(str, self.small.variables)):
+            values = np.ascontiguousarray(self.small[name].values)
+            digest.update(name.encode() + values.tobytes())
+        return digest.hexdigest()[:16]
+
+    def times(self) -> npt.NDArray[np.datetime64]:
+        """Start of each frame's scan, or the time asked for where there is no scan; (tile, time) in microseconds."""
+        asked = self.small["requested_time"].values
+        found = self.small["scan_start"].values if "scan_start" in self.small else asked
+        return np.where(np.isnat(found), asked, found).astype("M8[us]")
+
+
+def select(table: pd.DataFrame, where: str | None) -> npt.NDArray[np.int64]:
+    """Tiles for which a condition on the table's columns holds, such as ``stratum == 'convection'``.
+
+    Raises
+    ------
+    UsageError
+        If the condition cannot be evaluated.
+    """
+    if where is None:
+        return np.arange(len(table))
+    mask = _evaluate(table, where, "filter")
+    if mask.dtype != bool:
+        raise UsageError(f"filter {where!r} gives {mask.dtype}, not true or false; write a comparison")
+    return np.flatnonzero(mask)
+
+
+def weigh(table: pd.DataFrame, weights: str | Mapping[str, Mapping[Any, float]] | None) -> npt.NDArray[np.float64] | None:
+    """Relative weights of tiles.
+
+    Parameters
+    ----------
+    table
+        One row a tile.
+    weights
+        An expression of columns (``1 / probability``), or by column the weight of each of its values
+        (``{"stratum": {"random": 1, "convection": 3}}``; several columns multiply), or None.
+
+    Raises
+    ------
+    UsageError
+        If a column or a value has no weight.
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, str):
+        return _evaluate(table, weights, "weights").astype("f8")
+    product = np.ones(len(table))
+    for column, by_value in weights.items():
+        if column not in table:
+            raise UsageError(f"no column {column!r} to weigh by; there are {', '.join(map(str, table.columns))}")
+        factors = table[column].map(by_value)
+        if factors.isna().any():
+            lacking = sorted(set(table[column][factors.isna()].astype(str)))
+            raise UsageError(f"weights by {column} name {list(by_value)}, but tiles have {lacking} too")
+        product *= factors.to_numpy("f8")
+    return product
+
+
+def assign_splits(times: Any, days: int = 7) -> npt.NDArray[Any]:
+    """Split by time: whole blocks of days go to train (80 %), val or test (10 % each), by a fixed hash of the block.
+
+    Systems last for days, so tiles near in time share a split; the split of a tile never changes as a store grows.
+    """
+    blocks = np.asarray(times, "M8[D]").astype("i8") // days
+    return np.array([_split_of(block) for block in blocks.tolist()])
+
+
+def _split_of(block: int) -> str:
+    share = int.from_bytes(hashlib.sha256(f"split-{block}".encode()).digest()[:4], "little") / 2**32
+    return next(name for name, end in _SPLITS if share < end)
+
+
+def _evaluate(table: pd.DataFrame, expression: str, what: str) -> npt.NDArray[Any]:
+    try:
+        return np.broadcast_to(np.asarray(table.eval(expression, engine="python")), len(table))
+    except Exception as error:  # noqa: BLE001 - pandas raises whatever the expression's evaluation does
+        columns = ", ".join(map(str, table.columns))
+        raise UsageError(f"{what} {expression!r} cannot be evaluated ({error}); columns are {columns}") from error
+
+
+def _pixel(dim: Any, grid: Any) -> float | None:
+    """Side of a pixel (rad) by the dimension of a native band, else by the grid the store names."""
+    micro = {"500m": 14, "1km": 28, "2km": 56}.get(str(dim).partition("_")[2] or str(grid))
+    return None if micro is None else micro * 1e-6
+
+
+def _decode_flags(variable: xr.Variable) -> Any:
+    """Names instead of numbers where a variable is an enumeration."""
+    if "flag_meanings" not in variable.attrs:
+        return variable.values
+    names = dict(
+        zip(np.atleast_1d(variable.attrs["flag_values"]).tolist(), variable.attrs["flag_meanings"].split(), strict=True)
+    )
+    return [names.get(v, str(v)) for v in variable.values.tolist()]
+
+
+def _store_url(source: Any, options: dict[str, Any]) -> str:
+    if hasattr(source, "assets"):
+        if "tiles" not in source.assets:
+            raise UsageError(f"STAC object {source.id!r} has assets {sorted(source.assets)}, but no 'tiles'")
+        return str(source.assets["tiles"].get_absolute_href() or source.assets["tiles"].href)
+    url = str(source).rstrip("/")
+    if not url.endswith(".zarr"):
+        filesystem, path = fsspec.core.url_to_fs(url, **options)
+        if filesystem.exists(f"{path}/tiles.zarr"):
+            return f"{url}/tiles.zarr"
+    return url
+
+
+def _read_plan(url: str, options: dict[str, Any], small: xr.Dataset) -> pd.DataFrame | None:
+    """Read the plan beside the store, if there is one."""
+    parent = url.rpartition("/")[0]
+    filesystem, folder = fsspec.core.url_to_fs(parent or ".", **options)
+    path = str(PurePosixPath(folder) / "plan.parquet")
+    if not filesystem.exists(path):
+        return None
+    with filesystem.open(path, "rb") as file:
+        plan = pd.read_parquet(file, engine="pyarrow")
+    if len(plan) != small.sizes["tile"]:
+        raise UsageError(f"{path} has {len(plan)} tiles but {url} has {small.sizes['tile']}; they are of two builds")
+    return plan

@@ -1,0 +1,231 @@
+"""Samples of a tile store, read whole and as stored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from catalog.errors import SourceError, UsageError
+from loaders.augment import Placement, View, coarse_on, pixel_transform
+from loaders.batch import PackedBatch
+from loaders.chunks import Target
+from loaders.order import Pick
+from loaders.store import COARSE, COEFFICIENTS, TileStore, select, weigh
+
+__all__ = ["TileDataset", "time_code"]
+
+OnError = Literal["raise", "skip"]
+
+
+class TileDataset(Dataset[PackedBatch]):
+    """A map from numbers to samples of a tile store.
+
+    Indexing gives a batch of one; a list of numbers (or of draws) gives a batch, read together.
+
+    Parameters
+    ----------
+    store
+        Path or URL of a tile store, or of the folder of a build; a STAC item or collection; an opened store.
+    bands
+        Names or channel numbers, in the order wanted; all by default.
+    view
+        Time steps, crop, flips and rotations.
+    where
+        Condition on the columns of the store's table, such as ``split == 'train' and view_zenith < 65``.
+    weights
+        See :func:`loaders.store.weigh`; how often each tile is drawn, relative to the others.
+    labels
+        Columns of the table. Text becomes the place in :attr:`classes`.
+    on_error
+        What to do with a tile of which a chunk is damaged: ``raise``, or ``skip``: it comes with no valid pixel and
+        ``meta["failed"]`` set, so that batches keep their size on every rank.
+    storage_options
+        For fsspec.
+
+    Raises
+    ------
+    UsageError
+        If what is asked for is not in the store.
+    """
+
+    def __init__(
+        self,
+        store: Any,
+        *,
+        bands: Sequence[str | int] | None = None,
+        view: View | None = None,
+        where: str | None = None,
+        weights: str | Mapping[str, Mapping[Any, float]] | None = None,
+        labels: Sequence[str] = (),
+        on_error: OnError = "raise",
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise UsageError(f"on_error {on_error!r} is not known; choose raise or skip")
+        opened = TileStore.open(store, storage_options)
+        self.url, self.reader = opened.url, opened.reader
+        self.bands = opened.choose(bands)
+        self.view = view or View()
+        self.view.check(self.bands[0].shape)
+        self.on_error = on_error
+        self.tiles = select(opened.table, where)
+        if not len(self.tiles):
+            raise UsageError(f"filter {where!r} leaves none of the {len(opened)} tiles of {opened.url}; relax it")
+        table = opened.table.iloc[self.tiles]
+        self.weights = weigh(table, weights)
+        self.classes: dict[str, list[str]] = {}
+        self._labels = {name: self._label(opened, name) for name in labels}
+        self._keep_small(opened)
+        picture = repr((opened.fingerprint, [b.name for b in self.bands], self.view)).encode()
+        self.fingerprint = hashlib.sha256(picture + self.tiles.tobytes()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, index: int | Pick | Sequence[int | Pick]) -> PackedBatch:
+        """Read one sample, or several together."""
+        many = isinstance(index, Sequence) and not isinstance(index, Pick)
+        return self.__getitems__(index if many else [index])  # type: ignore[arg-type, list-item]
+
+    def __getitems__(self, draws: Sequence[int | Pick]) -> PackedBatch:
+        """Read a batch.
+
+        Raises
+        ------
+        SourceError
+            If a chunk is damaged and ``on_error`` is ``raise``.
+        """
+        picks = [d if isinstance(d, Pick) else None for d in draws]
+        samples = np.array([d.sample if isinstance(d, Pick) else int(d) for d in draws])
+        if samples.min() < -len(self) or samples.max() >= len(self):
+            raise IndexError(f"sample {samples.min()}..{samples.max()} of {len(self)}")
+        places = [self.view.place(self.bands[0].shape, pick) for pick in picks]
+        tiles = self.tiles[samples]
+        values, mask, failed = self._read(tiles, places)
+        return PackedBatch(
+            values,
+            mask,
+            tuple(b.name for b in self.bands),
+            *self._numbers(tiles, places),
+            tuple(p.orientation for p in places),
+            self._meta(samples % len(self), places) | {"failed": failed},
+            {name: codes[torch.from_numpy(samples % len(self))] for name, codes in self._labels.items()},
+        )
+
+    def _read(self, tiles: npt.NDArray[np.int64], places: Sequence[Placement]) -> tuple[Tensor, Tensor, Tensor]:
+        """Counts and mask of every band of a batch, in one request to storage."""
+        stored = self.bands[0].shape
+        steps, rows, cols = self.view.shape(stored)
+        values = _empty((len(tiles), len(self.bands), steps, rows, cols))
+        mask = _empty((len(tiles), steps, rows, cols))
+        outs, masks = values.numpy(), mask.numpy()
+        targets = []
+        for i, (tile, place) in enumerate(zip(tiles.tolist(), places, strict=True)):
+            spans = zip(place[:3], (steps, rows, cols), strict=True)
+            window = None if (steps, rows, cols) == stored else tuple(slice(a, a + n) for a, n in spans)
+            targets += [Target(b.name, tile, outs[i, c], window) for c, b in enumerate(self.bands)]
+            targets.append(Target(self.bands[0].mask, tile, masks[i], window))
+        failed = np.zeros(len(tiles), bool)
+        for n, (target, error) in enumerate(zip(targets, self.reader.read(targets), strict=True)):
+            if error is None:
+                continue
+            if self.on_error == "raise":
+                raise SourceError(f"tile {target.tile} of {self.url}, {target.name}: {error}") from error
+            failed[n // (len(self.bands) + 1)] = True
+        for i in np.flatnonzero(failed):
+            outs[i], masks[i] = 0, 0
+        return values, mask, torch.from_numpy(failed)
+
+    def _keep_small(self, store: TileStore) -> None:
+        """Keep in memory what is small, of the chosen tiles and bands."""
+        small, bands = store.small, [b.place for b in self.bands]
+        packing = np.stack([small["packing_scale"].values, small["packing_offset"].values], -1)
+        self._packing = packing[:, :, bands].astype("f4")[self.tiles]
+        there = all(name in small for name in COEFFICIENTS)
+        numbers = np.stack([small[n].values[:, :, bands] for n in COEFFICIENTS], -1) if there else None
+        self._coefficients = None if numbers is None else numbers[self.tiles].astype("f4")
+        self._times = store.times()[self.tiles]
+        self._coarse = {name: store.coarse[name][self.tiles] for name in COARSE if name in store.coarse}
+        self._scalars = {
+            str(name): torch.from_numpy(np.ascontiguousarray(variable.values[self.tiles]))
+            for name, variable in small.variables.items()
+            if variable.dims == ("tile",) and variable.dtype.kind in "iuf"
+        }
+        self._place_of = np.full(len(store), -1)
+        self._place_of[self.tiles] = np.arange(len(self.tiles))
+
+    def _numbers(
+        self, tiles: npt.NDArray[np.int64], places: Sequence[Placement]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Packing and coefficients of the chosen frames."""
+        rows = self._place_of[tiles][:, None]
+        frames = np.array([p.step for p in places])[:, None] + np.arange(self.view.shape(self.bands[0].shape)[0])
+        packing = torch.from_numpy(self._packing[rows, frames])
+        return packing, None if self._coefficients is None else torch.from_numpy(self._coefficients[rows, frames])
+
+    def _meta(self, samples: npt.NDArray[np.int64], places: Sequence[Placement]) -> dict[str, Tensor]:
+        """Times, places and angles, brought to the sample as it is cut and turned."""
+        stored = self.bands[0].shape
+        steps, rows, cols = self.view.shape(stored)
+        frames = np.array([p.step for p in places])[:, None] + np.arange(steps)
+        times = self._times[samples[:, None], frames]
+        meta = {name: values[torch.from_numpy(samples)] for name, values in self._scalars.items()}
+        meta |= {
+            "sample": torch.from_numpy(samples),
+            "tile": torch.from_numpy(self.tiles[samples]),
+            "time": torch.from_numpy(times.astype("i8")),
+            "time_code": torch.from_numpy(time_code(times)),
+            "place": torch.tensor([tuple(p) for p in places]),
+        }
+        for name, field in self._coarse.items():
+            parts = []
+            for i, p in zip(samples.tolist(), places, strict=True):
+                part = field[i, p.step : p.step + steps] if field.ndim == 4 else field[i]
+                parts.append(coarse_on(part, stored[1], p, rows))
+            meta[name] = torch.from_numpy(np.stack(parts))
+        if self.bands[0].pixel is not None and {"x_left", "y_top"} <= set(self._scalars):
+            left, top = (meta[n].tolist() for n in ("x_left", "y_top"))
+            transforms = [
+                pixel_transform(x, y, self.bands[0].pixel, p, (rows, cols))
+                for x, y, p in zip(left, top, places, strict=True)
+            ]
+            meta["transform"] = torch.from_numpy(np.stack(transforms))
+        return meta
+
+    def _label(self, store: TileStore, name: str) -> Tensor:
+        """One number a tile; text as its place among the sorted values of the whole store."""
+        if name not in store.table:
+            raise UsageError(f"no column {name!r} to label by; there are {', '.join(map(str, store.table.columns))}")
+        column = store.table[name]
+        if column.dtype.kind not in "iufb":
+            self.classes[name] = sorted(set(column.astype(str)))
+            places = {value: i for i, value in enumerate(self.classes[name])}
+            column = column.astype(str).map(places)
+        return torch.from_numpy(column.to_numpy()[self.tiles].copy())
+
+
+def time_code(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float32]:
+    """Year, day of year (1 to 366), minute of the day, and minutes since the first frame; (..., time, 4)."""
+    years = times.astype("M8[Y]")
+    days = times.astype("M8[D]")
+    minute = np.timedelta64(60_000_000, "us")
+    code = [
+        years.astype("i8") + 1970,
+        (days - years.astype("M8[D]")).astype("i8") + 1,
+        (times - days.astype("M8[us]")) / minute,
+        (times - times[..., :1]) / minute,
+    ]
+    return np.stack(code, -1).astype("f4")
+
+
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    """Room for counts; in a DataLoader's worker in shared memory, so that the batch is not copied to be handed over."""
+    tensor = torch.empty(shape, dtype=torch.uint16)
+    return tensor.share_memory_() if get_worker_info() is not None else tensor

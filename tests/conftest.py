@@ -1,0 +1,81 @@
+"""Fixtures shared by all tests: the real samples, a small archive, a real S3 server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from cube.abi.synthetic import write_archive
+
+ROOT = Path(__file__).resolve().parents[1]
+START = datetime(2020, 7, 1, 16)
+CHANNELS = (1, 2, 3, 7, 13)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test leaves anything in the user's cache folder."""
+    monkeypatch.setenv("STRATACUBE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Folder of real samples: STRATACUBE_DATA, else ../shared/data beside the checkout."""
+    for folder in (os.environ.get("STRATACUBE_DATA"), ROOT.parent / "shared" / "data"):
+        if folder and Path(folder).is_dir():
+            return Path(folder)
+    pytest.skip("real samples are not here; set STRATACUBE_DATA to the folder that holds abi/ and sentinel2/")
+
+
+@pytest.fixture(scope="session")
+def abi_data(data_folder: Path) -> Path:
+    """Real ABI files, laid out as in NOAA's buckets."""
+    folder = data_folder / "abi"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven scans of five bands, 10 minutes apart, 600 x 600 pixels of 1 km: several chunks a file."""
+    root = tmp_path_factory.mktemp("archive")
+    write_archive(root, start=START, hours=1, channels=CHANNELS, shape_2km=(300, 300), workers=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """Endpoint of a real S3 server without any bucket."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=1).close()
+                break
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.1)
+        else:
+            pytest.fail("the S3 server did not start within 20 s")
+        yield endpoint
+    finally:
+        server.terminate()
+        server.wait(10)

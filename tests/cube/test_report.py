@@ -1,0 +1,115 @@
+"""The report of a build."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from catalog.abi.scans import Scan, SourceFile
+from cube.abi.plan import Plan
+from cube.config import AbiConfig
+from cube.folder import BuildFolder
+from cube.report import write_report
+
+START = datetime(2020, 1, 1)
+
+
+def scan(number: int, channels: list[int]) -> Scan:
+    start = START + timedelta(minutes=10 * number)
+    product = "ABI-L1b-RadM"
+    files = {c: SourceFile(f"/a/{c}.nc", 1, "t", "goes16", product, "M1", 6, c, start, start, start) for c in channels}
+    return Scan("goes16", product, "M1", 6, start, start, files)
+
+
+def table(tiles: int, days: int = 2) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "tile_id": [f"t{i}" for i in range(tiles)],
+            "stratum": "random",
+            "platform": "goes16",
+            "sector": "M1",
+            "event_time": [START + timedelta(days=i % days) for i in range(tiles)],
+            "missing": [["C02@0"] if i == 0 else [] for i in range(tiles)],
+        }
+    )
+
+
+def no_errors() -> pd.DataFrame:
+    return pd.DataFrame(columns=["tile", "scan", "file", "reason"], dtype=str)
+
+
+@pytest.fixture
+def made(tmp_path):
+    def write(plan=None, errors=None, scans=None, **options):
+        channels = options.pop("channels", [2, 13])
+        folder = BuildFolder(tmp_path / "-".join(map(str, channels)))
+        config = AbiConfig(output_dir=folder.root, channels=channels, num_tiles=6)
+        folder.claim(config.described(), config.digest(), overwrite=False)
+        folder.previews.mkdir(exist_ok=True)
+        (folder.previews / "contact_sheet.png").touch()
+        plan = plan or Plan(table(6), Counter(), [])
+        scans = [scan(0, [2, 13])] if scans is None else scans
+        errors = no_errors() if errors is None else errors
+        write_report(folder, config, plan, scans, errors, {"plan": 1.25, "build": 61.0}, **options)
+        return folder.report.read_text()
+
+    return write
+
+
+def test_whole_build(made):
+    text = made()
+    assert "**6 of 6 planned tiles were made.** Tiles that lack a channel or a scan at some time step: 1." in text
+    assert "| random | goes16 | M1 | 6 |" in text
+    assert "| 2020-01-02 | 3 |" in text
+    assert "![Contact sheet](previews/contact_sheet.png)" in text
+    assert "Scans found: 1, from 2020-01-01 00:00:00" in text
+    assert "## Errors\n\nNone." in text
+    assert "| build | 61.0 |" in text
+    assert text.isascii()
+
+
+def test_errors_are_counted_by_reason(made):
+    reasons = ["cut short"] * 3 + ["no | pipe"] + [f"reason {i:02d}" for i in range(30)]
+    errors = pd.DataFrame({"tile": "t1", "scan": "", "file": "f", "reason": reasons})
+    text = made(errors=errors)
+    rows = re.findall(r"^\| (.+) \| (\d+) \|$", text.split("## Errors")[1].split("##")[0], re.MULTILINE)
+    assert rows[:2] == [("cut short", "3"), (r"no \| pipe", "1")]
+    assert len(rows) == 20
+    assert "12 more are in errors.csv." in text
+    assert "Errors: 34, counted below." in text
+
+
+def test_lacks_are_told(made):
+    plan = Plan(table(4), Counter({"tile centre off the Earth": 7, "no scan": 9}), ["m.nc: no DCS_number"])
+    text = made(plan, scans=[scan(0, [2, 13]), scan(1, [13])], built=plan.tiles.iloc[1:])
+    assert "**3 of 4 planned tiles were made (6 were asked for; see the candidates left out).**" in text
+    assert "With all channels asked for: 1." in text
+    assert "| C02 | 1 | 1 |" in text
+    assert "| C13 |" not in text
+    assert text.index("no scan | 9") < text.index("tile centre off the Earth | 7")
+    assert "- m.nc: no DCS_number" in text
+
+
+def test_long_period_is_told_by_month(made):
+    text = made(Plan(table(40, days=40), Counter(), []))
+    assert "| 2020-01 | 31 |" in text
+    assert "| 2020-02 | 9 |" in text
+
+
+def test_code_is_for_the_bands_at_hand(made):
+    assert 'tiles["C13"].isel(tile=0, time=3)' in made()
+    text = made(channels=[2])
+    assert 'physical="reflectance"' in text
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        compile(block, "report", "exec")
+
+
+def test_nothing_made(made):
+    text = made(Plan(table(2), Counter(), []), scans=[], built=table(2).head(0))
+    assert "**0 of 2 planned tiles were made (6 were asked for" in text
+    assert "No scan was found." in text
+    assert "## Made\n\nNothing." in text

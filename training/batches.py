@@ -1,0 +1,109 @@
+"""What the trainer needs of data: batches of normalised pixels, and loaders that know where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.models.codes import NO_TIME
+
+__all__ = ["Batch", "BatchLoader", "Data", "Statistics", "to_minutes"]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Per-band constants that turn physical values into normalised ones: ``(value - mean) / std``."""
+
+    bands: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    span: tuple[float, ...]
+    """Range of each band that PSNR and SSIM refer to, in physical units."""
+    unit: str = ""
+    source: str = ""
+    """Where the numbers come from."""
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and std, each (bands, 1, 1), float32."""
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=device)
+        return mean[:, None, None], torch.tensor(self.std, dtype=torch.float32, device=device)[:, None, None]
+
+    def physical(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (..., bands, height, width) in physical units."""
+        mean, std = self.tensors(pixels.device)
+        return pixels * std + mean
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values, for manifests."""
+        return {name: getattr(self, name) for name in ("bands", "mean", "std", "span", "unit", "source")}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples on the way to the model."""
+
+    pixels: Tensor
+    """(batch, frames, bands, height, width) float32, normalised; anything where not valid."""
+    valid: Tensor
+    """Same shape, bool."""
+    minutes: Tensor
+    """(batch, frames) int64, minutes since 1970-01-01 UTC, or `NO_TIME`."""
+    samples: Tensor
+    """(batch,) int64, numbers of the samples in their data set."""
+    labels: Tensor | None = None
+    """(batch,) int64, class of each sample, where the data set has classes."""
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+    def to(self, device: torch.device) -> Self:
+        """Copy to a device."""
+        if self.pixels.device == device:
+            return self
+        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None}
+        return type(self)(**moved)
+
+
+@runtime_checkable
+class BatchLoader(Protocol):
+    """Batches of one rank. Iterating gives the rest of the current epoch, then the next call the next epoch."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches from where the loader stands to the end of its epoch."""
+        ...
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch on this rank."""
+        ...
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Where the loader stands: after the last batch handed out."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where another loader of the same data stood."""
+        ...
+
+
+@dataclass(frozen=True)
+class Data:
+    """Everything a run reads."""
+
+    train: BatchLoader
+    validation: BatchLoader | None
+    statistics: Statistics
+    fingerprint: str
+    """Names the data: a checkpoint is not resumed on other data."""
+    classes: Sequence[str] = ()
+    """Names of the labels."""
+
+
+def to_minutes(times: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
+    """Datetimes (naive UTC, any shape) as int64 minutes since 1970-01-01; NaT becomes `NO_TIME`."""
+    minutes = times.astype("datetime64[m]").astype(np.int64)
+    return torch.from_numpy(np.where(np.isnat(times), NO_TIME, minutes))

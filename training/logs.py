@@ -1,0 +1,140 @@
+"""Rows of numbers: JSON lines and CSV always, TensorBoard and MLflow where asked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from catalog.errors import UsageError
+from training.config import LogConfig
+
+__all__ = ["Logs"]
+
+Row = Mapping[str, Any]
+
+
+class _Sink(Protocol):
+    def write(self, step: int, row: Row) -> None: ...
+    def close(self) -> None: ...
+
+
+class Logs:
+    """What a run writes while it goes.
+
+    Parameters
+    ----------
+    folder
+        The run's folder; rows go to ``metrics.jsonl``, ``metrics.csv`` and ``validation.jsonl``, ``validation.csv``.
+    config
+        What else to write.
+    name
+        The run's name.
+    step
+        Where the run goes on: rows of later steps, written before a crash, are removed.
+    """
+
+    def __init__(self, folder: Path, config: LogConfig, name: str, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tables = {kind: _Table(folder, kind, step) for kind in ("metrics", "validation")}
+        self.sinks: list[_Sink] = []
+        if config.tensorboard:
+            self.sinks.append(_TensorBoard(folder / "tensorboard", step))
+        if config.mlflow_uri is not None:
+            self.sinks.append(_MLflow(config.mlflow_uri, config.mlflow_experiment, name, folder))
+
+    def metrics(self, step: int, row: Row) -> None:
+        """Write a row of training."""
+        self.tables["metrics"].write({"step": step, **row})
+        for sink in self.sinks:
+            sink.write(step, {f"train/{key}": value for key, value in row.items()})
+
+    def validation(self, step: int, loss: float, bands: list[dict[str, Any]]) -> None:
+        """Write a validation: its loss and a row a band."""
+        for row in bands:
+            self.tables["validation"].write({"step": step, "loss": loss, **row})
+        values = {f"validation/{row['band']}/{k}": v for row in bands for k, v in row.items() if k != "band"}
+        for sink in self.sinks:
+            sink.write(step, {"validation/loss": loss, **values})
+
+    def close(self) -> None:
+        """Finish writing."""
+        for sink in self.sinks:
+            sink.close()
+
+
+class _Table:
+    """The same rows as JSON lines and as CSV."""
+
+    def __init__(self, folder: Path, name: str, step: int) -> None:
+        self.lines, self.table = folder / f"{name}.jsonl", folder / f"{name}.csv"
+        rows = [json.loads(line) for line in self.lines.read_text().splitlines()] if self.lines.exists() else []
+        rows = [row for row in rows if row["step"] <= step]
+        _replace(self.lines, "".join(json.dumps(row) + "\n" for row in rows))
+        _replace(self.table, _as_csv(rows, header=True) if rows else "")
+
+    def write(self, row: Row) -> None:
+        header = self.table.stat().st_size == 0
+        with self.lines.open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+        with self.table.open("a", newline="") as table:
+            table.write(_as_csv([row], header=header))
+
+
+def _as_csv(rows: list[Any], *, header: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), extrasaction="ignore", lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  (optional)
+        except ImportError as error:
+            raise UsageError("logs.tensorboard is on but tensorboard is missing: pip install tensorboard") from error
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+
+    def write(self, step: int, row: Row) -> None:
+        for key, value in row.items():
+            if isinstance(value, int | float):
+                self.writer.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        self.writer.close()  # type: ignore[no-untyped-call]
+
+
+class _MLflow:
+    """One MLflow run for the whole training: its id lies in the run's folder, so that a resumed run goes on in it."""
+
+    def __init__(self, uri: str, experiment: str, name: str, folder: Path) -> None:
+        try:
+            import mlflow  # noqa: PLC0415  (optional)
+        except ImportError as error:
+            raise UsageError("logs.mlflow_uri is given but mlflow is missing: pip install mlflow-skinny") from error
+        self.mlflow, mark = mlflow, folder / "mlflow_run_id"
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_experiment(experiment)
+        known = mark.read_text().strip() if mark.exists() else None
+        run = mlflow.start_run(run_id=known, run_name=None if known else name)
+        mark.write_text(run.info.run_id)
+
+    def write(self, step: int, row: Row) -> None:
+        numbers = {key.replace("/", "."): float(v) for key, v in row.items() if isinstance(v, int | float)}
+        self.mlflow.log_metrics(numbers, step=step)
+
+    def close(self) -> None:
+        self.mlflow.end_run()

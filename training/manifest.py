@@ -1,0 +1,102 @@
+"""The run's manifest: what was run, on what, with which versions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import UsageError
+from training.batches import Data
+from training.config import PretrainConfig
+
+__all__ = ["config_hash", "make_manifest", "refuse_other_run"]
+
+_PACKAGES = ("stratacube", "torch", "lightning", "timm", "numpy", "zarr", "safetensors", "pydantic")
+_FREE = ("name", "output_dir", "run", "checkpoints", "logs", "validation", "init_from")
+"""Keys that may change when a run goes on."""
+_FREE_DATA = ("workers", "prefetch", "validation_stores", "validation_where", "validation_samples")
+
+
+def config_hash(config: PretrainConfig) -> str:
+    """Digest of the keys that decide what is learned."""
+    return hashlib.sha256(json.dumps(_deciding(config.model_dump(mode="json")), sort_keys=True).encode()).hexdigest()
+
+
+def make_manifest(config: PretrainConfig, data: Data, *, ranks: int, device: str, parameters: int) -> dict[str, Any]:
+    """Gather what is needed to run again and to trust the result."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "config_hash": config_hash(config),
+        "data_fingerprint": data.fingerprint,
+        "statistics": data.statistics.as_dict(),
+        "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "git": _git_commit(),
+        "ranks": ranks,
+        "device": device,
+        "parameters": parameters,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z",
+    }
+
+
+def refuse_other_run(manifest: dict[str, Any], config: PretrainConfig, data: Data, source: Path) -> None:
+    """Refuse to go on from a checkpoint of another config or other data."""
+    before, now = _deciding(manifest["config"]), _deciding(config.model_dump(mode="json"))
+    differing = [
+        f"{section}.{key} {old!r} -> {new!r}"
+        for section in now
+        for key, old, new in _differences(before.get(section), now[section])
+    ]
+    if differing:
+        raise UsageError(
+            f"{source} was made with another config ({'; '.join(differing)}); use another output_dir, or start from its"
+            " weights with init_from"
+        )
+    if manifest["data_fingerprint"] != data.fingerprint:
+        raise UsageError(
+            f"{source} was made from data {manifest['data_fingerprint']}, the config's data are {data.fingerprint};"
+            " use another output_dir, or start from its weights with init_from"
+        )
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if key not in _FREE}
+    kept["data"] = {key: value for key, value in config["data"].items() if key not in _FREE_DATA}
+    return kept
+
+
+def _differences(old: Any, new: Any) -> list[tuple[str, Any, Any]]:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [] if old == new else [("", old, new)]
+    return [(key, old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _git_commit() -> str:
+    """Commit of the code that runs, if it runs from a checkout, with ``+`` where files are changed."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit.stdout.strip()

@@ -1,0 +1,135 @@
+"""Codes of place, time and band group: fixed sines and cosines, laid side by side along the width of a token.
+
+The three parts lie in channels of their own, as in SatMAE (arXiv 2207.08051, section 3): the position takes what time
+and group leave. Nothing is learned and nothing depends on the size of the image, so weights serve any size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["CodeWidths", "calendar", "group_code", "position_code", "time_code"]
+
+MINUTES_A_DAY = 1440
+NO_TIME = -(2**62)
+"""Time of a frame that has none: its code is zero."""
+
+
+@dataclass(frozen=True)
+class CodeWidths:
+    """Channels of a token given to each code."""
+
+    position: int
+    time: int
+    group: int
+
+    @classmethod
+    def split(cls, width: int, *, time: bool, groups: bool) -> CodeWidths:
+        """Share ``width`` channels: 3/8 to time and 1/4 to groups where there are any, the rest to position."""
+        time_width = 8 * round(width * 3 / 8 / 8) if time else 0
+        group_width = 4 * round(width / 4 / 4) if groups else 0
+        return cls(width - time_width - group_width, time_width, group_width)
+
+
+def position_code(rows: int, columns: int, width: int, reference: tuple[int, int], device: torch.device) -> Tensor:
+    """Code of each patch of a grid.
+
+    Parameters
+    ----------
+    rows, columns
+        Patches of the grid.
+    width
+        Channels, a multiple of 4: half for the row, half for the column.
+    reference
+        Rows and columns of the grid the model was trained on; other grids are laid over the same extent, which
+        interpolates the code exactly.
+    device
+        Where to make it.
+
+    Returns
+    -------
+    Tensor
+        (rows, columns, width), float32.
+    """
+    parts = []
+    for count, trained in ((rows, reference[0]), (columns, reference[1])):
+        centre = (torch.arange(count, device=device, dtype=torch.float64) + 0.5) * (trained / count) - 0.5
+        parts.append(_sines(centre, _wavelength_frequencies(width // 4, 2 * math.pi, 2 * math.pi * 10_000, device)))
+    by_row = parts[0][:, None].expand(rows, columns, -1)
+    by_column = parts[1][None].expand(rows, columns, -1)
+    return torch.cat([by_row, by_column], dim=-1).float()
+
+
+def group_code(groups: int, width: int, device: torch.device) -> Tensor:
+    """Code of each band group, (groups, width), float32."""
+    number = torch.arange(groups, device=device, dtype=torch.float64)
+    return _sines(number, _wavelength_frequencies(width // 2, 2 * math.pi, 2 * math.pi * 10_000, device)).float()
+
+
+def calendar(minutes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Split minutes since 1970-01-01 (UTC) into year, day of the year (from 0) and minute of the day.
+
+    The year comes from the proleptic Gregorian calendar counted in eras of 400 years from 1 March.
+    """
+    days = torch.div(minutes, MINUTES_A_DAY, rounding_mode="floor")
+    march = days + 719_468  # days since 0000-03-01
+    era_day = march % 146_097
+    era_year = (era_day - era_day // 1_460 + era_day // 36_524 - era_day // 146_096) // 365
+    march_day = era_day - (365 * era_year + era_year // 4 - era_year // 100)
+    year = torch.div(march, 146_097, rounding_mode="floor") * 400 + era_year + (march_day >= 306).long()
+    before = year - 1
+    first = 365 * before + before // 4 - before // 100 + before // 400 - 719_162
+    return year, days - first, minutes % MINUTES_A_DAY
+
+
+def time_code(minutes: Tensor, width: int) -> Tensor:
+    """Code of each frame's time: year, day of the year, minute of the day, and minutes since the first frame.
+
+    Day and minute are cyclic (31 December is near 1 January); frames one minute apart have different codes.
+
+    Parameters
+    ----------
+    minutes
+        (batch, frames), int64, minutes since 1970-01-01 UTC; ``NO_TIME`` where a frame has no time.
+    width
+        Channels, a multiple of 8: a quarter for each of the four parts.
+
+    Returns
+    -------
+    Tensor
+        (batch, frames, width), float32.
+    """
+    known = minutes != NO_TIME
+    filled = torch.where(known, minutes, torch.zeros_like(minutes))
+    first = torch.where(known, minutes, torch.full_like(minutes, 2**62)).amin(dim=1, keepdim=True)
+    offset = torch.where(known, minutes - first, torch.zeros_like(minutes))
+    year, day, minute = calendar(filled)
+    half, device = width // 8, minutes.device
+    parts = [
+        _sines((year - 2000).double(), _wavelength_frequencies(half, 4.0, 400.0, device)),
+        _sines(day.double() / 366, _cycle_frequencies(half, 183, device)),
+        _sines(minute.double() / MINUTES_A_DAY, _cycle_frequencies(half, 720, device)),
+        _sines(offset.double(), _wavelength_frequencies(half, 4.0, 4.0 * MINUTES_A_DAY * 366, device)),
+    ]
+    code = torch.cat(parts, dim=-1).float()
+    return torch.where(known[..., None], code, torch.zeros_like(code))
+
+
+def _wavelength_frequencies(count: int, shortest: float, longest: float, device: torch.device) -> Tensor:
+    share = torch.arange(count, device=device, dtype=torch.float64) / max(1, count - 1)
+    return 2 * math.pi / (shortest * (longest / shortest) ** share)
+
+
+def _cycle_frequencies(count: int, most: int, device: torch.device) -> Tensor:
+    """Whole numbers of cycles, from 1 to ``most``, evenly in the logarithm."""
+    share = torch.arange(count, device=device, dtype=torch.float64) / max(1, count - 1)
+    return 2 * math.pi * torch.round(float(most) ** share)
+
+
+def _sines(value: Tensor, frequencies: Tensor) -> Tensor:
+    angle = value[..., None] * frequencies
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)

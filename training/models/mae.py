@@ -1,0 +1,199 @@
+"""The masked autoencoder: temporal, channel-group, and both together, as one model.
+
+A token is one patch of one band group in one frame. The temporal model has one group (all bands), the channel-group
+model one frame; everything else is the same. The encoder sees the visible tokens only; the decoder fills the rest
+with a learned token and predicts every patch (MAE, arXiv 2111.06377; SatMAE, arXiv 2207.08051).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from training.models.codes import CodeWidths, group_code, position_code, time_code
+from training.models.loss import reconstruction_loss
+from training.models.masks import TokenMask
+from training.models.patches import images_to_patches, patches_to_images
+from training.models.settings import ModelConfig
+
+__all__ = ["MaskedAutoencoder", "Reconstruction"]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What one forward pass gives."""
+
+    loss: Tensor
+    """Mean over the samples of the weighted squared error on masked, valid pixels; a scalar."""
+    patches: list[Tensor]
+    """For each group (batch, frames, patches, pixels of a patch, bands of the group), as predicted."""
+
+
+class MaskedAutoencoder(nn.Module):
+    """Masked autoencoder of satellite image series.
+
+    Parameters
+    ----------
+    config
+        Tokens, width, depth and masking.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.groups = config.group_indices
+        size, pixels = config.dimensions, config.patch_size**2
+        self.fill = nn.Parameter(torch.zeros(len(config.bands))) if config.invalid == "learned" else None
+        self.embeddings = nn.ModuleList(nn.Linear(pixels * len(group), size.embed_dim) for group in self.groups)
+        drops = torch.linspace(0, config.drop_path, size.depth).tolist()
+        self.encoder = nn.ModuleList(_block(size.embed_dim, size.heads, drop) for drop in drops)
+        self.encoder_norm = nn.LayerNorm(size.embed_dim, eps=1e-6)
+        self.bridge = nn.Linear(size.embed_dim, size.decoder_dim)
+        self.mask_token = nn.Parameter(torch.empty(size.decoder_dim))
+        self.decoder = nn.ModuleList(_block(size.decoder_dim, size.decoder_heads) for _ in range(size.decoder_depth))
+        self.decoder_norm = nn.LayerNorm(size.decoder_dim, eps=1e-6)
+        self.heads = nn.ModuleList(nn.Linear(size.decoder_dim, pixels * len(group)) for group in self.groups)
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Draw the weights anew: Xavier for matrices, zero for offsets, 0.02 for the mask token."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, pixels: Tensor, valid: Tensor, minutes: Tensor, mask: TokenMask) -> Reconstruction:
+        """Hide tokens, predict them, and compare.
+
+        Parameters
+        ----------
+        pixels
+            (batch, frames, channels, height, width) float, normalised; anything (NaN too) where not valid.
+        valid
+            Same shape, bool.
+        minutes
+            (batch, frames) int64, minutes since 1970-01-01 UTC.
+        mask
+            Which tokens are visible.
+        """
+        grid = self._grid(pixels)
+        targets = images_to_patches(pixels, self.config.patch_size, self.groups)
+        weights = images_to_patches(valid, self.config.patch_size, self.groups)
+        latent = self._encode(self._inputs(targets, weights), minutes, grid, mask.visible)
+        predictions = self._decode(latent, minutes, grid, mask.visible)
+        loss = reconstruction_loss(
+            predictions,
+            targets,
+            weights,
+            mask.masked.unflatten(1, (self.config.frames, len(self.groups), -1)),
+            normalise=self.config.norm_pix_loss,
+        )
+        return Reconstruction(loss, predictions)
+
+    def encode(self, pixels: Tensor, valid: Tensor, minutes: Tensor) -> Tensor:
+        """Features of every patch: nothing masked, nothing shuffled.
+
+        The image may have another size than in training (position codes are interpolated) as long as patches fit.
+
+        Parameters
+        ----------
+        pixels, valid, minutes
+            As for the forward pass.
+
+        Returns
+        -------
+        Tensor
+            (batch, frames, groups, rows, columns, width): token [b, t, g, i, j] is the patch in row i and column j.
+        """
+        grid = self._grid(pixels)
+        patches = images_to_patches(pixels, self.config.patch_size, self.groups)
+        weights = images_to_patches(valid, self.config.patch_size, self.groups)
+        latent = self._encode(self._inputs(patches, weights), minutes, grid, None)
+        return latent.unflatten(1, (self.config.frames, len(self.groups), *grid))
+
+    def images(self, patches: list[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
+        """Patches of all groups as images (batch, frames, channels, height, width)."""
+        return patches_to_images(patches, self.config.patch_size, self.groups, grid or self.config.grid)
+
+    def _grid(self, pixels: Tensor) -> tuple[int, int]:
+        _, frames, channels, height, width = pixels.shape
+        patch = self.config.patch_size
+        if frames != self.config.frames or channels != len(self.config.bands) or height % patch or width % patch:
+            raise ValueError(
+                f"the model takes {self.config.frames} frames of {len(self.config.bands)} bands in patches of {patch}"
+                f" pixels, not {frames} frames of {channels} bands of {height} x {width} pixels"
+            )
+        return height // patch, width // patch
+
+    def _inputs(self, patches: list[Tensor], valid: list[Tensor]) -> list[Tensor]:
+        """Patches with the fill value at invalid pixels."""
+        if self.fill is None:
+            return [p.masked_fill(~v, 0.0) for p, v in zip(patches, valid, strict=True)]
+        fills = [self.fill[list(group)].to(patches[0].dtype) for group in self.groups]
+        return [torch.where(v, p, fill) for p, v, fill in zip(patches, valid, fills, strict=True)]
+
+    def _encode(
+        self, patches: list[Tensor], minutes: Tensor, grid: tuple[int, int], visible: Tensor | None
+    ) -> Tensor:
+        """Encode the visible tokens, or all: (batch, tokens, width)."""
+        width = self.config.dimensions.embed_dim
+        code = self._codes(minutes, grid, width)
+        if visible is None or len(self.groups) > 1:
+            embedded = [embed(p.flatten(3)) for embed, p in zip(self.embeddings, patches, strict=True)]
+            tokens = torch.stack(embedded, dim=2).flatten(1, 3) + code
+            tokens = tokens if visible is None else _take(tokens, visible)
+        else:  # one group: what is masked need not be embedded at all
+            tokens = self.embeddings[0](_take(patches[0].flatten(3).flatten(1, 2), visible)) + _take(code, visible)
+        return self.encoder_norm(self._run(self.encoder, tokens))
+
+    def _decode(self, latent: Tensor, minutes: Tensor, grid: tuple[int, int], visible: Tensor) -> list[Tensor]:
+        """Predict every patch of every group."""
+        width = self.config.dimensions.decoder_dim
+        code = self._codes(minutes, grid, width)
+        known = self.bridge(latent)
+        tokens = self.mask_token.to(known.dtype).expand(code.shape)
+        tokens = tokens.scatter(1, visible[..., None].expand(-1, -1, width), known) + code
+        tokens = self.decoder_norm(self._run(self.decoder, tokens))
+        per_group = tokens.unflatten(1, (self.config.frames, len(self.groups), -1)).unbind(2)
+        return [
+            head(part).unflatten(-1, (-1, len(group)))
+            for head, part, group in zip(self.heads, per_group, self.groups, strict=True)
+        ]
+
+    def _codes(self, minutes: Tensor, grid: tuple[int, int], width: int) -> Tensor:
+        """Codes of all tokens, (batch, tokens, width)."""
+        batch, frames = minutes.shape
+        groups, places, device = len(self.groups), grid[0] * grid[1], minutes.device
+        widths = CodeWidths.split(width, time=self.config.has_time_code, groups=groups > 1)
+        shape = (batch, frames, groups, places, -1)
+        parts = [position_code(*grid, widths.position, self.config.grid, device).flatten(0, 1).expand(shape)]
+        if widths.time:
+            parts.append(time_code(minutes, widths.time)[:, :, None, None].expand(shape))
+        if widths.group:
+            parts.append(group_code(groups, widths.group, device)[:, None].expand(shape))
+        return torch.cat(parts, dim=-1).flatten(1, 3)
+
+    def _run(self, blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
+        for block in blocks:
+            if self.config.checkpointing and self.training:
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+        return tokens
+
+
+def _block(width: int, heads: int, drop_path: float = 0.0) -> nn.Module:
+    norm = partial(nn.LayerNorm, eps=1e-6)
+    return Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm, drop_path=drop_path)
+
+
+def _take(tokens: Tensor, numbers: Tensor) -> Tensor:
+    """Tokens of given numbers: (batch, all, width) and (batch, some) to (batch, some, width)."""
+    return tokens.gather(1, numbers[..., None].expand(-1, -1, tokens.shape[-1]))

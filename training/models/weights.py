@@ -1,0 +1,87 @@
+"""Weights as safetensors, with the model's settings in the header: one file is enough to build the model again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from catalog.errors import SourceError, UsageError
+from training.models.mae import MaskedAutoencoder
+from training.models.settings import ModelConfig
+
+__all__ = ["ENCODER_PARTS", "load_model", "load_weights", "read_weights", "save_model"]
+
+ENCODER_PARTS = ("fill", "embeddings.", "encoder.", "encoder_norm.")
+"""Names of the weights that ``encode`` needs."""
+
+
+def save_model(
+    config: ModelConfig, weights: dict[str, Tensor], path: Path, *, encoder_only: bool = False, **notes: str
+) -> None:
+    """Write weights and settings.
+
+    Parameters
+    ----------
+    config
+        The model's settings.
+    weights
+        Its state dict, whole tensors on the CPU.
+    path
+        File to write.
+    encoder_only
+        Leave out the decoder.
+    **notes
+        More entries of the header.
+    """
+    kept = {n: t.contiguous() for n, t in weights.items() if not encoder_only or n.startswith(ENCODER_PARTS)}
+    save_file(kept, path, metadata={"format": "pt", "model": config.model_dump_json(), **notes})
+
+
+def read_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, str]]:
+    """Read settings, weights and the notes in the header of a file of `save_model`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no dict)
+    except (OSError, SafetensorError) as error:
+        raise SourceError(f"{path} cannot be read as safetensors: {error}") from error
+    if "model" not in notes:
+        raise SourceError(f"{path} has no model settings in its header; give a file written by stratacube")
+    return ModelConfig.model_validate_json(notes.pop("model")), weights, notes
+
+
+def load_model(path: Path, **changes: object) -> MaskedAutoencoder:
+    """Build the model of a file and load its weights.
+
+    Parameters
+    ----------
+    path
+        A file of `save_model`, with or without the decoder (which then keeps its random start).
+    **changes
+        Settings to replace, such as ``image_size`` or ``mask_ratio``; no weight depends on the size of the image.
+    """
+    config, weights, _ = read_weights(path)
+    model = MaskedAutoencoder(ModelConfig.model_validate({**config.model_dump(), **changes}))
+    load_weights(model, weights, path)
+    return model
+
+
+def load_weights(model: MaskedAutoencoder, weights: dict[str, Tensor], source: Path) -> None:
+    """Copy weights into a model; the decoder may be missing, nothing else may differ."""
+    own = model.state_dict()
+    wrong = [n for n, t in weights.items() if n not in own or own[n].shape != t.shape]
+    missing = [n for n in own if n not in weights and n.startswith(ENCODER_PARTS)]
+    if wrong or missing:
+        first = (wrong or missing)[0]
+        there = tuple(weights[first].shape) if first in weights else "nothing"
+        here = tuple(own[first].shape) if first in own else "nothing"
+        raise UsageError(
+            f"{source} does not fit the model: {first} is {there} in the file and {here} in the model"
+            f" ({len(wrong) + len(missing)} differ); take the model's settings from the file"
+        )
+    with torch.no_grad():
+        model.load_state_dict(weights, strict=False)
