@@ -14,12 +14,14 @@ from torch.utils.data import Dataset, get_worker_info
 
 from catalog.errors import SourceError, UsageError
 from loaders.augment import Placement, View, coarse_on, pixel_transform
-from loaders.batch import PackedBatch
+from loaders.batch import PackedBatch, Quantity
 from loaders.chunks import Target
+from loaders.loader import Loader
 from loaders.order import Pick
+from loaders.statistics import make_decoder
 from loaders.store import COARSE, COEFFICIENTS, TileStore, select, weigh
 
-__all__ = ["TileDataset", "time_code"]
+__all__ = ["TileDataset", "tile_loader", "time_code"]
 
 OnError = Literal["raise", "skip"]
 
@@ -82,12 +84,18 @@ class TileDataset(Dataset[PackedBatch]):
         self.weights = weigh(table, weights)
         self.classes: dict[str, list[str]] = {}
         self._labels = {name: self._label(opened, name) for name in labels}
+        self.sizes: tuple[int, ...] = (len(self.tiles),)
+        self.shares: tuple[float, ...] = ()
         self._keep_small(opened)
         picture = repr((opened.fingerprint, [b.name for b in self.bands], self.view)).encode()
         self.fingerprint = hashlib.sha256(picture + self.tiles.tobytes()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.tiles)
+
+    def sample_weights(self) -> tuple[npt.NDArray[np.float64] | None, ...]:
+        """How often each sample is drawn, relative to the others."""
+        return (self.weights,)
 
     def __getitem__(self, index: int | Pick | Sequence[int | Pick]) -> PackedBatch:
         """Read one sample, or several together."""
@@ -209,6 +217,60 @@ class TileDataset(Dataset[PackedBatch]):
             places = {value: i for i, value in enumerate(self.classes[name])}
             column = column.astype(str).map(places)
         return torch.from_numpy(column.to_numpy()[self.tiles].copy())
+
+
+def tile_loader(
+    store: Any,
+    batch_size: int,
+    *,
+    bands: Sequence[str | int] | None = None,
+    view: View | None = None,
+    where: str | None = None,
+    weights: str | Mapping[str, Mapping[Any, float]] | None = None,
+    labels: Sequence[str] = (),
+    on_error: OnError = "raise",
+    storage_options: Mapping[str, Any] | None = None,
+    statistics: Any = None,
+    quantity: Quantity = "radiance",
+    fill: float = 0.0,
+    **options: Any,
+) -> Loader:
+    """Batches of a tile store.
+
+    Parameters
+    ----------
+    store, bands, view, where, weights, labels, on_error, storage_options
+        See :class:`TileDataset`.
+    batch_size
+        Samples of one batch on one rank.
+    statistics
+        File written by ``python -m loaders.stats``, or its content, to normalise by; None leaves physical values.
+    quantity, fill
+        See :class:`loaders.batch.Decoder`.
+    **options
+        Of :class:`loaders.loader.Loader`: shuffle, seed, workers, device, tail and others.
+
+    Returns
+    -------
+    Loader
+        Of :class:`loaders.batch.Batch`.
+
+    Raises
+    ------
+    UsageError
+        If what is asked for is not in the store, or the statistics are of another quantity.
+    """
+    dataset = TileDataset(
+        store,
+        bands=bands,
+        view=view,
+        where=where,
+        weights=weights,
+        labels=labels,
+        on_error=on_error,
+        storage_options=storage_options,
+    )
+    return Loader(dataset, batch_size, decoder=make_decoder(statistics, quantity, fill), **options)
 
 
 def time_code(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float32]:

@@ -7,7 +7,7 @@ file at hand; nothing here knows a satellite.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,10 +50,10 @@ class GeosProjection:
         """Distance of the satellite from the centre of the Earth, in metres."""
         return self.perspective_point_height + self.semi_major_axis
 
-    @cached_property
+    @property
     def crs(self) -> pyproj.CRS:
         """The coordinate reference system; its metres are scan angle times perspective point height."""
-        return pyproj.CRS.from_cf(self.cf_attributes())
+        return _crs(self)
 
     def cf_attributes(self) -> dict[str, Any]:
         """Return the CF grid mapping attributes, as ABI files carry them."""
@@ -162,6 +162,12 @@ class GeosProjection:
         azimuth = np.degrees(np.arctan2(east, north)) % 360.0
         visible = zenith <= 90.0
         return np.where(visible, zenith, np.nan), np.where(visible, azimuth, np.nan)
+
+
+@lru_cache(maxsize=32)
+def _crs(projection: GeosProjection) -> pyproj.CRS:
+    """Made once per projection: PROJ takes a quarter of a second to look its ellipsoid up."""
+    return pyproj.CRS.from_cf(projection.cf_attributes())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,306 @@
+"""Batches in order: shuffled, dealt to ranks, prefetched by workers, and resumable at any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, Self
+
+import torch
+import torch.distributed
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from catalog.errors import UsageError
+from loaders.batch import Batch, Decoder, PackedBatch, as_is
+from loaders.order import Dealer, Order, Pick, Tail, picks
+
+__all__ = ["Loader", "Source", "Stream", "rank_and_ranks"]
+
+_STATE_VERSION = 1
+
+
+class Source(Protocol):
+    """What a loader reads from: tiles, a cube, or a mixture of them."""
+
+    fingerprint: str
+    """Digest of the samples: a state of another source is refused."""
+    sizes: tuple[int, ...]
+    """Samples of each part."""
+    shares: tuple[float, ...]
+    """Of each part in an epoch; none for every sample once."""
+
+    def sample_weights(self) -> tuple[Any, ...]:
+        """Weights of the samples of each part, or None for equal."""
+
+    def __getitems__(self, draws: Sequence[int | Pick]) -> PackedBatch:
+        """Read a batch."""
+
+
+class Cursor:
+    """Where in the endless stream of epochs one rank is; the batches from there on."""
+
+    def __init__(self, fingerprint: str, order: Order, dealer: Dealer) -> None:
+        self.fingerprint = fingerprint
+        self.order = order
+        self.dealer = dealer
+        self.epoch = 0
+        self.position = 0
+
+    def __len__(self) -> int:
+        """Batches of the whole epoch, wherever the cursor stands."""
+        return self.dealer.count(self.order.epoch(self.epoch))
+
+    def batches(self) -> Iterator[tuple[int, list[Pick]]]:
+        """Draws of each batch that is left of the epoch, and the position after it."""
+        epoch = self.epoch
+        sequence = self.order.epoch(epoch)
+        for end, positions in self.dealer.rounds(sequence, self.position):
+            yield end, picks(self.order, sequence, epoch, positions)
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on: the same on every rank."""
+        return {
+            "version": _STATE_VERSION,
+            "fingerprint": self.fingerprint,
+            "order": self.order.signature,
+            "block": self.order.block,
+            "epoch": self.epoch,
+            "position": self.position,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go to where a state was taken.
+
+        Raises
+        ------
+        UsageError
+            If the state is of another source, or of another order of it.
+        """
+        if state.get("version") != _STATE_VERSION:
+            raise UsageError(f"loader state has version {state.get('version')}, this one reads {_STATE_VERSION}")
+        if state["fingerprint"] != self.fingerprint:
+            raise UsageError(
+                f"the state is of samples {state['fingerprint']}, these are {self.fingerprint}: "
+                "resume with the same store, bands, view and filter, or start anew"
+            )
+        if state["order"] != self.order.signature:
+            raise UsageError("the state is of another seed, shuffling, weights or shares; resume with the same")
+        self.order = replace(self.order, block=state["block"])
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+
+
+class Loader:
+    """An iterable of batches; each pass over it is the next epoch.
+
+    The workers read; the order, and what was consumed, is kept here in one place, so the state is that of the last
+    batch handed out, however many are prefetched, and can be resumed with other numbers of workers and ranks. For
+    exact resume the state of rank 0 serves every rank.
+
+    Parameters
+    ----------
+    source
+        Where samples come from.
+    batch_size
+        Samples of one batch on one rank.
+    shuffle, seed
+        Order of the samples.
+    length
+        Samples of an epoch over all ranks; all by default.
+    tail
+        What becomes of the rest of an epoch (:class:`loaders.order.Dealer`).
+    rank, ranks
+        Of this process; by default from torch.distributed, else 0 of 1.
+    workers
+        Processes that read, each ``prefetch`` batches ahead; 0 reads in this process. They are started once, by
+        forkserver, and serve every epoch. Memory: ``workers * prefetch`` batches as stored.
+    device
+        Where to decode; None hands out batches as stored.
+    decoder
+        How to decode; radiance without normalisation by default.
+    pin_memory
+        Page-locked batches, for copies to a GPU that do not wait; by default where ``device`` is a GPU.
+    whole_batches
+        Every batch from one part of a mixture, for parts of different shapes.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        length: int | None = None,
+        tail: Tail = "even",
+        rank: int | None = None,
+        ranks: int | None = None,
+        workers: int = 0,
+        prefetch: int = 2,
+        device: torch.device | str | None = "cpu",
+        decoder: Decoder | None = None,
+        pin_memory: bool | None = None,
+        whole_batches: bool = False,
+    ) -> None:
+        rank, ranks = rank_and_ranks(rank, ranks)
+        dealer = Dealer(batch_size, rank, ranks, tail)
+        order = Order(
+            source.sizes,
+            seed,
+            shuffle,
+            source.sample_weights(),
+            source.shares,
+            length,
+            batch_size * ranks if whole_batches else None,
+        )
+        if workers < 0 or (workers and prefetch < 1):
+            raise UsageError(f"workers {workers} with prefetch {prefetch}: 0 or more workers, prefetch at least 1")
+        self.source = source
+        self.device = None if device is None else torch.device(device)
+        self.decoder = decoder or Decoder()
+        self.failed = 0
+        """Samples skipped so far because a chunk was damaged (``on_error="skip"``)."""
+        self._cursor = Cursor(source.fingerprint, order, dealer)
+        self._resumed = True
+        pin = self.device is not None and self.device.type == "cuda" if pin_memory is None else pin_memory
+        self._batches: DataLoader[Any] = DataLoader(
+            source,  # type: ignore[arg-type]
+            batch_sampler=_Draws(self),  # type: ignore[arg-type]
+            collate_fn=as_is,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            persistent_workers=workers > 0,
+            multiprocessing_context="forkserver" if workers else None,
+            pin_memory=pin,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, or next."""
+        return self._cursor.epoch
+
+    def __len__(self) -> int:
+        """Batches of the epoch on this rank; every rank has as many."""
+        return len(self._cursor)
+
+    def __iter__(self) -> Iterator[PackedBatch | Batch]:
+        """Go through what is left of the epoch just resumed, else through the next epoch."""
+        if not self._resumed:
+            self.set_epoch(self.epoch + 1)
+        self._resumed = False
+        epoch = self.epoch
+        ends = iter([end for end, _ in self._cursor.batches()])
+        for batch in self._batches:
+            # The state counts a batch as consumed once it is handed out.
+            self._cursor.position = next(ends)
+            self.failed += int(batch.meta["failed"].sum()) if "failed" in batch.meta else 0
+            yield self._decode(batch)
+            if self.epoch != epoch:
+                return
+        self.set_epoch(epoch + 1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start the next iteration at the beginning of an epoch; does nothing within the epoch under way."""
+        if epoch != self.epoch:
+            self._cursor.epoch, self._cursor.position = epoch, 0
+        self._resumed = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands, after the last batch handed out."""
+        state = self._cursor.state()
+        if self._cursor.dealer.count(self._cursor.order.epoch(self.epoch), self._cursor.position) == 0:
+            state |= {"epoch": self.epoch + 1, "position": 0}
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken, with any number of workers and ranks.
+
+        Raises
+        ------
+        UsageError
+            If the state is of other samples or of another order.
+        """
+        self._cursor.load(state)
+        self._resumed = True
+
+    def _decode(self, batch: PackedBatch) -> PackedBatch | Batch:
+        if self.device is None:
+            return batch
+        with torch.no_grad():
+            decoded: Batch = self.decoder(batch.to(self.device, non_blocking=True))
+        return decoded
+
+
+class _Draws:
+    """The batch sampler of a loader: its cursor's batches, without their ends."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[list[Pick]]:
+        return (draws for _, draws in self._loader._cursor.batches())
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+
+class Stream(IterableDataset[PackedBatch]):
+    """The same batches as an iterable dataset, for loaders of one's own; ``batch_size=None`` there.
+
+    Workers take whole batches in turn. Its ``state_dict`` is each worker's own: torchdata's ``StatefulDataLoader``
+    resumes it with the same number of workers; :class:`Loader` resumes with any.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        tail: Tail = "even",
+        rank: int | None = None,
+        ranks: int | None = None,
+    ) -> None:
+        rank, ranks = rank_and_ranks(rank, ranks)
+        order = Order(source.sizes, seed, shuffle, source.sample_weights(), source.shares)
+        self.source = source
+        self._cursor = Cursor(source.fingerprint, order, Dealer(batch_size, rank, ranks, tail))
+
+    def __len__(self) -> int:
+        return len(self._cursor)
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        """Go through what is left of the epoch; the next iteration is the next epoch."""
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        sequence = self._cursor.order.epoch(self._cursor.epoch)
+        done = self._cursor.dealer.count(sequence) - self._cursor.dealer.count(sequence, self._cursor.position)
+        for round_, (end, draws) in enumerate(self._cursor.batches(), start=done):
+            if round_ % count == number:
+                batch = self.source.__getitems__(draws)
+                self._cursor.position = end
+                yield batch
+        self._cursor.epoch, self._cursor.position = self._cursor.epoch + 1, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this worker stands."""
+        return self._cursor.state()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken."""
+        self._cursor.load(state)
+
+    def at_epoch(self, epoch: int) -> Self:
+        """Start at the beginning of an epoch."""
+        self._cursor.epoch, self._cursor.position = epoch, 0
+        return self
+
+
+def rank_and_ranks(rank: int | None = None, ranks: int | None = None) -> tuple[int, int]:
+    """Fill in what is None from torch.distributed, where that is running."""
+    running = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if ranks is None:
+        ranks = torch.distributed.get_world_size() if running else 1
+    if rank is None:
+        rank = torch.distributed.get_rank() if running else 0
+    return rank, ranks

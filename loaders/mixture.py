@@ -1,0 +1,66 @@
+"""Several sources as one, by weight."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from catalog.errors import UsageError
+from loaders.batch import PackedBatch, join
+from loaders.loader import Source
+from loaders.order import Pick
+
+__all__ = ["Mixture"]
+
+
+class Mixture(Dataset[PackedBatch]):
+    """Samples of several sources in one order, such as the stores of several years, or of ABI and Sentinel-2.
+
+    Parameters
+    ----------
+    sources
+        Tile datasets, cube datasets.
+    shares
+        Of each in an epoch, relative; None gives every sample once. A source with a share beyond its size is seen
+        several times an epoch, one with less goes on in the next epoch where this one ended.
+    """
+
+    def __init__(self, sources: Sequence[Source], shares: Sequence[float] | None = None) -> None:
+        if not sources:
+            raise UsageError("a mixture needs at least one source")
+        if shares is not None and len(shares) != len(sources):
+            raise UsageError(f"{len(sources)} sources need as many shares, not {list(shares)}")
+        self.sources = tuple(sources)
+        self.sizes: tuple[int, ...] = tuple(sum(s.sizes) for s in sources)
+        self.shares: tuple[float, ...] = tuple(float(s) for s in shares or ())
+        self.fingerprint = hashlib.sha256(repr([s.fingerprint for s in sources]).encode()).hexdigest()[:16]
+        self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def sample_weights(self) -> tuple[Any, ...]:
+        """Weights of the samples of each source."""
+        return tuple(w for s in self.sources for w in s.sample_weights())
+
+    def __getitem__(self, index: int | Pick) -> PackedBatch:
+        """Read one sample."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, draws: Sequence[int | Pick]) -> PackedBatch:
+        """Read a batch: the samples of each source together, those of the first source first."""
+        by_source: dict[int, list[int | Pick]] = {}
+        for draw in draws:
+            number = draw.sample if isinstance(draw, Pick) else int(draw)
+            source = int(np.searchsorted(self._starts, number, side="right")) - 1
+            if not 0 <= source < len(self.sources):
+                raise IndexError(f"sample {number} of {len(self)}")
+            local = number - int(self._starts[source])
+            by_source.setdefault(source, []).append(
+                draw._replace(sample=local) if isinstance(draw, Pick) else local
+            )
+        return join([self.sources[k].__getitems__(by_source[k]) for k in sorted(by_source)])
