@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import cube
-from catalog.abi.names import PLATFORMS, SECTORS
-from catalog.abi.scans import Scan, find_scans
 from catalog.abi.archives import LocalArchive
+from catalog.abi.scans import Scan, SourceFile, group_scans
 from catalog.errors import UsageError
 from cube.abi.run import run_abi
 from cube.abi.synthetic import write_archive
@@ -68,6 +68,8 @@ def run_demo(output: Path, archive: Path | None) -> int:
         "random": {"num_tiles": 24, "steps": 7, "step_minutes": 10},
         "convection": {
             "stratification": "convection",
+            "systems": "all",
+            "num_tiles": 16,
             "convection_regex": str(source / "masks" / "*.nc"),
             "steps": 7,
             "step_minutes": 10,
@@ -80,7 +82,7 @@ def run_demo(output: Path, archive: Path | None) -> int:
 
 
 def _real(output: Path, archive: Path) -> int:
-    """Cut tiles from the first platform and sector that a folder holds."""
+    """Cut tiles from the platform and sector that a folder has most files of."""
     scans = _first_view(archive)
     steps, minutes = _steps(scans)
     size = {"F": 512, "C": 512}.get(scans[0].sector, 256)
@@ -104,13 +106,13 @@ def _real(output: Path, archive: Path) -> int:
 
 
 def _first_view(archive: Path) -> list[Scan]:
-    local = LocalArchive(archive)
-    for platform in PLATFORMS:
-        for sector in SECTORS:
-            scans = find_scans(local, platform=platform, sector=sector)
-            if scans:
-                return scans
-    raise UsageError(f"{archive} holds no ABI L1b file; give a folder of files named OR_ABI-L1b-Rad*.nc")
+    """Scans of the platform and sector that the folder has most files of."""
+    views: dict[tuple[str, str], list[SourceFile]] = defaultdict(list)
+    for file in LocalArchive(archive).files(None, None, None, None):
+        views[file.platform, file.sector].append(file)
+    if not views:
+        raise UsageError(f"{archive} holds no ABI L1b file; give a folder of files named OR_ABI-L1b-Rad*.nc")
+    return group_scans(max(views.values(), key=len))
 
 
 def _steps(scans: list[Scan]) -> tuple[int, int]:

@@ -36,6 +36,8 @@ class Entry:
     """``done``, ``partial`` (made, with dropped inputs) or ``failed``."""
     problems: tuple[Problem, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
+    """Arrays that hold nothing but fill here, of which there is no shard to look for."""
 
 
 class Ledger:
@@ -85,6 +87,5 @@ def _parse(line: bytes) -> Entry | None:
         fields: dict[str, Any] = json.loads(line)
     except ValueError:
         return None
-    return Entry(
-        fields["key"], fields["status"], tuple(Problem(**p) for p in fields["problems"]), fields.get("figures", {})
-    )
+    problems = tuple(Problem(**p) for p in fields["problems"])
+    return Entry(fields["key"], fields["status"], problems, fields["figures"], tuple(fields["empty"]))

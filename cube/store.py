@@ -87,11 +87,8 @@ def _check_same(path: Path, name: str, array: Any, spec: ArraySpec) -> None:
 
 
 def write_region(path: Path, name: str, start: int, values: npt.NDArray[Any]) -> None:
-    """Write rows ``start:start + len(values)`` of an array; the caller owns every shard it touches.
-
-    Shards of nothing but fill are written too: a shard that is absent is then one that was lost.
-    """
-    array = zarr.open_array(path / name, mode="r+", zarr_format=3, config={"write_empty_chunks": True})
+    """Write rows ``start:start + len(values)`` of an array; the caller owns every shard it touches."""
+    array = zarr.open_array(path / name, mode="r+", zarr_format=3)
     array[start : start + len(values)] = values
 
 

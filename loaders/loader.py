@@ -32,6 +32,9 @@ class Source(Protocol):
     def sample_weights(self) -> tuple[Any, ...]:
         """Weights of the samples of each part, or None for equal."""
 
+    def share_memory(self) -> None:
+        """Put what every worker needs into shared memory."""
+
     def __getitems__(self, draws: Sequence[int | Pick]) -> PackedBatch:
         """Read a batch."""
 
@@ -154,6 +157,8 @@ class Loader:
         )
         if workers < 0 or (workers and prefetch < 1):
             raise UsageError(f"workers {workers} with prefetch {prefetch}: 0 or more workers, prefetch at least 1")
+        if workers:
+            source.share_memory()
         self.source = source
         self.device = None if device is None else torch.device(device)
         self.decoder = decoder or Decoder()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from catalog.errors import UsageError
@@ -47,6 +49,11 @@ class Mixture(Dataset[PackedBatch]):
         """Weights of the samples of each source."""
         return tuple(w for s in self.sources for w in s.sample_weights())
 
+    def share_memory(self) -> None:
+        """See :meth:`loaders.tiles.TileDataset.share_memory`."""
+        for source in self.sources:
+            source.share_memory()
+
     def __getitem__(self, index: int | Pick) -> PackedBatch:
         """Read one sample."""
         return self.__getitems__([index])
@@ -63,4 +70,8 @@ class Mixture(Dataset[PackedBatch]):
             by_source.setdefault(source, []).append(
                 draw._replace(sample=local) if isinstance(draw, Pick) else local
             )
-        return join([self.sources[k].__getitems__(by_source[k]) for k in sorted(by_source)])
+        parts = []
+        for k in sorted(by_source):
+            part = self.sources[k].__getitems__(by_source[k])
+            parts.append(replace(part, meta=part.meta | {"source": torch.full((len(part),), k)}))
+        return join(parts)

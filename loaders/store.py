@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -23,6 +23,7 @@ __all__ = ["COEFFICIENTS", "COARSE", "StoredBand", "TileStore", "assign_splits",
 
 COEFFICIENTS = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
 COARSE = ("view_zenith", "view_azimuth", "solar_zenith", "solar_azimuth", "latitude_coarse", "longitude_coarse")
+_BLOCK = 1024
 _SPLITS = (("train", 0.8), ("val", 0.9), ("test", 1.0))
 
 
@@ -58,9 +59,10 @@ class TileStore:
     reader: ChunkReader
     bands: tuple[StoredBand, ...]
     small: xr.Dataset
-    """Every variable that is not an image."""
+    """Every variable of a few numbers a tile, in memory."""
+    coarse: xr.Dataset
+    """Angles and places at blocks of the tiles, in storage."""
     plan: pd.DataFrame | None = None
-    coarse: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, source: Any, storage_options: Mapping[str, Any] | None = None) -> TileStore:
@@ -106,10 +108,10 @@ class TileStore:
         )
         images = {*names, *(b.mask for b in bands)}
         small = xr.decode_cf(raw.drop_vars(images))
-        small = small.drop_vars([n for n in small.variables if small[n].ndim == 0]).load()
-        coarse = {n: small[n].values for n in COARSE if n in small}
-        small = small.drop_vars(list(coarse))
-        return cls(url, ChunkReader(url, options), bands, small, _read_plan(url, options, small), coarse)
+        coarse = small[[n for n in COARSE if n in small]]
+        scalars = [n for n in small.variables if small[n].ndim == 0]
+        small = small.drop_vars([*coarse.data_vars, *scalars]).load()
+        return cls(url, ChunkReader(url, options), bands, small, coarse, _read_plan(url, options, small))
 
     def __len__(self) -> int:
         return int(self.small.sizes["tile"])
@@ -135,10 +137,9 @@ class TileStore:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One row a tile: the plan, the store's variables of one number a tile, mean angles, and a split.
+        """One row a tile: the plan, the store's variables of one number a tile, and a split.
 
-        ``view_zenith`` and ``solar_zenith`` are means over the tile (degrees; the Sun's over all steps too). ``split``
-        is the plan's, else :func:`assign_splits` by event time.
+        ``split`` is the plan's, else :func:`assign_splits` by event time.
         """
         table = pd.DataFrame({"tile": np.arange(len(self))})
         if self.plan is not None:
@@ -146,14 +147,24 @@ class TileStore:
         for name, variable in self.small.variables.items():
             if variable.dims == ("tile",) and name not in table:
                 table[str(name)] = _decode_flags(variable)
-        for name in ("view_zenith", "solar_zenith"):
-            if name in self.coarse and name not in table:
-                values = self.coarse[name].reshape(len(self), -1)
-                table[name] = np.nan_to_num(values, nan=90.0).mean(axis=1)
         if "event_time" not in table and "requested_time" in self.small:
             table["event_time"] = self.small["requested_time"].values[:, 0]
         if "split" not in table and "event_time" in table:
             table["split"] = assign_splits(table["event_time"])
+        return table
+
+    def table_for(self, *uses: Any) -> pd.DataFrame:
+        """The table, with the mean angles that some expressions or names mention.
+
+        ``view_zenith`` and ``solar_zenith`` are means over the tile (degrees; the Sun's over all steps too, and 90
+        where the Earth is not seen). They are read only where needed.
+        """
+        table, text = self.table, repr(uses)
+        for name in ("view_zenith", "solar_zenith"):
+            if name in text and name in self.coarse and name not in table:
+                blocks = range(0, len(self), _BLOCK)
+                parts = [self.coarse[name][i : i + _BLOCK].fillna(90.0) for i in blocks]
+                table[name] = np.concatenate([p.values.reshape(len(p), -1).mean(axis=1) for p in parts])
         return table
 
     @cached_property
@@ -172,16 +183,21 @@ class TileStore:
         return np.where(np.isnat(found), asked, found).astype("M8[us]")
 
 
-def select(table: pd.DataFrame, where: str | None) -> npt.NDArray[np.int64]:
-    """Tiles for which a condition on the table's columns holds, such as ``stratum == 'convection'``.
+def select(table: pd.DataFrame, where: str | Sequence[int] | npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
+    """Tiles for which a condition on the table's columns holds, such as ``stratum == 'convection'``; or tiles as given.
 
     Raises
     ------
     UsageError
-        If the condition cannot be evaluated.
+        If the condition cannot be evaluated, or there is no such tile.
     """
     if where is None:
         return np.arange(len(table))
+    if not isinstance(where, str):
+        tiles = np.asarray(where, "i8")
+        if tiles.size and not 0 <= tiles.min() <= tiles.max() < len(table):
+            raise UsageError(f"tiles {tiles.min()} to {tiles.max()} are not in the store's {len(table)}")
+        return tiles
     mask = _evaluate(table, where, "filter")
     if mask.dtype != bool:
         raise UsageError(f"filter {where!r} gives {mask.dtype}, not true or false; write a comparison")

@@ -19,7 +19,7 @@ from loaders.chunks import Target
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.statistics import make_decoder
-from loaders.store import COARSE, COEFFICIENTS, TileStore, select, weigh
+from loaders.store import COEFFICIENTS, TileStore, select, weigh
 
 __all__ = ["TileDataset", "tile_loader", "time_code"]
 
@@ -40,11 +40,15 @@ class TileDataset(Dataset[PackedBatch]):
     view
         Time steps, crop, flips and rotations.
     where
-        Condition on the columns of the store's table, such as ``split == 'train' and view_zenith < 65``.
+        Condition on the columns of the store's table, such as ``split == 'train' and view_zenith < 65``; or numbers
+        of tiles.
     weights
         See :func:`loaders.store.weigh`; how often each tile is drawn, relative to the others.
     labels
         Columns of the table. Text becomes the place in :attr:`classes`.
+    fields
+        Coarse angles and places wanted in ``meta``: view_zenith, view_azimuth, solar_zenith, solar_azimuth,
+        latitude_coarse, longitude_coarse. They are kept in memory, once for all workers.
     on_error
         What to do with a tile of which a chunk is damaged: ``raise``, or ``skip``: it comes with no valid pixel and
         ``meta["failed"]`` set, so that batches keep their size on every rank.
@@ -63,9 +67,10 @@ class TileDataset(Dataset[PackedBatch]):
         *,
         bands: Sequence[str | int] | None = None,
         view: View | None = None,
-        where: str | None = None,
+        where: str | Sequence[int] | npt.NDArray[np.int64] | None = None,
         weights: str | Mapping[str, Mapping[Any, float]] | None = None,
         labels: Sequence[str] = (),
+        fields: Sequence[str] = (),
         on_error: OnError = "raise",
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -77,16 +82,17 @@ class TileDataset(Dataset[PackedBatch]):
         self.view = view or View()
         self.view.check(self.bands[0].shape)
         self.on_error = on_error
-        self.tiles = select(opened.table, where)
+        table = opened.table_for(where, weights, labels)
+        self.tiles = select(table, where)
         if not len(self.tiles):
             raise UsageError(f"filter {where!r} leaves none of the {len(opened)} tiles of {opened.url}; relax it")
-        table = opened.table.iloc[self.tiles]
-        self.weights = weigh(table, weights)
+        self.weights = weigh(table.iloc[self.tiles], weights)
         self.classes: dict[str, list[str]] = {}
         self._labels = {name: self._label(opened, name) for name in labels}
         self.sizes: tuple[int, ...] = (len(self.tiles),)
         self.shares: tuple[float, ...] = ()
         self._keep_small(opened)
+        self._fields = {name: self._field(opened, name) for name in fields}
         picture = repr((opened.fingerprint, [b.name for b in self.bands], self.view)).encode()
         self.fingerprint = hashlib.sha256(picture + self.tiles.tobytes()).hexdigest()[:16]
 
@@ -111,20 +117,23 @@ class TileDataset(Dataset[PackedBatch]):
             If a chunk is damaged and ``on_error`` is ``raise``.
         """
         picks = [d if isinstance(d, Pick) else None for d in draws]
-        samples = np.array([d.sample if isinstance(d, Pick) else int(d) for d in draws])
+        samples = torch.tensor([d.sample if isinstance(d, Pick) else int(d) for d in draws])
         if samples.min() < -len(self) or samples.max() >= len(self):
-            raise IndexError(f"sample {samples.min()}..{samples.max()} of {len(self)}")
-        places = [self.view.place(self.bands[0].shape, pick) for pick in picks]
-        tiles = self.tiles[samples]
-        values, mask, failed = self._read(tiles, places)
+            raise IndexError(f"samples {int(samples.min())} to {int(samples.max())} are not in the {len(self)}")
+        samples %= len(self)
+        stored = self.bands[0].shape
+        places = [self.view.place(stored, pick) for pick in picks]
+        frames = torch.tensor([p.step for p in places])[:, None] + torch.arange(self.view.shape(stored)[0])
+        values, mask, failed = self._read(self.tiles[samples.numpy()], places)
         return PackedBatch(
             values,
             mask,
             tuple(b.name for b in self.bands),
-            *self._numbers(tiles, places),
+            self._packing[samples[:, None], frames],
+            None if self._coefficients is None else self._coefficients[samples[:, None], frames],
             tuple(p.orientation for p in places),
-            self._meta(samples % len(self), places) | {"failed": failed},
-            {name: codes[torch.from_numpy(samples % len(self))] for name, codes in self._labels.items()},
+            self._meta(samples, frames, places) | {"failed": failed},
+            {name: codes[samples] for name, codes in self._labels.items()},
         )
 
     def _read(self, tiles: npt.NDArray[np.int64], places: Sequence[Placement]) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,49 +163,49 @@ class TileDataset(Dataset[PackedBatch]):
     def _keep_small(self, store: TileStore) -> None:
         """Keep in memory what is small, of the chosen tiles and bands."""
         small, bands = store.small, [b.place for b in self.bands]
-        packing = np.stack([small["packing_scale"].values, small["packing_offset"].values], -1)
-        self._packing = packing[:, :, bands].astype("f4")[self.tiles]
-        there = all(name in small for name in COEFFICIENTS)
-        numbers = np.stack([small[n].values[:, :, bands] for n in COEFFICIENTS], -1) if there else None
-        self._coefficients = None if numbers is None else numbers[self.tiles].astype("f4")
-        self._times = store.times()[self.tiles]
-        self._coarse = {name: store.coarse[name][self.tiles] for name in COARSE if name in store.coarse}
+
+        def numbers(names: Sequence[str]) -> Tensor:
+            stacked = np.stack([small[n].values[self.tiles][:, :, bands] for n in names], -1)
+            return torch.from_numpy(stacked.astype("f4"))
+
+        self._packing = numbers(("packing_scale", "packing_offset"))
+        self._coefficients = numbers(COEFFICIENTS) if set(COEFFICIENTS) <= set(small) else None
+        self._times = torch.from_numpy(store.times()[self.tiles].astype("i8"))
         self._scalars = {
             str(name): torch.from_numpy(np.ascontiguousarray(variable.values[self.tiles]))
             for name, variable in small.variables.items()
             if variable.dims == ("tile",) and variable.dtype.kind in "iuf"
         }
-        self._place_of = np.full(len(store), -1)
-        self._place_of[self.tiles] = np.arange(len(self.tiles))
 
-    def _numbers(
-        self, tiles: npt.NDArray[np.int64], places: Sequence[Placement]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Packing and coefficients of the chosen frames."""
-        rows = self._place_of[tiles][:, None]
-        frames = np.array([p.step for p in places])[:, None] + np.arange(self.view.shape(self.bands[0].shape)[0])
-        packing = torch.from_numpy(self._packing[rows, frames])
-        return packing, None if self._coefficients is None else torch.from_numpy(self._coefficients[rows, frames])
+    def _field(self, store: TileStore, name: str) -> Tensor:
+        if name not in store.coarse:
+            raise UsageError(f"{self.url} has no field {name!r}; it has {', '.join(map(str, store.coarse)) or 'none'}")
+        return torch.from_numpy(store.coarse[name].values[self.tiles])
 
-    def _meta(self, samples: npt.NDArray[np.int64], places: Sequence[Placement]) -> dict[str, Tensor]:
+    def share_memory(self) -> None:
+        """Put the small tensors where worker processes share them instead of each having a copy."""
+        for tensor in (self._packing, self._coefficients, self._times, *self._scalars.values(), *self._fields.values()):
+            if tensor is not None:
+                tensor.share_memory_()
+
+    def _meta(self, samples: Tensor, frames: Tensor, places: Sequence[Placement]) -> dict[str, Tensor]:
         """Times, places and angles, brought to the sample as it is cut and turned."""
         stored = self.bands[0].shape
         steps, rows, cols = self.view.shape(stored)
-        frames = np.array([p.step for p in places])[:, None] + np.arange(steps)
         times = self._times[samples[:, None], frames]
-        meta = {name: values[torch.from_numpy(samples)] for name, values in self._scalars.items()}
+        meta = {name: values[samples] for name, values in self._scalars.items()}
         meta |= {
-            "sample": torch.from_numpy(samples),
-            "tile": torch.from_numpy(self.tiles[samples]),
-            "time": torch.from_numpy(times.astype("i8")),
-            "time_code": torch.from_numpy(time_code(times)),
+            "sample": samples,
+            "tile": torch.from_numpy(self.tiles)[samples],
+            "time": times,
+            "time_code": torch.from_numpy(time_code(times.numpy().view("M8[us]"))),
             "place": torch.tensor([tuple(p) for p in places]),
         }
-        for name, field in self._coarse.items():
+        for name, field in self._fields.items():
             parts = []
             for i, p in zip(samples.tolist(), places, strict=True):
                 part = field[i, p.step : p.step + steps] if field.ndim == 4 else field[i]
-                parts.append(coarse_on(part, stored[1], p, rows))
+                parts.append(coarse_on(part.numpy(), stored[1], p, rows))
             meta[name] = torch.from_numpy(np.stack(parts))
         if self.bands[0].pixel is not None and {"x_left", "y_top"} <= set(self._scalars):
             left, top = (meta[n].tolist() for n in ("x_left", "y_top"))
@@ -209,9 +218,10 @@ class TileDataset(Dataset[PackedBatch]):
 
     def _label(self, store: TileStore, name: str) -> Tensor:
         """One number a tile; text as its place among the sorted values of the whole store."""
-        if name not in store.table:
-            raise UsageError(f"no column {name!r} to label by; there are {', '.join(map(str, store.table.columns))}")
-        column = store.table[name]
+        table = store.table_for(name)
+        if name not in table:
+            raise UsageError(f"no column {name!r} to label by; there are {', '.join(map(str, table.columns))}")
+        column = table[name]
         if column.dtype.kind not in "iufb":
             self.classes[name] = sorted(set(column.astype(str)))
             places = {value: i for i, value in enumerate(self.classes[name])}
@@ -225,9 +235,10 @@ def tile_loader(
     *,
     bands: Sequence[str | int] | None = None,
     view: View | None = None,
-    where: str | None = None,
+    where: str | Sequence[int] | npt.NDArray[np.int64] | None = None,
     weights: str | Mapping[str, Mapping[Any, float]] | None = None,
     labels: Sequence[str] = (),
+    fields: Sequence[str] = (),
     on_error: OnError = "raise",
     storage_options: Mapping[str, Any] | None = None,
     statistics: Any = None,
@@ -239,7 +250,7 @@ def tile_loader(
 
     Parameters
     ----------
-    store, bands, view, where, weights, labels, on_error, storage_options
+    store, bands, view, where, weights, labels, fields, on_error, storage_options
         See :class:`TileDataset`.
     batch_size
         Samples of one batch on one rank.
@@ -267,6 +278,7 @@ def tile_loader(
         where=where,
         weights=weights,
         labels=labels,
+        fields=fields,
         on_error=on_error,
         storage_options=storage_options,
     )

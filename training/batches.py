@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -61,12 +61,12 @@ class Batch:
     def __len__(self) -> int:
         return self.pixels.shape[0]
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> Batch:
         """Copy to a device."""
         if self.pixels.device == device:
             return self
         moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if v is not None}
-        return type(self)(**moved)
+        return Batch(**moved)
 
 
 @runtime_checkable

@@ -22,19 +22,29 @@ class StoreData(_Section):
 
 
 class TilesData(_Section):
-    """Samples from tile stores, through ``loaders``."""
+    """Samples from tile stores, through ``loaders``. Steps and size of a sample are the model's."""
 
     source: Literal["tiles"]
-    stores: tuple[StoreData, ...] = Field(description="training stores", min_length=1)
-    validation_stores: tuple[StoreData, ...] = Field((), description="validation stores, of other days or places")
-    statistics: str = Field(description="statistics file of python -m loaders.stats, or the preset satvision_pix4d")
-    where: str | None = Field(None, description="which tiles to train on, a pandas query on the plan's columns")
-    validation_where: str | None = Field(
-        None, description="which tiles of the validation stores (or of the training stores, if there are none)"
+    stores: tuple[StoreData, ...] = Field(description="stores to learn from", min_length=1)
+    validation_stores: tuple[StoreData, ...] = Field((), description="stores to be judged on; the same if not given")
+    where: str | None = Field(
+        "split == 'train'", description="which tiles to learn from: a condition on the columns of the plan; null: all"
     )
-    time_indices: tuple[int, ...] | None = Field(None, description="stored time steps to take; the first ones if not given")
+    validation_where: str | None = Field(
+        "split == 'val'", description="which tiles to be judged on; they must not be among those learned from"
+    )
+    weights: str | None = Field(None, description="how often a tile is drawn: an expression of the plan's columns")
+    statistics: str = Field(description="file of python -m loaders.stats, or the preset satvision_pix4d")
+    quantity: Literal["radiance", "reflectance", "brightness_temperature", "mixed"] = Field(
+        "radiance", description="what counts are decoded to; the statistics must be of it"
+    )
+    label: str | None = Field(None, description="column of the plan that classes samples, for the probe")
+    place: Literal["random", "centre"] = Field("random", description="where samples are cut from larger tiles")
+    flips: bool = Field(True, description="mirror training samples at random")
+    rotations: bool = Field(False, description="turn training samples at random by quarters")
+    on_error: Literal["raise", "skip"] = Field("raise", description="what to do with a tile whose chunk is damaged")
+    storage_options: dict[str, str | int | bool] = Field({}, description="for fsspec, such as {anon: true}")
     batch_size: int = Field(1, ge=1, description="samples a device and micro-step")
-    augment: bool = Field(True, description="random flips and quarter turns of training samples")
     workers: int = Field(4, ge=0, description="loading processes a device")
     prefetch: int = Field(2, ge=1, description="batches each worker reads ahead")
 

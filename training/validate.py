@@ -59,7 +59,7 @@ def restore(model: MaskedAutoencoder, batch: Batch, mask: TokenMask) -> Restored
     true patch, which the model does not know; its numbers are then too good to set beside other methods.
     """
     config = model.config
-    result = model(batch.pixels, batch.valid, batch.minutes, mask)
+    result = model.reconstruct(batch.pixels, batch.valid, batch.minutes, mask)
     patches = [part.float() for part in result.patches]
     truth = batch.pixels.masked_fill(~batch.valid, 0.0)
     if config.norm_pix_loss:
@@ -103,7 +103,7 @@ def validate(
     methods = [MODEL, *(BASELINES if baselines else ())]
     sums = {name: BandSums(statistics.bands, statistics.span, fabric.device) for name in methods}
     totals = torch.zeros(2, dtype=torch.float64, device=fabric.device)
-    was_training = model.training
+    was_training, start = model.training, loader.state_dict()
     model.eval()
     with torch.no_grad(), fabric.autocast():
         for batch, counts in _in_step(loader, batches, fabric):
@@ -115,6 +115,7 @@ def validate(
             totals += torch.stack([restored.loss.double() * len(batch), torch.tensor(len(batch), device=totals.device)])
             _add(sums, restored, here, statistics)
     model.train(was_training)
+    loader.load_state_dict(start)
     gathered = [fabric.all_reduce(part, reduce_op="sum") for part in (totals, *(s.sums for s in sums.values()))]
     if fabric.world_size > 1:
         totals = torch.as_tensor(gathered[0])
@@ -139,7 +140,7 @@ def _in_step(loader: BatchLoader, most: int | None, fabric: Fabric) -> Iterator[
     longest = own
     if fabric.world_size > 1:
         longest = int(torch.as_tensor(fabric.all_reduce(torch.tensor(own, device=fabric.device), reduce_op="max")))
-    last = None
+    last: Batch | None = None
     for last in islice(iter(loader), own):
         yield last, True
     for _ in range(longest - own):

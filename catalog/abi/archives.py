@@ -77,10 +77,10 @@ class LocalArchive:
             If a folder of the period cannot be read.
         """
         left, right = start or datetime.min, end or datetime.max
-        wanted = _Wanted(platform, product(sector), _padded(left, -HOUR), _padded(right, HOUR))
+        wanted = _Wanted(platform, sector, _padded(left, -HOUR), _padded(right, HOUR))
         for entry in _walk(self.root, wanted):
             name = parse_name(entry.name)
-            if name and (name.platform, name.sector) == (platform, sector) and left <= name.start < right:
+            if name and platform in (None, name.platform) and sector in (None, name.sector) and left <= name.start < right:
                 try:
                     status = entry.stat()
                 except OSError as error:
@@ -94,15 +94,17 @@ class LocalArchive:
 class _Wanted:
     """Which folders may hold files of a platform, product and period."""
 
-    def __init__(self, platform: str, product_name: str, start: datetime, end: datetime) -> None:
-        self.bucket, self.product, self.start, self.end = bucket(platform), product_name, start, end
+    def __init__(self, platform: str | None, sector: str | None, start: datetime, end: datetime) -> None:
+        self.bucket = re.compile(r"noaa-goes\d\d" if platform is None else bucket(platform))
+        self.product = re.compile(r"ABI-L1b-Rad[FCM]" if sector is None else product(sector))
+        self.start, self.end = start, end
 
     def allows(self, parents: tuple[str, ...], name: str) -> bool:
         """Whether to enter a folder below these parents."""
         if re.fullmatch(r"ABI-L\w+-\w+", name):
-            return name == self.product
+            return bool(self.product.fullmatch(name))
         if re.fullmatch(r"noaa-goes\d\d", name):
-            return name == self.bucket
+            return bool(self.bucket.fullmatch(name))
         period = _period((*parents[-2:], name))
         return period is None or (period[0] < self.end and self.start < period[1])
 

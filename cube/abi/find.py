@@ -19,8 +19,10 @@ def archive_of(config: AbiConfig) -> Archive:
     """Where a build looks for files."""
     if config.local_data_dir is None:
         return S3Archive(endpoint_url=config.s3_endpoint)
-    local = LocalArchive(config.local_data_dir)
-    return FirstOf(local, S3Archive(endpoint_url=config.s3_endpoint)) if config.download else local
+    if config.download:
+        config.local_data_dir.mkdir(parents=True, exist_ok=True)
+        return FirstOf(LocalArchive(config.local_data_dir), S3Archive(endpoint_url=config.s3_endpoint))
+    return LocalArchive(config.local_data_dir)
 
 
 def find(config: AbiConfig) -> list[Scan]:

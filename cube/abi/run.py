@@ -94,7 +94,8 @@ def _find(config: AbiConfig, folder: BuildFolder) -> list[Scan]:
     if folder.sources.exists():
         return load_items(folder.sources)
     scans = find(config)
-    write_completeness(completeness(scans, config.channels), folder.completeness)
+    table = completeness(scans, config.channels, start=config.start_dt, end=config.end_dt)
+    write_completeness(table, folder.completeness)
     save_items(folder.sources, scans)
     _say(f"found {len(scans)} scans, {sum(len(s.files) for s in scans)} files")
     return scans
@@ -251,7 +252,8 @@ def _entry(task: ShardTask, result: ShardResult | None, error: str | None, secon
         "valid_share": result.valid_share,
         "lattice_shift": result.shift,
     }
-    return Entry(task.key, "partial" if result.problems else "done", tuple(result.problems), figures)
+    status = "partial" if result.problems else "done"
+    return Entry(task.key, status, tuple(result.problems), figures, tuple(result.empty))
 
 
 def _write_errors(config: AbiConfig, folder: BuildFolder, problems: Sequence[Problem]) -> pd.DataFrame:

@@ -75,6 +75,8 @@ class ShardResult:
     shift: float = 0.0
     """Largest distance between a file's pixel lattice and a tile's, in native pixels."""
     valid_share: float = 0.0
+    empty: list[str] = field(default_factory=list)
+    """Arrays of nothing but fill, of which Zarr writes no shard."""
     seconds: float = 0.0
 
 
@@ -94,13 +96,19 @@ def build_shard(task: ShardTask) -> ShardResult:
         for channel in channels:
             counts = np.full(mask.shape, task.fills[channel], "u2")
             _cut_band(task, channel, counts, mask, result)
-            write_region(task.store, f"C{channel:02d}", task.first, counts)
+            _write(task, f"C{channel:02d}", counts, task.fills[channel], result)
             valid_pixels += int(np.count_nonzero(mask & np.uint16(1 << (channel - 1))))
             stored_pixels += mask.size
-        write_region(task.store, name, task.first, mask)
+        _write(task, name, mask, 0, result)
     result.valid_share = valid_pixels / stored_pixels
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _write(task: ShardTask, name: str, values: npt.NDArray[np.uint16], fill: int, result: ShardResult) -> None:
+    write_region(task.store, name, task.first, values)
+    if (values == fill).all():
+        result.empty.append(name)
 
 
 def _cut_band(

@@ -1,0 +1,1 @@
+"""Sentinel-2 L2A products to harmonised composites on one lattice."""

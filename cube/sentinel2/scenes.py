@@ -143,8 +143,9 @@ def process_scene(task: SceneTask) -> SceneResult:
     begun = time.monotonic()
     there = SceneResult.load(task.result)
     names = tuple(b for b, _ in task.bands)
-    if there is not None and set(there.cells) >= {c for c, _ in task.cells} and there.bands == names:
-        return there
+    wanted = {p.id for p in task.acquisition.products}
+    if there is not None and {*there.cells} >= {c for c, _ in task.cells} and {*there.products} == wanted:
+        return there  # a scene that lacks a product is made anew: the file may have been mended
     part = task.result.with_name(task.result.name + ".part")
     products, dropped = list(task.acquisition.products), []
     decoded = Decoded()

@@ -123,8 +123,9 @@ def write_jp2(path: Path, counts: npt.NDArray[np.integer[Any]], spec: SafeSpec, 
         QUALITY=100,
         REVERSIBLE="YES",
         YCBCR420="NO",
-        BLOCKXSIZE=side,
-        BLOCKYSIZE=side,
+        tiled=True,  # rasterio passes block sizes on only with it
+        blockxsize=side,
+        blockysize=side,
         RESOLUTIONS=min(6, max(1, int(np.log2(min(side, *counts.shape))) - 4)),
     ) as file:
         file.write(counts, 1)

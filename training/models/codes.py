@@ -30,7 +30,7 @@ class CodeWidths:
     @classmethod
     def split(cls, width: int, *, time: bool, groups: bool) -> CodeWidths:
         """Share ``width`` channels: 3/8 to time and 1/4 to groups where there are any, the rest to position."""
-        time_width = 8 * round(width * 3 / 8 / 8) if time else 0
+        time_width = 16 * round(width * 3 / 8 / 16) if time else 0
         group_width = 4 * round(width / 4 / 4) if groups else 0
         return cls(width - time_width - group_width, time_width, group_width)
 
@@ -58,7 +58,7 @@ def position_code(rows: int, columns: int, width: int, reference: tuple[int, int
     parts = []
     for count, trained in ((rows, reference[0]), (columns, reference[1])):
         centre = (torch.arange(count, device=device, dtype=torch.float64) + 0.5) * (trained / count) - 0.5
-        parts.append(_sines(centre, _wavelength_frequencies(width // 4, 2 * math.pi, 2 * math.pi * 10_000, device)))
+        parts.append(_sines(centre, _frequencies(width // 4, 1e-2, device)))
     by_row = parts[0][:, None].expand(rows, columns, -1)
     by_column = parts[1][None].expand(rows, columns, -1)
     return torch.cat([by_row, by_column], dim=-1).float()
@@ -67,7 +67,7 @@ def position_code(rows: int, columns: int, width: int, reference: tuple[int, int
 def group_code(groups: int, width: int, device: torch.device) -> Tensor:
     """Code of each band group, (groups, width), float32."""
     number = torch.arange(groups, device=device, dtype=torch.float64)
-    return _sines(number, _wavelength_frequencies(width // 2, 2 * math.pi, 2 * math.pi * 10_000, device)).float()
+    return _sines(number, _frequencies(width // 2, 1e-1, device)).float()
 
 
 def calendar(minutes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,7 +96,8 @@ def time_code(minutes: Tensor, width: int) -> Tensor:
     minutes
         (batch, frames), int64, minutes since 1970-01-01 UTC; ``NO_TIME`` where a frame has no time.
     width
-        Channels, a multiple of 8: a quarter for each of the four parts.
+        Channels, a multiple of 16: an eighth for the year, an eighth for the day, a quarter for the minute, the rest
+        for the offset.
 
     Returns
     -------
@@ -108,24 +109,25 @@ def time_code(minutes: Tensor, width: int) -> Tensor:
     first = torch.where(known, minutes, torch.full_like(minutes, 2**62)).amin(dim=1, keepdim=True)
     offset = torch.where(known, minutes - first, torch.zeros_like(minutes))
     year, day, minute = calendar(filled)
-    half, device = width // 8, minutes.device
+    part, device = width // 16, minutes.device  # one sine and one cosine a frequency
     parts = [
-        _sines((year - 2000).double(), _wavelength_frequencies(half, 4.0, 400.0, device)),
-        _sines(day.double() / 366, _cycle_frequencies(half, 183, device)),
-        _sines(minute.double() / MINUTES_A_DAY, _cycle_frequencies(half, 720, device)),
-        _sines(offset.double(), _wavelength_frequencies(half, 4.0, 4.0 * MINUTES_A_DAY * 366, device)),
+        _sines((year - 2000).double(), _frequencies(part, 1e-2, device)),
+        _sines(day.double() / 366, _cycles(part, 183, device)),
+        _sines(minute.double() / MINUTES_A_DAY, _cycles(2 * part, 720, device)),
+        _sines(offset.double(), _frequencies(4 * part, 1e-5, device)),
     ]
     code = torch.cat(parts, dim=-1).float()
     return torch.where(known[..., None], code, torch.zeros_like(code))
 
 
-def _wavelength_frequencies(count: int, shortest: float, longest: float, device: torch.device) -> Tensor:
+def _frequencies(count: int, lowest: float, device: torch.device) -> Tensor:
+    """Frequencies from 1 down to ``lowest`` (radians a unit), evenly in the logarithm; whole units never alias."""
     share = torch.arange(count, device=device, dtype=torch.float64) / max(1, count - 1)
-    return 2 * math.pi / (shortest * (longest / shortest) ** share)
+    return lowest**share
 
 
-def _cycle_frequencies(count: int, most: int, device: torch.device) -> Tensor:
-    """Whole numbers of cycles, from 1 to ``most``, evenly in the logarithm."""
+def _cycles(count: int, most: int, device: torch.device) -> Tensor:
+    """Whole numbers of cycles, from 1 to ``most``, evenly in the logarithm (radians a cycle)."""
     share = torch.arange(count, device=device, dtype=torch.float64) / max(1, count - 1)
     return 2 * math.pi * torch.round(float(most) ** share)
 

@@ -7,8 +7,8 @@ with a learned token and predicts every patch (MAE, arXiv 2111.06377; SatMAE, ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from timm.models.vision_transformer import Block
@@ -24,9 +24,8 @@ from training.models.settings import ModelConfig
 __all__ = ["MaskedAutoencoder", "Reconstruction"]
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """What one forward pass gives."""
+class Reconstruction(NamedTuple):
+    """What the model makes of a batch."""
 
     loss: Tensor
     """Mean over the samples of the weighted squared error on masked, valid pixels; a scalar."""
@@ -69,7 +68,11 @@ class MaskedAutoencoder(nn.Module):
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, pixels: Tensor, valid: Tensor, minutes: Tensor, mask: TokenMask) -> Reconstruction:
+    def forward(self, pixels: Tensor, valid: Tensor, minutes: Tensor, mask: TokenMask) -> Tensor:
+        """Loss of a batch; see `reconstruct`."""
+        return self.reconstruct(pixels, valid, minutes, mask).loss
+
+    def reconstruct(self, pixels: Tensor, valid: Tensor, minutes: Tensor, mask: TokenMask) -> Reconstruction:
         """Hide tokens, predict them, and compare.
 
         Parameters
@@ -105,7 +108,7 @@ class MaskedAutoencoder(nn.Module):
         Parameters
         ----------
         pixels, valid, minutes
-            As for the forward pass.
+            As for `reconstruct`.
 
         Returns
         -------

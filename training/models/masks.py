@@ -7,7 +7,7 @@ and after any resume.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ from training.models.settings import ModelConfig
 __all__ = ["TokenMask", "draw_masks"]
 
 
-@dataclass(frozen=True)
-class TokenMask:
+class TokenMask(NamedTuple):
     """Which tokens of each sample are visible."""
 
     visible: Tensor

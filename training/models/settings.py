@@ -23,7 +23,7 @@ class Size:
 
 
 SIZES = {
-    "nano": Size(64, 2, 2, 64, 1, 2),
+    "nano": Size(96, 3, 3, 96, 2, 3),
     "tiny": Size(192, 12, 3, 128, 4, 4),
     "small": Size(384, 12, 6, 256, 4, 8),
     "base": Size(768, 12, 12, 512, 8, 16),

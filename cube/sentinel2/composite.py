@@ -1,0 +1,217 @@
+"""The second half of a build, one task a cell: one vote a pixel and datatake, reduced and written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rasterio.features import geometry_mask
+
+from cube.sentinel2.lattice import Lattice, Window
+from cube.sentinel2.products import NODATA, Values, encoding, write_cog
+from cube.sentinel2.reduce import parse_reducer
+from cube.sentinel2.scenes import PIECE, piece_path
+
+__all__ = ["CellResult", "CellTask", "Vote", "cell_file", "process_cell"]
+
+STRIP_BYTES = 48_000_000
+"""Size of a stack of observations that is reduced at once; sorting takes a few times as much."""
+
+
+@dataclass(frozen=True)
+class Vote:
+    """One datatake over a cell: folders of the tiles it was seen in, the first that is valid counts."""
+
+    datatake: str
+    folders: tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellTask:
+    """One cell."""
+
+    cell: str
+    window: Window
+    outline: str
+    """GeoJSON geometry in the lattice's CRS, empty for a rectangle."""
+    lattice: Lattice
+    bands: tuple[str, ...]
+    votes: tuple[Vote, ...]
+    """In the order in which ``best`` takes them."""
+    reducer: str
+    values: Values
+    folder: Path
+    """The cell's folder of products; none is written there unless ``cog`` is set."""
+    cog: bool
+    compress: str
+    kept: Path | None
+    """Where the stored values are kept for the Zarr store."""
+    tags: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Unique name of the task within a run."""
+        return f"cell {self.cell}"
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a cell holds."""
+
+    cell: str
+    valid_share: float
+    """Share of the cell's pixels, within its outline, that hold a value in every band."""
+    observations: dict[str, float]
+    """Least, most and mean observations of a pixel."""
+    statistics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By band, of the values scaled to their unit: minimum, maximum, mean, stddev, valid_percent."""
+    datatakes: tuple[str, ...] = ()
+    """Datatakes that gave at least one valid pixel."""
+
+
+def cell_file(cell: str, band: str, reducer: str) -> str:
+    """Return the predecessor's name of a product, ``cell_<id>_<band>_median_clip.tif``."""
+    return f"cell_{cell}_{band}_{reducer}_clip.tif"
+
+
+def process_cell(task: CellTask) -> CellResult:
+    """Reduce the observations of a cell and write its products, band by band unless the reducer needs all at once."""
+    inside = _inside(task)
+    count, known = np.full(inside.shape, 65535, "u2"), inside.copy()
+    statistics: dict[str, dict[str, float]] = {}
+    kept = _Kept(task.kept)
+    together = len(task.bands) if parse_reducer(task.reducer).joint else 1
+    for first in range(0, len(task.bands), together):
+        bands = slice(first, first + together)
+        for band, data in zip(task.bands[bands], _reduce(task, bands, count), strict=True):
+            data[~inside] = np.nan
+            known &= ~np.isnan(data)
+            statistics[band] = _write(task, band, data, int(inside.sum()))
+            kept.save(band, data)
+    count[~inside] = 0
+    if task.cog:
+        path = task.folder / f"cell_{task.cell}_count.tif"
+        transform = task.lattice.transform(task.window)
+        tags = _tags(task)
+        write_cog(path, count, transform, task.lattice.crs, nodata=0, name="count", tags=tags, compress=task.compress)
+    kept.save("count", count)
+    kept.finish()
+    number = count[inside]
+    return CellResult(
+        cell=task.cell,
+        valid_share=float(known.sum() / max(1, inside.sum())),
+        observations={
+            "minimum": float(number.min()) if number.size else 0.0,
+            "maximum": float(number.max()) if number.size else 0.0,
+            "mean": float(number.mean()) if number.size else 0.0,
+        },
+        statistics=statistics,
+        datatakes=tuple(sorted({v.datatake for v in task.votes for p in task.window.split(PIECE) if _files(task, v, p)})),
+    )
+
+
+def _tags(task: CellTask) -> dict[str, str]:
+    return {**dict(task.tags), "CELL": task.cell, "REDUCER": task.reducer}
+
+
+def _write(task: CellTask, band: str, data: npt.NDArray[np.float32], pixels: int) -> dict[str, float]:
+    """Write the product of a band and return its statistics, in the unit of the scaled values."""
+    kind = encoding(task.values, task.reducer)
+    if task.cog:
+        write_cog(
+            task.folder / cell_file(task.cell, band, task.reducer),
+            kind.encode(data),
+            task.lattice.transform(task.window),
+            task.lattice.crs,
+            nodata=NODATA,
+            name=band,
+            scale=kind.scale,
+            unit=kind.unit,
+            tags=_tags(task),
+            compress=task.compress,
+        )
+    return _statistics(data, kind.factor * kind.scale, pixels)
+
+
+def _files(task: CellTask, vote: Vote, piece: Window) -> list[Path]:
+    return [p for f in vote.folders if (p := piece_path(f, task.cell, piece)).exists()]
+
+
+def _reduce(task: CellTask, bands: slice, count: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Reduce some bands over the whole cell in strips of bounded memory; lowers ``count`` to their observations."""
+    reducer = parse_reducer(task.reducer)
+    number = len(task.bands[bands])
+    values = np.full((number, task.window.height, task.window.width), np.nan, "f4")
+    for piece in task.window.split(PIECE):
+        down, across = piece.within(task.window)
+        files = [[np.load(p, mmap_mode="r") for p in paths] for v in task.votes if (paths := _files(task, v, piece))]
+        rows = max(1, STRIP_BYTES // (4 * number * max(1, len(files)) * piece.width))
+        for start in range(0, piece.height, rows):
+            strip = slice(start, min(start + rows, piece.height))
+            here = slice(down.start + strip.start, down.start + strip.stop)
+            stack = _stack(files, number, bands, strip, piece.width)
+            seen = (~np.isnan(stack)).sum(axis=1, dtype="u2").min(axis=0)
+            count[here, across] = np.minimum(count[here, across], seen)
+            values[:, here, across] = reducer.reduce(stack)
+    return values
+
+
+def _stack(
+    files: Sequence[Sequence[npt.NDArray[np.float32]]], number: int, bands: slice, rows: slice, width: int
+) -> npt.NDArray[np.float32]:
+    """Observations, shape (bands, votes, rows, cols): one of a datatake, whichever tile it was seen in."""
+    stack = np.empty((number, len(files), rows.stop - rows.start, width), "f4")
+    for number, tiles in enumerate(files):
+        stack[:, number] = tiles[0][bands, rows]
+        for more in tiles[1:]:
+            other = more[bands, rows]
+            np.copyto(stack[:, number], other, where=np.isnan(stack[:, number]))
+    return stack
+
+
+def _inside(task: CellTask) -> npt.NDArray[np.bool_]:
+    """Pixels whose centre lies in the cell's outline."""
+    shape = task.window.height, task.window.width
+    if not task.outline:
+        return np.ones(shape, bool)
+    transform = task.lattice.transform(task.window)
+    return np.asarray(geometry_mask([json.loads(task.outline)], shape, transform, invert=True), bool)
+
+
+def _statistics(values: npt.NDArray[np.float32], scale: float, pixels: int) -> dict[str, float]:
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return {"valid_percent": 0.0}
+    return {
+        "minimum": float(known.min()) * scale,
+        "maximum": float(known.max()) * scale,
+        "mean": float(known.mean(dtype="f8")) * scale,
+        "stddev": float(known.std(dtype="f8")) * scale,
+        "valid_percent": 100.0 * known.size / max(1, pixels),
+    }
+
+
+class _Kept:
+    """Values for the Zarr store, kept in a folder that takes its name only when it is whole."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        if folder is not None:
+            self.part = folder.with_name(folder.name + ".part")
+            shutil.rmtree(self.part, ignore_errors=True)
+            self.part.mkdir(parents=True)
+
+    def save(self, name: str, data: npt.NDArray[Any]) -> None:
+        if self.folder is not None:
+            np.save(self.part / f"{name}.npy", data)
+
+    def finish(self) -> None:
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.part.rename(self.folder)

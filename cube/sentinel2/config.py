@@ -1,0 +1,165 @@
+"""What a Sentinel-2 build is: the predecessor's flags, and those that it lacked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cube.config import End, Start
+from cube.sentinel2.lattice import Lattice
+from cube.sentinel2.mask import MASK_CLASSES, SCL_NAMES
+from cube.sentinel2.reduce import parse_reducer
+
+__all__ = ["BAND_RESOLUTIONS", "DEFAULT_STEP", "Sentinel2Config"]
+
+BAND_RESOLUTIONS = {
+    "B01": (20, 60),
+    "B02": (10, 20, 60),
+    "B03": (10, 20, 60),
+    "B04": (10, 20, 60),
+    "B05": (20, 60),
+    "B06": (20, 60),
+    "B07": (20, 60),
+    "B08": (10,),
+    "B8A": (20, 60),
+    "B09": (60,),
+    "B11": (20, 60),
+    "B12": (20, 60),
+}
+"""Pixel sizes in metres at which a product has each band."""
+
+DEFAULT_STEP = 0.000179663056824
+"""The predecessor's pixel in degrees: 20 m along a meridian."""
+
+_PREDECESSOR_CORNER = (-180.0, 90.0)
+_RUN_ONLY: dict[str, Any] = {"how": "run"}
+
+
+class Sentinel2Config(BaseModel):
+    """A build of Sentinel-2 composites."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    work_dir: Path = Field(description="folder of the build", json_schema_extra=_RUN_ONLY)
+    bbox: list[float] | None = Field(
+        None, min_length=4, max_length=4, description="west south east north, degrees; west > east crosses 180"
+    )
+    polygon: Path | None = Field(None, description="GeoJSON whose area selects cells, instead of or besides --bbox")
+    cells: list[str] | None = Field(None, description="ids of the cells to make", min_length=1)
+    grid_csv: Path | None = Field(
+        None, description="grid of cells: CSV of make-grid, or a GeoJSON of polygons (default: the 0.25 degree grid)"
+    )
+    start: Start = Field(description="start of the period, ISO 8601 UTC")
+    end: End = Field(description="end of the period, exclusive; a date alone means that whole day")
+    bands: list[str] = Field(
+        ["B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B11", "B12"], description="bands", min_length=1
+    )
+    bands_res: Literal[10, 20, 60] = Field(
+        20, description="pixel size in metres of the files to read, where a band has it; else the band's own"
+    )
+    mask_classes: list[int] = Field(list(MASK_CLASSES), description="scene classes (SCL) to mask")
+    mask_dilation: int = Field(0, ge=0, le=100, description="pixels of 20 m by which masked areas grow")
+    tr: list[float] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="pixel size in units of the CRS (default: 0.000179663056824 degrees, or --bands-res metres)",
+    )
+    tap: bool = Field(False, description="pixel edges at multiples of --tr from 0 (else counted from 180 W 90 N)")
+    crs: str | None = Field(None, description="CRS of the cells of a GeoJSON (default EPSG:4326); a CSV names its own")
+    resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
+        "bilinear", description="the one resample, from the tile's grid to the lattice"
+    )
+    reducer: str = Field("median", description="median, mean, medoid, best, count, or a percentile such as p25")
+    values: Literal["dn", "reflectance", "int16"] = Field(
+        "dn", description="stored as harmonised DN in float32, reflectance in float32, or harmonised DN in int16"
+    )
+    products: list[Literal["cog", "zarr"]] = Field(["cog"], description="what to write", min_length=1)
+    compress: Literal["ZSTD", "DEFLATE"] = Field("ZSTD", description="compression of GeoTIFFs")
+    safe_dir: Path | None = Field(
+        None, description="folder of SAFE products, any depth (default: WORK_DIR/imagery_raw)"
+    )
+    max_cloud_cover: float | None = Field(None, ge=0, le=100, description="largest cloud cover of a product, per cent")
+    min_sun_elevation: float | None = Field(None, ge=-90, le=90, description="lowest sun of a product, degrees")
+    orbits: list[int] | None = Field(None, description="relative orbits to use")
+    platforms: list[str] | None = Field(None, description="platforms to use: sentinel-2a, sentinel-2b, sentinel-2c")
+    months: list[int] | None = Field(None, description="months of the year to use, 1 to 12")
+    baselines: list[str] | None = Field(None, description="processing baselines to use, such as 05.10")
+    keep_tmp: bool = Field(False, description="keep tmp/, the scenes on the lattice", json_schema_extra=_RUN_ONLY)
+    tmp_gb: float = Field(
+        200.0, gt=0, description="room for tmp/: cells are made in as many turns as that needs", json_schema_extra=_RUN_ONLY
+    )
+    engine: Literal["local"] = Field("local", description="where tasks run", json_schema_extra=_RUN_ONLY)
+    workers: int | None = Field(
+        None, ge=1, description="processes (default: one per core)", json_schema_extra=_RUN_ONLY
+    )
+    retries: int = Field(2, ge=0, description="tries again after an error of the machine", json_schema_extra=_RUN_ONLY)
+    overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=_RUN_ONLY)
+    plan_only: bool = Field(False, description="stop after the plan", json_schema_extra=_RUN_ONLY)
+    dry_run: bool = Field(
+        False, description="say what would be read and written; move no bytes", json_schema_extra=_RUN_ONLY
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Sentinel2Config:
+        unknown = [b for b in self.bands if b not in BAND_RESOLUTIONS]
+        if unknown:
+            raise ValueError(f"band {unknown[0]!r} is unknown; level 2A has {', '.join(BAND_RESOLUTIONS)}")
+        if len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"bands {' '.join(self.bands)} name one twice; name each once")
+        if self.tap and self.tr is None:
+            raise ValueError("--tap aligns pixels to --tr, which is not given; give --tr DX DY too")
+        if self.tr is not None and min(self.tr) <= 0:
+            raise ValueError(f"--tr is {self.tr[0]} {self.tr[1]}: pixels need two positive sizes")
+        wrong = [c for c in self.mask_classes if not 0 <= c < len(SCL_NAMES)]
+        if wrong:
+            raise ValueError(f"scene class {wrong[0]} is unknown; SCL has classes 0 to {len(SCL_NAMES) - 1}")
+        if self.end <= self.start:
+            raise ValueError(f"the period ends at {self.end} before it starts at {self.start}")
+        if self.bbox is not None and self.bbox[1] >= self.bbox[3]:
+            raise ValueError(
+                f"--bbox has south {self.bbox[1]} and north {self.bbox[3]}; give west south east north with south < north"
+            )
+        if self.bbox is None and self.polygon is None and self.cells is None and self.grid_csv is None:
+            raise ValueError("no area is given; give --bbox, --polygon, --cells, or a --grid-csv of the cells to make")
+        if self.months is not None and not all(1 <= m <= 12 for m in self.months):
+            raise ValueError(f"months are {self.months}; months run from 1 to 12")
+        parse_reducer(self.reducer)
+        return self
+
+    def asset_keys(self) -> tuple[tuple[str, str], ...]:
+        """Return each band and the key of the file to read it from, e.g. ``("B02", "B02_20m")``."""
+        keys = []
+        for band in self.bands:
+            sizes = BAND_RESOLUTIONS[band]
+            size = self.bands_res if self.bands_res in sizes else min(sizes)
+            keys.append((band, f"{band}_{size}m"))
+        return tuple(keys)
+
+    def lattice(self, crs: str, *, metres: bool) -> Lattice:
+        """Return the lattice of a build whose cells are in a CRS.
+
+        Parameters
+        ----------
+        crs
+            CRS of the cells.
+        metres
+            Whether its unit is a length rather than degrees.
+        """
+        step = self.bands_res if metres else DEFAULT_STEP
+        dx, dy = self.tr if self.tr is not None else (step, step)
+        corner = (0.0, 0.0) if self.tap or metres else _PREDECESSOR_CORNER
+        return Lattice(crs, float(dx), float(dy), *corner)
+
+    def described(self) -> dict[str, Any]:
+        """What determines the product, as plain values in a stable order."""
+        run_only = {n for n, f in type(self).model_fields.items() if f.json_schema_extra == _RUN_ONLY}
+        return self.model_dump(mode="json", exclude=run_only)
+
+    def digest(self) -> str:
+        """Hash of what determines the product."""
+        return hashlib.sha256(json.dumps(self.described(), sort_keys=True).encode()).hexdigest()[:16]

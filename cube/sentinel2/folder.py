@@ -1,0 +1,75 @@
+"""The folder of a Sentinel-2 build, laid out as the predecessor's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cube.folder import BuildFolder
+
+__all__ = ["Sentinel2Folder"]
+
+
+@dataclass(frozen=True)
+class Sentinel2Folder(BuildFolder):
+    """Paths of the parts of a build."""
+
+    @property
+    def archive(self) -> Path:
+        """SAFE products, fetched or put there: sources, kept when a build is removed."""
+        return self.root / "imagery_raw"
+
+    @property
+    def indices(self) -> Path:
+        """Lists: selected cells, products, what each cell holds."""
+        return self.root / "indices"
+
+    @property
+    def selected(self) -> Path:
+        """The cells of the build."""
+        return self.indices / "selected_gridcells.csv"
+
+    @property
+    def products(self) -> Path:
+        """Products used and left out, in full, so that a run can be replayed."""
+        return self.indices / "products.json"
+
+    @property
+    def left_out(self) -> Path:
+        """Products that were found but not used, and why."""
+        return self.indices / "left_out.csv"
+
+    @property
+    def cells(self) -> Path:
+        """What each finished cell holds, one JSON file a cell."""
+        return self.indices / "cells"
+
+    @property
+    def phase1_errors(self) -> Path:
+        """The predecessor's list of scenes that failed; absent when none did."""
+        return self.indices / "phase1_errors.csv"
+
+    @property
+    def log(self) -> Path:
+        """What the runs said."""
+        return self.root / "logs" / "pipeline.log"
+
+    @property
+    def tmp(self) -> Path:
+        """Scenes and cells in the making."""
+        return self.root / "tmp"
+
+    @property
+    def scenes(self) -> Path:
+        """Scenes on the lattice, a folder each."""
+        return self.tmp / "scenes"
+
+    @property
+    def composites(self) -> Path:
+        """GeoTIFFs, a folder a cell."""
+        return self.root / "composites"
+
+    @property
+    def store(self) -> Path:
+        """The Zarr store over the lattice."""
+        return self.root / "composites.zarr"

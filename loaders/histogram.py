@@ -1,0 +1,74 @@
+"""Histograms of every band in one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from catalog.errors import UsageError
+from cube.abi.bands import BANDS
+from loaders.statistics import BandStatistics, Statistics
+
+__all__ = ["draw_histograms"]
+
+_PANEL = (320, 200)
+_MARGIN = 14
+_TITLE = 34
+_COLUMNS = 4
+_INK, _BAR, _BAND, _MEAN = "#202428", "#4878a8", "#dce6f0", "#c03028"
+_UNITS = {"reflectance": "1", "brightness_temperature": "K"}
+
+
+def draw_histograms(statistics: Statistics, path: Path, split: str = "all") -> None:
+    """Draw one panel a band: the histogram, the mean (line) and one standard deviation about it (shade).
+
+    Raises
+    ------
+    UsageError
+        If the picture cannot be written.
+    """
+    bands = {name: s for name, s in statistics.bands(split).items() if s.histogram}
+    columns = min(_COLUMNS, max(1, len(bands)))
+    rows = -(-len(bands) // columns)
+    sheet = Image.new("RGB", (columns * _PANEL[0], max(1, rows) * _PANEL[1]), "white")
+    for i, (name, band) in enumerate(bands.items()):
+        panel = _draw_panel(name, band, statistics.quantity)
+        sheet.paste(panel, (i % columns * _PANEL[0], i // columns * _PANEL[1]))
+    try:
+        sheet.save(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be written ({error}); choose another --picture") from error
+
+
+def _draw_panel(name: str, band: BandStatistics, quantity: str) -> Image.Image:
+    panel = Image.new("RGB", _PANEL, "white")
+    draw, font = ImageDraw.Draw(panel), ImageFont.load_default(11)
+    left, right = _MARGIN, _PANEL[0] - _MARGIN
+    top, bottom = _TITLE, _PANEL[1] - _TITLE
+    low, high = band.edges[0], band.edges[-1]
+
+    def across(value: float) -> float:
+        return left + (min(max(value, low), high) - low) / (high - low) * (right - left)
+
+    draw.rectangle([across(band.mean - band.std), top, across(band.mean + band.std), bottom], fill=_BAND)
+    most = max(band.histogram)
+    for i, count in enumerate(band.histogram):
+        if count:
+            height = count / most * (bottom - top)
+            draw.rectangle([across(band.edges[i]), bottom - height, across(band.edges[i + 1]), bottom], fill=_BAR)
+    draw.line([across(band.mean), top, across(band.mean), bottom], fill=_MEAN)
+    draw.line([left, bottom, right, bottom], fill=_INK)
+    about = BANDS[int(name[1:])]
+    units = _UNITS.get(quantity) or _mixed_units(about.is_reflective, quantity, about.units)
+    draw.text((left, 4), f"{name}  {about.wavelength:g} um  [{units}]", _INK, font)
+    draw.text((left, 17), f"mean {band.mean:.4g}  std {band.std:.4g}  n {band.count:.3g}", _MEAN, font)
+    draw.text((left, bottom + 3), f"{low:.4g}", _INK, font)
+    draw.text((right, bottom + 3), f"{high:.4g}", _INK, font, anchor="ra")
+    return panel
+
+
+def _mixed_units(reflective: bool, quantity: str, radiance: str) -> str:
+    if quantity == "radiance":
+        return radiance
+    return "1" if reflective else "K"

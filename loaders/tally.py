@@ -1,0 +1,169 @@
+"""Exact statistics of a store by counting: how often each stored count occurs, per packing.
+
+Counts are 16-bit, so a band's distribution is a table of 65,536 numbers for each set of calibration coefficients that
+occurs (a few per satellite). Tables add up, so any partition of a store over processes or machines gives the same
+statistics to the last bit, and every quantity and percentile follows from them without reading again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import DataLoader, Dataset
+
+from cube.abi.bands import BANDS
+from cube.abi.calibrate import calibrate
+from loaders.batch import PackedBatch, Quantity
+from loaders.statistics import BandStatistics
+from loaders.tiles import TileDataset
+
+__all__ = ["Tally", "tally"]
+
+PERCENTILES = (0.1, 1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.9)
+_COUNTS = 65536
+_BINS = 128
+_TILES_A_PART = 16
+Key = tuple[str, str, tuple[float, ...]]
+
+
+@dataclass
+class Tally:
+    """How often each count occurs, by split, band and calibration (scale, offset and five coefficients)."""
+
+    tables: dict[Key, npt.NDArray[np.int64]] = field(default_factory=dict)
+    pixels: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Pixels looked at, valid or not, by split and band."""
+    tiles: int = 0
+
+    def __iadd__(self, other: Tally) -> Tally:
+        """Take in another part of the same, or of another, store."""
+        for key, table in other.tables.items():
+            self.tables[key] = self.tables[key] + table if key in self.tables else table
+        self.pixels += other.pixels
+        self.tiles += other.tiles
+        return self
+
+    def count(self, batch: PackedBatch, splits: Iterable[str]) -> None:
+        """Take in a batch of whole tiles."""
+        assert batch.mask is not None and batch.packing is not None
+        values, mask, packing = batch.values.numpy(), batch.mask.numpy(), batch.packing.numpy()
+        coefficients = np.full((*packing.shape[:-1], 5), np.nan, "f4")
+        if batch.coefficients is not None:
+            coefficients = batch.coefficients.numpy()
+        for i, split in enumerate(splits):
+            self.tiles += 1
+            for c, band in enumerate(batch.bands):
+                bit = np.uint16(1 << (int(band[1:]) - 1))
+                self.pixels[split, band] += values[i, c].size
+                for t in range(values.shape[2]):
+                    good = values[i, c, t][mask[i, t] & bit != 0]
+                    if good.size:
+                        self._add((split, band, _key(packing[i, t, c], coefficients[i, t, c])), good)
+
+    def _add(self, key: Key, counts: npt.NDArray[np.uint16]) -> None:
+        table = self.tables.setdefault(key, np.zeros(_COUNTS, "i8"))
+        found = np.bincount(counts)
+        table[: len(found)] += found
+
+    def splits(self) -> list[str]:
+        """Names of the splits seen."""
+        return sorted({split for split, _ in self.pixels})
+
+    def bands(self, split: str | None, quantity: Quantity) -> dict[str, BandStatistics]:
+        """Statistics of each band that has the quantity; of all splits together if ``split`` is None."""
+        parts: dict[str, list[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]] = defaultdict(list)
+        for (name, band, numbers), table in self.tables.items():
+            if split is None or name == split:
+                there = np.flatnonzero(table)
+                values = _physical(band, there, numbers, quantity)
+                if values is not None:
+                    usable = np.isfinite(values)
+                    parts[band].append((values[usable], table[there][usable]))
+        return {band: _describe(*map(np.concatenate, zip(*parts[band], strict=True))) for band in sorted(parts)}
+
+
+class Parts(Dataset[Tally]):
+    """The parts of some stores, each counted when asked for: by this process, or by a DataLoader's workers."""
+
+    def __init__(self, counted: Sequence[tuple[TileDataset, Sequence[str]]]) -> None:
+        self.counted = counted
+        self.parts = [
+            (which, start, min(start + _TILES_A_PART, len(dataset)))
+            for which, (dataset, _) in enumerate(counted)
+            for start in range(0, len(dataset), _TILES_A_PART)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, part: int) -> Tally:
+        """Count one part, a tile at a time."""
+        which, start, stop = self.parts[part]
+        dataset, splits = self.counted[which]
+        counted = Tally()
+        for i in range(start, stop):
+            counted.count(dataset.__getitems__([i]), [splits[i]])
+        return counted
+
+
+def tally(counted: Sequence[tuple[TileDataset, Sequence[str]]], workers: int = 0) -> Tally:
+    """Count the tiles of some datasets, each with the splits of its tiles."""
+    for dataset, _ in counted:
+        dataset.share_memory()
+    total = Tally()
+    context = "forkserver" if workers else None
+    for part in DataLoader(Parts(counted), batch_size=None, num_workers=workers, multiprocessing_context=context):
+        total += part
+    return total
+
+
+def _key(packing: npt.NDArray[np.float32], coefficients: npt.NDArray[np.float32]) -> tuple[float, ...]:
+    # NaN is not equal to itself, so undefined coefficients become 0 in a key.
+    return tuple(np.nan_to_num(np.concatenate([packing, coefficients]), nan=0.0).tolist())
+
+
+def _physical(
+    band: str, counts: npt.NDArray[np.intp], numbers: tuple[float, ...], quantity: Quantity
+) -> npt.NDArray[np.float64] | None:
+    """Values of counts, with the arithmetic of :func:`cube.open_tiles`; None if the band has no such quantity."""
+    scale, offset, kappa0, *planck = (np.float32(n) for n in numbers)
+    radiance = counts.astype("f4") * scale + offset
+    reflective = BANDS[int(band[1:])].is_reflective
+    if quantity == "radiance":
+        return radiance.astype("f8")
+    if quantity == "reflectance" or (quantity == "mixed" and reflective):
+        return calibrate(radiance, "reflectance", kappa0=kappa0).astype("f8") if reflective else None
+    if reflective:
+        return None
+    names = ("planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
+    return calibrate(radiance, "brightness_temperature", **dict(zip(names, planck, strict=True))).astype("f8")
+
+
+def _describe(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64]) -> BandStatistics:
+    """Moments and percentiles of values that occur so often."""
+    total = int(weights.sum())
+    if not total:
+        return BandStatistics(0, *[float("nan")] * 4)
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], weights[order]
+    mean = float((values * weights).sum() / total)
+    variance = float((weights * (values - mean) ** 2).sum() / total)
+    below = np.cumsum(weights)
+    ranks = np.ceil(np.array(PERCENTILES) / 100 * total).clip(1)
+    percentiles = values[np.searchsorted(below, ranks)]
+    edges = np.linspace(values[0], values[-1] if values[-1] > values[0] else values[0] + 1, _BINS + 1)
+    histogram = np.histogram(values, edges, weights=weights)[0].astype("i8")
+    return BandStatistics(
+        total,
+        mean,
+        variance**0.5,
+        float(values[0]),
+        float(values[-1]),
+        {f"{p:g}": float(v) for p, v in zip(PERCENTILES, percentiles, strict=True)},
+        edges.tolist(),
+        histogram.tolist(),
+    )

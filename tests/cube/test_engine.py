@@ -1,0 +1,85 @@
+"""The engine: retries, dead workers, one sentence an error; the ledger: nothing half-written counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from catalog.errors import SourceError
+from cube.engine import run_tasks
+from cube.ledger import Entry, Ledger, Problem
+
+
+@dataclass(frozen=True)
+class Job:
+    key: str
+    folder: Path
+    fail: int = 0
+    how: str = "os"
+
+    def run(self) -> str:
+        """Fail the first ``fail`` times."""
+        marker = self.folder / self.key
+        tries = int(marker.read_text()) if marker.exists() else 0
+        marker.write_text(str(tries + 1))
+        if tries < self.fail:
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise {"os": OSError("disk says no"), "value": ValueError("bug"), "source": SourceError("file is bad")}[self.how]
+        return self.key.upper()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_task_has_one_outcome(tmp_path: Path, workers: int) -> None:
+    jobs = [Job(f"j{i}", tmp_path) for i in range(9)]
+    outcomes = list(run_tasks(jobs, Job.run, workers=workers))
+    assert sorted(o.result or "" for o in outcomes) == [f"J{i}" for i in range(9)]
+    assert all(o.error is None and o.seconds >= 0 for o in outcomes)
+
+
+def test_errors_of_the_machine_are_tried_again_and_bugs_are_not(tmp_path: Path) -> None:
+    jobs = [Job("twice", tmp_path, 2), Job("often", tmp_path, 9), Job("bug", tmp_path, 1, "value"), Job("fine", tmp_path)]
+    outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, retries=2)}
+    assert outcomes["twice"].result == "TWICE"
+    assert outcomes["often"].error == "OSError: disk says no"
+    assert (tmp_path / "often").read_text() == "3"
+    assert outcomes["bug"].error == "ValueError: bug"
+    assert (tmp_path / "bug").read_text() == "1"
+    assert outcomes["fine"].result == "FINE"
+    (last,) = run_tasks([Job("bad", tmp_path, 9, "source")], Job.run, retries=0)
+    assert last.error == "file is bad"
+
+
+def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
+    jobs = [Job("victim", tmp_path, 1, "kill"), *(Job(f"j{i}", tmp_path) for i in range(4))]
+    outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, workers=2, retries=3)}
+    assert {o.result for o in outcomes.values()} == {"VICTIM", "J0", "J1", "J2", "J3"}
+    jobs = [Job("doomed", tmp_path, 99, "kill"), Job("bystander", tmp_path)]
+    outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, workers=2, retries=1)}
+    assert "worker process was killed" in (outcomes["doomed"].error or "")
+
+
+def test_ledger_keeps_the_last_word_and_ignores_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    problem = Problem("source", "truncated", "t1", "s1", 7, "a.nc")
+    ledger.record(Entry("a", "partial", (problem,), {"seconds": 1.5}))
+    ledger.record(Entry("b", "done"))
+    with path.open("ab") as file:
+        file.write(b'{"key": "c", "stat')
+    again = Ledger(path)
+    assert set(again.entries) == {"a", "b"}
+    assert again.problems() == [problem]
+    assert not again.is_done("a")
+    assert again.is_done("b")
+    again.record(Entry("a", "done"))
+    last = Ledger(path)
+    assert last.is_done("a")
+    assert last.problems() == []
+    whole = [line for line in path.read_bytes().splitlines() if line.endswith(b"}")]
+    assert [json.loads(line)["key"] for line in whole] == ["a", "b", "a"]

@@ -1,0 +1,142 @@
+"""Devices and strategies: what Lightning Fabric is told, and whole state out of and into sharded models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+from training.config import RunConfig
+
+__all__ = ["gather", "load_whole_state", "make_fabric", "model_flops", "peak_flops", "shards", "whole_state"]
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+_PEAK_BF16 = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "GH200": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "A40": 150e12,
+    "V100": 125e12,
+}
+"""Dense matrix throughput without sparsity, FLOP/s, from NVIDIA's data sheets."""
+
+
+def make_fabric(run: RunConfig) -> Fabric:
+    """Fabric for a run; nodes and ranks come from Slurm or torchrun where one of them starts the processes."""
+    torch.set_float32_matmul_precision(run.matmul)
+    torch.use_deterministic_algorithms(run.deterministic)
+    strategy: Any = run.strategy
+    if shards(run):
+        strategy = ModelParallelStrategy(parallelize_fn=_Sharding(run), tensor_parallel_size=1)
+    devices = 1 if run.devices == "auto" and not torch.cuda.is_available() else run.devices
+    fabric = Fabric(
+        accelerator=run.accelerator,
+        devices=devices,
+        num_nodes=run.nodes,
+        strategy=strategy,
+        precision=run.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def shards(run: RunConfig) -> bool:
+    """Whether weights are spread over the ranks."""
+    return run.strategy in ("fsdp", "zero2")
+
+
+class _Sharding:
+    """Shard every block, then the rest (FSDP2)."""
+
+    def __init__(self, run: RunConfig) -> None:
+        self.run = run
+
+    def __call__(self, model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+        low = torch.bfloat16 if self.run.precision.startswith("bf16") else None
+        settings: dict[str, Any] = {
+            "mesh": mesh["data_parallel"],
+            "reshard_after_forward": self.run.strategy == "fsdp",
+            "mp_policy": MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32 if low else None),
+        }
+        for name in ("encoder", "decoder"):
+            for block in getattr(model, name):
+                fully_shard(block, **settings)
+        fully_shard(model, **settings)
+        for method in ("reconstruct", "encode"):
+            register_fsdp_forward_method(model, method)
+        return model
+
+
+def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Whole weights and optimizer state on the CPU, by name of parameter; collective, complete on rank 0."""
+    weights = get_model_state_dict(model, options=_WHOLE)
+    return dict(weights), dict(get_optimizer_state_dict(model, optimizer, options=_WHOLE))
+
+
+def load_whole_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer | None, weights: dict[str, Any], moments: dict[str, Any] | None
+) -> None:
+    """Put `whole_state` back, from one process into any number or the reverse."""
+    options = StateDictOptions(full_state_dict=True)
+    set_model_state_dict(model, weights, options=options)
+    if optimizer is not None and moments is not None:
+        set_optimizer_state_dict(model, optimizer, moments, options=options)
+
+
+def gather(fabric: Fabric, value: Any) -> list[Any]:
+    """A plain value of every rank, on every rank."""
+    if fabric.world_size == 1:
+        return [value]
+    parts: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(parts, value)
+    return parts
+
+
+def peak_flops(device: torch.device, given: float | None) -> float | None:
+    """Peak of one device in FLOP/s for 16-bit products; None if it is not known."""
+    if given is not None:
+        return given * 1e12
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for key, peak in _PEAK_BF16.items() if key in name), None)
+
+
+def model_flops(
+    tokens: int, visible: int, encoder: tuple[int, int], decoder: tuple[int, int], pixels: int
+) -> float:
+    """Floating-point operations of one sample's forward and backward pass, recomputation not counted.
+
+    A multiply-add is two; backward is twice forward. A block of width d on n tokens takes 24 n d^2 for its matrices and
+    4 n^2 d for attention.
+
+    Parameters
+    ----------
+    tokens, visible
+        Tokens of a sample, and how many the encoder sees.
+    encoder, decoder
+        Width and depth.
+    pixels
+        Values of one token's patch.
+    """
+    forward = 2.0 * visible * pixels * encoder[0] + 2.0 * tokens * pixels * decoder[0]
+    forward += 2.0 * visible * encoder[0] * decoder[0]
+    for (width, depth), count in ((encoder, visible), (decoder, tokens)):
+        forward += depth * (24.0 * count * width**2 + 4.0 * count**2 * width)
+    return 3 * forward

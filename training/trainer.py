@@ -1,0 +1,290 @@
+"""The training loop: one optimizer step after another, resumable at each."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from catalog.errors import StratacubeError, UsageError
+from training.batches import Batch, BatchLoader, Data
+from training.checkpoint import Checkpoints, own_part, random_state, read_state, set_random_state
+from training.compute import gather, load_whole_state, make_fabric, whole_state
+from training.config import PretrainConfig, print_config
+from training.data import open_data
+from training.logs import Logs
+from training.manifest import make_manifest, refuse_other_run
+from training.meter import Meter
+from training.models import MaskedAutoencoder, draw_masks, save_model
+from training.models.weights import load_weights, read_weights
+from training.optimizer import Average, Schedule, adamw
+from training.stopping import StopRequest, stop_on_signals
+from training.validate import validate
+
+__all__ = ["Trainer"]
+
+_log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """A run: model, data, optimizer and where it stands.
+
+    Parameters
+    ----------
+    config
+        What to run.
+    fabric
+        Devices; made from the config if not given.
+    data
+        What to read; opened from the config if not given.
+    resume
+        Go on from the newest checkpoint in the output folder, if there is one.
+
+    Raises
+    ------
+    UsageError
+        If the output folder holds a run of another config or other data, or holds one and ``resume`` is off.
+    """
+
+    def __init__(
+        self, config: PretrainConfig, fabric: Fabric | None = None, data: Data | None = None, *, resume: bool = True
+    ) -> None:
+        self.config = config
+        self.fabric = fabric or make_fabric(config.run)
+        self.fabric.seed_everything(config.seed, workers=False, verbose=False)
+        self.data = data or open_data(config, self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
+        self.model = MaskedAutoencoder(config.model)
+        if config.init_from is not None:
+            load_weights(self.model, read_weights(config.init_from)[1], config.init_from)
+        if config.run.compile:
+            self.model.compile()
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.wrapped = self.fabric.setup_module(self.model)
+        self.schedule = Schedule.of(config.optimizer, self.batch, self.steps_per_epoch)
+        self.optimizer = adamw(self.model, config.optimizer, self.schedule.rate(0))
+        self.stepper = self.fabric.setup_optimizers(self.optimizer)
+        decay = config.optimizer.ema
+        self.average = Average(self.model, decay) if decay is not None else None
+        self.step = 0
+        self.losses: dict[int, float] = {}
+        folder = config.output_dir / "checkpoints"
+        self.checkpoints = Checkpoints(folder, config.checkpoints.keep_last, config.checkpoints.keep_best)
+        self.manifest = make_manifest(
+            config,
+            self.data,
+            ranks=self.fabric.world_size,
+            device=str(self.fabric.device),
+            parameters=self.parameters,
+        )
+        latest = self.checkpoints.latest()
+        if latest is not None and not resume:
+            raise UsageError(f"{config.output_dir} holds checkpoints up to {latest.name}; resume, or use another folder")
+        if latest is not None:
+            self._load(latest)
+
+    @property
+    def batch(self) -> int:
+        """Samples of one optimizer step over all ranks."""
+        return self.config.data.batch_size * self.fabric.world_size * self.config.optimizer.accumulate
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimizer steps of an epoch."""
+        return len(self.data.train) / self.config.optimizer.accumulate
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self.schedule.steps
+
+    def fit(self, stop_at: int | None = None) -> bool:
+        """Train to the end of the schedule.
+
+        Parameters
+        ----------
+        stop_at
+            Stop as if asked by a signal after this step.
+
+        Returns
+        -------
+        bool
+            True if the schedule is done; False if a signal stopped the run, which is then saved.
+        """
+        config, first = self.config, self.fabric.is_global_zero
+        if first:
+            config.output_dir.mkdir(parents=True, exist_ok=True)
+            (config.output_dir / "config.yaml").write_text(print_config(config))
+        logs = Logs(config.output_dir, config.logs, config.name, self.step) if first else None
+        meter = Meter(config.model, self.fabric.device, config.logs.peak_tflops)
+        batches = _endless(self.data.train)
+        total = torch.zeros((), device=self.fabric.device)
+        counted = 0
+        self.wrapped.train()
+        with stop_on_signals() as request:
+            while not self.done:
+                loss, norm = self._step(batches, meter)
+                total, counted = total + loss, counted + 1
+                if self._due(config.logs.every_steps) or self.done:
+                    self._log(logs, meter, total / counted, norm)
+                    total, counted = torch.zeros_like(total), 0
+                since = time.perf_counter()
+                if self._due(self._epochs(config.validation.every_epochs)) or self.done:
+                    self._validate(logs)
+                stop = self._agree(request, stop_at)
+                if stop or self.done or self._due(self._save_interval):
+                    self._save()
+                meter.pause(since)
+                if stop:
+                    break
+        if logs is not None:
+            logs.close()
+        return self.done
+
+    def _step(self, batches: Iterator[Batch], meter: Meter) -> tuple[Tensor, Tensor]:
+        """One optimizer step: its loss on this rank and the norm of its gradient."""
+        config = self.config
+        rate, micros = self.schedule.rate(self.step), config.optimizer.accumulate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total = torch.zeros((), device=self.fabric.device)
+        samples = 0
+        for micro in range(micros):
+            since = time.perf_counter()
+            batch = next(batches).to(self.fabric.device)
+            meter.wait(since)
+            mask = draw_masks(config.model, config.seed, self._numbers(micro, len(batch))).to(self.fabric.device)
+            with self.fabric.no_backward_sync(self.wrapped, enabled=micro < micros - 1):
+                loss = self.wrapped(batch.pixels, batch.valid, batch.minutes, mask)
+                self.fabric.backward(loss / micros)
+            total += loss.detach() / micros
+            samples += len(batch)
+        norm = self._clip()
+        self.stepper.step()
+        self.stepper.zero_grad()
+        if self.average is not None:
+            self.average.update(self.model, self.step)
+        self.step += 1
+        meter.count(samples)
+        return total, norm
+
+    def _numbers(self, micro: int, count: int) -> range:
+        """Places of this rank's samples in the stream of all samples of the run: each mask is drawn from one."""
+        before = (self.step * self.config.optimizer.accumulate + micro) * self.fabric.world_size
+        start = (before + self.fabric.global_rank) * self.config.data.batch_size
+        return range(start, start + count)
+
+    def _clip(self) -> Tensor:
+        limit = self.config.optimizer.clip
+        norm = self.fabric.clip_gradients(
+            self.wrapped, self.stepper, max_norm=float("inf") if limit is None else limit, error_if_nonfinite=False
+        )
+        assert norm is not None
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # type: ignore[no-any-return]
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.step % every == 0
+
+    def _epochs(self, epochs: float | None) -> int | None:
+        return None if epochs is None else max(1, round(epochs * self.steps_per_epoch))
+
+    @property
+    def _save_interval(self) -> int | None:
+        settings = self.config.checkpoints
+        return settings.every_steps or self._epochs(settings.every_epochs)
+
+    def _agree(self, request: StopRequest, stop_at: int | None) -> bool:
+        """Whether any rank was asked to stop; all ranks must stop after the same step."""
+        asked = bool(request) or self.step == stop_at
+        if self.fabric.world_size == 1:
+            return asked
+        flag = torch.tensor(int(asked), device=self.fabric.device)
+        return bool(torch.as_tensor(self.fabric.all_reduce(flag, reduce_op="max")).item())
+
+    def _log(self, logs: Logs | None, meter: Meter, loss: Tensor, norm: Tensor) -> None:
+        mean = float(torch.as_tensor(self.fabric.all_reduce(loss, reduce_op="mean")))
+        row = {
+            "epoch": self.step / self.steps_per_epoch,
+            "loss": mean,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "grad_norm": float(norm),
+            **meter.row(self.fabric.world_size),
+        }
+        if not torch.isfinite(torch.tensor([mean, row["grad_norm"]])).all():
+            raise StratacubeError(
+                f"loss {mean} or gradient norm {row['grad_norm']} is not finite at step {self.step}; lower the rate, set"
+                f" optimizer.clip, or check the data, and go on from {self.checkpoints.latest()}"
+            )
+        if logs is not None:
+            logs.metrics(self.step, row)
+            _log.info("step %d/%d: loss %.4f, rate %.2e", self.step, self.schedule.steps, mean, row["lr"])
+
+    def _validate(self, logs: Logs | None) -> None:
+        if self.data.validation is None or self.config.validation.every_epochs is None:
+            return
+        settings = self.config.validation
+        with self.average.applied(self.model) if self.average is not None else nullcontext():
+            report = validate(
+                self.model,
+                self.data.validation,
+                self.data.statistics,
+                self.fabric,
+                seed=settings.seed,
+                batches=settings.batches,
+            )
+        self.losses[self.step] = report.loss
+        if logs is not None:
+            logs.validation(self.step, report.loss, report.of())
+            _log.info("step %d: validation loss %.4f", self.step, report.loss)
+
+    def _save(self) -> None:
+        weights, moments = whole_state(self.model, self.optimizer)
+        ranks = gather(self.fabric, {"random": random_state(), "loader": dict(self.data.train.state_dict())})
+        if self.fabric.is_global_zero:
+            state = {"step": self.step, "optimizer": moments, "ranks": ranks, "losses": self.losses}
+
+            def fill(folder: Path) -> None:
+                save_model(self.config.model, weights, folder / "weights.safetensors", step=str(self.step))
+                if self.average is not None:
+                    values = {name: value.cpu() for name, value in self.average.values.items()}
+                    save_model(self.config.model, values, folder / "ema.safetensors", step=str(self.step))
+                torch.save(state, folder / "state.pt")
+                (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1) + "\n")
+
+            self.checkpoints.write(self.step, fill)
+            self.checkpoints.drop_old(self.losses)
+        self.fabric.barrier()
+
+    def _load(self, path: Path) -> None:
+        manifest = json.loads((path / "manifest.json").read_text())
+        refuse_other_run(manifest, self.config, self.data, path)
+        state = read_state(path)
+        load_whole_state(
+            self.model, self.optimizer, read_weights(path / "weights.safetensors")[1], state["optimizer"]
+        )
+        if self.average is not None:
+            self.average.load(read_weights(path / "ema.safetensors")[1])
+        own = own_part(state["ranks"], self.fabric.global_rank, self.fabric.world_size)
+        self.data.train.load_state_dict(own["loader"])
+        set_random_state(own["random"])
+        self.step, self.losses = state["step"], state["losses"]
+        self.manifest["resumed"] = [*manifest.get("resumed", []), {"step": self.step, "ranks": self.fabric.world_size}]
+        _log.info("going on from %s", path)
+
+
+def _endless(loader: BatchLoader) -> Iterator[Batch]:
+    """Batches of one epoch after another."""
+    empty = 0
+    while empty < 2:  # a loader that stands at the end of its epoch gives one empty round
+        empty += 1
+        for batch in loader:
+            empty = 0
+            yield batch
+    raise StratacubeError("the training loader gives no batches; check the filter and the batch size")
