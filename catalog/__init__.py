@@ -1,0 +1,1 @@
+"""Finding sources, fetching them, and describing in STAC what was built."""

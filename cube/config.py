@@ -92,7 +92,9 @@ class AbiConfig(BaseModel):
     steps: int = Field(7, ge=1, le=100, description="time steps of a tile")
     step_minutes: int = Field(20, ge=1, description="minutes between steps")
     tolerance_minutes: float = Field(10.0, ge=0, description="how far a scan may start from the time wanted")
-    max_view_zenith: float = Field(70.0, gt=0, le=90, description="largest view zenith angle of a tile's centre, degrees")
+    max_view_zenith: float = Field(
+        70.0, gt=0, le=90, description="largest view zenith angle of a tile's centre, degrees"
+    )
     max_solar_zenith: float | None = Field(
         None, gt=0, le=180, description="largest solar zenith angle of a tile's centre at its event, degrees"
     )
@@ -113,7 +115,9 @@ class AbiConfig(BaseModel):
     retries: int = Field(2, ge=0, description="tries again after an error of the machine", json_schema_extra=_RUN_ONLY)
     overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=_RUN_ONLY)
     plan_only: bool = Field(False, description="stop after the plan", json_schema_extra=_RUN_ONLY)
-    dry_run: bool = Field(False, description="say what would be read and written; move no bytes", json_schema_extra=_RUN_ONLY)
+    dry_run: bool = Field(
+        False, description="say what would be read and written; move no bytes", json_schema_extra=_RUN_ONLY
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -134,7 +138,9 @@ class AbiConfig(BaseModel):
         if self.stratification == "convection" and not self.convection_regex:
             raise ValueError("--stratification convection needs --convection-regex, a glob of cloud-system masks")
         if self.stratification == "random" and self.convection_regex:
-            raise ValueError("--convection-regex is given but --stratification is random; pass --stratification convection")
+            raise ValueError(
+                "--convection-regex is given but --stratification is random; pass --stratification convection"
+            )
         if self.start_dt and self.end_dt and self.end_dt <= self.start_dt:
             raise ValueError(f"the period ends at {self.end_dt} before it starts at {self.start_dt}")
         return self

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cube
 from catalog.abi.archives import LocalArchive
@@ -13,9 +15,9 @@ from catalog.abi.scans import Scan, SourceFile, group_scans
 from catalog.errors import UsageError
 from cube.abi.run import run_abi
 from cube.abi.synthetic import write_archive
-from cube.strata.synthetic_masks import write_cloud_systems
 from cube.config import AbiConfig
 from cube.folder import BuildFolder
+from cube.strata.synthetic_masks import write_cloud_systems
 
 __all__ = ["run_demo", "write_demo_archive"]
 
@@ -62,21 +64,29 @@ def run_demo(output: Path, archive: Path | None) -> int:
     _say("The archive is SYNTHETIC: computed clouds in NOAA's file format, not observations.")
     _say("On purpose it lacks one channel of one scan and holds one truncated file;")
     _say("the builds below name the truncated file and end with exit code 1 where they needed it, as they should.\n")
-    common = {"local_data_dir": source, "satellite": "goes16", "domain": "M1", "tile_size": 256}
-    codes = []
-    for name, flags in {
-        "random": {"num_tiles": 24, "steps": 7, "step_minutes": 10},
+    asked: dict[str, dict[str, Any]] = {
+        "random": {"num_tiles": 24},
         "convection": {
             "stratification": "convection",
+            "convection_regex": str(source / "masks" / "*.nc"),
             "systems": "all",
             "num_tiles": 16,
-            "convection_regex": str(source / "masks" / "*.nc"),
-            "steps": 7,
-            "step_minutes": 10,
         },
-    }.items():
+    }
+    codes = []
+    for name, flags in asked.items():
         _say(f"--- {name} tiles")
-        codes.append(run_abi(AbiConfig(output_dir=output / name, **common, **flags)))
+        config = AbiConfig(
+            output_dir=output / name,
+            local_data_dir=source,
+            satellite="goes16",
+            domain="M1",
+            tile_size=256,
+            steps=7,
+            step_minutes=10,
+            **flags,
+        )
+        codes.append(run_abi(config))
         _tell(output / name)
     return 0 if set(codes) <= {0, 1} else max(codes)
 
@@ -112,13 +122,13 @@ def _first_view(archive: Path) -> list[Scan]:
         views[file.platform, file.sector].append(file)
     if not views:
         raise UsageError(f"{archive} holds no ABI L1b file; give a folder of files named OR_ABI-L1b-Rad*.nc")
-    return group_scans(max(views.values(), key=len))
+    return group_scans(views[max(views, key=lambda view: len(views[view]))])
 
 
 def _steps(scans: list[Scan]) -> tuple[int, int]:
     """Seven steps where the archive has them, else single scans."""
     starts = [scan.start for scan in scans]
-    gaps = sorted(b - a for a, b in zip(starts, starts[1:], strict=False))
+    gaps = sorted(b - a for a, b in pairwise(starts))
     if len(starts) < 7 or gaps[len(gaps) // 2] > timedelta(minutes=30):
         return 1, 20
     return 7, max(1, round(gaps[len(gaps) // 2] / timedelta(minutes=1)))

@@ -166,7 +166,7 @@ def _progress(total: int, label: str) -> Iterator[Callable[[], None]]:
     """A bar on a terminal, a line now and then in a batch log."""
     if sys.stderr.isatty():
         with tqdm(total=total, desc=label, unit="") as bar:
-            yield lambda: bar.update() and None
+            yield lambda: _ignore(bar.update())
         return
     done, start, last = 0, time.monotonic(), time.monotonic()
 
@@ -181,6 +181,10 @@ def _progress(total: int, label: str) -> Iterator[Callable[[], None]]:
             sys.stderr.flush()
 
     yield advance
+
+
+def _ignore(_: object) -> None:
+    """Make a function that returns something one that returns nothing."""
 
 
 def iterate(items: Iterable[Any], label: str) -> Iterator[Any]:

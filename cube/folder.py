@@ -107,7 +107,11 @@ class BuildFolder:
                     "choose another --output-dir"
                 )
             temporary = self.config.with_suffix(".part")
-            made = {"created": datetime.now(UTC).replace(tzinfo=None, microsecond=0), "digest": digest, "build": described}
+            made = {
+                "created": datetime.now(UTC).replace(tzinfo=None, microsecond=0),
+                "digest": digest,
+                "build": described,
+            }
             temporary.write_text(yaml.safe_dump(made, sort_keys=False))
             temporary.replace(self.config)
         except OSError as error:
@@ -126,10 +130,12 @@ class BuildFolder:
         try:
             return dict(yaml.safe_load(self.config.read_text())["build"])
         except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise UsageError(f"{self.root} holds no build (no readable config.yaml); give a build's --output-dir") from error
+            raise UsageError(
+                f"{self.root} holds no build (no readable config.yaml); give a build's --output-dir"
+            ) from error
 
     def created(self) -> datetime:
-        """When the build was begun, naive UTC: the one time that catalog and report tell, so that they can be rewritten."""
+        """When the build was begun, naive UTC: the only time that the catalog tells, so that it can be rewritten."""
         created: datetime = yaml.safe_load(self.config.read_text())["created"]
         return created
 
@@ -141,7 +147,8 @@ class BuildFolder:
         differing = [k for k in {**there, **described} if there.get(k) != described.get(k)]
         told = "; ".join(f"{k} is {there.get(k)!r} there and {described.get(k)!r} here" for k in differing[:3])
         raise UsageError(
-            f"{self.root} holds a build of another configuration ({told}); choose another --output-dir or pass --overwrite"
+            f"{self.root} holds a build of another configuration ({told}); "
+            "choose another --output-dir or pass --overwrite"
         )
 
     def _remove_build(self) -> None:

@@ -99,11 +99,12 @@ def _store_faults(folder: BuildFolder, config: dict[str, Any], plan: pd.DataFram
     layout = TileLayout.of(config)
     group = zarr.open_group(folder.tiles, mode="r", zarr_format=3)
     names = [f"C{c:02d}" for c in layout.channels] + list(layout.mask_groups())
+    remedy = f"remove its line from {folder.ledger.name} and build again"
     for name in iterate(names, "verifying"):
         if name not in group:
             yield f"{folder.tiles}/{name} is missing"
             continue
-        array = group[name]
+        array = zarr.open_array(folder.tiles / name, mode="r", zarr_format=3)
         if array.shape[0] != len(plan):
             yield f"{folder.tiles}/{name} has {array.shape[0]} tiles but the plan {len(plan)}"
             continue
@@ -114,12 +115,12 @@ def _store_faults(folder: BuildFolder, config: dict[str, Any], plan: pd.DataFram
             if not shard.exists():
                 if entry is not None and name in entry.empty:
                     continue
-                yield f"{shard} is missing; remove its line from {folder.ledger.name} and build again"
+                yield f"{shard} is missing; {remedy}"
                 continue
             try:
                 array[first : first + step]
             except Exception as error:  # noqa: BLE001  (a codec may raise anything when bytes are wrong)
-                yield f"{shard} does not decode ({type(error).__name__}: {str(error)[:120]}); remove its line from {folder.ledger.name} and build again"
+                yield f"{shard} does not decode ({type(error).__name__}: {str(error)[:120]}); {remedy}"
 
 
 def _link_faults(folder: BuildFolder) -> Iterator[str]:

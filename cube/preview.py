@@ -14,6 +14,8 @@ import pandas as pd
 import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 
+from cube.abi.calibrate import calibrate
+
 __all__ = ["contact_sheet", "open_raw", "thumbnail"]
 
 Floats = npt.NDArray[np.float32]
@@ -224,10 +226,8 @@ def _brightness(tile: _Tile, step: int) -> Drawn | None:
 
 def _brightness_temperature(tile: _Tile, channel: int, step: int, radiance: Floats) -> Floats:
     names = ("planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
-    fk1, fk2, bc1, bc2 = (tile.coefficient(name, channel, step) for name in names)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        kelvin = (fk2 / np.log(fk1 / np.where(radiance > 0, radiance, np.nan) + 1.0) - bc1) / bc2
-    return np.asarray(kelvin, dtype="f4")
+    coefficients = {name: np.float32(tile.coefficient(name, channel, step)) for name in names}
+    return calibrate(radiance, "brightness_temperature", **coefficients)
 
 
 def _first_band(tile: _Tile, step: int) -> Drawn | None:

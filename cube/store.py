@@ -59,7 +59,9 @@ def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mappin
             warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
             zarr.consolidate_metadata(path, zarr_format=3)
     except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror or error}); choose another --output-dir") from error
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror or error}); choose another --output-dir"
+        ) from error
 
 
 def _create_array(group: zarr.Group, name: str, spec: ArraySpec) -> None:

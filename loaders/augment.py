@@ -54,7 +54,7 @@ class View:
             raise UsageError(f"tiles of {rows} x {cols} pixels cannot be rotated; set crop")
 
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Steps, rows and columns of a sample of stored tiles of a shape."""
+        """Give steps, rows and columns of a sample of stored tiles of a shape."""
         return self.steps or shape[0], self.crop or shape[1], self.crop or shape[2]
 
     def place(self, shape: tuple[int, int, int], pick: Pick | None) -> Placement:

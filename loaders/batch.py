@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from catalog.errors import UsageError
-from cube.abi.bands import BANDS
+from catalog.abi.bands import BANDS
 
 __all__ = ["Batch", "Decoder", "PackedBatch", "Quantity", "as_is", "join"]
 

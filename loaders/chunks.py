@@ -224,7 +224,7 @@ class ChunkReader:
 
 def _read_by_zarr(array: TileArray, target: Target) -> SourceError | None:
     try:
-        target.out[...] = array.array[(target.tile, *(target.window or ()))]
+        target.out[...] = array.array[(target.tile, *(target.window or ()))]  # type: ignore[index]
     except (OSError, RuntimeError, ValueError) as error:
         return SourceError(f"{array.object_of(target.tile)} is damaged ({error})")
     return None

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from catalog.errors import UsageError
-from cube.abi.bands import BANDS
+from catalog.abi.bands import BANDS
 from loaders.statistics import BandStatistics, Statistics
 
 __all__ = ["draw_histograms"]

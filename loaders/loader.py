@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from catalog.errors import UsageError
 from loaders.batch import Batch, Decoder, PackedBatch, as_is
-from loaders.order import Dealer, Order, Pick, Tail, picks
+from loaders.order import Dealer, Epoch, Order, Pick, Tail, picks
 
 __all__ = ["Loader", "Source", "Stream", "rank_and_ranks"]
 
@@ -48,15 +48,27 @@ class Cursor:
         self.dealer = dealer
         self.epoch = 0
         self.position = 0
+        self._laid_out: tuple[Order, int, Epoch] | None = None
 
     def __len__(self) -> int:
         """Batches of the whole epoch, wherever the cursor stands."""
-        return self.dealer.count(self.order.epoch(self.epoch))
+        return self.dealer.count(self.sequence())
+
+    @property
+    def left(self) -> int:
+        """Batches of the epoch from here on."""
+        return self.dealer.count(self.sequence(), self.position)
+
+    def sequence(self) -> Epoch:
+        """Lay out the epoch, once."""
+        kept = self._laid_out
+        if kept is None or kept[0] is not self.order or kept[1] != self.epoch:
+            kept = self._laid_out = self.order, self.epoch, self.order.epoch(self.epoch)
+        return kept[2]
 
     def batches(self) -> Iterator[tuple[int, list[Pick]]]:
         """Draws of each batch that is left of the epoch, and the position after it."""
-        epoch = self.epoch
-        sequence = self.order.epoch(epoch)
+        epoch, sequence = self.epoch, self.sequence()
         for end, positions in self.dealer.rounds(sequence, self.position):
             yield end, picks(self.order, sequence, epoch, positions)
 
@@ -169,7 +181,7 @@ class Loader:
         pin = self.device is not None and self.device.type == "cuda" if pin_memory is None else pin_memory
         self._batches: DataLoader[Any] = DataLoader(
             source,  # type: ignore[arg-type]
-            batch_sampler=_Draws(self),  # type: ignore[arg-type]
+            batch_sampler=_Draws(self),
             collate_fn=as_is,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
@@ -212,7 +224,7 @@ class Loader:
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands, after the last batch handed out."""
         state = self._cursor.state()
-        if self._cursor.dealer.count(self._cursor.order.epoch(self.epoch), self._cursor.position) == 0:
+        if not self._cursor.left:
             state |= {"epoch": self.epoch + 1, "position": 0}
         return state
 
@@ -278,8 +290,7 @@ class Stream(IterableDataset[PackedBatch]):
         """Go through what is left of the epoch; the next iteration is the next epoch."""
         worker = get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        sequence = self._cursor.order.epoch(self._cursor.epoch)
-        done = self._cursor.dealer.count(sequence) - self._cursor.dealer.count(sequence, self._cursor.position)
+        done = len(self._cursor) - self._cursor.left
         for round_, (end, draws) in enumerate(self._cursor.batches(), start=done):
             if round_ % count == number:
                 batch = self.source.__getitems__(draws)

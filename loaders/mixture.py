@@ -67,9 +67,7 @@ class Mixture(Dataset[PackedBatch]):
             if not 0 <= source < len(self.sources):
                 raise IndexError(f"sample {number} of {len(self)}")
             local = number - int(self._starts[source])
-            by_source.setdefault(source, []).append(
-                draw._replace(sample=local) if isinstance(draw, Pick) else local
-            )
+            by_source.setdefault(source, []).append(draw._replace(sample=local) if isinstance(draw, Pick) else local)
         parts = []
         for k in sorted(by_source):
             part = self.sources[k].__getitems__(by_source[k])

@@ -111,7 +111,7 @@ class Order:
         return Epoch(np.concatenate(pieces), ends if self.block else ends[-1:])
 
     def _part(self, source: int, epoch: int) -> Ints:
-        """What an epoch takes of one source."""
+        """Take of one source what an epoch needs."""
         size, quota = self.sizes[source], self.quotas[source]
         first, last = epoch * quota, (epoch + 1) * quota
         passes = range(first // size, -(-last // size))
@@ -128,7 +128,9 @@ class Order:
         samples = np.arange(size)
         if weights is not None:
             steps = (np.arange(size) + generator.random()) * (weights.sum() / size)
-            samples = np.searchsorted(np.cumsum(weights), steps, side="right").clip(max=int(np.flatnonzero(weights)[-1]))
+            samples = np.searchsorted(np.cumsum(weights), steps, side="right").clip(
+                max=int(np.flatnonzero(weights)[-1])
+            )
         return generator.permutation(samples) if self.shuffle else samples
 
     def _generator(self, stream: int, number: int) -> np.random.Generator:

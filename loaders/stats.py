@@ -146,7 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _table(statistics: Statistics) -> str:
     """Numbers of each split as text."""
-    lines = [f"{'split':10} {'band':5} {'valid pixels':>14} {'mean':>10} {'std':>10} {'min':>10} {'median':>10} {'max':>10}"]
+    lines = [
+        f"{'split':10} {'band':5} {'valid pixels':>14} {'mean':>10} {'std':>10} {'min':>10} {'median':>10} {'max':>10}"
+    ]
     for split, bands in statistics.splits.items():
         for band, s in bands.items():
             numbers = " ".join(f"{n:10.4g}" for n in (s.mean, s.std, s.min, s.percentiles.get("50", s.mean), s.max))

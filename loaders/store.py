@@ -16,10 +16,10 @@ import pandas as pd
 import xarray as xr
 
 from catalog.errors import UsageError
-from cube.abi.bands import BANDS
+from catalog.abi.bands import BANDS
 from loaders.chunks import ChunkReader
 
-__all__ = ["COEFFICIENTS", "COARSE", "StoredBand", "TileStore", "assign_splits", "select", "weigh"]
+__all__ = ["COARSE", "COEFFICIENTS", "StoredBand", "TileStore", "assign_splits", "select", "weigh"]
 
 COEFFICIENTS = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
 COARSE = ("view_zenith", "view_azimuth", "solar_zenith", "solar_azimuth", "latitude_coarse", "longitude_coarse")
@@ -154,7 +154,7 @@ class TileStore:
         return table
 
     def table_for(self, *uses: Any) -> pd.DataFrame:
-        """The table, with the mean angles that some expressions or names mention.
+        """Give the table, with the mean angles that some expressions or names mention.
 
         ``view_zenith`` and ``solar_zenith`` are means over the tile (degrees; the Sun's over all steps too, and 90
         where the Earth is not seen). They are read only where needed.
@@ -204,7 +204,9 @@ def select(table: pd.DataFrame, where: str | Sequence[int] | npt.NDArray[np.int6
     return np.flatnonzero(mask)
 
 
-def weigh(table: pd.DataFrame, weights: str | Mapping[str, Mapping[Any, float]] | None) -> npt.NDArray[np.float64] | None:
+def weigh(
+    table: pd.DataFrame, weights: str | Mapping[str, Mapping[Any, float]] | None
+) -> npt.NDArray[np.float64] | None:
     """Relative weights of tiles.
 
     Parameters
@@ -253,7 +255,7 @@ def _split_of(block: int) -> str:
 def _evaluate(table: pd.DataFrame, expression: str, what: str) -> npt.NDArray[Any]:
     try:
         return np.broadcast_to(np.asarray(table.eval(expression, engine="python")), len(table))
-    except Exception as error:  # noqa: BLE001 - pandas raises whatever the expression's evaluation does
+    except Exception as error:  # pandas raises whatever the evaluation does
         columns = ", ".join(map(str, table.columns))
         raise UsageError(f"{what} {expression!r} cannot be evaluated ({error}); columns are {columns}") from error
 

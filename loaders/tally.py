@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
-from cube.abi.bands import BANDS
+from catalog.abi.bands import BANDS
 from cube.abi.calibrate import calibrate
 from loaders.batch import PackedBatch, Quantity
 from loaders.statistics import BandStatistics
@@ -49,7 +49,8 @@ class Tally:
 
     def count(self, batch: PackedBatch, splits: Iterable[str]) -> None:
         """Take in a batch of whole tiles."""
-        assert batch.mask is not None and batch.packing is not None
+        assert batch.mask is not None
+        assert batch.packing is not None
         values, mask, packing = batch.values.numpy(), batch.mask.numpy(), batch.packing.numpy()
         coefficients = np.full((*packing.shape[:-1], 5), np.nan, "f4")
         if batch.coefficients is not None:
@@ -147,7 +148,8 @@ def _describe(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64]) -
     """Moments and percentiles of values that occur so often."""
     total = int(weights.sum())
     if not total:
-        return BandStatistics(0, *[float("nan")] * 4)
+        nan = float("nan")
+        return BandStatistics(0, nan, nan, nan, nan)
     order = np.argsort(values, kind="stable")
     values, weights = values[order], weights[order]
     mean = float((values * weights).sum() / total)

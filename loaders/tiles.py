@@ -137,7 +137,7 @@ class TileDataset(Dataset[PackedBatch]):
         )
 
     def _read(self, tiles: npt.NDArray[np.int64], places: Sequence[Placement]) -> tuple[Tensor, Tensor, Tensor]:
-        """Counts and mask of every band of a batch, in one request to storage."""
+        """Read counts and mask of every band of a batch, in one request to storage."""
         stored = self.bands[0].shape
         steps, rows, cols = self.view.shape(stored)
         values = _empty((len(tiles), len(self.bands), steps, rows, cols))
@@ -156,8 +156,7 @@ class TileDataset(Dataset[PackedBatch]):
             if self.on_error == "raise":
                 raise SourceError(f"tile {target.tile} of {self.url}, {target.name}: {error}") from error
             failed[n // (len(self.bands) + 1)] = True
-        for i in np.flatnonzero(failed):
-            outs[i], masks[i] = 0, 0
+        outs[failed], masks[failed] = 0, 0
         return values, mask, torch.from_numpy(failed)
 
     def _keep_small(self, store: TileStore) -> None:
@@ -186,10 +185,10 @@ class TileDataset(Dataset[PackedBatch]):
         """Put the small tensors where worker processes share them instead of each having a copy."""
         for tensor in (self._packing, self._coefficients, self._times, *self._scalars.values(), *self._fields.values()):
             if tensor is not None:
-                tensor.share_memory_()
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
 
     def _meta(self, samples: Tensor, frames: Tensor, places: Sequence[Placement]) -> dict[str, Tensor]:
-        """Times, places and angles, brought to the sample as it is cut and turned."""
+        """Bring times, places and angles to the sample as it is cut and turned."""
         stored = self.bands[0].shape
         steps, rows, cols = self.view.shape(stored)
         times = self._times[samples[:, None], frames]
@@ -302,4 +301,4 @@ def time_code(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float32]:
 def _empty(shape: tuple[int, ...]) -> Tensor:
     """Room for counts; in a DataLoader's worker in shared memory, so that the batch is not copied to be handed over."""
     tensor = torch.empty(shape, dtype=torch.uint16)
-    return tensor.share_memory_() if get_worker_info() is not None else tensor
+    return tensor if get_worker_info() is None else tensor.share_memory_()  # type: ignore[no-untyped-call]

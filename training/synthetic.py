@@ -45,7 +45,7 @@ def moving_blobs(
     """
     random = np.random.default_rng([seed, samples])
     rows, columns = np.meshgrid(np.arange(size[0]), np.arange(size[1]), indexing="ij")
-    gains = np.linspace(1.0, -0.6, bands)
+    gains = (-0.85) ** np.arange(bands)
     pixels = np.empty((samples, frames, bands, *size), dtype=np.float32)
     labels = random.integers(0, 2, samples)
     for sample, label in zip(pixels, labels, strict=True):

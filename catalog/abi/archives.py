@@ -68,8 +68,10 @@ class LocalArchive:
             what = "is not a folder" if self.root.exists() else "does not exist"
             raise UsageError(f"local archive {self.root} {what}; give the folder of ABI files with --local-data-dir")
 
-    def files(self, platform: str, sector: str, start: datetime | None, end: datetime | None) -> Iterator[SourceFile]:
-        """List files in the order of their paths.
+    def files(
+        self, platform: str | None, sector: str | None, start: datetime | None, end: datetime | None
+    ) -> Iterator[SourceFile]:
+        """List files in the order of their paths; of any platform or sector where None is given.
 
         Raises
         ------
@@ -80,7 +82,12 @@ class LocalArchive:
         wanted = _Wanted(platform, sector, _padded(left, -HOUR), _padded(right, HOUR))
         for entry in _walk(self.root, wanted):
             name = parse_name(entry.name)
-            if name and platform in (None, name.platform) and sector in (None, name.sector) and left <= name.start < right:
+            if (
+                name
+                and platform in (None, name.platform)
+                and sector in (None, name.sector)
+                and left <= name.start < right
+            ):
                 try:
                     status = entry.stat()
                 except OSError as error:

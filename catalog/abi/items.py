@@ -16,6 +16,7 @@ from typing import Any
 import numpy.typing as npt
 import pyproj
 
+from catalog.abi.bands import BANDS
 from catalog.abi.names import orbital_slot, parse_name
 from catalog.abi.scans import Scan, SourceFile
 from catalog.errors import SourceError
@@ -32,26 +33,6 @@ _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 _IMAGE_TYPES = {"F": "FULL DISK", "C": "CONUS", "M": "MESOSCALE"}
 _MODES = (3, 4, 6)
 """Scan modes that the goes extension knows."""
-
-_BANDS = {
-    1: ("blue", 0.47, 0.04),
-    2: ("red", 0.64, 0.1),
-    3: ("nir", 0.865, 0.039),
-    4: ("cirrus", 1.378, 0.015),
-    5: ("swir16", 1.61, 0.06),
-    6: ("swir22", 2.25, 0.05),
-    7: (None, 3.9, 0.2),
-    8: (None, 6.185, 0.83),
-    9: (None, 6.95, 0.4),
-    10: (None, 7.34, 0.2),
-    11: (None, 8.5, 0.4),
-    12: (None, 9.61, 0.38),
-    13: ("lwir", 10.35, 0.5),
-    14: ("lwir11", 11.2, 0.8),
-    15: ("lwir12", 12.3, 1.0),
-    16: (None, 13.3, 0.6),
-}
-"""Common name (eo extension), central wavelength and full width at half maximum in micrometres, by channel."""
 
 _HEAD = '{"type":"FeatureCollection","features":['
 _TAIL = "]}"
@@ -116,10 +97,10 @@ def _properties(scan: Scan) -> dict[str, Any]:
 
 
 def _asset(file: SourceFile) -> dict[str, Any]:
-    common_name, wavelength, width = _BANDS[file.channel]
-    band: dict[str, Any] = {"name": f"C{file.channel:02d}"}
-    if common_name:
-        band["eo:common_name"] = common_name
+    band = BANDS[file.channel]
+    described: dict[str, Any] = {"name": band.name}
+    if band.common_name:
+        described["eo:common_name"] = band.common_name
     return {
         "href": file.href,
         "type": "application/netcdf",
@@ -127,7 +108,7 @@ def _asset(file: SourceFile) -> dict[str, Any]:
         "created": _text(file.created),
         "file:size": file.size,
         "stratacube:tag": file.tag,
-        "bands": [{**band, "eo:center_wavelength": wavelength, "eo:full_width_half_max": width}],
+        "bands": [{**described, "eo:center_wavelength": band.wavelength, "eo:full_width_half_max": band.fwhm}],
     }
 
 

@@ -1,0 +1,1 @@
+"""GOES ABI: the fixed grid, scans, references, eras, calibration, tiles."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cube.abi.bands import Band
+from catalog.abi.bands import Band
 
 __all__ = ["PHYSICAL_ATTRIBUTES", "Physical", "calibrate"]
 
@@ -74,9 +74,9 @@ def calibrate(radiance: Floats, physical: Physical, **coefficients: Any) -> Floa
     if physical == "radiance":
         return radiance
     if physical == "reflectance":
-        return (radiance * coefficients["kappa0"]).astype("f4", copy=False)
+        return np.asarray(radiance * coefficients["kappa0"], "f4")
     fk1, fk2, bc1, bc2 = (coefficients[f"planck_{name}"] for name in ("fk1", "fk2", "bc1", "bc2"))
     with np.errstate(divide="ignore", invalid="ignore"):
         positive = np.where(radiance > 0, radiance, np.float32("nan"))
         temperature = (fk2 / np.log(fk1 / positive + np.float32(1)) - bc1) / bc2
-    return temperature.astype("f4", copy=False)
+    return np.asarray(temperature, "f4")

@@ -25,7 +25,11 @@ def forecast(config: AbiConfig) -> int:
     """Say what a build would read and write; nothing is written, and only listings and a few headers are read."""
     folder = BuildFolder(config.output_dir)
     scans = load_items(folder.sources) if folder.sources.exists() else find(config)
-    plan = read_plan(folder.plan) if folder.plan.exists() else make_plan(config, scans, Headers(None, config.s3_endpoint), None)
+    plan = (
+        read_plan(folder.plan)
+        if folder.plan.exists()
+        else make_plan(config, scans, Headers(None, config.s3_endpoint), None)
+    )
     layout = TileLayout.of(config)
     used = used_scans(plan, scans)
     files = [f for scan in used.values() for f in scan.files.values()]

@@ -211,12 +211,12 @@ class FixedGrid:
     @property
     def x(self) -> Floats:
         """Scan angles of the column centres, in radians."""
-        return self.x0 + self.dx * np.arange(self.width)
+        return self.x0 + self.dx * np.arange(self.width, dtype="f8")
 
     @property
     def y(self) -> Floats:
         """Scan angles of the row centres, in radians."""
-        return self.y0 + self.dy * np.arange(self.height)
+        return self.y0 + self.dy * np.arange(self.height, dtype="f8")
 
     def same_pixels(self, other: FixedGrid, tolerance: float = 0.01) -> bool:
         """Whether both grids have the same pixels, to a tolerance in pixels."""

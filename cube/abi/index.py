@@ -96,7 +96,7 @@ class FileIndex:
     def signature(self) -> str:
         """Short digest of the encoding: files may share one virtual array only if theirs are equal.
 
-        It covers dtype, chunk shape, filters, fill, shape, scale, offset, units and pixel grid, for ``Rad`` and ``DQF``.
+        It covers dtype, shape, chunks, filters, fill, scale, offset, units and pixel grid, of ``Rad`` and ``DQF``.
         """
         return hashlib.sha256(json.dumps(self.describe_encoding(), sort_keys=True).encode()).hexdigest()[:12]
 
@@ -285,7 +285,7 @@ def _axis(dataset: h5py.Dataset) -> tuple[float, float]:
 
 
 def _whole_microradians(value: float, pixel: float) -> float:
-    """Undo float32 rounding: the fixed grid is laid out in microradians. Kept as it is when further than 0.002 pixel."""
+    """Undo float32 rounding: the fixed grid is laid out in microradians. Further than 0.002 pixel off, keep it."""
     exact = round(float(value) * 1e6, 0) / 1e6
     return exact if abs(exact - value) < 0.002 * abs(pixel) else float(value)
 
@@ -310,7 +310,11 @@ def _attribute(dataset: h5py.Dataset, name: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(np.ravel(value)[0] if isinstance(value, np.ndarray) else value)
+    return (
+        value.decode()
+        if isinstance(value, bytes)
+        else str(np.ravel(value)[0] if isinstance(value, np.ndarray) else value)
+    )
 
 
 def _save(index: FileIndex, path: Path) -> None:
@@ -329,7 +333,9 @@ def _save(index: FileIndex, path: Path) -> None:
         np.savez(
             file,
             header=np.frombuffer(json.dumps(header).encode(), "u1"),
-            **{f"{name}_{k}": getattr(getattr(index, name), k) for name in ("rad", "dqf") for k in ("offsets", "sizes")},
+            **{
+                f"{name}_{k}": getattr(getattr(index, name), k) for name in ("rad", "dqf") for k in ("offsets", "sizes")
+            },
         )
     os.replace(temporary, path)
 
@@ -341,8 +347,8 @@ def _table_header(table: ChunkTable) -> dict[str, Any]:
 def _load(path: Path, source: SourceFile) -> FileIndex:
     with np.load(path) as stored:
         header = json.loads(stored["header"].tobytes())
-        tables = {
-            name: ChunkTable(
+        rad, dqf = (
+            ChunkTable(
                 tuple(header[name]["shape"]),
                 tuple(header[name]["chunks"]),
                 header[name]["dtype"],
@@ -352,13 +358,14 @@ def _load(path: Path, source: SourceFile) -> FileIndex:
                 stored[f"{name}_sizes"],
             )
             for name in ("rad", "dqf")
-        }
+        )
     grid = header["grid"]
     return FileIndex(
         source=source,
         grid=FixedGrid(**{**grid, "projection": GeosProjection(**grid["projection"])}),
         coefficients=Coefficients(**header["coefficients"]),
         mid_time=np.datetime64(header["mid_time"], "ns"),
-        **tables,
+        rad=rad,
+        dqf=dqf,
         **{k: header[k] for k in ("scale", "offset", "units", "wavelength", "valid_fraction")},
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cube.abi.bands import BANDS
-from cube.abi.grid import FixedGrid, GeosProjection, Window
+from catalog.abi.bands import BANDS
 from catalog.errors import SourceError, UsageError
+from cube.abi.grid import FixedGrid, GeosProjection, Window
 
 __all__ = ["GridName", "TileLayout", "TileSpec"]
 
@@ -51,9 +51,7 @@ class TileLayout:
     def of(cls, config: Any) -> TileLayout:
         """Layout that a configuration, or its plain values, asks for."""
         values = config if isinstance(config, dict) else config.described()
-        return cls(
-            values["grid"], values["tile_size"], values["steps"], tuple(values["channels"]), values["shard_mb"]
-        )
+        return cls(values["grid"], values["tile_size"], values["steps"], tuple(values["channels"]), values["shard_mb"])
 
     @property
     def pixel(self) -> float:
@@ -127,7 +125,9 @@ class TileLayout:
             )
         native = BANDS[channel].pixel * 1e-6
         if abs(grid.dx / native - 1) > 1e-3 or abs(grid.dy / native + 1) > 1e-3:
-            raise SourceError(f"pixels are {grid.dx * 1e6:.3g} microradians where C{channel:02d} has {native * 1e6:.0f}")
+            raise SourceError(
+                f"pixels are {grid.dx * 1e6:.3g} microradians where C{channel:02d} has {native * 1e6:.0f}"
+            )
         size = round(self.side / native)
         col, row = (tile.x_left - grid.left) / native, (grid.top - tile.y_top) / native
         window = Window(round(row), round(col), size, size)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from catalog.abi.bands import BANDS
 from catalog.abi.scans import Scan, nearest_scan
 from catalog.errors import SourceError, UsageError
-from cube.abi.bands import BANDS
 from cube.abi.grid import FixedGrid
 from cube.abi.index import FileIndex, index_file
 from cube.abi.layout import TileLayout
@@ -164,7 +164,11 @@ def make_plan(config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables
         sampler.write_tables(tables)
     if not selection.tiles:
         raise UsageError(_why_none(config, selection))
-    return Plan(_table(config, layout, selection.tiles), selection.refused, [f"{p.source}: {p.message}" for p in sampler.problems])
+    return Plan(
+        _table(config, layout, selection.tiles),
+        selection.refused,
+        [f"{p.source}: {p.message}" for p in sampler.problems],
+    )
 
 
 class _Planner:
@@ -200,7 +204,7 @@ class _Planner:
         more.tiles = chosen.tiles + more.tiles
         return more
 
-    def place(self, candidate: Candidate) -> Placed[_Spot] | str:
+    def place(self, candidate: Candidate) -> Placed[_Spot] | str:  # noqa: PLR0911  (each return is a reason)
         """Find the event's scan, the tile around the place, and the best window; or say why not."""
         scan = nearest_scan(self.scans, candidate.time, self.tolerance)
         if scan is None:
@@ -224,11 +228,18 @@ class _Planner:
         kept = frames[choice.start : choice.start + self.config.steps]
         if any(f.scan is None for f in kept) and not self.config.allow_missing:
             return f"no run of {self.config.steps} scans at {self.config.step_minutes} min steps"
-        if self.complete_only and (any(f.missing for f in kept) or len({f.scan and f.scan.id for f in kept}) < len(kept)):
+        if self.complete_only and any(f.missing for f in kept):
             return "channels missing"
         zenith, _ = grid.projection.view_angles(lon, lat)
         spot = _Spot(
-            scan, grid, window.row, window.col, tuple(f.time for f in kept), tuple(kept), choice.start, tuple(choice.scores)
+            scan,
+            grid,
+            window.row,
+            window.col,
+            tuple(f.time for f in kept),
+            tuple(kept),
+            choice.start,
+            tuple(choice.scores),
         )
         return Placed(candidate, scan.start, lat, lon, float(zenith), spot)
 
@@ -236,7 +247,7 @@ class _Planner:
         """Candidate steps around an event: what depends on its time alone is worked out once."""
         if candidate.time not in self._at:
             times = candidate_times(candidate.time, self.config.steps, self.config.step_minutes)
-            self._at[candidate.time] = [self._frame(t) for t in times]
+            self._at[candidate.time] = _each_scan_once([self._frame(t) for t in times], len(self.config.channels))
         frames = self._at[candidate.time]
         pixels: Mapping[Any, int] | None = candidate.details.get("system_pixels")
         if pixels is not None:
@@ -248,6 +259,17 @@ class _Planner:
     def _frame(self, time: datetime) -> Frame:
         scan = nearest_scan(self.scans, time, self.tolerance)
         return Frame(time, scan, sum(scan is None or c not in scan.files for c in self.config.channels))
+
+
+def _each_scan_once(frames: list[Frame], channels: int) -> list[Frame]:
+    """Keep a scan for the step it is nearest to: a scan used twice would pretend that nothing moved."""
+    nearest: dict[str, Frame] = {}
+    for frame in frames:
+        if frame.scan is not None:
+            known = nearest.get(frame.scan.id)
+            if known is None or abs(frame.scan.start - frame.time) < abs(frame.scan.start - known.time):
+                nearest[frame.scan.id] = frame
+    return [f if f.scan is None or nearest[f.scan.id] is f else replace(f, scan=None, missing=channels) for f in frames]
 
 
 def _why_none(config: AbiConfig, selection: Selection[_Spot]) -> str:
@@ -329,5 +351,3 @@ def read_plan(path: Path) -> Plan:
     frame = pd.read_parquet(path, engine="pyarrow")
     attrs, frame.attrs = frame.attrs, {}
     return Plan(frame, Counter(json.loads(attrs["refused"])), json.loads(attrs["problems"]))
-
-

@@ -13,11 +13,11 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from catalog.abi.bands import BANDS
 from catalog.abi.items import scan_item
 from catalog.abi.scans import Scan
 from catalog.publish.model import BandInfo, TileBuild
 from catalog.publish.tiles import publish_tiles
-from cube.abi.bands import BANDS
 from cube.abi.grid import GeosProjection
 from cube.abi.index import FileIndex
 from cube.abi.layout import TileLayout
@@ -91,15 +91,14 @@ def publish(
 
 def _band_info(channel: int) -> BandInfo:
     band = BANDS[channel]
-    common = {1: "blue", 2: "red", 3: "nir", 4: "cirrus", 5: "swir16", 6: "swir22"}
     return BandInfo(
         name=band.name,
         title=band.title,
         center_wavelength=band.wavelength,
         fwhm=band.fwhm,
         units=band.units,
-        resolution={14: 500.0, 28: 1000.0, 56: 2000.0}[band.pixel],
-        common_name=common.get(channel),
+        resolution=band.gsd,
+        common_name=band.common_name,
     )
 
 
@@ -198,7 +197,9 @@ def _previews(config: AbiConfig, folder: BuildFolder, tiles: pd.DataFrame) -> No
     folder.previews.mkdir(exist_ok=True)
     tasks = [
         _PreviewTask(
-            int(shard), folder.tiles, tuple((int(r.tile), folder.previews / f"{r.tile_id}.png") for r in rows.itertuples())
+            int(shard),
+            folder.tiles,
+            tuple((int(r.tile), folder.previews / f"{r.tile_id}.png") for r in rows.itertuples()),
         )
         for shard, rows in tiles.groupby("shard")
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -99,9 +100,9 @@ def read_windows(
             begin = int(table.offsets[chunk]) - span.start
             try:
                 pixels = decode_chunk(table, view[begin : begin + int(table.sizes[chunk])])
-            except (ValueError, isal_zlib.error) as error:
+            except (ValueError, zlib.error) as error:
                 raise SourceError(
-                    f"{index.source.href}: {variable} chunk {list(chunk)} does not decode ({error}); fetch the file again"
+                    f"{index.source.href}: {variable} chunk {list(chunk)} does not decode ({error}); fetch it again"
                 ) from error
             _scatter(table, chunk, pixels, wanted[chunk], windows, out)
     return count

@@ -28,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from catalog.abi.bands import BANDS
 from catalog.abi.scans import SourceFile
 from catalog.errors import EncodingMismatchError, SourceError
-from cube.abi.bands import BANDS
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.abi.index import ChunkTable, Coefficients, FileIndex
 
@@ -174,7 +174,11 @@ def _write_leaf(leaf: Path, members: Sequence[FileIndex]) -> None:
         "long_name": f"ABI {band.name} radiance",
         "grid_mapping": "goes_imager_projection",
     }
-    dqf_attrs = {"long_name": "ABI data quality flag", "_FillValue": first.dqf.fill, "grid_mapping": "goes_imager_projection"}
+    dqf_attrs = {
+        "long_name": "ABI data quality flag",
+        "_FillValue": first.dqf.fill,
+        "grid_mapping": "goes_imager_projection",
+    }
     metadata: dict[str, Any] = {".zgroup": {"zarr_format": 2}, ".zattrs": {"Conventions": "CF-1.7"}}
     for name, tables, attrs in (
         ("Rad", [m.rad for m in members], rad_attrs),
@@ -243,11 +247,13 @@ def _row(index: FileIndex) -> dict[str, Any]:
     """Everything of an index but its chunk tables, flat."""
     grid = asdict(index.grid)
     projection = grid.pop("projection")
-    flat = asdict(index.source) | asdict(index.coefficients) | grid | projection
+    flat: dict[str, Any] = asdict(index.source) | asdict(index.coefficients) | grid | projection
     for name in ("rad", "dqf"):
         table: ChunkTable = getattr(index, name)
         flat[name] = json.dumps([table.shape, table.chunks, table.dtype, table.filters, table.fill])
-    return flat | {k: getattr(index, k) for k in _PLAIN} | {"mid_time": int(index.mid_time.astype("M8[ns]").astype("i8"))}
+    return (
+        flat | {k: getattr(index, k) for k in _PLAIN} | {"mid_time": int(index.mid_time.astype("M8[ns]").astype("i8"))}
+    )
 
 
 _PLAIN = ("scale", "offset", "units", "wavelength", "valid_fraction")

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import pandas as pd
 import yaml
@@ -179,9 +178,7 @@ class _Job:
             "config_hash": self.config.digest(),
             "source": "NOAA GOES-R ABI L1b radiances",
         }
-        create_tile_store(
-            store, self.layout, self.plan.tiles, self.used, self.headers, self.projections, attributes
-        )
+        create_tile_store(store, self.layout, self.plan.tiles, self.used, self.headers, self.projections, attributes)
         tasks = [t for t in self._tasks() if not self.ledger.is_done(t.key)]
         for outcome in run_tasks(
             tasks,
@@ -205,9 +202,7 @@ class _Job:
             for position, row in enumerate(rows.itertuples()):
                 tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, self.projections[int(row.tile)]))
                 frames += [
-                    Frame(position, step, name, self.used[name].files)
-                    for step, name in enumerate(row.scan_ids)
-                    if name
+                    Frame(position, step, name, self.used[name].files) for step, name in enumerate(row.scan_ids) if name
                 ]
             tasks.append(
                 ShardTask(

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from catalog.abi.bands import BANDS
 from catalog.errors import UsageError
-from cube.abi.bands import BANDS
 from cube.abi.grid import FixedGrid
 from cube.abi.synthetic_format import Stripe, write_file
 from cube.abi.synthetic_pixels import radiance_of, render

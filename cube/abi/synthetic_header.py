@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cube.abi.bands import BANDS
+from catalog.abi.bands import BANDS
 from cube.abi.synthetic_spec import J2000, PLATFORMS, SCENES, UNDEFINED, FileSpec
 
 __all__ = ["FLAGS", "PixelStatistics", "header_values"]

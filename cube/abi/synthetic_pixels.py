@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from cube.abi.bands import BANDS
+from catalog.abi.bands import BANDS
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.abi.synthetic_format import Stripe
 from cube.abi.synthetic_scene import Image, Sky, emitted, fractal_tile, reflected

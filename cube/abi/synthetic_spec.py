@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from catalog.abi.bands import BANDS
 from catalog.errors import UsageError
-from cube.abi.bands import BANDS
 from cube.abi.grid import FixedGrid, GeosProjection
 
 __all__ = [

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from catalog.abi.bands import BANDS
 from catalog.abi.scans import SourceFile
 from catalog.errors import SourceError
-from cube.abi.bands import BANDS
 from cube.abi.index import FileIndex, index_file
 from cube.abi.layout import TileLayout, TileSpec
 from cube.abi.read import ReadCount, read_windows
@@ -215,4 +215,3 @@ def stored_fill(layout: TileLayout, channel: int, source_fills: set[int]) -> int
     """Fill value of a band in the store: the files' own where pixels are copied and all files agree on it."""
     averaged = layout.band_pixel(channel) > 1.5e-6 * BANDS[channel].pixel
     return AVERAGE_FILL if averaged or len(source_fills) != 1 else next(iter(source_fills))
-

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from catalog.abi.bands import BANDS, band_names
 from catalog.abi.scans import Scan
 from catalog.errors import UsageError
-from cube.abi.bands import BANDS, band_names
 from cube.abi.calibrate import PHYSICAL_ATTRIBUTES, Physical, calibrate
 from cube.abi.grid import GeosProjection
 from cube.abi.index import FileIndex
@@ -117,8 +117,16 @@ def _small_variables(
         "packing_offset": (band, offset, {"long_name": "radiance of stored count 0"}),
         **{name: (band, values, {"long_name": name}) for name, values in coefficients.items()},
         "requested_time": (frame, requested, {"long_name": "time asked for", **time}),
-        "scan_start": (frame, start, {"standard_name": "time", "long_name": "start of scan", "_FillValue": _NO_TIME, **time}),
-        "scan_mid": (frame, middle, {"standard_name": "time", "long_name": "middle of scan", "_FillValue": _NO_TIME, **time}),
+        "scan_start": (
+            frame,
+            start,
+            {"standard_name": "time", "long_name": "start of scan", "_FillValue": _NO_TIME, **time},
+        ),
+        "scan_mid": (
+            frame,
+            middle,
+            {"standard_name": "time", "long_name": "middle of scan", "_FillValue": _NO_TIME, **time},
+        ),
         **{
             name: (("tile",), plan[name].to_numpy("f8"), attrs)
             for name, attrs in {
@@ -225,9 +233,7 @@ def _coarse_specs(layout: TileLayout, tiles: int) -> dict[str, ArraySpec]:
     return specs
 
 
-def _coarse_values(
-    layout: TileLayout, plan: pd.DataFrame, projections: Mapping[int, GeosProjection]
-) -> dict[str, Any]:
+def _coarse_values(layout: TileLayout, plan: pd.DataFrame, projections: Mapping[int, GeosProjection]) -> dict[str, Any]:
     """Values of the coarse variables of some tiles; the Sun at each frame's scan start, else its requested time."""
     n, step = layout.coarse_size, layout.coarse_step * layout.pixel
     centres = (np.arange(n) + 0.5) * step
@@ -263,9 +269,7 @@ def _grid_mappings(projections: Mapping[int, GeosProjection]) -> dict[str, Array
     }
 
 
-def open_tiles(
-    source: Any, physical: Literal["counts"] | Physical = "radiance", chunks: Any = "auto"
-) -> xr.Dataset:
+def open_tiles(source: Any, physical: Literal["counts"] | Physical = "radiance", chunks: Any = "auto") -> xr.Dataset:
     """Open a tile store as decoded, lazy xarray.
 
     Parameters

@@ -13,8 +13,8 @@ import xarray as xr
 from xarray.backends.common import BackendArray
 from xarray.core import indexing
 
+from catalog.abi.bands import BANDS
 from catalog.errors import UsageError
-from cube.abi.bands import BANDS
 from cube.abi.calibrate import PHYSICAL_ATTRIBUTES, calibrate
 from cube.abi.grid import FixedGrid, Window
 from cube.abi.read import read_windows
@@ -64,9 +64,7 @@ class ScanStack(BackendArray):
         times, bands, rows, cols = picks
         out = np.full([len(p) for p in picks], np.nan, "f4")
         if out.size:
-            window = Window(
-                int(rows.min()), int(cols.min()), int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1
-            )
+            window = Window(int(rows.min()), int(cols.min()), int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
             within = np.ix_(rows - window.row, cols - window.col)
             for i, t in enumerate(times):
                 for j, b in enumerate(bands):
@@ -196,7 +194,9 @@ def _group(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_
     return data
 
 
-def _lazy(dims: tuple[str, ...], array: BackendArray, attrs: dict[str, Any], chunks: Any, like: Reference) -> xr.Variable:
+def _lazy(
+    dims: tuple[str, ...], array: BackendArray, attrs: dict[str, Any], chunks: Any, like: Reference
+) -> xr.Variable:
     variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
     if chunks is None:
         return variable
@@ -212,7 +212,8 @@ def _scan_times(references: Sequence[Reference]) -> npt.NDArray[np.datetime64]:
     """Scan starts: channels of one scan start within some tenths of a second of each other."""
     starts = np.unique(np.array([r.header.source.start for r in references], "M8[ns]"))
     apart = np.diff(starts) > np.timedelta64(5, "s")
-    return starts[np.concatenate([[True], apart])]
+    firsts: npt.NDArray[np.datetime64] = starts[np.concatenate([[True], apart])]
+    return firsts
 
 
 def _per_file(table: Sequence[Sequence[Reference | None]]) -> list[tuple[str, npt.NDArray[Any], dict[str, Any]]]:

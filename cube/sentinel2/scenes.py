@@ -29,7 +29,10 @@ from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.resample import Method, Resampler, SourceGrid, SourceMap, margin, source_map
 from cube.sentinel2.source import MaskRule, ProductSource
 
-__all__ = ["PIECE", "Acquisition", "SceneResult", "SceneTask", "group_acquisitions", "piece_path", "process_scene"]
+NO_SPACE = "No space left on device"
+"""How the system words a full disk."""
+
+__all__ = ["NO_SPACE", "PIECE", "Acquisition", "SceneResult", "SceneTask", "group_acquisitions", "piece_path", "process_scene"]
 
 PIECE = 768
 """Side of a piece in lattice pixels, a multiple of the resampler's nodes: what a worker holds at once."""

@@ -11,13 +11,11 @@ import pyproj
 import pystac
 import pytest
 
-from catalog.abi import items
 from catalog.abi.archives import LocalArchive
 from catalog.abi.items import load_items, save_items, scan_from_item, scan_item
 from catalog.abi.names import parse_name
 from catalog.abi.scans import Scan, SourceFile, find_scans, group_scans
 from catalog.errors import SourceError
-from cube.abi.bands import BANDS
 from tests.stac_validation import validate_stac
 
 START = datetime(2020, 1, 1, 0, 0, 21, 600_000)
@@ -93,12 +91,6 @@ def test_an_item_says_what_the_goes_extension_asks():
     assert asset["bands"] == [
         {"name": "C02", "eo:common_name": "red", "eo:center_wavelength": 0.64, "eo:full_width_half_max": 0.1}
     ]
-
-
-def test_bands_are_those_of_the_cube():
-    for channel, band in BANDS.items():
-        _, wavelength, width = items._BANDS[channel]
-        assert (wavelength, width) == (band.wavelength, band.fwhm)
 
 
 def test_scans_come_back_exactly(tmp_path):

@@ -106,7 +106,9 @@ def test_real_sectors_lie_where_satpy_puts_them(abi_data: Path) -> None:
 def test_mesoscale_pixels_lie_in_the_conus_sector(abi_data: Path) -> None:
     """Pixel [0, 0] of the mesoscale sector is pixel [230, 1690] of CONUS at 2 km: the images correlate there."""
     archive = LocalArchive(abi_data)
-    meso = next(s for s in find_scans(archive, platform="goes17", sector="M1") if s.start.year == 2019 and s.start.month == 10)
+    meso = next(
+        s for s in find_scans(archive, platform="goes17", sector="M1") if s.start.year == 2019 and s.start.month == 10
+    )
     conus = next(s for s in find_scans(archive, platform="goes17", sector="C"))
     small, large = index_file(meso.files[8]).grid, index_file(conus.files[8]).grid
     row, col = large.rowcol(*small.lonlat(0, 0))

@@ -31,7 +31,9 @@ def scan_of(root: Path, platform: str, sector: str, day: str) -> Scan:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_real_scans_are_cut_right(abi_data: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_real_scans_are_cut_right(
+    abi_data: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     platform, sector, day, channels, missing = CASES[case]
     flags = ["--satellite", platform, "--domain", sector, "--start-dt", day, "--end-dt", day, "--steps", "1"]
     flags += ["--tile-size", "128", "--num-tiles", "3", "--grid", "native", "--workers", "1", "--max-view-zenith", "85"]
@@ -44,7 +46,10 @@ def test_real_scans_are_cut_right(abi_data: Path, tmp_path: Path, case: str, cap
     for channel, source in scan.files.items():
         with h5py.File(source.href) as h5:
             counts, flags_ = h5["Rad"][()].view("u2"), h5["DQF"][()].view("u1")
-            x, y = (h5[n][()] * h5[n].attrs.get("scale_factor", [1.0])[0] + h5[n].attrs.get("add_offset", [0.0])[0] for n in "xy")
+            x, y = (
+                h5[n][()] * h5[n].attrs.get("scale_factor", [1.0])[0] + h5[n].attrs.get("add_offset", [0.0])[0]
+                for n in "xy"
+            )
             dx, fill = float(x[-1] - x[0]) / (len(x) - 1), h5["Rad"].attrs["_FillValue"][0]
         name = f"C{channel:02d}"
         size = store[name].shape[-1]
@@ -63,7 +68,18 @@ def test_real_scans_are_cut_right(abi_data: Path, tmp_path: Path, case: str, cap
 def test_tiles_equal_satpy(abi_data: Path, tmp_path: Path) -> None:
     import satpy
 
-    flags = ["--satellite", "goes17", "--domain", "M1", "--start-dt", "2019-10-27", "--end-dt", "2019-10-27", "--steps", "1"]
+    flags = [
+        "--satellite",
+        "goes17",
+        "--domain",
+        "M1",
+        "--start-dt",
+        "2019-10-27",
+        "--end-dt",
+        "2019-10-27",
+        "--steps",
+        "1",
+    ]
     flags += ["--tile-size", "200", "--num-tiles", "2", "--grid", "native", "--workers", "1", "--allow-missing"]
     assert main(["abi", "--local-data-dir", str(abi_data), "--output-dir", str(tmp_path / "out"), *flags]) == 0
     scan = scan_of(abi_data, "goes17", "M1", "2019-10-27")

@@ -73,8 +73,16 @@ def oracle(plan: Any, archive: Path, channel: int, grid: str, step: int) -> tupl
         fill = int(h5["Rad"].attrs["_FillValue"][0])
         x, y = h5["x"], h5["y"]
         dx = float(x.attrs.get("scale_factor", [x[1] - x[0]])[0]) if "scale_factor" in x.attrs else float(x[1] - x[0])
-        left = float(x[0] * x.attrs["scale_factor"][0] + x.attrs["add_offset"][0]) if "scale_factor" in x.attrs else float(x[0])
-        top = float(y[0] * y.attrs["scale_factor"][0] + y.attrs["add_offset"][0]) if "scale_factor" in y.attrs else float(y[0])
+        left = (
+            float(x[0] * x.attrs["scale_factor"][0] + x.attrs["add_offset"][0])
+            if "scale_factor" in x.attrs
+            else float(x[0])
+        )
+        top = (
+            float(y[0] * y.attrs["scale_factor"][0] + y.attrs["add_offset"][0])
+            if "scale_factor" in y.attrs
+            else float(y[0])
+        )
     pixel = {"1km": 28e-6, "2km": 56e-6, "native": dx}[grid]
     size = {"native": round(plan.side / dx)}.get(grid, round(plan.side / pixel))
     col, row = round((plan.x_left - (left - dx / 2)) / dx), round(((top + dx / 2) - plan.y_top) / dx)
@@ -102,7 +110,12 @@ def oracle(plan: Any, archive: Path, channel: int, grid: str, step: int) -> tupl
 @pytest.mark.parametrize("grid", ["1km", "2km", "native"])
 def test_stored_counts_equal_the_oracle(small_archive: Path, tmp_path: Path, grid: str) -> None:
     size = "64" if grid == "2km" else "128"
-    assert build(small_archive, tmp_path / "out", "--grid", grid, "--tile-size", size, "--num-tiles", "2", "--workers", "1") == 0
+    assert (
+        build(
+            small_archive, tmp_path / "out", "--grid", grid, "--tile-size", size, "--num-tiles", "2", "--workers", "1"
+        )
+        == 0
+    )
     plan = pd.read_parquet(tmp_path / "out" / "plan.parquet")
     plan["side"] = 128 * 28e-6
     store = raw(tmp_path / "out")
@@ -127,7 +140,12 @@ def test_same_bits_for_any_number_of_workers(small_archive: Path, built: Path, t
 def put_in_bucket(endpoint: str, archive: Path) -> None:
     config = botocore.config.Config(s3={"addressing_style": "path"})
     client = boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id="x", aws_secret_access_key="x", region_name="us-east-1", config=config
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        region_name="us-east-1",
+        config=config,
     )
     client.create_bucket(Bucket="noaa-goes16", ACL="public-read")
     root = archive / "noaa-goes16"
@@ -216,7 +234,9 @@ def test_store_tells_where_and_when(built: Path, small_archive: Path) -> None:
     from pyorbital.astronomy import sun_zenith_angle
 
     i, step = 4, 2
-    truth = sun_zenith_angle(starts[i, step].astype("M8[ns]"), tiles["longitude_coarse"][i].values, tiles["latitude_coarse"][i].values)
+    truth = sun_zenith_angle(
+        starts[i, step].astype("M8[ns]"), tiles["longitude_coarse"][i].values, tiles["latitude_coarse"][i].values
+    )
     np.testing.assert_allclose(tiles["solar_zenith"][i, step], truth, atol=0.05)
 
 
@@ -289,7 +309,9 @@ def test_two_eras_in_one_build_give_the_right_pixels(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     small = {"channels": (13,), "shape_2km": (260, 260), "workers": 1, "hours": 0.2}
     write_archive(archive, start=datetime(2020, 7, 1, 16), **small)
-    write_archive(archive, start=datetime(2020, 7, 1, 16, 20), shuffle=True, packing={13: (0.05, -2.0)}, seed=0, **small)
+    write_archive(
+        archive, start=datetime(2020, 7, 1, 16, 20), shuffle=True, packing={13: (0.05, -2.0)}, seed=0, **small
+    )
     flags = ("--domain", "M1", "--channels", "13", "--tile-size", "64", "--grid", "native", "--steps", "4")
     flags += ("--step-minutes", "10", "--num-tiles", "2", "--workers", "1")
     assert build(archive, tmp_path / "out", base=flags) == 0
@@ -325,7 +347,12 @@ def test_two_eras_in_one_build_give_the_right_pixels(tmp_path: Path) -> None:
     ],
 )
 def test_bad_flags_get_one_sentence(
-    small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], code: int, sentence: str
+    small_archive: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    code: int,
+    sentence: str,
 ) -> None:
     assert build(small_archive, tmp_path / "out", *flags, "--workers", "1") == code
     said = capsys.readouterr().err.strip().splitlines()
@@ -395,7 +422,9 @@ def test_s3_refused_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "pass --start-dt and --end-dt" in capsys.readouterr().err
 
 
-def test_a_corrupt_chunk_and_a_lost_shard_are_found(small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupt_chunk_and_a_lost_shard_are_found(
+    small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "out"
     assert build(small_archive, output, "--workers", "1") == 0
     shard = output / "tiles.zarr" / "C13" / "c" / "1" / "0" / "0" / "0"
@@ -406,3 +435,60 @@ def test_a_corrupt_chunk_and_a_lost_shard_are_found(small_archive: Path, tmp_pat
     shard.unlink()
     assert main(["verify", str(output)]) == 1
     assert "is missing" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hours of cloud systems over the small archive's sector, at 0.12 degrees."""
+    folder = tmp_path_factory.mktemp("masks")
+    path = folder / "20200701_cloudsystems.nc"
+    write_cloud_systems(path, date=date(2020, 7, 1), latitudes=np.arange(-5, 20, 0.12), longitudes=np.arange(285, 310, 0.12))
+    return path
+
+
+def test_convection_tiles_lie_on_their_systems(small_archive: Path, masks: Path, tmp_path: Path) -> None:
+    flags = ("--domain", "M1", "--channels", "13", "--tile-size", "128", "--steps", "2", "--step-minutes", "20")
+    flags += ("--stratification", "convection", "--convection-regex", str(masks.parent / "*.nc"), "--systems", "all")
+    output = tmp_path / "out"
+    assert build(small_archive, output, "--plan-only", "--workers", "1", base=flags) == 0
+    metadata, lifetimes = (pd.read_csv(output / f"convection_{n}.csv") for n in ("metadata", "lifetimes"))
+    wanted = "datetime,system_id,center_y,center_x,latitude,longitude,longitude_norm,satellite,inside_inner_disk"
+    assert ",".join(metadata.columns) == wanted
+    assert ",".join(lifetimes.columns) == "system_id,start_time,end_time,num_time_steps,duration_min"
+    assert (lifetimes["duration_min"] == 20 * lifetimes["num_time_steps"]).all()
+    assert not (output / "tiles.zarr").exists()
+    assert build(small_archive, output, "--workers", "2", base=flags) == 0
+    plan = pd.read_parquet(output / "plan.parquet")
+    assert len(plan) > 1
+    with h5py.File(masks) as h5:
+        labels, lat, lon = h5["DCS_number"][()], h5["lat"][()], h5["lon"][()]
+    tiles = cube.open_tiles(output, "brightness_temperature")
+    for row in plan.itertuples():
+        step = round((row.event_time - pd.Timestamp("2020-07-01")) / pd.Timedelta(minutes=20))
+        i, j = np.abs(lat - row.latitude).argmin(), np.abs(lon - row.longitude % 360).argmin()
+        around = labels[step, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2]
+        assert row.system_id in around
+        middle = tiles["C13"][row.tile, list(row.scan_ids).index(row.event_scan), 48:80, 48:80]
+        assert float(middle.min()) < 250, "a system is cold at its anchor"
+
+
+def test_masks_of_other_dims_are_refused_by_name(
+    small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xr.Dataset({"DCS_number": (("y", "x"), np.zeros((4, 5)))}).to_netcdf(
+        tmp_path / "20200701_cloudsystems.nc", engine="h5netcdf"
+    )
+    flags = ("--stratification", "convection", "--convection-regex", str(tmp_path / "*.nc"))
+    assert build(small_archive, tmp_path / "out", *flags, "--workers", "1") == 2
+    said = capsys.readouterr().err
+    assert "20200701_cloudsystems.nc" in said
+    assert "nt" in said
+
+
+def test_the_catalog_is_valid_stac(built: Path) -> None:
+    paths = [built / "catalog.json", *(built / "tiles").rglob("*.json"), *(built / "sources").rglob("*.json")]
+    assert len(paths) > 15
+    for path in paths:
+        validate_stac(json.loads(path.read_text()))
+    for feature in json.loads((built / "sources.json").read_text())["features"]:
+        validate_stac(feature)

@@ -46,7 +46,9 @@ def test_every_source_gives_the_same_cube(small_archive: Path, tmp_path: Path) -
     assert is_reference_store(store)
     item = pystac.Item("cube", None, None, datetime(2020, 7, 1), {})
     item.add_asset("references", pystac.Asset(str(store), roles=["references"]))
-    trees = [cube.open_abi(source, platform="goes16") for source in (small_archive, store, item, item.assets["references"])]
+    trees = [
+        cube.open_abi(source, platform="goes16") for source in (small_archive, store, item, item.assets["references"])
+    ]
     for tree in trees:
         assert list(tree.children) == ["500m", "1km", "2km"]
         assert tree["2km"].sizes == {"time": 7, "band": 2, "y": 300, "x": 300}
@@ -63,7 +65,7 @@ def test_every_source_gives_the_same_cube(small_archive: Path, tmp_path: Path) -
 
 
 def test_indexing_reads_only_what_is_asked(small_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cube.abi.virtual as virtual
+    from cube.abi import virtual
 
     tree = cube.open_abi(small_archive, bands=["C02"], chunks=None)
     seen = []
@@ -155,9 +157,7 @@ def test_a_missing_band_is_nan_and_a_bad_file_a_warning(small_archive: Path, tmp
 
 def test_views_that_do_not_coincide_are_not_mixed(tmp_path: Path) -> None:
     for minute, corner in ((0, (0.02464, 0.11536)), (10, (0.028, 0.11536))):
-        write_scan_file(
-            tmp_path, channel=13, start=datetime(2020, 7, 1, 16, minute), corner=corner, shape=(130, 130)
-        )
+        write_scan_file(tmp_path, channel=13, start=datetime(2020, 7, 1, 16, minute), corner=corner, shape=(130, 130))
     with pytest.raises(UsageError, match=r"holds 2 views whose pixels do not coincide.*start= and end="):
         cube.open_abi(tmp_path)
     assert cube.open_abi(tmp_path, end="2020-07-01T16:05")["2km"].sizes["time"] == 1

@@ -30,7 +30,9 @@ class Job:
         if tries < self.fail:
             if self.how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise {"os": OSError("disk says no"), "value": ValueError("bug"), "source": SourceError("file is bad")}[self.how]
+            raise {"os": OSError("disk says no"), "value": ValueError("bug"), "source": SourceError("file is bad")}[
+                self.how
+            ]
         return self.key.upper()
 
 
@@ -43,7 +45,12 @@ def test_every_task_has_one_outcome(tmp_path: Path, workers: int) -> None:
 
 
 def test_errors_of_the_machine_are_tried_again_and_bugs_are_not(tmp_path: Path) -> None:
-    jobs = [Job("twice", tmp_path, 2), Job("often", tmp_path, 9), Job("bug", tmp_path, 1, "value"), Job("fine", tmp_path)]
+    jobs = [
+        Job("twice", tmp_path, 2),
+        Job("often", tmp_path, 9),
+        Job("bug", tmp_path, 1, "value"),
+        Job("fine", tmp_path),
+    ]
     outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, retries=2)}
     assert outcomes["twice"].result == "TWICE"
     assert outcomes["often"].error == "OSError: disk says no"

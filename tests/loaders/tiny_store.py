@@ -34,7 +34,9 @@ def write_store(
     path = folder / "tiles.zarr"
     group = zarr.open_group(path, mode="w", attributes=attributes or {"grid": "1km"})
     shape = (tiles, steps, size, size)
-    compressors = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=2) if compressors is None else compressors
+    compressors = (
+        BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=2) if compressors is None else compressors
+    )
 
     def image(name: str, values: Any, fill: int, attrs: dict[str, Any]) -> None:
         array = group.create_array(

@@ -1,0 +1,74 @@
+"""What a build would read, write and take: the dry run."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from cube.config import default_workers
+from cube.sentinel2.config import Sentinel2Config
+from cube.sentinel2.plan import Plan, PlannedCell
+from cube.sentinel2.scenes import PIECE
+
+__all__ = ["forecast", "scratch_bytes"]
+
+_BASE_MEMORY = 250e6
+"""An idle worker: the interpreter, GDAL and the libraries."""
+
+_DECODE_RATE = 8e6
+"""Pixels of JPEG2000 that a core decodes in a second."""
+
+_CLEAR_SHARE = 0.6
+"""Share of a scene that is expected to be valid: the rest of its blocks is not decoded."""
+
+
+def scratch_bytes(cell: PlannedCell, bands: int) -> float:
+    """Return the room that a cell's scenes take in tmp, at most."""
+    return 4.0 * bands * cell.window.height * cell.window.width * len(cell.acquisitions)
+
+
+def forecast(config: Sentinel2Config, plan: Plan) -> int:
+    """Say what a build would read and write; nothing is written and no pixel is read."""
+    keys = [key for _, key in config.asset_keys()]
+    products = [p for a in plan.acquisitions.values() for p in a.products]
+    files = [p.assets[k] for p in products for k in (*keys, "SCL_20m") if k in p.assets]
+    remote = [f for f in files if "://" in f.href and not f.href.startswith("file://")]
+    pixels = sum(f.shape[0] * f.shape[1] for f in files if f.shape is not None) * _CLEAR_SHARE
+    cells = [c.window.height * c.window.width for c in plan.cells]
+    width = 2 if config.values == "int16" else 4
+    stored = sum(cells) * (width * len(keys) + 2) * len(config.products)
+    scratch = sum(scratch_bytes(c, len(keys)) for c in plan.cells)
+    votes = sum(c.window.height * c.window.width * len(c.acquisitions) for c in plan.cells) * len(keys)
+    workers = config.workers or default_workers()
+    largest = max(cells, default=0)
+    memory = _BASE_MEMORY + 250e6 + 12 * largest + 4 * len(keys) * PIECE * PIECE
+    seconds = (pixels / _DECODE_RATE + votes / 20e6 + sum(cells) * len(keys) / 10e6) / workers
+    empty = sum(not c.acquisitions for c in plan.cells)
+    lines = [
+        f"cells      {len(plan.cells)}, {empty} of them reached by no product",
+        f"products   {len(products)} of {len(plan.acquisitions)} acquisitions",
+        f"read       {len(files)} files, {_bytes(sum(f.size or 0 for f in files))}",
+        f"download   {len(remote)} files, {_bytes(sum(f.size or 0 for f in remote))}",
+        f"write      {_bytes(stored)} before compression",
+        f"tmp        {_bytes(min(scratch, config.tmp_gb * 1e9))}",
+        f"memory     about {_bytes(memory)} a worker, {workers} workers",
+        f"duration   about {seconds / 3600:.2f} h once files are at hand",
+        f"disk free  {_bytes(_free(config.work_dir))} at {config.work_dir}",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _free(path: Path) -> int:
+    while not path.exists():
+        path = path.absolute().parent
+    return shutil.disk_usage(path).free
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"

@@ -1,0 +1,184 @@
+"""What a build will make: cells as windows of one lattice, and the acquisitions that reach each."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyproj
+import shapely
+from shapely.geometry import shape
+
+from catalog.errors import SourceError, UsageError
+from catalog.sentinel2.items import Asset, Product
+from cube.sentinel2.config import Sentinel2Config
+from cube.sentinel2.grid import Cell, cell_from_id, footprint, grid_cells, make_grid, read_cells, select_cells
+from cube.sentinel2.lattice import Lattice, Window
+from cube.sentinel2.scenes import Acquisition, group_acquisitions
+
+__all__ = ["Plan", "PlannedCell", "choose_cells", "make_plan", "read_geometry", "write_plan"]
+
+_CELL = 0.25
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell, its pixels, and the acquisitions that reach it, in order of time."""
+
+    cell: Cell
+    window: Window
+    acquisitions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will make."""
+
+    lattice: Lattice
+    cells: tuple[PlannedCell, ...]
+    acquisitions: Mapping[str, Acquisition]
+
+
+def choose_cells(config: Sentinel2Config) -> list[Cell]:
+    """Return the cells of a build, from its grid file or, without one, of the predecessor's grid.
+
+    Raises
+    ------
+    UsageError
+        If the grid cannot be read or nothing of it is selected.
+    """
+    polygon = None if config.polygon is None else read_geometry(config.polygon)
+    ids = config.cells
+    if config.grid_csv is not None:
+        cells = read_cells(config.grid_csv, config.crs)
+    elif ids is not None:
+        cells = [cell_from_id(i) for i in ids]
+        ids = None
+    else:
+        south = config.bbox[1] if config.bbox is not None else shape(polygon).bounds[1]
+        south = max(-90.0, math.floor(south / _CELL) * _CELL)
+        cells = grid_cells(make_grid(_CELL, (-180.0, south, 180.0, 90.0)))
+    crs = {c.crs for c in cells}
+    if len(crs) > 1:
+        raise UsageError(f"the grid has cells in {', '.join(sorted(crs))}; one build has one lattice, so give them one CRS")
+    return select_cells(cells, bbox=config.bbox, polygon=polygon, ids=ids)
+
+
+def read_geometry(path: Path) -> dict[str, Any]:
+    """Return the area of a GeoJSON file: a geometry, a feature, or all features together.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read.
+    """
+    try:
+        document = json.loads(path.read_text())
+        features = document.get("features", [document])
+        merged = shapely.union_all([shape(f.get("geometry") or f) for f in features])
+    except OSError as error:
+        raise UsageError(f"--polygon {path} cannot be read ({error.strerror})") from error
+    except (ValueError, AttributeError, KeyError, shapely.errors.ShapelyError) as error:
+        raise UsageError(f"--polygon {path} is no GeoJSON ({' '.join(str(error).split())[:120]})") from error
+    if merged.is_empty or not merged.area:
+        raise UsageError(f"--polygon {path} holds no area")
+    return dict(shapely.geometry.mapping(merged))
+
+
+def make_plan(config: Sentinel2Config, cells: Sequence[Cell], products: Sequence[Product]) -> Plan:
+    """Lay the cells on the lattice and find the acquisitions that reach each.
+
+    Raises
+    ------
+    UsageError
+        If a cell holds no pixel.
+    """
+    crs = pyproj.CRS(cells[0].crs)
+    lattice = config.lattice(cells[0].crs, metres=not crs.is_geographic)
+    windows = [lattice.window(*c.bounds) for c in cells]
+    acquisitions = group_acquisitions(products)
+    key = config.asset_keys()[0][1]
+    areas = footprint(cells)
+    reached: list[list[str]] = [[] for _ in cells]
+    known: dict[tuple[Any, ...], list[int]] = {}
+    for acquisition in acquisitions:
+        grid = _raster(acquisition, key)
+        if grid not in known:
+            known[grid] = [int(i) for i in np.flatnonzero(_reached(areas, *grid))]
+        for index in known[grid]:
+            reached[index].append(acquisition.key)
+    planned = [PlannedCell(*c) for c in zip(cells, windows, map(tuple, reached), strict=True)]
+    used = {k for names in reached for k in names}
+    order = sorted(planned, key=lambda p: (p.window.row, p.window.col, p.cell.id))
+    return Plan(lattice, tuple(order), {a.key: a for a in acquisitions if a.key in used})
+
+
+def _raster(acquisition: Acquisition, key: str) -> tuple[str, tuple[int, int], tuple[float, ...]]:
+    """Grid of an acquisition's tile: any of its rasters tells where the tile lies."""
+    for product in acquisition.products:
+        for asset in (product.assets.get(key), *product.assets.values()):
+            if asset is not None and _located(asset):
+                return str(asset.proj_code), asset.shape or (0, 0), asset.transform or ()
+    raise SourceError(f"{acquisition.products[0].id} has no asset with proj:code, proj:shape and proj:transform")
+
+
+def _located(asset: Asset) -> bool:
+    return asset.proj_code is not None and asset.shape is not None and asset.transform is not None
+
+
+def _reached(areas: Any, crs: str, size: tuple[int, int], transform: Sequence[float]) -> Any:
+    """Which areas, in longitude and latitude, share ground with a raster."""
+    a, _, left, _, e, top = transform
+    tile = shapely.box(left, top + e * size[0], left + a * size[1], top)
+    to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    ring = np.array(tile.segmentize(abs(a) * size[1] / 16).exterior.coords)
+    lon, lat = to_degrees.transform(*ring.T)
+    lon = lon[0] + (lon - lon[0] + 180) % 360 - 180
+    near = np.zeros(len(areas), bool)
+    for turn in (-360, 0, 360):
+        box = shapely.box(lon.min() + turn - 0.05, lat.min() - 0.05, lon.max() + turn + 0.05, lat.max() + 0.05)
+        near |= shapely.intersects(box, areas)
+    # The box in degrees is too wide far from the equator: only what meets the tile on its own map counts.
+    to_tile = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    which = np.flatnonzero(near)
+    if len(which):
+        mapped = shapely.transform(
+            shapely.segmentize(areas[which], 0.02), lambda p: np.column_stack(to_tile.transform(p[:, 0], p[:, 1]))
+        )
+        near[which] = shapely.intersects(tile, mapped) & ~shapely.touches(tile, mapped)
+    return near
+
+
+def write_plan(plan: Plan, path: Path, selected: Path) -> None:
+    """Write the plan, one row a cell, and the predecessor's list of selected cells."""
+    rows = [
+        {
+            "cell": p.cell.id,
+            "tile_id_geo": p.cell.alias,
+            "crs": p.cell.crs,
+            **dict(zip(("xmin", "ymin", "xmax", "ymax"), p.cell.bounds, strict=True)),
+            "row": p.window.row,
+            "col": p.window.col,
+            "height": p.window.height,
+            "width": p.window.width,
+            "acquisitions": list(p.acquisitions),
+            "products": [q.id for a in p.acquisitions for q in plan.acquisitions[a].products],
+        }
+        for p in plan.cells
+    ]
+    frame = pd.DataFrame(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    frame.to_parquet(part, index=False)
+    part.replace(path)
+    selected.parent.mkdir(parents=True, exist_ok=True)
+    listed = frame.rename(columns={"cell": "tile_id_rc"})
+    listed[["tile_id_rc", "tile_id_geo", "xmin", "ymin", "xmax", "ymax", "row", "col", "height", "width"]].to_csv(
+        selected, index=False
+    )

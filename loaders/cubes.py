@@ -1,0 +1,290 @@
+"""Windows of any lazily opened cube as batches.
+
+xbatcher lays the windows out, one dimension at a time: the windows of a cube are the product of those of its
+dimensions, so what is kept is a list per dimension and not an entry per window.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xarray as xr
+from dask.base import compute, is_dask_collection
+from torch.utils.data import Dataset
+from xbatcher import BatchSchema  # type: ignore[import-untyped]
+
+from catalog.errors import SourceError, UsageError
+from loaders.augment import View
+from loaders.batch import Decoder, PackedBatch, Quantity
+from loaders.loader import Loader
+from loaders.order import Pick
+from loaders.statistics import make_decoder
+from loaders.tiles import time_code
+
+__all__ = ["CubeDataset", "Sampling", "cube_loader"]
+
+Sampling = Literal["grid", "stratified", "random"]
+
+
+class CubeDataset(Dataset[PackedBatch]):
+    """A map from numbers to windows of a cube.
+
+    Parameters
+    ----------
+    cube
+        Of decoded values, NaN where not valid: a dataset with a variable per band, or an array with a ``band``
+        dimension. The last two dimensions are the image; ``time``, where there is one, is the frames. Windows run
+        over every other dimension in steps of one.
+    window
+        Size by dimension; dimensions not named have size 1 (``band``: all).
+    overlap
+        By dimension, of neighbouring windows.
+    sampling
+        ``grid``: every whole window from the first pixel on; ``stratified``: one window at a random place within the
+        reach of each of these; ``random``: as many windows anywhere. Places differ by epoch, and follow from seed,
+        epoch and position alone.
+    variables
+        Bands of a dataset, in the order wanted; by default all with the dimensions of the first.
+    weights
+        How often each window of the grid is drawn, relative to the others; an array of their number.
+    flips, rotations
+        Whether windows are turned at random.
+
+    Raises
+    ------
+    UsageError
+        If windows do not fit.
+    """
+
+    def __init__(
+        self,
+        cube: xr.Dataset | xr.DataArray,
+        window: Mapping[str, int],
+        *,
+        overlap: Mapping[str, int] | None = None,
+        sampling: Sampling = "grid",
+        variables: Sequence[str] | None = None,
+        weights: npt.NDArray[np.float64] | None = None,
+        flips: bool = False,
+        rotations: bool = False,
+    ) -> None:
+        if sampling not in ("grid", "stratified", "random"):
+            raise UsageError(f"sampling {sampling!r} is not known; choose grid, stratified or random")
+        self.bands, self._images = _images(cube, variables)
+        first = self._images[0]
+        self.dims = tuple(str(d) for d in first.dims if d != "band")
+        lengths = dict(zip(first.dims, first.shape, strict=True))
+        self._lengths = np.array([lengths[d] for d in self.dims])
+        self._sizes = np.array([window.get(d, 1) for d in self.dims])
+        unknown = [d for d in {**window, **(overlap or {})} if d not in self.dims]
+        if unknown or (self._sizes > self._lengths).any() or self._sizes.min() < 1:
+            raise UsageError(f"window {dict(window)} does not fit the cube's {lengths}; take sizes within it")
+        self._starts = [
+            _starts(d, int(n), int(size), (overlap or {}).get(d, 0))
+            for d, n, size in zip(self.dims, self._lengths, self._sizes, strict=True)
+        ]
+        self.sampling = sampling
+        self._turns = View(flips=flips, rotations=rotations)
+        self.weights = weights
+        self._coordinates = {str(d): cube[d].values for d in self.dims if d in cube.coords}
+        self.sizes: tuple[int, ...] = (len(self),)
+        self.shares: tuple[float, ...] = ()
+        self._shape = self._sample_shape()
+        self._turns.check(self._shape)
+        self.fingerprint = self._fingerprint()
+
+    def __len__(self) -> int:
+        return int(np.prod([len(s) for s in self._starts]))
+
+    def sample_weights(self) -> tuple[npt.NDArray[np.float64] | None, ...]:
+        """How often each window is drawn, relative to the others."""
+        return (self.weights,)
+
+    def share_memory(self) -> None:
+        """Do nothing: a window's place is computed, not stored."""
+
+    def origin(self, draw: int | Pick) -> npt.NDArray[np.int64]:
+        """First index of a window along each of :attr:`dims`."""
+        sample = draw.sample if isinstance(draw, Pick) else int(draw)
+        if not -len(self) <= sample < len(self):
+            raise IndexError(f"window {sample} of {len(self)}")
+        places = np.unravel_index(sample % len(self), [len(s) for s in self._starts])
+        start = np.array([s[i] for s, i in zip(self._starts, places, strict=True)])
+        if self.sampling == "grid" or not isinstance(draw, Pick):
+            return start
+        generator = np.random.default_rng([draw.seed, draw.epoch, draw.position, 2])
+        room = self._lengths - self._sizes
+        if self.sampling == "random":
+            anywhere: npt.NDArray[np.int64] = generator.integers(0, room + 1)
+            return anywhere
+        stride = np.array([s[1] - s[0] if len(s) > 1 else 1 for s in self._starts])
+        # A dimension that windows do not cut (its size is 1) keeps its place: every date, every tile comes.
+        reach = np.where(self._sizes > 1, np.minimum(stride - 1, room - start), 0)
+        return start + generator.integers(0, reach + 1)
+
+    def __getitem__(self, index: int | Pick) -> PackedBatch:
+        """Read one window."""
+        return self.__getitems__([index])
+
+    def __getitems__(self, draws: Sequence[int | Pick]) -> PackedBatch:
+        """Read windows together: what they share of a Dask cube is computed once.
+
+        Raises
+        ------
+        SourceError
+            If the cube cannot be read there.
+        """
+        origins = np.array([self.origin(d) for d in draws])
+        keys = [self._key(o) for o in origins]
+        lazy = [[image[{d: key[d] for d in image.dims if d in key}] for image in self._images] for key in keys]
+        try:
+            parts = self._load(lazy)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise SourceError(f"windows at {origins.tolist()} of {self.dims} cannot be read ({error})") from error
+        values = np.empty((len(draws), len(self.bands), *self._shape), "f4")
+        for out, images in zip(values, parts, strict=True):
+            first = 0
+            for image, source in zip(images, self._images, strict=True):
+                bands = self._by_band(np.asarray(image), source)
+                out[first : first + len(bands)] = bands
+                first += len(bands)
+        turns = tuple(self._turns.place(self._shape, d if isinstance(d, Pick) else None).orientation for d in draws)
+        return PackedBatch(
+            torch.from_numpy(values), None, self.bands, orientation=turns, meta=self._meta(draws, origins)
+        )
+
+    @staticmethod
+    def _load(lazy: list[list[xr.Variable]]) -> Any:
+        if lazy[0][0].chunks and is_dask_collection(lazy[0][0].data):
+            return compute([[image.data for image in images] for images in lazy])[0]  # type: ignore[no-untyped-call]
+        return [[image.values for image in images] for images in lazy]
+
+    def _key(self, origin: npt.NDArray[np.int64]) -> dict[str, slice]:
+        return {d: slice(int(o), int(o + n)) for d, o, n in zip(self.dims, origin, self._sizes, strict=True)}
+
+    def _by_band(self, image: npt.NDArray[Any], source: xr.Variable) -> npt.NDArray[Any]:
+        """Bring an image to (band, time, y, x)."""
+        image = np.moveaxis(image, source.dims.index("band"), 0) if "band" in source.dims else image[None]
+        return image.reshape(image.shape[0], *self._shape)
+
+    def _sample_shape(self) -> tuple[int, int, int]:
+        others = {d: int(n) for d, n in zip(self.dims[:-2], self._sizes[:-2], strict=True) if d != "time"}
+        if any(n > 1 for n in others.values()):
+            raise UsageError(f"windows may be larger than 1 along time and the image only, not along {others}")
+        frames = int(self._sizes[self.dims.index("time")]) if "time" in self.dims[:-2] else 1
+        return frames, int(self._sizes[-2]), int(self._sizes[-1])
+
+    def _meta(self, draws: Sequence[int | Pick], origins: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """Where windows lie; with coordinates, their times and the affine of their pixels before turning."""
+        samples = [d.sample if isinstance(d, Pick) else int(d) for d in draws]
+        meta = {"sample": torch.tensor(samples), "origin": torch.from_numpy(origins)}
+        times = self._coordinates.get("time")
+        if times is not None and times.dtype.kind == "M":
+            place = self.dims.index("time")
+            frames = origins[:, place, None] + np.arange(self._sizes[place])
+            chosen = times.astype("M8[us]")[frames]
+            meta["time"] = torch.from_numpy(chosen.astype("i8"))
+            meta["time_code"] = torch.from_numpy(time_code(chosen))
+        y, x = (self._coordinates.get(d) for d in self.dims[-2:])
+        if y is not None and x is not None and min(len(y), len(x)) > 1 and y.dtype.kind == x.dtype.kind == "f":
+            dy, dx = float(y[1] - y[0]), float(x[1] - x[0])
+            rows, cols = origins[:, -2], origins[:, -1]
+            zero = np.zeros(len(draws))
+            affine = [zero + dx, zero, x[cols] - dx / 2, zero, zero + dy, y[rows] - dy / 2]
+            meta["transform"] = torch.from_numpy(np.stack(affine, -1).astype("f8"))
+        return meta
+
+    def _fingerprint(self) -> str:
+        kind = (self.bands, self.dims, self._lengths.tolist(), self._sizes.tolist(), self.sampling, self._turns)
+        digest = hashlib.sha256(repr(kind).encode())
+        for starts in self._starts:
+            digest.update(starts.tobytes())
+        for values in self._coordinates.values():
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def cube_loader(
+    cube: xr.Dataset | xr.DataArray,
+    window: Mapping[str, int],
+    batch_size: int,
+    *,
+    overlap: Mapping[str, int] | None = None,
+    sampling: Sampling = "grid",
+    variables: Sequence[str] | None = None,
+    weights: npt.NDArray[np.float64] | None = None,
+    flips: bool = False,
+    rotations: bool = False,
+    statistics: Any = None,
+    quantity: Quantity = "radiance",
+    fill: float = 0.0,
+    **options: Any,
+) -> Loader:
+    """Batches of windows of a cube, such as ``open_abi``, ``open_sentinel2`` or ``open_composites`` of ``cube`` give.
+
+    Parameters
+    ----------
+    cube, window, overlap, sampling, variables, weights, flips, rotations
+        See :class:`CubeDataset`.
+    batch_size
+        Windows of one batch on one rank.
+    statistics
+        To normalise by: a file of ``python -m loaders.stats``, or ``{band: (mean, std)}``.
+    quantity
+        What the cube holds; statistics of another are refused.
+    fill
+        Value of pixels that are not valid, after normalisation.
+    **options
+        Of :class:`loaders.loader.Loader`: shuffle, seed, workers, device, tail and others.
+    """
+    dataset = CubeDataset(
+        cube,
+        window,
+        overlap=overlap,
+        sampling=sampling,
+        variables=variables,
+        weights=weights,
+        flips=flips,
+        rotations=rotations,
+    )
+    decoder: Decoder = make_decoder(statistics, quantity, fill)
+    return Loader(dataset, batch_size, decoder=decoder, **options)
+
+
+def _starts(dim: str, length: int, size: int, overlap: int) -> npt.NDArray[np.int64]:
+    """First indices of xbatcher's windows along one dimension."""
+    if not 0 <= overlap < size:
+        raise UsageError(f"overlap {overlap} along {dim} is not less than the window's {size}")
+    axis = xr.Dataset(coords={dim: np.arange(length)})
+    schema = BatchSchema(axis, input_dims={dim: size}, input_overlap={dim: overlap} if overlap else None)
+    return np.array([window[dim].start for window in schema.selectors[0]])
+
+
+def _images(
+    cube: xr.Dataset | xr.DataArray, variables: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[xr.Variable]]:
+    """Names of the bands, and the variables that hold them."""
+    if isinstance(cube, xr.DataArray):
+        named = cube["band"].values.tolist() if "band" in cube.coords else range(cube.sizes.get("band", 1))
+        names = (cube.name or "values",) if "band" not in cube.dims else named
+        return tuple(_band_name(n) for n in names), [cube.variable]
+    arrays = [n for n in cube.data_vars if cube[n].ndim >= 2 and cube[n].dtype.kind in "fiu"]
+    chosen = list(variables) if variables is not None else [n for n in arrays if cube[n].dims == cube[arrays[0]].dims]
+    missing = [n for n in chosen if n not in arrays]
+    if missing or not chosen:
+        raise UsageError(
+            f"the cube has {', '.join(map(str, arrays)) or 'no images'}, not {', '.join(map(str, missing)) or 'none'}"
+        )
+    if len({cube[n].dims for n in chosen}) > 1 or any("band" in cube[n].dims for n in chosen):
+        raise UsageError("variables of one batch need the same dimensions, and no band dimension; pass one variable")
+    return tuple(str(n) for n in chosen), [cube[n].variable for n in chosen]
+
+
+def _band_name(name: Any) -> str:
+    """ABI channels by number are named as everywhere else."""
+    return f"C{name:02d}" if isinstance(name, int) and 1 <= name <= 16 else str(name)

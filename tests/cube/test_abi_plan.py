@@ -1,0 +1,94 @@
+"""The plan: complete tiles first, no scan twice, nothing that depends on luck."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from catalog.abi.archives import LocalArchive
+from catalog.abi.scans import find_scans
+from catalog.errors import UsageError
+from cube.abi.plan import Headers, make_plan, read_plan, write_plan
+from cube.abi.synthetic import write_archive
+from cube.config import AbiConfig, load_config
+
+
+def plan_of(archive: Path, tmp_path: Path, **options: object) -> pd.DataFrame:
+    asked = {"tile_size": 64, "channels": [13], "steps": 2, "step_minutes": 10, "num_tiles": 30, "workers": 1, **options}
+    config = load_config(AbiConfig, None, {"output_dir": tmp_path, "domain": "M1", **asked})
+    scans = find_scans(LocalArchive(archive), platform="goes16", sector="M1", channels=config.channels)
+    plan = make_plan(config, scans, Headers(None, None), None)
+    write_plan(plan, tmp_path / "plan.parquet")
+    again = read_plan(tmp_path / "plan.parquet")
+    pd.testing.assert_frame_equal(again.tiles, plan.tiles)
+    assert again.refused == plan.refused
+    return plan.tiles
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("plan")
+    write_archive(root, start=datetime(2020, 7, 1, 16), hours=1, channels=(7, 13), shape_2km=(130, 130), workers=1)
+    return root
+
+
+def test_same_seed_same_plan_other_seed_other_plan(archive: Path, tmp_path: Path) -> None:
+    a, b, c = (plan_of(archive, tmp_path, seed=s) for s in (1, 1, 2))
+    pd.testing.assert_frame_equal(a, b)
+    assert set(a["tile_id"]) != set(c["tile_id"])
+    assert a["event_time"].is_monotonic_increasing
+    assert a["tile_id"].is_unique
+
+
+def test_complete_tiles_come_first(archive: Path, tmp_path: Path) -> None:
+    shutil.copytree(archive, tmp_path / "a")
+    scans = find_scans(LocalArchive(tmp_path / "a"), platform="goes16", sector="M1")
+    for i in (2, 4):
+        Path(scans[i].files[7].href).unlink()
+    tiles = plan_of(tmp_path / "a", tmp_path, channels=[7, 13], num_tiles=40)
+    assert not tiles["missing"].map(len).any()
+    used = {name for names in tiles["scan_ids"] for name in names}
+    assert used <= {scans[i].id for i in (0, 1, 5, 6)}
+    lonely = plan_of(tmp_path / "a", tmp_path, channels=[7, 13], steps=5, num_tiles=3)
+    assert lonely["missing"].map(len).all()
+
+
+def test_no_scan_is_used_twice(archive: Path, tmp_path: Path) -> None:
+    tiles = plan_of(archive, tmp_path, steps=3, step_minutes=12, tolerance_minutes=10)
+    for names in tiles["scan_ids"]:
+        assert len(set(names)) == 3
+    with pytest.raises(UsageError, match="no run of 4 scans at 3 min steps"):
+        plan_of(archive, tmp_path, steps=4, step_minutes=3, tolerance_minutes=10)
+
+
+def test_steps_keep_to_their_tolerance(archive: Path, tmp_path: Path) -> None:
+    tiles = plan_of(archive, tmp_path, steps=3, step_minutes=20, tolerance_minutes=1)
+    for row in tiles.itertuples():
+        apart = np.abs(np.asarray(row.scan_starts) - np.asarray(row.requested_times))
+        assert (apart <= np.timedelta64(1, "m")).all()
+        assert (np.diff(np.asarray(row.requested_times)) == np.timedelta64(20, "m")).all()
+
+
+def test_limits_hold(archive: Path, tmp_path: Path) -> None:
+    tiles = plan_of(archive, tmp_path, min_spacing_km=60.0, num_tiles=4)
+    assert len(tiles) == 4
+    zenith = plan_of(archive, tmp_path)["view_zenith"].median()
+    assert plan_of(archive, tmp_path, max_view_zenith=float(zenith))["view_zenith"].max() <= zenith
+    with pytest.raises(UsageError, match="view zenith"):
+        plan_of(archive, tmp_path, max_view_zenith=0.5)
+    with pytest.raises(UsageError, match="solar zenith"):
+        plan_of(archive, tmp_path, max_solar_zenith=0.5)
+
+
+def test_an_unreadable_header_drops_only_its_scan(archive: Path, tmp_path: Path) -> None:
+    shutil.copytree(archive, tmp_path / "a")
+    scans = find_scans(LocalArchive(tmp_path / "a"), platform="goes16", sector="M1")
+    for file in scans[3].files.values():
+        Path(file.href).write_bytes(b"nothing")
+    tiles = plan_of(tmp_path / "a", tmp_path, steps=1)
+    assert scans[3].id not in set(tiles["event_scan"])

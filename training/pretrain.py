@@ -1,0 +1,84 @@
+"""``python -m training.pretrain``: pre-train a masked autoencoder.
+
+The same command started again goes on where the last checkpoint was written. Exit codes: 0 trained to the end; 1 it
+failed; 2 wrong use or configuration; 75 a signal stopped it, state is saved, start it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from catalog.errors import StratacubeError, UsageError
+from training.config import PretrainConfig, load_config, presets, print_config, slurm_job
+
+__all__ = ["STOPPED", "main"]
+
+STOPPED = 75
+"""Exit code of a run that a signal stopped (EX_TEMPFAIL of sysexits.h)."""
+
+_log = logging.getLogger("training")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.pretrain",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help=f"YAML file, or a preset: {', '.join(presets())}")
+    parser.add_argument("--output-dir", type=Path, help="folder of the run instead of the config's")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as optimizer.lr=1e-4"
+    )
+    parser.add_argument("--print-config", action="store_true", help="print every key with its value and stop")
+    parser.add_argument("--no-resume", action="store_true", help="refuse to go on from checkpoints in the folder")
+    options = parser.parse_args(arguments)
+    changes = [*options.set, *([f"output_dir={options.output_dir}"] if options.output_dir else [])]
+    try:
+        config = load_config(options.config, changes)
+        if options.print_config:
+            sys.stdout.write(print_config(config))
+            return 0
+        return _train(config, resume=not options.no_resume)
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except StratacubeError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+def _train(config: PretrainConfig, *, resume: bool) -> int:
+    from training.stopping import requeue  # noqa: PLC0415  (so that --help does not wait for torch)
+    from training.trainer import Trainer  # noqa: PLC0415
+
+    trainer = Trainer(config, resume=resume)
+    first = trainer.fabric.is_global_zero
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s", force=True)
+    _log.info(
+        "%s: %.1f M parameters, %d ranks, %d samples a step, %d of %d steps done",
+        config.name,
+        trainer.parameters / 1e6,
+        trainer.fabric.world_size,
+        trainer.batch,
+        trainer.step,
+        trainer.schedule.steps,
+    )
+    if trainer.fit():
+        _log.info("done: %s", trainer.checkpoints.latest())
+        return 0
+    job = slurm_job()
+    if first and config.run.requeue and job is not None:
+        _log.info("%s", requeue(job))
+    _log.info("stopped at step %d and saved; start the same command again to go on", trainer.step)
+    return STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
