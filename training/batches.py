@@ -61,6 +61,10 @@ class Batch:
     def __len__(self) -> int:
         return self.pixels.shape[0]
 
+    def take(self, chosen: Tensor) -> Batch:
+        """Some of the samples, by place."""
+        return Batch(**{name: part[chosen] for name, part in vars(self).items() if part is not None})
+
     def to(self, device: torch.device) -> Batch:
         """Copy to a device."""
         if self.pixels.device == device:

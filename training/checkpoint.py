@@ -123,7 +123,7 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 
 
 def own_part(parts: Sequence[Any], rank: int, ranks: int) -> Any:
-    """This rank's part of what all ranks saved; with another number of ranks, the first one's."""
+    """Pick this rank's part of what all ranks saved; with another number of ranks, the first one's."""
     return parts[rank] if len(parts) == ranks else parts[0]
 
 

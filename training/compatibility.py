@@ -30,6 +30,6 @@ def make_importable() -> None:
     if library is None:
         return
     try:
-        torch.ops.load_library(library)
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]
     except OSError:
         sys.modules[_DESCRIPTIONS] = ModuleType(_DESCRIPTIONS)

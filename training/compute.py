@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.strategies import ModelParallelStrategy
+from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -118,9 +118,7 @@ def peak_flops(device: torch.device, given: float | None) -> float | None:
     return next((peak for key, peak in _PEAK_BF16.items() if key in name), None)
 
 
-def model_flops(
-    tokens: int, visible: int, encoder: tuple[int, int], decoder: tuple[int, int], pixels: int
-) -> float:
+def model_flops(tokens: int, visible: int, encoder: tuple[int, int], decoder: tuple[int, int], pixels: int) -> float:
     """Floating-point operations of one sample's forward and backward pass, recomputation not counted.
 
     A multiply-add is two; backward is twice forward. A block of width d on n tokens takes 24 n d^2 for its matrices and

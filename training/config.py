@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from catalog.errors import UsageError
 from training.models.settings import ModelConfig
-from training.settings_data import BlobsData, TilesData
+from training.settings_data import BlobsData, StoreData, TilesData
 
 __all__ = [
     "CheckpointConfig",
@@ -227,5 +227,5 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
-    inner = [ModelConfig, TilesData, BlobsData, OptimizerConfig, RunConfig]
-    return [model, *inner, CheckpointConfig, LogConfig, ValidationConfig]
+    sections: list[type[BaseModel]] = [ModelConfig, TilesData, StoreData, BlobsData, OptimizerConfig, RunConfig]
+    return [model, *sections, CheckpointConfig, LogConfig, ValidationConfig]

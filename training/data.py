@@ -121,7 +121,9 @@ def _tiles(config: PretrainConfig, tiles: TilesData, rank: int, ranks: int, devi
 
     def loader(datasets: list[TileDataset], stores: tuple[StoreData, ...], *, training: bool) -> TileBatches:
         weighted = training and any(a.weight != b.weight for a, b in pairwise(stores))
-        source = Mixture(datasets, [s.weight for s in stores] if weighted else None) if len(datasets) > 1 else datasets[0]
+        source = (
+            Mixture(datasets, [s.weight for s in stores] if weighted else None) if len(datasets) > 1 else datasets[0]
+        )
         made = Loader(
             source,
             tiles.batch_size,

@@ -50,9 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         opened = open_run(options.checkpoint, which=options.which)
         output = options.output_dir or options.checkpoint / "evaluation"
-        report = evaluate(
-            opened, output, batches=options.batches, pictures=options.pictures, bands=options.bands
-        )
+        report = evaluate(opened, output, batches=options.batches, pictures=options.pictures, bands=options.bands)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -158,9 +156,7 @@ def _page(opened: Opened, report: Report, data: Data) -> str:
     )
 
 
-def _draw(
-    opened: Opened, data: Data, fabric: Fabric, folder: Path, count: int, bands: Sequence[str] | None
-) -> None:
+def _draw(opened: Opened, data: Data, fabric: Fabric, folder: Path, count: int, bands: Sequence[str] | None) -> None:
     """Draw the first samples."""
     config = opened.config.model
     names = list(bands or [config.bands[group[0]] for group in config.group_indices])

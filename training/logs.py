@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,15 +107,15 @@ class _TensorBoard:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  (optional)
         except ImportError as error:
             raise UsageError("logs.tensorboard is on but tensorboard is missing: pip install tensorboard") from error
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def write(self, step: int, row: Row) -> None:
         for key, value in row.items():
             if isinstance(value, int | float):
-                self.writer.add_scalar(key, value, step)  # type: ignore[no-untyped-call]
+                self.writer.add_scalar(key, value, step)
 
     def close(self) -> None:
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
 
 class _MLflow:
@@ -122,7 +123,7 @@ class _MLflow:
 
     def __init__(self, uri: str, experiment: str, name: str, folder: Path) -> None:
         try:
-            import mlflow  # noqa: PLC0415  (optional)
+            mlflow = import_module("mlflow")
         except ImportError as error:
             raise UsageError("logs.mlflow_uri is given but mlflow is missing: pip install mlflow-skinny") from error
         self.mlflow, mark = mlflow, folder / "mlflow_run_id"

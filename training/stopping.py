@@ -19,6 +19,7 @@ class StopRequest:
         self.signal: str | None = None
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
+        """Take note of a signal."""
         self.signal = signal.Signals(number).name
 
     def __bool__(self) -> bool:

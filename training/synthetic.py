@@ -116,7 +116,7 @@ class MemoryLoader:
             start = (self.position * self.ranks + self.rank) * self.batch_size
             chosen = torch.from_numpy(order[start : start + self.batch_size])
             self.position += 1
-            yield Batch(**{name: None if part is None else part[chosen] for name, part in vars(self.data).items()})
+            yield self.data.take(chosen)
         self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, int]:

@@ -8,11 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from catalog.errors import StratacubeError, UsageError
 from training.batches import Batch, BatchLoader, Data
@@ -70,7 +72,7 @@ class Trainer:
         self.wrapped = self.fabric.setup_module(self.model)
         self.schedule = Schedule.of(config.optimizer, self.batch, self.steps_per_epoch)
         self.optimizer = adamw(self.model, config.optimizer, self.schedule.rate(0))
-        self.stepper = self.fabric.setup_optimizers(self.optimizer)
+        self.stepper = cast(_FabricOptimizer, self.fabric.setup_optimizers(self.optimizer))
         decay = config.optimizer.ema
         self.average = Average(self.model, decay) if decay is not None else None
         self.step = 0
@@ -86,7 +88,9 @@ class Trainer:
         )
         latest = self.checkpoints.latest()
         if latest is not None and not resume:
-            raise UsageError(f"{config.output_dir} holds checkpoints up to {latest.name}; resume, or use another folder")
+            raise UsageError(
+                f"{config.output_dir} holds checkpoints up to {latest.name}; resume, or use another folder"
+            )
         if latest is not None:
             self._load(latest)
 
@@ -187,7 +191,7 @@ class Trainer:
             self.wrapped, self.stepper, max_norm=float("inf") if limit is None else limit, error_if_nonfinite=False
         )
         assert norm is not None
-        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # type: ignore[no-any-return]
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.step % every == 0
@@ -219,8 +223,8 @@ class Trainer:
         }
         if not torch.isfinite(torch.tensor([mean, row["grad_norm"]])).all():
             raise StratacubeError(
-                f"loss {mean} or gradient norm {row['grad_norm']} is not finite at step {self.step}; lower the rate, set"
-                f" optimizer.clip, or check the data, and go on from {self.checkpoints.latest()}"
+                f"loss {mean} or gradient norm {row['grad_norm']} is not finite at step {self.step};"
+                f" lower the rate, set optimizer.clip, or check the data, and go on from {self.checkpoints.latest()}"
             )
         if logs is not None:
             logs.metrics(self.step, row)
@@ -266,9 +270,7 @@ class Trainer:
         manifest = json.loads((path / "manifest.json").read_text())
         refuse_other_run(manifest, self.config, self.data, path)
         state = read_state(path)
-        load_whole_state(
-            self.model, self.optimizer, read_weights(path / "weights.safetensors")[1], state["optimizer"]
-        )
+        load_whole_state(self.model, self.optimizer, read_weights(path / "weights.safetensors")[1], state["optimizer"])
         if self.average is not None:
             self.average.load(read_weights(path / "ema.safetensors")[1])
         own = own_part(state["ranks"], self.fabric.global_rank, self.fabric.world_size)

@@ -148,13 +148,11 @@ def _in_step(loader: BatchLoader, most: int | None, fabric: Fabric) -> Iterator[
             yield last, False
 
 
-
-
 def _masked_pixels(model: MaskedAutoencoder, mask: TokenMask) -> Tensor:
     """The token mask at every pixel of every band."""
     config = model.config
     groups, pixels = config.group_indices, config.patch_size**2
-    tokens = mask.masked.unflatten(1, (config.frames, len(groups), -1))
+    tokens = mask.masked.reshape(len(mask.masked), config.frames, len(groups), -1)
     parts = [
         tokens[:, :, number, :, None, None].expand(-1, -1, -1, pixels, len(group))
         for number, group in enumerate(groups)

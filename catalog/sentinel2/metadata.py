@@ -14,16 +14,15 @@ from datetime import datetime
 from pathlib import Path
 
 from catalog.errors import SourceError
+from catalog.sentinel2.names import parse_product_name
 
 __all__ = [
     "BAND_IDS",
     "GranuleMetadata",
     "ProductMetadata",
-    "ProductName",
     "Resolution",
     "parse_granule",
     "parse_product",
-    "parse_product_name",
     "read_granule",
     "read_product",
 ]
@@ -36,45 +35,6 @@ OFFSET_SINCE = (4, 0)
 
 REPROCESSED = "99.99"
 """Baseline number of processings outside ESA's: it tells nothing, the metadata alone decides."""
-
-_NAME = re.compile(
-    r"(?P<platform>S2[A-D])_MSI(?P<level>L2A)_(?P<sensing>\d{8}T\d{6})_N(?P<baseline>\d{4})_R(?P<orbit>\d{3})"
-    r"_T(?P<tile>\d{2}[A-Z]{3})_(?P<discriminator>\d{8}T\d{6})(\.SAFE)?/?$"
-)
-
-
-@dataclass(frozen=True)
-class ProductName:
-    """What a product's name says."""
-
-    platform: str
-    sensing: datetime
-    baseline: str
-    relative_orbit: int
-    tile: str
-    discriminator: datetime
-
-
-def parse_product_name(name: str) -> ProductName:
-    """Read the last part of a product's name or path, so that a folder above cannot mislead.
-
-    Raises
-    ------
-    SourceError
-        If it is no name of an L2A product.
-    """
-    match = _NAME.search(name.rstrip("/").rpartition("/")[2])
-    if match is None:
-        raise SourceError(f"{name!r} is no name of a Sentinel-2 L2A product (S2A_MSIL2A_.._N0510_R027_T13VEK_...SAFE)")
-    digits = match["baseline"]
-    return ProductName(
-        platform="sentinel-" + match["platform"][1:].lower(),
-        sensing=datetime.strptime(match["sensing"], "%Y%m%dT%H%M%S"),
-        baseline=f"{digits[:2]}.{digits[2:]}",
-        relative_orbit=int(match["orbit"]),
-        tile=match["tile"],
-        discriminator=datetime.strptime(match["discriminator"], "%Y%m%dT%H%M%S"),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

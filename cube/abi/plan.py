@@ -179,6 +179,7 @@ class _Planner:
         self.tolerance = timedelta(minutes=config.tolerance_minutes)
         self.complete_only = False
         self._at: dict[datetime, list[Frame]] = {}
+        self._reasons: dict[tuple[datetime, bool], str | None] = {}
 
     def select(self, sampler: Sampler, limits: Limits) -> Selection[_Spot]:
         """Take complete tiles first; those with missing channels only if there are too few."""
@@ -209,6 +210,8 @@ class _Planner:
         scan = nearest_scan(self.scans, candidate.time, self.tolerance)
         if scan is None:
             return "no scan within the tolerance"
+        if reason := self._hopeless(candidate.time):
+            return reason
         try:
             grid = self.headers.grid(scan, self.layout.pixel)
         except SourceError:
@@ -221,15 +224,13 @@ class _Planner:
         lon, lat = (float(v) for v in grid.lonlat(window.row + middle, window.col + middle))
         if not np.isfinite(lat):
             return "tile centre off the Earth"
-        frames = self._frames(candidate, lon, lat)
+        frames = self._told(self._frames(candidate.time), candidate, lon, lat)
         choice = choose_window(
             frames, self.config.steps, max_daylight_zenith=DAYLIGHT_ZENITH if self.config.max_solar_zenith else None
         )
         kept = frames[choice.start : choice.start + self.config.steps]
-        if any(f.scan is None for f in kept) and not self.config.allow_missing:
-            return f"no run of {self.config.steps} scans at {self.config.step_minutes} min steps"
-        if self.complete_only and any(f.missing for f in kept):
-            return "channels missing"
+        if reason := self._unfit(kept):
+            return reason
         zenith, _ = grid.projection.view_angles(lon, lat)
         spot = _Spot(
             scan,
@@ -243,12 +244,30 @@ class _Planner:
         )
         return Placed(candidate, scan.start, lat, lon, float(zenith), spot)
 
-    def _frames(self, candidate: Candidate, lon: float, lat: float) -> list[Frame]:
-        """Candidate steps around an event: what depends on its time alone is worked out once."""
-        if candidate.time not in self._at:
-            times = candidate_times(candidate.time, self.config.steps, self.config.step_minutes)
-            self._at[candidate.time] = _each_scan_once([self._frame(t) for t in times], len(self.config.channels))
-        frames = self._at[candidate.time]
+    def _unfit(self, frames: Sequence[Frame]) -> str | None:
+        """Why a window may not be kept, if so."""
+        if any(f.scan is None for f in frames) and not self.config.allow_missing:
+            return f"no run of {self.config.steps} scans at {self.config.step_minutes} min steps"
+        return "channels missing" if self.complete_only and any(f.missing for f in frames) else None
+
+    def _hopeless(self, time: datetime) -> str | None:
+        """Why no window around a time may be kept, wherever the tile, if so."""
+        key = time, self.complete_only
+        if key not in self._reasons:
+            frames, steps = self._frames(time), self.config.steps
+            reasons = [self._unfit(frames[i : i + steps]) for i in range(len(frames) - steps + 1)]
+            self._reasons[key] = reasons[0] if all(reasons) else None
+        return self._reasons[key]
+
+    def _frames(self, time: datetime) -> list[Frame]:
+        """Candidate steps around a time, worked out once."""
+        if time not in self._at:
+            times = candidate_times(time, self.config.steps, self.config.step_minutes)
+            self._at[time] = _each_scan_once([self._frame(t) for t in times], len(self.config.channels))
+        return self._at[time]
+
+    def _told(self, frames: list[Frame], candidate: Candidate, lon: float, lat: float) -> list[Frame]:
+        """Add what is known of the candidate's own place: its cloud system, the height of the Sun."""
         pixels: Mapping[Any, int] | None = candidate.details.get("system_pixels")
         if pixels is not None:
             frames = [replace(f, system_pixels=pixels.get(f.time, 0)) for f in frames]

@@ -15,7 +15,6 @@ import pandas as pd
 import pyproj
 import shapely
 from shapely.geometry import mapping, shape
-from shapely.ops import transform as transform_shape
 
 from catalog.errors import UsageError
 
@@ -232,7 +231,7 @@ def _geojson_cells(document: Any, path: Path, crs: str) -> list[Cell]:
         if outline.geom_type not in ("Polygon", "MultiPolygon") or outline.is_empty:
             raise UsageError(f"grid file {path}: feature {number} is a {outline.geom_type}; cells are polygons")
         if crs != "EPSG:4326":
-            outline = transform_shape(project, outline.segmentize(0.05))
+            outline = shapely.transform(outline.segmentize(0.05), lambda p: np.column_stack(project(p[:, 0], p[:, 1])))
         told = feature.get("properties") or {}
         name = feature.get("id") or told.get("tile_id_rc") or told.get("id") or told.get("name") or f"cell_{number:04d}"
         rectangle = outline.equals(shapely.box(*outline.bounds))

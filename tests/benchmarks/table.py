@@ -94,7 +94,7 @@ class Measured:
 
 
 Stretch = Callable[..., Generator[None, None, Any]]
-"""Imports and prepares, yields once, then does what is timed and returns something JSON can hold."""
+"""Imports and prepares, yields, does what is timed, may yield again to stop the clock, and returns what JSON can hold."""
 
 
 def measure(function: Stretch, /, **arguments: Any) -> Measured:
@@ -103,7 +103,7 @@ def measure(function: Stretch, /, **arguments: Any) -> Measured:
     Parameters
     ----------
     function
-        Of module level; a generator that yields once, where the clock starts.
+        Of module level; a generator that yields where the clock starts, and where it stops unless that is its end.
     arguments
         Its keyword arguments, as JSON can hold them (paths become text).
 
@@ -179,16 +179,21 @@ def _resident(field: str) -> float:
 def _child(module: str, name: str) -> None:
     """Body of the fresh process: prepare, time, tell."""
     stretch = getattr(importlib.import_module(module), name)(**json.loads(sys.stdin.read()))
-    next(stretch)
+    result: list[Any] = []
+
+    def whole() -> Generator[None, None, None]:
+        result.append((yield from stretch))
+
+    stretch_and_result = whole()
+    next(stretch_and_result)
     gc.collect()
     idle, wall, cpu = _resident("VmRSS"), time.perf_counter(), time.process_time()
-    result = None
-    try:
-        next(stretch)
-    except StopIteration as end:
-        result = end.value
+    next(stretch_and_result, None)
     told = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    told |= {"peak": _resident("VmHWM"), "idle": idle, "result": result}
+    told |= {"peak": _resident("VmHWM"), "idle": idle}
+    for _ in stretch_and_result:
+        pass
+    told |= {"result": result[0]}
     sys.stdout.write("\n" + json.dumps(told) + "\n")
 
 

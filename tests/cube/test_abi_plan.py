@@ -19,7 +19,15 @@ from cube.config import AbiConfig, load_config
 
 
 def plan_of(archive: Path, tmp_path: Path, **options: object) -> pd.DataFrame:
-    asked = {"tile_size": 64, "channels": [13], "steps": 2, "step_minutes": 10, "num_tiles": 30, "workers": 1, **options}
+    asked = {
+        "tile_size": 64,
+        "channels": [13],
+        "steps": 2,
+        "step_minutes": 10,
+        "num_tiles": 30,
+        "workers": 1,
+        **options,
+    }
     config = load_config(AbiConfig, None, {"output_dir": tmp_path, "domain": "M1", **asked})
     scans = find_scans(LocalArchive(archive), platform="goes16", sector="M1", channels=config.channels)
     plan = make_plan(config, scans, Headers(None, None), None)

@@ -7,7 +7,6 @@ with a learned token and predicts every patch (MAE, arXiv 2111.06377; SatMAE, ar
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -95,7 +94,7 @@ class MaskedAutoencoder(nn.Module):
             predictions,
             targets,
             weights,
-            mask.masked.unflatten(1, (self.config.frames, len(self.groups), -1)),
+            mask.masked.reshape(len(pixels), self.config.frames, len(self.groups), -1),
             normalise=self.config.norm_pix_loss,
         )
         return Reconstruction(loss, predictions)
@@ -119,7 +118,7 @@ class MaskedAutoencoder(nn.Module):
         patches = images_to_patches(pixels, self.config.patch_size, self.groups)
         weights = images_to_patches(valid, self.config.patch_size, self.groups)
         latent = self._encode(self._inputs(patches, weights), minutes, grid, None)
-        return latent.unflatten(1, (self.config.frames, len(self.groups), *grid))
+        return latent.reshape(len(pixels), self.config.frames, len(self.groups), *grid, -1)
 
     def images(self, patches: list[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
         """Patches of all groups as images (batch, frames, channels, height, width)."""
@@ -142,9 +141,7 @@ class MaskedAutoencoder(nn.Module):
         fills = [self.fill[list(group)].to(patches[0].dtype) for group in self.groups]
         return [torch.where(v, p, fill) for p, v, fill in zip(patches, valid, fills, strict=True)]
 
-    def _encode(
-        self, patches: list[Tensor], minutes: Tensor, grid: tuple[int, int], visible: Tensor | None
-    ) -> Tensor:
+    def _encode(self, patches: list[Tensor], minutes: Tensor, grid: tuple[int, int], visible: Tensor | None) -> Tensor:
         """Encode the visible tokens, or all: (batch, tokens, width)."""
         width = self.config.dimensions.embed_dim
         code = self._codes(minutes, grid, width)
@@ -154,7 +151,8 @@ class MaskedAutoencoder(nn.Module):
             tokens = tokens if visible is None else _take(tokens, visible)
         else:  # one group: what is masked need not be embedded at all
             tokens = self.embeddings[0](_take(patches[0].flatten(3).flatten(1, 2), visible)) + _take(code, visible)
-        return self.encoder_norm(self._run(self.encoder, tokens))
+        encoded: Tensor = self.encoder_norm(self._run(self.encoder, tokens))
+        return encoded
 
     def _decode(self, latent: Tensor, minutes: Tensor, grid: tuple[int, int], visible: Tensor) -> list[Tensor]:
         """Predict every patch of every group."""
@@ -164,9 +162,9 @@ class MaskedAutoencoder(nn.Module):
         tokens = self.mask_token.to(known.dtype).expand(code.shape)
         tokens = tokens.scatter(1, visible[..., None].expand(-1, -1, width), known) + code
         tokens = self.decoder_norm(self._run(self.decoder, tokens))
-        per_group = tokens.unflatten(1, (self.config.frames, len(self.groups), -1)).unbind(2)
+        per_group = tokens.reshape(len(tokens), self.config.frames, len(self.groups), -1, width).unbind(2)
         return [
-            head(part).unflatten(-1, (-1, len(group)))
+            head(part).reshape(*part.shape[:3], -1, len(group))
             for head, part, group in zip(self.heads, per_group, self.groups, strict=True)
         ]
 
@@ -193,8 +191,7 @@ class MaskedAutoencoder(nn.Module):
 
 
 def _block(width: int, heads: int, drop_path: float = 0.0) -> nn.Module:
-    norm = partial(nn.LayerNorm, eps=1e-6)
-    return Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm, drop_path=drop_path)
+    return Block(width, heads, mlp_ratio=4.0, qkv_bias=True, drop_path=drop_path)
 
 
 def _take(tokens: Tensor, numbers: Tensor) -> Tensor:

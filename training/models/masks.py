@@ -34,7 +34,9 @@ class TokenMask(NamedTuple):
         )
 
 
-def draw_masks(config: ModelConfig, seed: int, numbers: Sequence[int], grid: tuple[int, int] | None = None) -> TokenMask:
+def draw_masks(
+    config: ModelConfig, seed: int, numbers: Sequence[int], grid: tuple[int, int] | None = None
+) -> TokenMask:
     """Draw the masks of a batch.
 
     Parameters

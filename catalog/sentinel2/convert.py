@@ -1,0 +1,325 @@
+"""STAC items of CDSE, Earth Search, Planetary Computer and our own, read as products; and products as items.
+
+Source: STAC 1.1.0 with the extensions eo 2.0.0, file 2.1.0, grid 1.1.0, processing 1.2.0, projection 2.0.0, sat
+and view, as CDSE uses them; Earth Search and Planetary Computer use ``s2:`` properties for the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal
+from urllib.parse import unquote
+
+from catalog.errors import SourceError, UsageError
+from catalog.sentinel2.checksums import multihash, read_checksum
+from catalog.sentinel2.items import Asset, Product
+from catalog.sentinel2.names import (
+    ProductName,
+    asset_key,
+    normalise_baseline,
+    normalise_platform,
+    normalise_tile,
+    parse_datastrip,
+    parse_datatake,
+    parse_product_name,
+)
+from catalog.sentinel2.query import BBox
+
+__all__ = ["Access", "item_from_product", "product_from_item", "products_from_items", "ring_bbox"]
+
+Access = Literal["https", "s3", "local"]
+
+_METADATA = ("product_metadata", "granule_metadata", "safe_manifest")
+_COMMON_NAMES = {
+    "coastal": "B01",
+    "blue": "B02",
+    "green": "B03",
+    "red": "B04",
+    "rededge1": "B05",
+    "rededge2": "B06",
+    "rededge3": "B07",
+    "nir": "B08",
+    "nir08": "B8A",
+    "nir09": "B09",
+    "swir16": "B11",
+    "swir22": "B12",
+    "visual": "TCI",
+}
+_BANDS = re.compile(r"B0[1-9]|B8A|B1[12]|SCL|AOT|WVP|TCI")
+_DATASTRIP = "stratacube:datastrip_start"
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """What an item says of itself beside its files."""
+
+    id: str
+    tile: str
+    platform: str
+    datatake_start: datetime
+    baseline: str
+    relative_orbit: int | None
+    discriminator: datetime | None
+
+
+def products_from_items(
+    items: Iterable[Mapping[str, Any]], access: Access = "https"
+) -> tuple[list[Product], list[tuple[str, str]]]:
+    """Read items as products; those that are none are returned by id, each with the reason."""
+    products, refused = [], []
+    for item in items:
+        try:
+            products.append(product_from_item(item, access))
+        except SourceError as error:
+            refused.append((str(item.get("id", "")), str(error)))
+    return products, refused
+
+
+def product_from_item(item: Mapping[str, Any], access: Access = "https") -> Product:
+    """Read an item of level 2A.
+
+    Parameters
+    ----------
+    item
+        As an API gave it.
+    access
+        Which address of a file to take where there are several: ``https`` or ``s3``; ``local`` is as ``s3``, whose
+        keys are also the paths of a mirror on disk.
+
+    Raises
+    ------
+    SourceError
+        If the item is not one of a level 2A product, or lacks what tells which.
+    """
+    try:
+        properties, assets = item["properties"], item["assets"]
+        told = _identity(item, properties)
+        product = Product(
+            id=told.id,
+            tile=told.tile,
+            platform=told.platform,
+            datatake_start=told.datatake_start,
+            datastrip_start=_datastrip(properties),
+            baseline=told.baseline,
+            processing_time=_processing_time(properties, told),
+            relative_orbit=told.relative_orbit,
+            cloud_cover=_number(properties.get("eo:cloud_cover")),
+            sun_elevation=_sun(properties),
+            bbox=_bbox(item),
+            geometry=item.get("geometry"),
+            offset_applied=properties.get("earthsearch:boa_offset_applied") is True,
+            assets=dict(_assets(assets, properties, access)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        name = item.get("id") if isinstance(item, Mapping) else None
+        raise SourceError(
+            f"item {name} does not describe a Sentinel-2 L2A product ({type(error).__name__}: {error})"
+        ) from error
+    return product
+
+
+def _identity(item: Mapping[str, Any], properties: Mapping[str, Any]) -> _Identity:
+    """Tell which product an item is of: by the product's name where it is given, else by properties."""
+    for candidate in (item["id"], properties.get("s2:product_uri"), properties.get("sentinel:product_id")):
+        if candidate is not None:
+            with suppress(SourceError):
+                name = parse_product_name(candidate)
+                start = _exact(properties, name)
+                identifier = candidate.rstrip("/").rpartition("/")[2].removesuffix(".SAFE")
+                return _Identity(
+                    identifier, name.tile, name.platform, start, name.baseline, name.relative_orbit, name.discriminator
+                )
+    taken = parse_datatake(str(properties.get("eopf:datatake_id") or properties.get("s2:datatake_id") or ""))
+    tile = normalise_tile(str(properties.get("grid:code") or properties.get("s2:mgrs_tile") or ""))
+    kind = properties.get("product:type") or properties.get("s2:product_type")
+    if taken is None or tile is None or kind != "S2MSI2A":
+        raise ValueError("neither a product name of level 2A, nor product type S2MSI2A with datatake and tile")
+    platform, start, baseline = taken
+    version = properties.get("processing:version") or properties.get("s2:processing_baseline")
+    orbit = properties.get("sat:relative_orbit")
+    return _Identity(
+        item["id"],
+        tile,
+        platform,
+        start,
+        normalise_baseline(version) if version else baseline,
+        None if orbit is None else int(orbit),
+        None,
+    )
+
+
+def _exact(properties: Mapping[str, Any], name: ProductName) -> datetime:
+    """Start of the datatake with its milliseconds, where the item's time is that and not the tile's own."""
+    for key in ("datetime", "start_datetime"):
+        if properties.get(key):
+            time = _time(properties[key])
+            if time.replace(microsecond=0) == name.sensing:
+                return time
+    return name.sensing
+
+
+def _datastrip(properties: Mapping[str, Any]) -> datetime | None:
+    if properties.get(_DATASTRIP):
+        return _time(properties[_DATASTRIP])
+    return parse_datastrip(str(properties.get("eopf:datastrip_id") or properties.get("s2:datastrip_id") or ""))
+
+
+def _processing_time(properties: Mapping[str, Any], told: _Identity) -> datetime:
+    for key in ("processing:datetime", "s2:generation_time"):
+        if properties.get(key):
+            return _time(properties[key])
+    if told.discriminator is None:
+        raise ValueError("no time of processing")
+    return told.discriminator
+
+
+def _sun(properties: Mapping[str, Any]) -> float | None:
+    elevation, zenith = properties.get("view:sun_elevation"), properties.get("s2:mean_solar_zenith")
+    return _number(elevation) if elevation is not None or zenith is None else 90.0 - float(zenith)
+
+
+def _bbox(item: Mapping[str, Any]) -> BBox:
+    """Bounds; a ring far wider than a tile crosses the antimeridian, whatever the item's bbox says."""
+    geometry = item.get("geometry") or {}
+    if geometry.get("type") in ("Polygon", "MultiPolygon"):
+        polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+        return ring_bbox([(float(p[0]), float(p[1])) for polygon in polygons for p in polygon[0]])
+    numbers = [float(n) for n in item["bbox"]]
+    west, south, east, north = numbers if len(numbers) == 4 else (*numbers[:2], *numbers[3:5])
+    return west, south, east, north
+
+
+def ring_bbox(ring: Iterable[tuple[float, float]]) -> BBox:
+    """West, south, east and north of longitudes and latitudes in degrees, west > east across the antimeridian."""
+    points = list(ring)
+    lon, lat = [(p[0] + 180) % 360 - 180 if abs(p[0]) > 180 else p[0] for p in points], [p[1] for p in points]
+    if max(lon) - min(lon) > 180:
+        return min(x for x in lon if x >= 0), min(lat), max(x for x in lon if x < 0), max(lat)
+    return min(lon), min(lat), max(lon), max(lat)
+
+
+def _assets(
+    assets: Mapping[str, Mapping[str, Any]], properties: Mapping[str, Any], access: Access
+) -> Iterable[tuple[str, Asset]]:
+    for name, asset in assets.items():
+        key = _key(name, asset)
+        if key is not None:
+            transform, shape = asset.get("proj:transform"), asset.get("proj:shape")
+            yield (
+                key,
+                Asset(
+                    href=_href(asset, access),
+                    size=asset.get("file:size"),
+                    checksum=read_checksum(asset.get("file:checksum")),
+                    proj_code=_projection(asset) or (_projection(properties) if shape else None),
+                    shape=(int(shape[0]), int(shape[1])) if shape else None,
+                    transform=tuple(float(n) for n in transform[:6]) if transform else None,  # type: ignore[arg-type]
+                ),
+            )
+
+
+def _key(name: str, asset: Mapping[str, Any]) -> str | None:
+    """CDSE's key of an asset of any API; None for what is neither a band nor metadata.
+
+    Earth Search's ``-jp2`` twins are left out: its offset property speaks of the other ones.
+    """
+    metadata = name.replace("-", "_")
+    if metadata in _METADATA:
+        return metadata
+    known = asset_key(name) or asset_key(asset["href"])
+    if known is not None:
+        return known
+    band = _COMMON_NAMES.get(name, name.upper())
+    if not _BANDS.fullmatch(band):
+        return None
+    transform = asset.get("proj:transform")
+    pixel = transform[0] if transform else asset.get("gsd")
+    return f"{band}_{int(pixel)}m" if pixel else None
+
+
+def _href(asset: Mapping[str, Any], access: Access) -> str:
+    """Address of a file by one way of access, or the only one there is."""
+    href = str(asset["href"])
+    wanted = "https" if access == "https" else "s3"
+    if not href.startswith(f"{wanted}://"):
+        other = asset.get("alternate", {}).get(wanted, {}).get("href")
+        href = str(other) if other else href
+    # CDSE's own generator writes an empty node into some addresses of MTD_TL.xml.
+    return href.replace("/Nodes()/", "/") if "://" in href else unquote(href)
+
+
+def _projection(fields: Mapping[str, Any]) -> str | None:
+    if fields.get("proj:code"):
+        return str(fields["proj:code"])
+    return f"EPSG:{fields['proj:epsg']}" if fields.get("proj:epsg") else None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo is None else time.astimezone(timezone.utc).replace(tzinfo=None)
+
+
+def item_from_product(product: Product) -> dict[str, Any]:
+    """Describe a product as an item from which :func:`product_from_item` reads the same product."""
+    properties: dict[str, Any] = {
+        "datetime": _text(product.datatake_start),
+        "platform": product.platform,
+        "constellation": "sentinel-2",
+        "instruments": ["msi"],
+        "product:type": "S2MSI2A",
+        "grid:code": f"MGRS-{product.tile}",
+        "processing:version": product.baseline,
+        "processing:datetime": _text(product.processing_time),
+    }
+    for name, value in (
+        ("sat:relative_orbit", product.relative_orbit),
+        ("eo:cloud_cover", product.cloud_cover),
+        ("view:sun_elevation", product.sun_elevation),
+        (_DATASTRIP, product.datastrip_start and _text(product.datastrip_start)),
+        ("earthsearch:boa_offset_applied", True if product.offset_applied else None),
+    ):
+        if value is not None:
+            properties[name] = value
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [
+            "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
+            "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+            "https://stac-extensions.github.io/grid/v1.1.0/schema.json",
+            "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+            "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+            "https://stac-extensions.github.io/sat/v1.0.0/schema.json",
+            "https://stac-extensions.github.io/view/v1.0.0/schema.json",
+        ],
+        "id": product.id,
+        "geometry": product.geometry,
+        "bbox": list(product.bbox),
+        "properties": properties,
+        "links": [],
+        "assets": {key: _described(asset) for key, asset in product.assets.items()},
+    }
+
+
+def _described(asset: Asset) -> dict[str, Any]:
+    fields = {
+        "href": asset.href,
+        "file:size": asset.size,
+        "file:checksum": multihash(asset.checksum) if asset.checksum else None,
+        "proj:code": asset.proj_code,
+        "proj:shape": list(asset.shape) if asset.shape else None,
+        "proj:transform": list(asset.transform) if asset.transform else None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _text(time: datetime) -> str:
+    return time.isoformat() + "Z"
