@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StratacubeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    except OSError as error:
+        sys.stderr.write(f"error: {error.filename or 'the disk'}: {error.strerror or error}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same command again to go on from here\n")
         return 1

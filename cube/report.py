@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from catalog.abi.scans import Scan
 from catalog.abi.bands import BANDS
+from catalog.abi.scans import Scan
 from cube.abi.plan import Plan
 from cube.config import AbiConfig
 from cube.folder import BuildFolder

@@ -49,11 +49,11 @@ def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mappin
         group = zarr.open_group(path, mode="a", zarr_format=3, attributes=dict(attributes))
         group.attrs.put(dict(attributes))
         for name, spec in arrays.items():
-            if name in group:
+            if name in group and (path / name / "c").exists():
                 _check_same(path, name, group[name], spec)
                 group[name].attrs.put(dict(spec.attributes))
             else:
-                _create_array(group, name, spec)
+                _create_array(group, name, spec)  # again, where nothing has been written to it yet
         with warnings.catch_warnings():
             # zarr warns that version 3 has yet to adopt consolidated metadata; readers that do not know it ignore it.
             warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
@@ -75,16 +75,17 @@ def _create_array(group: zarr.Group, name: str, spec: ArraySpec) -> None:
         fill_value=spec.fill_value,
         dimension_names=spec.dims,
         attributes=dict(spec.attributes),
+        overwrite=True,
     )
 
 
 def _check_same(path: Path, name: str, array: Any, spec: ArraySpec) -> None:
     there = tuple(array.shape), str(array.dtype), tuple(array.chunks), array.shards and tuple(array.shards)
     wanted = spec.shape, str(np.dtype(spec.dtype)), spec.chunks, spec.shards
-    if there != wanted:
+    if there != wanted or not np.array_equal(array.fill_value, spec.fill_value, equal_nan=spec.dtype[1] == "f"):
         raise UsageError(
-            f"{path}/{name} is there as {there} but this build needs {wanted} (shape, dtype, chunk, shard); "
-            "choose another --output-dir or pass --overwrite"
+            f"{path}/{name} is there as {there} filled with {array.fill_value}, but this build needs {wanted} filled "
+            f"with {spec.fill_value} (shape, dtype, chunk, shard); choose another --output-dir or pass --overwrite"
         )
 
 

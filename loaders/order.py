@@ -127,10 +127,7 @@ class Order:
         generator = self._generator(source, number)
         samples = np.arange(size)
         if weights is not None:
-            steps = (np.arange(size) + generator.random()) * (weights.sum() / size)
-            samples = np.searchsorted(np.cumsum(weights), steps, side="right").clip(
-                max=int(np.flatnonzero(weights)[-1])
-            )
+            samples = _resample(weights, generator)
         return generator.permutation(samples) if self.shuffle else samples
 
     def _generator(self, stream: int, number: int) -> np.random.Generator:
@@ -198,6 +195,16 @@ class Dealer:
             return np.arange(cuts[self.rank], cuts[self.rank + 1])
         positions = first + self.rank * self.batch_size + np.arange(self.batch_size)
         return np.where(positions < last, positions, run + (positions - last) % (last - run))
+
+
+def _resample(weights: npt.NDArray[np.float64], generator: np.random.Generator) -> Ints:
+    """Draw as many samples as there are, each within one of its expected number, and each group of equal weight too."""
+    shuffled = generator.permutation(len(weights))
+    order = shuffled[np.argsort(weights[shuffled], kind="stable")]
+    above = np.cumsum(weights[order])
+    steps = (np.arange(len(weights)) + generator.random()) * (above[-1] / len(weights))
+    drawn: Ints = order[np.searchsorted(above, steps, side="right").clip(max=len(weights) - 1)]
+    return drawn
 
 
 def picks(order: Order, sequence: Epoch, epoch: int, positions: Sequence[int] | Ints) -> list[Pick]:

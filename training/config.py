@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from catalog.errors import UsageError
 from training.models.settings import ModelConfig
-from training.settings_data import BlobsData, StoreData, TilesData
+from training.settings_data import BlobsData, CubeData, CubesData, StoreData, TilesData
 
 __all__ = [
     "CheckpointConfig",
@@ -120,7 +120,9 @@ class PretrainConfig(_Section):
     seed: int = Field(0, description="seed of weights, masks, order and augmentation")
     init_from: Path | None = Field(None, description="weights to start from (safetensors), of any image size")
     model: ModelConfig
-    data: Annotated[TilesData | BlobsData, Field(discriminator="source", description="what the model learns from")]
+    data: Annotated[
+        TilesData | CubesData | BlobsData, Field(discriminator="source", description="what the model learns from")
+    ]
     optimizer: OptimizerConfig
     run: RunConfig = Field(default_factory=RunConfig)
     checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
@@ -227,5 +229,6 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
-    sections: list[type[BaseModel]] = [ModelConfig, TilesData, StoreData, BlobsData, OptimizerConfig, RunConfig]
-    return [model, *sections, CheckpointConfig, LogConfig, ValidationConfig]
+    sections: list[type[BaseModel]] = [ModelConfig, OptimizerConfig, RunConfig, CheckpointConfig, LogConfig]
+    sources: list[type[BaseModel]] = [TilesData, StoreData, CubesData, CubeData, BlobsData]
+    return [model, *sections, *sources, ValidationConfig]

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import xarray as xr
+from torch import Tensor
 
 from catalog.errors import UsageError
 from loaders.augment import View
 from loaders.batch import Batch as LoadedBatch
-from loaders.loader import Loader
+from loaders.cubes import CubeDataset
+from loaders.loader import Loader, Source
 from loaders.mixture import Mixture
 from loaders.statistics import BandStatistics, make_decoder
 from loaders.statistics import Statistics as StoredStatistics
@@ -20,7 +25,8 @@ from loaders.tiles import TileDataset
 from training.batches import Batch, Data, Statistics, to_minutes
 from training.config import PretrainConfig
 from training.models import ModelConfig
-from training.settings_data import BlobsData, StoreData, TilesData
+from training.models.codes import NO_TIME
+from training.settings_data import BlobsData, CubeData, CubesData, StoreData, TilesData
 from training.synthetic import CLASSES, MemoryLoader, moving_blobs, unit_statistics
 
 __all__ = ["TileBatches", "open_data"]
@@ -45,6 +51,8 @@ def open_data(config: PretrainConfig, rank: int, ranks: int, device: torch.devic
     """
     if isinstance(config.data, BlobsData):
         return _blobs(config, config.data, rank, ranks)
+    if isinstance(config.data, CubesData):
+        return _cubes(config, config.data, rank, ranks, device)
     return _tiles(config, config.data, rank, ranks, device)
 
 
@@ -94,11 +102,10 @@ class TileBatches:
     def __iter__(self) -> Iterator[Batch]:
         for loaded in self.loader:
             assert isinstance(loaded, LoadedBatch)
-            times = loaded.meta["time"].cpu().numpy().astype("datetime64[us]")
             yield Batch(
                 loaded.pixels,
                 loaded.valid,
-                to_minutes(times).to(loaded.pixels.device),
+                _minutes(loaded),
                 loaded.meta["sample"],
                 loaded.labels[self.label] if self.label is not None else None,
             )
@@ -113,44 +120,101 @@ class TileBatches:
 
 
 def _tiles(config: PretrainConfig, tiles: TilesData, rank: int, ranks: int, device: torch.device) -> Data:
-    model = config.model
-    train = [_dataset(store, tiles, model, training=True) for store in tiles.stores]
-    held_out = [_dataset(store, tiles, model, training=False) for store in tiles.validation_stores or tiles.stores]
+    train = [_dataset(store, tiles, config.model, training=True) for store in tiles.stores]
+    stores = tiles.validation_stores or tiles.stores
+    held_out = [_dataset(store, tiles, config.model, training=False) for store in stores]
     _refuse_overlap(train, held_out)
-    decoder = make_decoder(tiles.statistics, tiles.quantity)
-
-    def loader(datasets: list[TileDataset], stores: tuple[StoreData, ...], *, training: bool) -> TileBatches:
-        weighted = training and any(a.weight != b.weight for a, b in pairwise(stores))
-        source = (
-            Mixture(datasets, [s.weight for s in stores] if weighted else None) if len(datasets) > 1 else datasets[0]
-        )
-        made = Loader(
-            source,
-            tiles.batch_size,
-            shuffle=training,
-            seed=config.seed,
-            rank=rank,
-            ranks=ranks,
-            workers=tiles.workers if training else min(tiles.workers, 1),
-            prefetch=tiles.prefetch,
-            device=device,
-            decoder=decoder,
-            tail="drop" if training else "even",
-        )
-        return TileBatches(made, tiles.label)
-
-    training = loader(train, tiles.stores, training=True)
-    if not len(training):
-        raise UsageError(
-            f"{sum(map(len, train))} tiles do not fill one batch of {tiles.batch_size} on {ranks} ranks; use fewer or"
-            " relax data.where"
-        )
+    open_ = _Opening(config.seed, tiles, rank, ranks, device)
+    training = open_.loader(train, [s.weight for s in tiles.stores], training=True, label=tiles.label)
     return Data(
         training,
-        loader(held_out, tiles.validation_stores or tiles.stores, training=False),
-        _statistics(tiles, model.bands),
+        open_.loader(held_out, [1.0] * len(stores), training=False, label=tiles.label),
+        _statistics(tiles, config.model.bands),
         training.loader.source.fingerprint,
         tuple(train[0].classes.get(tiles.label, ())) if tiles.label is not None else (),
+    )
+
+
+def _cubes(config: PretrainConfig, cubes: CubesData, rank: int, ranks: int, device: torch.device) -> Data:
+    train = [_windows(cube, cubes, config.model, training=True) for cube in cubes.cubes]
+    held_out = [_windows(cube, cubes, config.model, training=False) for cube in cubes.validation_cubes]
+    open_ = _Opening(config.seed, cubes, rank, ranks, device)
+    training = open_.loader(train, [c.weight for c in cubes.cubes], training=True)
+    return Data(
+        training,
+        open_.loader(held_out, [1.0] * len(held_out), training=False) if held_out else None,
+        _statistics(cubes, config.model.bands),
+        training.loader.source.fingerprint,
+    )
+
+
+def _minutes(batch: LoadedBatch) -> Tensor:
+    """Times of a batch's frames; cubes without a time dimension have none."""
+    if "time" not in batch.meta:
+        return torch.full(batch.pixels.shape[:2], NO_TIME, device=batch.pixels.device)
+    times = batch.meta["time"].cpu().numpy().astype("datetime64[us]")
+    return to_minutes(times).to(batch.pixels.device)
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """What the loaders of a run have in common."""
+
+    seed: int
+    data: TilesData | CubesData
+    rank: int
+    ranks: int
+    device: torch.device
+
+    def loader(
+        self, datasets: Sequence[Source], weights: Sequence[float], *, training: bool, label: str | None = None
+    ) -> TileBatches:
+        """Batches of one or several data sets, mixed by weight if the weights differ."""
+        shares = list(weights) if len(set(weights)) > 1 else None
+        source = datasets[0] if len(datasets) == 1 else Mixture(datasets, shares)
+        made = Loader(
+            source,
+            self.data.batch_size,
+            shuffle=training,
+            seed=self.seed,
+            rank=self.rank,
+            ranks=self.ranks,
+            workers=self.data.workers if training else min(self.data.workers, 1),
+            prefetch=self.data.prefetch,
+            device=self.device,
+            decoder=make_decoder(self.data.statistics, self.data.quantity),
+            tail="drop" if training else "even",
+        )
+        if not len(made):
+            raise UsageError(
+                f"{sum(source.sizes)} samples do not fill one batch of {self.data.batch_size} on {self.ranks} ranks;"
+                " use fewer, or relax data.where"
+            )
+        return TileBatches(made, label)
+
+
+def _windows(cube: CubeData, cubes: CubesData, model: ModelConfig, *, training: bool) -> CubeDataset:
+    try:
+        opened = xr.open_zarr(cube.path, chunks=None, storage_options=cubes.storage_options or None)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"{cube.path} is not a Zarr store of a cube ({error}); give one with a variable a band"
+        ) from error
+    missing = [band for band in model.bands if band not in opened]
+    if missing:
+        raise UsageError(f"{cube.path} has {', '.join(map(str, opened.data_vars))}, not {', '.join(missing)}")
+    rows, columns = map(str, opened[model.bands[0]].dims[-2:])
+    window = {rows: model.height_width[0], columns: model.height_width[1]}
+    if model.frames > 1:
+        window["time"] = model.frames
+    return CubeDataset(
+        opened,
+        window,
+        overlap={rows: cubes.overlap, columns: cubes.overlap} if cubes.overlap else None,
+        sampling=cubes.sampling if training else "grid",
+        variables=model.bands,
+        flips=training and cubes.flips,
+        rotations=training and cubes.rotations,
     )
 
 
@@ -189,18 +253,33 @@ def _refuse_overlap(train: list[TileDataset], held_out: list[TileDataset]) -> No
                 )
 
 
-def _statistics(tiles: TilesData, bands: tuple[str, ...]) -> Statistics:
-    stored = StoredStatistics.load(tiles.statistics)
-    chosen = [stored.bands()[band] for band in bands]
-    units = {"radiance": "W m-2 sr-1 um-1 (C01-C06), mW m-2 sr-1 (cm-1)-1 (C07-C16)", "reflectance": "1"}
-    units |= {"brightness_temperature": "K", "mixed": "1 (C01-C06), K (C07-C16)"}
+def _statistics(data: TilesData | CubesData, bands: tuple[str, ...]) -> Statistics:
+    units = {
+        "radiance": "W m-2 sr-1 um-1 (C01-C06), mW m-2 sr-1 (cm-1)-1 (C07-C16)",
+        "reflectance": "1",
+        "brightness_temperature": "K",
+        "mixed": "1 (C01-C06), K (C07-C16)",
+    }
+    if isinstance(data.statistics, dict):
+        chosen = [
+            BandStatistics(0, *data.statistics.get(band, (math.nan, math.nan)), math.nan, math.nan) for band in bands
+        ]
+        source = "given in the config"
+    else:
+        stored = StoredStatistics.load(data.statistics)
+        known = stored.bands()
+        missing = [band for band in bands if band not in known]
+        if missing:
+            raise UsageError(f"statistics {data.statistics} have {', '.join(known)}, not {', '.join(missing)}")
+        chosen = [known[band] for band in bands]
+        source = f"{data.statistics}: {json.dumps(stored.provenance, default=str)}"
     return Statistics(
         bands,
         tuple(band.mean for band in chosen),
         tuple(band.std for band in chosen),
         tuple(_span(band) for band in chosen),
-        units[tiles.quantity],
-        f"{tiles.statistics}: {stored.provenance}",
+        units[data.quantity],
+        source,
     )
 
 

@@ -21,7 +21,7 @@ __all__ = ["config_hash", "make_manifest", "refuse_other_run"]
 _PACKAGES = ("stratacube", "torch", "lightning", "timm", "numpy", "zarr", "safetensors", "pydantic")
 _FREE = ("name", "output_dir", "run", "checkpoints", "logs", "validation", "init_from")
 """Keys that may change when a run goes on."""
-_FREE_DATA = ("workers", "prefetch", "validation_stores", "validation_where", "validation_samples")
+_FREE_DATA = ("workers", "prefetch", "validation_stores", "validation_where", "validation_cubes", "validation_samples")
 
 
 def config_hash(config: PretrainConfig) -> str:

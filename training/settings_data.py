@@ -6,7 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["BlobsData", "StoreData", "TilesData"]
+__all__ = ["BlobsData", "CubeData", "CubesData", "StoreData", "TilesData"]
+
+Numbers = str | dict[str, tuple[float, float]]
+Quantity = Literal["radiance", "reflectance", "brightness_temperature", "mixed"]
 
 
 class _Section(BaseModel):
@@ -33,15 +36,42 @@ class TilesData(_Section):
         "split == 'val'", description="which tiles to be judged on; they must not be among those learned from"
     )
     weights: str | None = Field(None, description="how often a tile is drawn: an expression of the plan's columns")
-    statistics: str = Field(description="file of python -m loaders.stats, or the preset satvision_pix4d")
-    quantity: Literal["radiance", "reflectance", "brightness_temperature", "mixed"] = Field(
-        "radiance", description="what counts are decoded to; the statistics must be of it"
+    statistics: Numbers = Field(
+        description="file of python -m loaders.stats, the preset satvision_pix4d, or band: [mean, std]"
     )
+    quantity: Quantity = Field("radiance", description="what counts are decoded to; the statistics must be of it")
     label: str | None = Field(None, description="column of the plan that classes samples, for the probe")
     place: Literal["random", "centre"] = Field("random", description="where samples are cut from larger tiles")
     flips: bool = Field(True, description="mirror training samples at random")
     rotations: bool = Field(False, description="turn training samples at random by quarters")
     on_error: Literal["raise", "skip"] = Field("raise", description="what to do with a tile whose chunk is damaged")
+    storage_options: dict[str, str | int | bool] = Field({}, description="for fsspec, such as {anon: true}")
+    batch_size: int = Field(1, ge=1, description="samples a device and micro-step")
+    workers: int = Field(4, ge=0, description="loading processes a device")
+    prefetch: int = Field(2, ge=1, description="batches each worker reads ahead")
+
+
+class CubeData(_Section):
+    """One cube of a mixture."""
+
+    path: str = Field(description="Zarr store of decoded or CF-packed values with a variable a band; a path or a URL")
+    weight: float = Field(1.0, gt=0, description="share of the samples relative to the other cubes")
+
+
+class CubesData(_Section):
+    """Windows of cubes, such as Sentinel-2 composites, through ``loaders``. Their size is the model's."""
+
+    source: Literal["cubes"]
+    cubes: tuple[CubeData, ...] = Field(description="cubes to learn from", min_length=1)
+    validation_cubes: tuple[CubeData, ...] = Field((), description="cubes to be judged on: other places or years")
+    statistics: Numbers = Field(description="file of python -m loaders.stats, or band: [mean, std]")
+    quantity: Quantity = Field("reflectance", description="what the cubes hold; the statistics must be of it")
+    sampling: Literal["grid", "stratified", "random"] = Field(
+        "stratified", description="places of training windows: a grid, at random near each of its places, or anywhere"
+    )
+    overlap: int = Field(0, ge=0, description="overlap of neighbouring windows, pixels")
+    flips: bool = Field(True, description="mirror training samples at random")
+    rotations: bool = Field(True, description="turn training samples at random by quarters")
     storage_options: dict[str, str | int | bool] = Field({}, description="for fsspec, such as {anon: true}")
     batch_size: int = Field(1, ge=1, description="samples a device and micro-step")
     workers: int = Field(4, ge=0, description="loading processes a device")

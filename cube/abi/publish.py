@@ -16,6 +16,7 @@ import xarray as xr
 from catalog.abi.bands import BANDS
 from catalog.abi.items import scan_item
 from catalog.abi.scans import Scan
+from catalog.errors import StratacubeError
 from catalog.publish.model import BandInfo, TileBuild
 from catalog.publish.tiles import publish_tiles
 from cube.abi.grid import GeosProjection
@@ -206,5 +207,5 @@ def _previews(config: AbiConfig, folder: BuildFolder, tiles: pd.DataFrame) -> No
     workers = config.workers or default_workers()
     for outcome in run_tasks(tasks, _draw, engine=config.engine, workers=workers, label="drawing"):
         if outcome.error:
-            raise RuntimeError(f"thumbnails of {outcome.task.key} could not be drawn: {outcome.error}")
+            raise StratacubeError(f"thumbnails of {outcome.task.key} could not be drawn: {outcome.error}")
     contact_sheet(folder.previews, tiles, folder.previews / "contact_sheet.png")

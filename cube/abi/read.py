@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from catalog.errors import SourceError
 from cube.abi.grid import Window
 from cube.abi.index import ChunkTable, FileIndex
 
-__all__ = ["ReadCount", "decode_chunk", "plan_reads", "read_windows"]
+__all__ = ["ReadCount", "decode_chunk", "plan_reads", "read_windows", "stream_windows"]
 
 # Reading a small gap costs less than another seek (local) or another request (S3).
 _LOCAL_GAP, _S3_GAP = 2**14, 2**18
@@ -82,14 +82,72 @@ def read_windows(
         If bytes are missing or a chunk does not decode.
     """
     table: ChunkTable = getattr(index, variable)
-    wanted = _chunks_of_windows(table, windows)
-    spans = plan_reads(table, list(wanted), _S3_GAP if index.source.href.startswith("s3://") else _LOCAL_GAP)
-    count = ReadCount(chunks=sum(len(s.chunks) for s in spans), requests=len(spans))
+    wanted, count = _chunks_of_windows(table, windows), ReadCount()
     for chunk in wanted:
         if table.sizes[chunk] == 0:
             _scatter(table, chunk, np.full(table.chunks, table.fill, _native(table)), wanted[chunk], windows, out)
+    for chunk, pixels in _decoded(index, variable, list(wanted), count, endpoint_url):
+        _scatter(table, chunk, pixels, wanted[chunk], windows, out)
+    return count
+
+
+def stream_windows(
+    index: FileIndex,
+    variable: Literal["rad", "dqf"],
+    windows: Sequence[Window],
+    count: ReadCount,
+    endpoint_url: str | None = None,
+) -> Iterator[Pixels]:
+    """Yield windows in the order given, each as soon as it and those before it are whole.
+
+    A file's chunks lie row by row: of windows sorted by their last row, only those that the chunks at hand touch
+    are held in memory.
+
+    Parameters
+    ----------
+    index, variable, windows, endpoint_url
+        As for :func:`read_windows`.
+    count
+        What the read costs is added to it.
+
+    Raises
+    ------
+    SourceError
+        If bytes are missing or a chunk does not decode.
+    """
+    table: ChunkTable = getattr(index, variable)
+    wanted = {chunk: users for chunk, users in _chunks_of_windows(table, windows).items() if table.sizes[chunk]}
+    missing = Counter(i for users in wanted.values() for i in users)
+    begun: dict[int, Pixels] = {}
+
+    def begin(i: int) -> Pixels:
+        return np.full((windows[i].height, windows[i].width), table.fill, _native(table))
+
+    turn = 0
+    for chunk, pixels in _decoded(index, variable, list(wanted), count, endpoint_url):
+        users = wanted[chunk]
+        begun.update((i, begin(i)) for i in users if i not in begun)
+        _scatter(table, chunk, pixels, users, windows, begun)
+        missing.subtract(users)
+        while turn < len(windows) and not missing[turn]:
+            yield begun.pop(turn) if turn in begun else begin(turn)
+            turn += 1
+    for i in range(turn, len(windows)):
+        yield begin(i)
+
+
+def _decoded(
+    index: FileIndex,
+    variable: Literal["rad", "dqf"],
+    chunks: Sequence[tuple[int, int]],
+    count: ReadCount,
+    endpoint_url: str | None,
+) -> Iterator[tuple[tuple[int, int], Pixels]]:
+    """Read and decode chunks in file order, each once; never-written ones are left out."""
+    table: ChunkTable = getattr(index, variable)
+    spans = plan_reads(table, chunks, _S3_GAP if index.source.href.startswith("s3://") else _LOCAL_GAP)
     for span, data in _read_spans(index.source.href, spans, endpoint_url):
-        count.bytes += len(data)
+        count.add(ReadCount(len(span.chunks), 1, len(data)))
         if len(data) < span.stop - span.start:
             raise SourceError(
                 f"{index.source.href} ends at byte {span.start + len(data)} but its {variable} chunks reach to "
@@ -100,12 +158,11 @@ def read_windows(
             begin = int(table.offsets[chunk]) - span.start
             try:
                 pixels = decode_chunk(table, view[begin : begin + int(table.sizes[chunk])])
-            except (ValueError, zlib.error) as error:
+            except (ValueError, isal_zlib.error) as error:
                 raise SourceError(
-                    f"{index.source.href}: {variable} chunk {list(chunk)} does not decode ({error}); fetch it again"
+                    f"{index.source.href}: {variable} chunk {list(chunk)} does not decode ({error}); fetch the file again"
                 ) from error
-            _scatter(table, chunk, pixels, wanted[chunk], windows, out)
-    return count
+            yield chunk, pixels
 
 
 def plan_reads(table: ChunkTable, chunks: Sequence[tuple[int, int]], gap: int) -> list[Span]:
@@ -162,7 +219,7 @@ def _scatter(
     pixels: Pixels,
     users: Sequence[int],
     windows: Sequence[Window],
-    out: Sequence[Pixels],
+    out: Sequence[Pixels] | Mapping[int, Pixels],
 ) -> None:
     """Copy a decoded chunk into every window that overlaps it."""
     top, left = chunk[0] * table.chunks[0], chunk[1] * table.chunks[1]

@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
+from itertools import groupby
 
 import pandas as pd
 import yaml
@@ -58,7 +60,7 @@ def run_abi(config: AbiConfig) -> int:
     timer.lap("plan")
     if config.plan_only:
         _say(f"planned {len(plan.tiles)} tiles: {folder.plan}")
-        return 0
+        return 1 if plan.problems else 0
     used, unfetched = _fetch(config, folder, used_scans(plan, scans))
     timer.lap("fetch")
     job = _Job(config, folder, plan, used, unfetched)
@@ -189,10 +191,9 @@ class _Job:
             label="building",
         ):
             self.ledger.record(_entry(outcome.task, outcome.result, outcome.error, outcome.seconds))
-        write_references(self._indexes(), self.folder.references)
-
-    def _indexes(self) -> list[FileIndex]:
-        return [index_file(h.source, self.folder.index, self.config.s3_endpoint) for h in self.headers.values()]
+        for _, day in groupby(sorted(self.headers.values(), key=_day), key=_day):
+            indexes = [index_file(h.source, self.folder.index, self.config.s3_endpoint) for h in day]
+            write_references(indexes, self.folder.references)
 
     def _tasks(self) -> list[ShardTask]:
         fills = fills_of(self.layout, self.headers)
@@ -222,7 +223,7 @@ class _Job:
 
     def problems(self) -> list[Problem]:
         """Everything dropped or absent, in a stable order."""
-        found = self.ledger.problems()
+        found = [*self.ledger.problems(), *(Problem("source", text) for text in self.plan.problems)]
         for row in self.plan.tiles.itertuples():
             for lack in row.missing:
                 band, _, step = lack.partition("@")
@@ -233,6 +234,10 @@ class _Job:
                 )
         found += [Problem("source", reason, channel=f.channel, href=f.href) for f, reason in self.unfetched]
         return found
+
+
+def _day(header: FileIndex) -> date:
+    return header.source.start.date()
 
 
 def _entry(task: ShardTask, result: ShardResult | None, error: str | None, seconds: float) -> Entry:

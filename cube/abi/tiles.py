@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ import numpy.typing as npt
 from catalog.abi.bands import BANDS
 from catalog.abi.scans import SourceFile
 from catalog.errors import SourceError
+from cube.abi.grid import Window
 from cube.abi.index import FileIndex, index_file
 from cube.abi.layout import TileLayout, TileSpec
-from cube.abi.read import ReadCount, read_windows
+from cube.abi.read import ReadCount, stream_windows
 from cube.abi.resample import AVERAGE_FILL, average, count_factor, repeat
 from cube.ledger import Problem
 from cube.store import write_region
@@ -29,6 +30,8 @@ from cube.store import write_region
 __all__ = ["Frame", "ShardResult", "ShardTask", "build_shard"]
 
 _S3_TRIES = 3
+_STRIP = 128
+"""Native rows brought to the grid at once: a multiple of every block of pixels that is averaged."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def build_shard(task: ShardTask) -> ShardResult:
             counts = np.full(mask.shape, task.fills[channel], "u2")
             _cut_band(task, channel, counts, mask, result)
             _write(task, f"C{channel:02d}", counts, task.fills[channel], result)
-            valid_pixels += int(np.count_nonzero(mask & np.uint16(1 << (channel - 1))))
+            valid_pixels += sum(int(np.count_nonzero(tile & np.uint16(1 << (channel - 1)))) for tile in mask)
             stored_pixels += mask.size
         _write(task, name, mask, 0, result)
     result.valid_share = valid_pixels / stored_pixels
@@ -126,6 +129,8 @@ def _cut_band(
             _patiently(source, lambda i=index, p=placed: _cut_file(task, i, channel, p, counts, mask, result))
         except SourceError as error:
             for frame in frames:
+                counts[frame.tile, frame.step] = task.fills[channel]
+                mask[frame.tile, frame.step] &= ~np.uint16(1 << (channel - 1))
                 result.problems.append(_problem(task, frame, channel, source, str(error)))
 
 
@@ -147,7 +152,7 @@ def _problem(task: ShardTask, frame: Frame, channel: int, source: SourceFile, re
 
 def _place(
     task: ShardTask, index: FileIndex, channel: int, frames: list[Frame], result: ShardResult
-) -> list[tuple[Frame, Any]]:
+) -> list[tuple[Frame, Window]]:
     """Windows of the frames in the file; a frame the file does not cover is a problem of its own."""
     placed = []
     for frame in frames:
@@ -165,25 +170,37 @@ def _cut_file(
     task: ShardTask,
     index: FileIndex,
     channel: int,
-    placed: list[tuple[Frame, Any]],
+    placed: list[tuple[Frame, Window]],
     counts: npt.NDArray[np.uint16],
     mask: npt.NDArray[np.uint16],
     result: ShardResult,
 ) -> None:
-    """Read the union of the windows' chunks once, then bring every tile to the store's grid."""
-    windows = [window for _, window in placed]
-    raw = [np.empty((w.height, w.width), "u2") for w in windows]
-    flags = [np.empty((w.height, w.width), "u1") for w in windows]
-    read = read_windows(index, "rad", windows, raw, task.endpoint_url)
-    read.add(read_windows(index, "dqf", windows, flags, task.endpoint_url))
-    result.read.add(read)
+    """Read the union of the windows' chunks once, bringing strips of tiles to the store's grid as they are whole."""
+    strips = sorted(_strips(placed), key=lambda strip: strip[1].row + strip[1].height)
+    windows, read = [window for _, window, _ in strips], ReadCount()
+    raw = stream_windows(index, "rad", windows, read, task.endpoint_url)
+    flags = stream_windows(index, "dqf", windows, read, task.endpoint_url)
     usable = np.isin(np.arange(256), task.good_flags)
     bit = np.uint16(1 << (channel - 1))
-    for (frame, _), pixels, quality in zip(placed, raw, flags, strict=True):
+    for (frame, window, whole), pixels, quality in zip(strips, raw, flags, strict=True):
         good = usable[quality] & (pixels != index.rad.fill)
         stored, valid = to_grid(task.layout, index, channel, pixels, good, task.fills[channel])
-        counts[frame.tile, frame.step] = stored
-        mask[frame.tile, frame.step] |= np.where(valid, bit, np.uint16(0))
+        first = (window.row - whole.row) * counts.shape[2] // whole.height
+        place = frame.tile, frame.step, slice(first, first + len(stored))
+        counts[place] = stored
+        mask[place] |= np.where(valid, bit, np.uint16(0))
+    result.read.add(read)
+
+
+def _strips(placed: list[tuple[Frame, Window]]) -> Iterator[tuple[Frame, Window, Window]]:
+    """Cut windows into strips of rows, so that a read holds few pixels however many tiles lie side by side.
+
+    Yields the frame, the strip and the window it is of.
+    """
+    for frame, whole in placed:
+        for top in range(0, whole.height, _STRIP):
+            rows = min(_STRIP, whole.height - top)
+            yield frame, Window(whole.row + top, whole.col, rows, whole.width), whole
 
 
 def to_grid(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
@@ -84,6 +86,37 @@ def create_tile_store(
 Small = dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]
 
 
+@dataclass(frozen=True)
+class _ScanNumbers:
+    """Times of a scan (microseconds since 1970) and the packing and coefficients of its channels."""
+
+    start: int
+    middle: int
+    scale: npt.NDArray[np.float64]
+    offset: npt.NDArray[np.float64]
+    coefficients: Mapping[str, npt.NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, layout: TileLayout, scan: Scan, headers: Mapping[str, FileIndex]) -> _ScanNumbers:
+        """Gather them from the headers of the scan's readable files."""
+        known = [headers.get(scan.files[c].href) if c in scan.files else None for c in layout.channels]
+        return cls(
+            start=int(np.datetime64(scan.start, "us").astype("i8")),
+            middle=max((int(h.mid_time.astype("M8[us]").astype("i8")) for h in known if h), default=_NO_TIME),
+            scale=np.array(
+                [
+                    h.scale / stored_factor(layout, h, c) if h else np.nan
+                    for h, c in zip(known, layout.channels, strict=True)
+                ]
+            ),
+            offset=np.array([h.offset if h else np.nan for h in known]),
+            coefficients={
+                name: np.array([getattr(h.coefficients, name) if h else np.nan for h in known], "f4")
+                for name in _COEFFICIENTS
+            },
+        )
+
+
 def _small_variables(
     layout: TileLayout, plan: pd.DataFrame, scans: Mapping[str, Scan], headers: Mapping[str, FileIndex]
 ) -> Small:
@@ -92,21 +125,15 @@ def _small_variables(
     scale, offset = np.full(shape, np.nan), np.full(shape, np.nan)
     coefficients = {name: np.full(shape, np.nan, "f4") for name in _COEFFICIENTS}
     start, middle = np.full(shape[:2], _NO_TIME), np.full(shape[:2], _NO_TIME)
+    told = {name: _ScanNumbers.of(layout, scan, headers) for name, scan in scans.items()}
     for i, scan_ids in enumerate(plan["scan_ids"]):
         for step, scan_id in enumerate(scan_ids):
-            if not scan_id:
-                continue
-            scan = scans[scan_id]
-            start[i, step] = np.datetime64(scan.start, "us").astype("i8")
-            for b, channel in enumerate(layout.channels):
-                header = headers.get(scan.files[channel].href) if channel in scan.files else None
-                if header is None:
-                    continue
-                scale[i, step, b] = header.scale / stored_factor(layout, header, channel)
-                offset[i, step, b] = header.offset
-                middle[i, step] = max(middle[i, step], header.mid_time.astype("M8[us]").astype("i8"))
+            if scan_id:
+                numbers = told[scan_id]
+                start[i, step], middle[i, step] = numbers.start, numbers.middle
+                scale[i, step], offset[i, step] = numbers.scale, numbers.offset
                 for name in _COEFFICIENTS:
-                    coefficients[name][i, step, b] = getattr(header.coefficients, name)
+                    coefficients[name][i, step] = numbers.coefficients[name]
     requested = np.array([np.asarray(list(t), "M8[us]") for t in plan["requested_times"]]).astype("i8")
     frame, band = ("tile", "time"), ("tile", "time", "band")
     time = {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from training_configs import BANDS, GROUPS, KINDS, small_model
+from tests.training.small import BANDS, GROUPS, KINDS, small_model
 
 from catalog.errors import SourceError, UsageError
 from training.models import MaskedAutoencoder, draw_masks, load_model, save_model

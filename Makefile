@@ -1,0 +1,91 @@
+# Everything make makes lies in this folder: the environment in .venv, caches in .cache, the demo in demo.
+# Needed: make and Python 3.11 or newer.  make PYTHON=python3.13 takes another interpreter.
+
+PYTHON ?= python3
+ARCHIVE ?=
+JOBS ?= 2
+ARGS ?=
+
+CACHE := $(CURDIR)/.cache
+VENV := .venv
+PY := $(VENV)/bin/python
+PACKAGES := cube catalog loaders training
+
+export PIP_CACHE_DIR := $(CACHE)/pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export XDG_CACHE_HOME := $(CACHE)/xdg
+export XDG_DATA_HOME := $(CACHE)/xdg-data
+export XDG_STATE_HOME := $(CACHE)/xdg-state
+export MPLCONFIGDIR := $(CACHE)/matplotlib
+export DASK_CONFIG := $(CACHE)/dask
+export STRATACUBE_CACHE := $(CACHE)/stratacube
+
+# Runs a command with temporary files in a folder that is removed afterwards, whatever the command leaves behind.
+# It is not in the checkout: sockets of worker processes lie in it, and their paths may not be long.
+TIDILY := scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT INT TERM && TMPDIR="$$scratch"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test slow lint types format bench constraints clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+
+demo: $(VENV)/installed ## the whole path on a small synthetic archive; ARCHIVE=folder: on real files
+	@$(TIDILY) $(PY) -m cube.build demo --output-dir demo $(if $(ARCHIVE),--archive "$(ARCHIVE)")
+
+test: $(VENV)/installed-test ## all tests but the slow ones; ARGS="-k grid" picks some
+	@$(TIDILY) $(PY) -m pytest -n $(JOBS) $(ARGS)
+
+slow: $(VENV)/installed-test ## the slow tests (there may be none)
+	@$(TIDILY) $(PY) -m pytest -n $(JOBS) -m slow $(ARGS) || [ $$? -eq 5 ]
+
+lint: $(VENV)/installed-test ## style, formatting and docstrings
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m numpydoc lint $$(find $(PACKAGES) -name '*.py')
+
+types: $(VENV)/installed-test ## static types
+	$(PY) -m mypy
+
+format: $(VENV)/installed-test ## mend style and formatting where a tool can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(VENV)/installed-test ## the benchmarks, into docs/benchmarks.md; ARGS picks some
+	@$(TIDILY) $(PY) -m tests.benchmarks $(ARGS)
+
+constraints: ## take the newest versions that go together into constraints.txt; then run the tests
+	rm -rf $(CACHE)/newest
+	$(PYTHON) -m venv $(CACHE)/newest
+	sed -n 's/^# hold: //p' constraints.txt > $(CACHE)/newest/hold.txt
+	$(CACHE)/newest/bin/python -m pip install -q -e '.[test]' -c $(CACHE)/newest/hold.txt
+	{ sed '/^[^#]/,$$d' constraints.txt; $(CACHE)/newest/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } \
+		> $(CACHE)/newest/constraints.txt
+	mv $(CACHE)/newest/constraints.txt constraints.txt
+	rm -rf $(CACHE)/newest
+
+clean: ## remove all that make has made, the demo and the environment too
+	rm -rf $(VENV) .cache .bench demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@command -v "$(PYTHON)" > /dev/null || { echo "make: $(PYTHON) is not found; install Python 3.11 or newer," \
+		"or name one: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is" \
+		"$$("$(PYTHON)" -c 'import platform; print("Python " + platform.python_version())')," \
+		"but stratacube needs Python 3.11 or newer; name one: make PYTHON=python3.11" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || { echo "make: $(PYTHON) lacks its venv module;" \
+		"install it (Debian and Ubuntu: the package python3-venv), or name another: make PYTHON=python3.11" >&2; exit 2; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(PY)
+	@echo "installing stratacube into $(VENV); the first time this takes some minutes"
+	@$(TIDILY) $(PY) -m pip install -q -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml constraints.txt | $(PY)
+	@echo "installing stratacube and what its tests need into $(VENV); the first time this takes some minutes"
+	@$(TIDILY) $(PY) -m pip install -q -e '.[test]' -c constraints.txt
+	@touch $(VENV)/installed $@

@@ -1,0 +1,157 @@
+"""HTTP as CDSE wants it: paced, patient where a server asks for it, and silent about secrets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+
+from catalog.errors import SourceError
+from catalog.sentinel2.rate import Pace
+
+__all__ = ["BUSY", "PacedAdapter", "backoff", "explain", "http_session", "is_cdse", "plain_url", "retry_after"]
+
+BUSY = (429, 500, 502, 503, 504)
+"""Answers that mean: later."""
+
+LONGEST_WAIT = 600.0
+"""Seconds that a run waits when a server asks it to; for more it stops."""
+
+_CDSE = "dataspace.copernicus.eu"
+
+
+class _NoAuth(AuthBase):
+    """Leaves requests as they are.
+
+    Without an authentication of its own requests looks into ``~/.netrc``, whose entry would replace the header.
+    """
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+class PacedAdapter(HTTPAdapter):
+    """Sends requests at a pace, and again when the server was busy or the line broke.
+
+    Parameters
+    ----------
+    pace
+        When a request may start.
+    tries
+        Attempts at one request.
+    pause
+        Seconds before the second attempt; doubles with each.
+    sleep
+        Waits for some seconds.
+    """
+
+    def __init__(
+        self, pace: Pace, *, tries: int = 5, pause: float = 1.0, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        super().__init__()
+        self.pace, self.tries, self.pause, self.sleep = pace, tries, pause, sleep
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send, wait and repeat; the last answer or fault stands."""
+        for attempt in range(self.tries):
+            last = attempt == self.tries - 1
+            self.pace.wait()
+            try:
+                response = super().send(request, *args, **kwargs)
+            except (requests.ConnectionError, requests.Timeout):
+                if last:
+                    raise
+                self.sleep(backoff(attempt, self.pause))
+                continue
+            wait = retry_after(response.headers)
+            if response.status_code not in BUSY or last or (wait or 0) > LONGEST_WAIT:
+                return response
+            response.close()
+            if wait is None:
+                self.sleep(backoff(attempt, self.pause))
+            else:
+                self.pace.hold(wait)
+        raise AssertionError("no attempt was made")
+
+
+def http_session(adapter: HTTPAdapter | None = None) -> requests.Session:
+    """Return a session that takes proxies from the environment but no credentials from ``~/.netrc``."""
+    session = requests.Session()
+    session.auth = _NoAuth()
+    if adapter is not None:
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+    return session
+
+
+def backoff(attempt: int, pause: float, longest: float = 60.0) -> float:
+    """Seconds to wait after an attempt, the first being number 0."""
+    return float(min(pause * 2**attempt, longest))
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that ``Retry-After`` asks for, as a number or a date; None where there is none.
+
+    Source: RFC 9110, section 10.2.3.
+    """
+    text = headers.get("Retry-After")
+    if text is None:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        then = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (then - datetime.now(timezone.utc if then.tzinfo else None)).total_seconds())
+
+
+def plain_url(url: str) -> str:
+    """Address without user, query and fragment: those may hold signatures."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def is_cdse(url: str) -> bool:
+    """Whether an address is one of CDSE, over HTTPS: where its tokens may be sent."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    return parts.scheme == "https" and (host == _CDSE or host.endswith(f".{_CDSE}"))
+
+
+def explain(url: str, error: BaseException | None, status: int | None, detail: str, remedy: str) -> SourceError:
+    """Say in one sentence why an address gave nothing.
+
+    Parameters
+    ----------
+    url
+        What was asked for.
+    error
+        The fault, where no answer came.
+    status, detail
+        The answer, where one came.
+    remedy
+        What to do.
+    """
+    where = plain_url(url)
+    if isinstance(error, requests.Timeout):
+        return SourceError(f"{where} did not answer in time; {remedy}")
+    if error is not None:
+        return SourceError(f"{where} cannot be reached ({type(error).__name__}); check the network, or {remedy}")
+    if status in (401, 403):
+        return SourceError(f"{where} refuses access ({status}); {remedy}")
+    if status == 429:
+        return SourceError(f"{where} still asks to slow down (429) after repeated waits; run again later")
+    if status is not None and status >= 500:
+        return SourceError(f"{where} is out of order ({status}); run again later, or {remedy}")
+    shown = " ".join(detail.split())[:160]
+    return SourceError(f"{where} answered {status}{f' ({shown})' if shown else ''}; {remedy}")

@@ -1,0 +1,151 @@
+"""Grid cells and the lattice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from catalog.errors import UsageError
+from cube.sentinel2.grid import cell_from_id, footprint, grid_cells, make_grid, read_cells, select_cells, write_grid
+from cube.sentinel2.lattice import Lattice, Window
+
+STEP = 0.000179663056824
+
+
+@pytest.fixture(scope="module")
+def panarctic() -> pd.DataFrame:
+    return make_grid()
+
+
+def test_default_grid_is_the_predecessors(panarctic: pd.DataFrame) -> None:
+    assert list(panarctic) == ["tile_id_rc", "tile_id_geo", "xmin", "ymin", "xmax", "ymax", "row", "col"]
+    assert len(panarctic) == 172_800
+    row = panarctic[panarctic["tile_id_rc"] == "Q025_R083_C0119"].iloc[0]
+    assert (row["xmin"], row["ymax"]) == (-180 + 119 * 0.25, 90 - 83 * 0.25)
+    assert panarctic.iloc[0]["ymax"] == 90
+    toolik = panarctic[panarctic["tile_id_geo"] == "Q025_W149_75_N68_50"].iloc[0]
+    assert (toolik["xmin"], toolik["ymin"], toolik["xmax"], toolik["ymax"]) == (-149.75, 68.5, -149.5, 68.75)
+
+
+def test_ids_of_the_predecessor_name_their_cells(panarctic: pd.DataFrame) -> None:
+    cells = grid_cells(panarctic)
+    for cell in cells[:: len(cells) // 50]:
+        assert cell_from_id(cell.id) == cell
+        assert cell_from_id(cell.alias) == cell
+    with pytest.raises(UsageError, match="not of the form"):
+        cell_from_id("tile_7")
+
+
+def test_grid_survives_its_file(tmp_path: Path) -> None:
+    frame = make_grid(0.1, (10, 45.3, 10.7, 45.9))
+    write_grid(frame, tmp_path / "grid.csv")
+    assert read_cells(tmp_path / "grid.csv") == grid_cells(frame)
+    write_grid(frame, tmp_path / "grid.geojson")
+    assert [c.id for c in read_cells(tmp_path / "grid.geojson")] == list(frame["tile_id_rc"])
+
+
+def test_other_crs_and_corner_make_other_ids() -> None:
+    polar = make_grid(20000, (500000, -1000000, 540000, -960000), "EPSG:3413")
+    assert polar["tile_id_rc"].iloc[0] == "EPSG3413_Q20000_OE500000_S960000_R000_C0000"
+    assert polar["tile_id_geo"].is_unique
+    assert set(polar["crs"]) == {"EPSG:3413"}
+    shifted = make_grid(0.25, (10, 45, 11, 46))
+    assert shifted["tile_id_rc"].iloc[0] != make_grid(0.25, (11, 45, 12, 46))["tile_id_rc"].iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("bbox", "columns"),
+    [((179.9, 68.1, -179.9, 68.2), {0, 1439}), ((-149.7, 68.55, -149.6, 68.6), {121}), ((-180, 68.1, -179.9, 68.2), {0})],
+)
+def test_selection_by_box(panarctic: pd.DataFrame, bbox: tuple[float, ...], columns: set[int]) -> None:
+    found = select_cells(grid_cells(panarctic), bbox=bbox)
+    assert {int(c.id[-4:]) for c in found} == columns
+
+
+def test_selection_by_polygon_and_id(panarctic: pd.DataFrame) -> None:
+    cells = grid_cells(panarctic)
+    ring = [[179.8, 68.3], [180.3, 68.3], [180.3, 68.45], [179.8, 68.3]]
+    found = select_cells(cells, polygon={"type": "Polygon", "coordinates": [ring]})
+    assert {int(c.id[-4:]) for c in found} == {1439, 0, 1}
+    assert [c.alias for c in select_cells(cells, ids=["Q025_W149_75_N68_50"])] == ["Q025_W149_75_N68_50"]
+    with pytest.raises(UsageError, match="not in the grid"):
+        select_cells(cells, ids=["Q025_R999_C0000"])
+    with pytest.raises(UsageError, match="south 69"):
+        select_cells(cells, bbox=(0, 69, 1, 68))
+
+
+def test_projected_cells_are_found_across_the_antimeridian() -> None:
+    cells = grid_cells(make_grid(50000, (-100000, -2400000, 100000, -2300000), "EPSG:3571"))  # 180 degrees at x = 0
+    areas = footprint(cells)
+    assert max(a.bounds[2] - a.bounds[0] for a in areas) < 5
+    found = select_cells(cells, bbox=(179, 60, -179, 80))
+    assert {c.xmin for c in found} >= {-50000.0, 0.0}
+
+
+def test_neighbours_share_every_edge(panarctic: pd.DataFrame) -> None:
+    lattice = Lattice("EPSG:4326", STEP, STEP)
+    block = panarctic[panarctic["row"].between(80, 90) & panarctic["col"].between(100, 140)]
+    windows = {(r, c): lattice.window(*b) for r, c, *b in block[["row", "col", "xmin", "ymin", "xmax", "ymax"]].to_numpy()}
+    for (row, col), window in windows.items():
+        if (row, col + 1) in windows:
+            assert windows[row, col + 1].col == window.end_col
+        if (row + 1, col) in windows:
+            assert windows[row + 1, col].row == window.end_row
+    assert {w.width for w in windows.values()} == {1391, 1392}
+
+
+def test_lattice_does_not_depend_on_what_is_asked() -> None:
+    lattice = Lattice("EPSG:4326", STEP, STEP)
+    window = lattice.window(-149.75, 68.5, -149.5, 68.75)
+    x = lattice.x(np.arange(window.col, window.end_col))
+    assert x[0] >= -149.75
+    assert x[-1] < -149.5
+    assert x[0] / STEP % 1 == pytest.approx(0.5, abs=1e-6)
+
+
+def test_window_is_cut_along_the_lattice() -> None:
+    window = Window(-5, 10, 20, 9)
+    parts = window.split(8)
+    assert sum(p.height * p.width for p in parts) == 180
+    assert {p.row for p in parts} == {-5, 0, 8}
+    assert {p.col for p in parts} == {10, 16}
+
+
+def test_outline_of_a_geojson_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "cells.geojson"
+    triangle = {"type": "Polygon", "coordinates": [[[10, 45], [11, 45], [10, 46], [10, 45]]]}
+    path.write_text(json.dumps({"type": "Feature", "id": "t", "properties": {}, "geometry": triangle}))
+    (cell,) = read_cells(path)
+    assert cell.outline
+    assert cell.bounds == (10, 45, 11, 46)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b\n1,2\n", "has no column tile_id_rc"),
+        ("tile_id_rc,tile_id_geo,xmin,ymin,xmax,ymax\nq,r,1,2,x,4\n", "line 2"),
+        ("tile_id_rc,tile_id_geo,xmin,ymin,xmax,ymax\n../q,r,1,2,3,4\n", "become file names"),
+        ("tile_id_rc,tile_id_geo,xmin,ymin,xmax,ymax\nq,r,1,2,3,4\nq,r,1,2,3,4\n", "names cell q twice"),
+    ],
+)
+def test_bad_grid_file_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "grid.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_cells(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_cells(tmp_path / "none.csv")
+
+
+def test_bad_grid_is_refused() -> None:
+    with pytest.raises(UsageError, match="whole number of cells"):
+        make_grid(0.3, (0, 0, 1, 1))
+    with pytest.raises(UsageError, match="unknown"):
+        make_grid(1, (0, 0, 1, 1), "EPSG:1")
+    with pytest.raises(UsageError, match="no pixel"):
+        Lattice("EPSG:4326", 1, 1).window(0.6, 0.6, 0.9, 0.9)
