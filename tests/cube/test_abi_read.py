@@ -160,11 +160,24 @@ def test_bytes_lost_after_indexing_are_noticed(tmp_path: Path) -> None:
         read_windows(index, "rad", [Window(0, 0, 500, 500)], [out])
 
 
+def with_other_flags(root: Path) -> SourceFile:
+    """A file whose ``DQF`` alone is filtered otherwise."""
+    path = write_scan_file(root, channel=13, start=START.replace(minute=30), shape=(260, 260))
+    with h5py.File(path, "r+") as h5:
+        attrs = {k: v for k, v in h5["DQF"].attrs.items() if not k.endswith("_LIST")}
+        flags = h5["DQF"][()]
+        del h5["DQF"]
+        again = h5.create_dataset("DQF", data=flags, chunks=(250, 250), compression=1, shuffle=True, fillvalue=-1)
+        again.attrs.update(attrs)
+    return sources(root)[0]
+
+
 def test_eras_are_told_apart_and_never_joined(tmp_path: Path) -> None:
     kinds = {
         "plain": {},
         "shuffled": {"shuffle": True},
-        "packed": {"packing": (0.05, -1.7)},
+        "scaled": {"packing": (0.05, -1.6442999839782715)},
+        "offset": {"packing": (0.04572891816496849, -1.7)},
         "filled": {"fill": 16383},
         "chunked": {"chunks": (226, 226)},
         "moved": {"corner": (-0.02, 0.08)},
@@ -173,6 +186,8 @@ def test_eras_are_told_apart_and_never_joined(tmp_path: Path) -> None:
     for i, (name, options) in enumerate(kinds.items()):
         write_scan_file(tmp_path / name, channel=13, start=START.replace(minute=i), shape=(260, 260), **options)
         indexes[name] = index_file(sources(tmp_path / name)[0])
+    indexes["flags filtered"] = index_file(with_other_flags(tmp_path / "flags"))
+    kinds["flags filtered"] = {}
     assert len({i.signature for i in indexes.values()}) == len(kinds)
     assert len(eras(indexes.values())) == len(kinds)
     for name in list(kinds)[1:]:
