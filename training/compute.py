@@ -43,7 +43,7 @@ def make_fabric(run: RunConfig) -> Fabric:
     torch.use_deterministic_algorithms(run.deterministic)
     strategy: Any = run.strategy
     if shards(run):
-        strategy = ModelParallelStrategy(parallelize_fn=_Sharding(run), tensor_parallel_size=1)
+        strategy = _Sharded(parallelize_fn=_Sharding(run), data_parallel_size=1, tensor_parallel_size=1)
     devices = 1 if run.devices == "auto" and not torch.cuda.is_available() else run.devices
     fabric = Fabric(
         accelerator=run.accelerator,
@@ -59,6 +59,15 @@ def make_fabric(run: RunConfig) -> Fabric:
 def shards(run: RunConfig) -> bool:
     """Whether weights are spread over the ranks."""
     return run.strategy in ("fsdp", "zero2")
+
+
+class _Sharded(ModelParallelStrategy):
+    """All ranks share one set of weights; their number is known when the processes are set up."""
+
+    def setup_environment(self) -> None:
+        """Set up the processes and their mesh."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
 
 
 class _Sharding:

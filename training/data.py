@@ -261,18 +261,18 @@ def _statistics(data: TilesData | CubesData, bands: tuple[str, ...]) -> Statisti
         "mixed": "1 (C01-C06), K (C07-C16)",
     }
     if isinstance(data.statistics, dict):
-        chosen = [
-            BandStatistics(0, *data.statistics.get(band, (math.nan, math.nan)), math.nan, math.nan) for band in bands
-        ]
+        given = data.statistics
+        missing = [band for band in bands if band not in given]
+        chosen = [BandStatistics(0, *given[band], math.nan, math.nan) for band in bands if band in given]
         source = "given in the config"
     else:
         stored = StoredStatistics.load(data.statistics)
         known = stored.bands()
         missing = [band for band in bands if band not in known]
-        if missing:
-            raise UsageError(f"statistics {data.statistics} have {', '.join(known)}, not {', '.join(missing)}")
-        chosen = [known[band] for band in bands]
+        chosen = [known[band] for band in bands if band in known]
         source = f"{data.statistics}: {json.dumps(stored.provenance, default=str)}"
+    if missing:
+        raise UsageError(f"the statistics do not have bands {', '.join(missing)}; make them anew for all of {bands}")
     return Statistics(
         bands,
         tuple(band.mean for band in chosen),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -21,7 +21,6 @@ from catalog.sentinel2.names import (
     ProductName,
     asset_key,
     normalise_baseline,
-    normalise_platform,
     normalise_tile,
     parse_datastrip,
     parse_datatake,
@@ -264,7 +263,7 @@ def _number(value: Any) -> float | None:
 
 def _time(text: str) -> datetime:
     time = datetime.fromisoformat(text)
-    return time if time.tzinfo is None else time.astimezone(timezone.utc).replace(tzinfo=None)
+    return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
 
 
 def item_from_product(product: Product) -> dict[str, Any]:

@@ -78,7 +78,8 @@ class ProductMetadata:
             wanted = "an offset from baseline 04.00 on" if expected else "no offset before baseline 04.00"
             told = "none" if self.offsets is None else str(found)
             raise SourceError(
-                f"{self.id}: BOA_ADD_OFFSET of {band} is {told} but processing baseline {self.baseline} means {wanted}; "
+                f"{self.id}: BOA_ADD_OFFSET of {band} is {told} but processing baseline {self.baseline} "
+                f"means {wanted}; "
                 "fetch the product again or leave it out"
             )
         return found
@@ -136,7 +137,9 @@ def parse_product(document: bytes, name: str = "MTD_MSIL2A.xml") -> ProductMetad
     baseline = _text(root, "PROCESSING_BASELINE", name)
     named = parse_product_name(uri)
     if named.baseline != baseline:
-        raise SourceError(f"{name}: the product is named {uri} but its PROCESSING_BASELINE is {baseline}; fetch it again")
+        raise SourceError(
+            f"{name}: the product is named {uri} but its PROCESSING_BASELINE is {baseline}; fetch it again"
+        )
     granule = root.find(".//Granule")
     strip = re.search(r"_S(\d{8}T\d{6})", granule.get("datastripIdentifier", "")) if granule is not None else None
     special = {

@@ -132,10 +132,14 @@ def publish_cells(output: Path, build: CompositeBuild, cells: Sequence[CellRecor
 def cell_item(build: CompositeBuild, cell: CellRecord) -> dict[str, Any]:
     """Return the STAC 1.1.0 item of a cell, with addresses relative to the folder of items."""
     geometry, bbox = footprint(cell.ring)
-    projection: dict[str, Any] = {"proj:code": build.crs} if ":" in build.crs and "[" not in build.crs else {
-        "proj:code": None,
-        "proj:wkt2": build.wkt2,
-    }
+    projection: dict[str, Any] = (
+        {"proj:code": build.crs}
+        if ":" in build.crs and "[" not in build.crs
+        else {
+            "proj:code": None,
+            "proj:wkt2": build.wkt2,
+        }
+    )
     return {
         "type": "Feature",
         "stac_version": voc.STAC_VERSION,

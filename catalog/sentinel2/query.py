@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from catalog.errors import UsageError
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.names import normalise_baseline, normalise_platform
 
-__all__ = ["BBox", "Query", "split_bbox"]
+__all__ = ["BBox", "Query", "describe", "split_bbox"]
 
 BBox = tuple[float, float, float, float]
 """West, south, east, north in degrees; west > east across the antimeridian."""
@@ -48,7 +48,8 @@ class Query:
         for west, south, east, north in self.areas:
             if not (-90 <= south < north <= 90 and -180 <= west <= 180 and -180 <= east <= 180 and west != east):
                 raise UsageError(
-                    f"area {west:g} {south:g} {east:g} {north:g} is not west south east north in degrees with south < north"
+                    f"area {west:g} {south:g} {east:g} {north:g} "
+                    "is not west south east north in degrees with south < north"
                 )
         wrong = [m for m in self.months or () if not 1 <= m <= 12]
         if wrong:
@@ -175,9 +176,3 @@ def describe(query: Query) -> str:
     """Period and areas in words, for messages."""
     areas = "; ".join(" ".join(f"{n:g}" for n in a) for a in query.areas[:3]) + (" .." if len(query.areas) > 3 else "")
     return f"{query.start:%Y-%m-%dT%H:%M} to {query.end:%Y-%m-%dT%H:%M}" + (f" in {areas}" if areas else "")
-
-
-def filters(query: Query) -> Mapping[str, Any]:
-    """The filters that are set, by the names of the flags."""
-    names = ("max_cloud_cover", "min_sun_elevation", "orbits", "platforms", "months", "baselines")
-    return {name: getattr(query, name) for name in names if getattr(query, name) is not None}

@@ -1,18 +1,20 @@
 """Sharing an account's limits: requests a second and connections at once, by threads and by processes.
 
 CDSE counts per account, not per process. What several processes on one machine must share lies in small files of one
-folder, guarded by ``flock``: the kernel gives a lock back when its holder dies, so nothing is ever left taken.
+folder, guarded by file locks, which end with their holder, so nothing is ever left taken. Where the file system has
+no locks each process keeps the limits by itself.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from catalog.sentinel2.locks import lock
 
 __all__ = ["Connections", "Pace"]
 
@@ -77,7 +79,7 @@ class Pace:
                 yield self._sane(self._times)
                 return
             with open(self._state, "a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file.fileno())
                 file.seek(0)
                 self._times = self._sane(_parse(file.read()))
                 before = self._times
@@ -134,13 +136,7 @@ class Connections:
         while True:
             for number in range(self.count):
                 slot = os.open(folder / f"connection-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                try:
-                    fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    os.close(slot)
-                except OSError:
-                    os.close(slot)
-                    raise
-                else:
+                if lock(slot, wait=False):
                     return slot
+                os.close(slot)
             time.sleep(_POLL)

@@ -36,7 +36,8 @@ def read_safe(folder: Path) -> Product:
     granules = sorted(folder.glob("GRANULE/*/MTD_TL.xml"))
     if not documents or len(granules) != 1:
         raise SourceError(
-            f"{folder} has {len(documents)} MTD_MSIL2A.xml and {len(granules)} GRANULE/*/MTD_TL.xml, one of each is needed"
+            f"{folder} has {len(documents)} MTD_MSIL2A.xml and {len(granules)} GRANULE/*/MTD_TL.xml, "
+            "one of each is needed"
         )
     product, granule = read_product(documents[0]), read_granule(granules[0])
     assets = {

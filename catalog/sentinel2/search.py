@@ -23,7 +23,7 @@ from catalog.sentinel2.query import BBox, Query, describe
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.web import PacedAdapter, explain, is_cdse
 
-__all__ = ["CDSE_STAC", "COLLECTION", "search_stac"]
+__all__ = ["CDSE_STAC", "COLLECTION", "nothing_found", "search_stac"]
 
 CDSE_STAC = "https://stac.dataspace.copernicus.eu/v1/"
 COLLECTION = "sentinel-2-l2a"
@@ -87,7 +87,8 @@ def search_stac(
     client = _open(url, io)
     found: dict[str, dict[str, Any]] = {}
     forms = _filters(client, url, query)
-    for box in query.boxes() or [None]:
+    boxes: list[BBox | None] = [*query.boxes()] or [None]
+    for box in boxes:
         for begin, end in query.intervals():
             for item in _one_search(client, url, collection, box, (begin, end), forms, page_size):
                 found.setdefault(str(item.get("id")), item)
@@ -101,8 +102,10 @@ def _open(url: str, io: StacApiIO) -> Client:
             client = Client.open(url, stac_io=io)
     except APIError as error:
         raise _explained(url, error) from None
-    except Exception as error:  # noqa: BLE001  (pystac raises many kinds for what is no catalogue)
-        raise UsageError(f"{url} is not a STAC API ({type(error).__name__}); give its landing page with --stac-url") from error
+    except Exception as error:
+        raise UsageError(
+            f"{url} is not a STAC API ({type(error).__name__}); give its landing page with --stac-url"
+        ) from error
     # CDSE has at times not declared what it does; a search that it refuses is told by its answer.
     if not client.conforms_to("ITEM_SEARCH"):
         client.add_conforms_to("ITEM_SEARCH")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -112,7 +112,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         then = parsedate_to_datetime(text)
     except ValueError:
         return None
-    return max(0.0, (then - datetime.now(timezone.utc if then.tzinfo else None)).total_seconds())
+    return max(0.0, (then - datetime.now(UTC if then.tzinfo else None)).total_seconds())
 
 
 def plain_url(url: str) -> str:

@@ -116,12 +116,17 @@ def stream_windows(
         If bytes are missing or a chunk does not decode.
     """
     table: ChunkTable = getattr(index, variable)
-    wanted = {chunk: users for chunk, users in _chunks_of_windows(table, windows).items() if table.sizes[chunk]}
+    touched = _chunks_of_windows(table, windows)
+    wanted = {chunk: users for chunk, users in touched.items() if table.sizes[chunk]}
+    holed = {i for chunk, users in touched.items() if chunk not in wanted for i in users}
     missing = Counter(i for users in wanted.values() for i in users)
     begun: dict[int, Pixels] = {}
 
     def begin(i: int) -> Pixels:
-        return np.full((windows[i].height, windows[i].width), table.fill, _native(table))
+        pixels = np.empty((windows[i].height, windows[i].width), _native(table))
+        if i in holed:
+            pixels[...] = table.fill
+        return pixels
 
     turn = 0
     for chunk, pixels in _decoded(index, variable, list(wanted), count, endpoint_url):

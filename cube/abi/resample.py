@@ -54,7 +54,7 @@ def average(counts: Counts, good: Mask, ratio: int, factor: int) -> tuple[Counts
 
 def repeat(values: npt.NDArray[Any], ratio: int) -> npt.NDArray[Any]:
     """Repeat each pixel ``ratio`` times along both axes."""
-    return values.repeat(ratio, axis=-2).repeat(ratio, axis=-1)
+    return values.repeat(ratio, axis=-1).repeat(ratio, axis=-2)  # rows last: whole rows copy faster than pixels
 
 
 def _block_sum(values: npt.NDArray[Any], ratio: int) -> npt.NDArray[np.uint32]:

@@ -183,12 +183,13 @@ def _cut_file(
     usable = np.isin(np.arange(256), task.good_flags)
     bit = np.uint16(1 << (channel - 1))
     for (frame, window, whole), pixels, quality in zip(strips, raw, flags, strict=True):
-        good = usable[quality] & (pixels != index.rad.fill)
+        good = np.take(usable, quality)
+        good &= pixels != index.rad.fill
         stored, valid = to_grid(task.layout, index, channel, pixels, good, task.fills[channel])
         first = (window.row - whole.row) * counts.shape[2] // whole.height
         place = frame.tile, frame.step, slice(first, first + len(stored))
         counts[place] = stored
-        mask[place] |= np.where(valid, bit, np.uint16(0))
+        mask[place] |= valid * bit
     result.read.add(read)
 
 

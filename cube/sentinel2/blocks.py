@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
 from catalog.errors import SourceError
@@ -21,7 +22,7 @@ from cube.sentinel2.resample import SourceGrid
 
 __all__ = ["BlockReader", "Decoded"]
 
-_LEAST_SIDE = 128
+_LEAST_SIDE = 64
 """Blocks thinner than this (rows of a plain TIFF) are read several at a time."""
 
 
@@ -62,7 +63,10 @@ class BlockReader:
         if asset.size is not None and size != asset.size:
             raise SourceError(f"{path} has {size} bytes but {asset.size} are listed; remove it and run again to fetch it")
         try:
-            self._file = rasterio.open(path)
+            with warnings.catch_warnings():
+                # an image without a place is refused below, in our words
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                self._file = rasterio.open(path)
         except (RasterioError, OSError) as error:
             raise SourceError(f"{path} cannot be opened ({_reason(error)})") from error
         transform, crs = self._file.transform, self._file.crs

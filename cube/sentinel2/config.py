@@ -14,7 +14,7 @@ from cube.sentinel2.lattice import Lattice
 from cube.sentinel2.mask import MASK_CLASSES, SCL_NAMES
 from cube.sentinel2.reduce import parse_reducer
 
-__all__ = ["BAND_RESOLUTIONS", "DEFAULT_STEP", "Sentinel2Config"]
+__all__ = ["BAND_RESOLUTIONS", "DEFAULT_STEP", "GridConfig", "Sentinel2Config"]
 
 BAND_RESOLUTIONS = {
     "B01": (20, 60),
@@ -39,6 +39,19 @@ _PREDECESSOR_CORNER = (-180.0, 90.0)
 _RUN_ONLY: dict[str, Any] = {"how": "run"}
 
 
+class GridConfig(BaseModel):
+    """A grid of cells to make."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output: Path = Field(description="file to write: .csv with the predecessor's columns, or .geojson")
+    cell_size: float = Field(0.25, gt=0, description="side of a cell in units of the CRS")
+    bounds: list[float] = Field(
+        [-180.0, 60.0, 180.0, 90.0], min_length=4, max_length=4, description="xmin ymin xmax ymax in units of the CRS"
+    )
+    crs: str = Field("EPSG:4326", description="CRS of the cells")
+
+
 class Sentinel2Config(BaseModel):
     """A build of Sentinel-2 composites."""
 
@@ -58,7 +71,7 @@ class Sentinel2Config(BaseModel):
     bands: list[str] = Field(
         ["B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B11", "B12"], description="bands", min_length=1
     )
-    bands_res: Literal[10, 20, 60] = Field(
+    bands_res: int = Field(
         20, description="pixel size in metres of the files to read, where a band has it; else the band's own"
     )
     mask_classes: list[int] = Field(list(MASK_CLASSES), description="scene classes (SCL) to mask")
@@ -111,6 +124,8 @@ class Sentinel2Config(BaseModel):
             raise ValueError(f"band {unknown[0]!r} is unknown; level 2A has {', '.join(BAND_RESOLUTIONS)}")
         if len(set(self.bands)) != len(self.bands):
             raise ValueError(f"bands {' '.join(self.bands)} name one twice; name each once")
+        if self.bands_res not in (10, 20, 60):
+            raise ValueError(f"--bands-res is {self.bands_res}; files come at 10, 20 and 60 m")
         if self.tap and self.tr is None:
             raise ValueError("--tap aligns pixels to --tr, which is not given; give --tr DX DY too")
         if self.tr is not None and min(self.tr) <= 0:

@@ -14,7 +14,6 @@ import pyproj
 import rasterio
 import zarr
 from affine import Affine
-from rasterio.enums import Resampling
 
 from cube.sentinel2.lattice import Lattice, Window, union
 from cube.store import ArraySpec, create_store
@@ -208,7 +207,7 @@ def create_composites(
         name: ArraySpec(
             ("y", "x"),
             shape,
-            kind.dtype,
+            "<i2" if integer else "<f4",
             layout.chunk,
             shard,
             NODATA if integer else np.nan,
@@ -217,15 +216,15 @@ def create_composites(
         for name in bands
     }
     counted = {"grid_mapping": "spatial_ref", "units": "1", "long_name": "observations behind each pixel, fewest of all bands"}
-    arrays["count"] = ArraySpec(("y", "x"), shape, "uint16", layout.chunk, shard, 0, counted)
-    arrays["y"] = ArraySpec(("y",), shape[:1], "float64", shape[:1], None, np.nan, axis[0])
-    arrays["x"] = ArraySpec(("x",), shape[1:], "float64", shape[1:], None, np.nan, axis[1])
+    arrays["count"] = ArraySpec(("y", "x"), shape, "<u2", layout.chunk, shard, 0, counted)
+    arrays["y"] = ArraySpec(("y",), shape[:1], "<f8", shape[:1], None, np.nan, axis[0])
+    arrays["x"] = ArraySpec(("x",), shape[1:], "<f8", shape[1:], None, np.nan, axis[1])
     mapping = {
         **crs.to_cf(),
         "GeoTransform": " ".join(repr(float(v)) for v in transform.to_gdal()),
         "spatial_ref": crs.to_wkt(),
     }
-    arrays["spatial_ref"] = ArraySpec((), (), "int32", (), None, 0, mapping)
+    arrays["spatial_ref"] = ArraySpec((), (), "<i4", (), None, 0, mapping)
     geozarr = {
         "Conventions": "CF-1.11",
         "zarr_conventions": _CONVENTIONS,

@@ -20,9 +20,10 @@ from cube.config import default_workers
 from cube.engine import run_tasks
 from cube.ledger import Entry, Ledger, Problem
 from cube.sentinel2.composite import CellResult, CellTask, Vote, process_cell
-from cube.sentinel2.config import Sentinel2Config
+from cube.sentinel2.config import GridConfig, Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.forecast import forecast, scratch_bytes
+from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.plan import Plan, PlannedCell, choose_cells, make_plan, write_plan
 from cube.sentinel2.products import ZarrLayout, create_composites, encoding, paste
@@ -30,9 +31,24 @@ from cube.sentinel2.publish import publish
 from cube.sentinel2.scenes import NO_SPACE, SceneResult, SceneTask, process_scene
 from cube.sentinel2.select import LeftOut, load_products, read_folder, save_products, wanted
 
-__all__ = ["run_sentinel2"]
+__all__ = ["run_make_grid", "run_sentinel2"]
 
 Fetch = Callable[[Sequence[Product]], Sequence[Product]]
+
+
+def run_make_grid(config: GridConfig) -> int:
+    """Write a grid of cells and return the exit code.
+
+    Raises
+    ------
+    UsageError
+        If the bounds are no whole number of cells, the CRS is unknown, or the file cannot be written.
+    """
+    xmin, ymin, xmax, ymax = config.bounds
+    frame = make_grid(config.cell_size, (xmin, ymin, xmax, ymax), config.crs)
+    write_grid(frame, config.output)
+    sys.stderr.write(f"{len(frame)} cells: {config.output}\n")
+    return 0
 
 
 def run_sentinel2(

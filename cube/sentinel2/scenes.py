@@ -37,7 +37,7 @@ __all__ = ["NO_SPACE", "PIECE", "Acquisition", "SceneResult", "SceneTask", "grou
 PIECE = 768
 """Side of a piece in lattice pixels, a multiple of the resampler's nodes: what a worker holds at once."""
 
-GDAL_OPTIONS = {"GDAL_CACHEMAX": 32, "GDAL_NUM_THREADS": "1", "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+GDAL_OPTIONS = {"GDAL_CACHEMAX": 32, "GDAL_NUM_THREADS": "1", "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 """Blocks are kept by us, for as long as a cell needs them, so GDAL's own cache can be small."""
 
 _CACHE_BYTES = 200_000_000

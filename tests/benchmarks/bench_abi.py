@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import zlib
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -232,7 +233,7 @@ def _files_and_windows(scratch: str) -> list[tuple[str, tuple[slice, slice]]]:
 
 
 def _shard(scratch: Path, tiles: int, rounds: int) -> list[Row]:
-    section = f"{tiles} tiles of one scan, one shard"
+    section = f"{tiles} tiles of one scan cut, one process"
     out = []
     for grid in ("1km", "native"):
         arguments = {"scratch": scratch, "tiles": tiles, "grid": grid}
@@ -385,20 +386,23 @@ def shard_by_bare_loop(scratch: str, tiles: int, grid: str, inflate: str) -> Str
     from isal import isal_zlib
 
     decompress = {"zlib": zlib.decompress, "isal": isal_zlib.decompress}[inflate]
-    (task,) = _tasks(Path(scratch), f"theirs-{grid}-{tiles}", tiles, grid, 1)
-    files = [(href, sorted(chunks)) for href, chunks in _touched(task)]
+    tasks = list(_tasks(Path(scratch), f"theirs-{grid}-{tiles}", tiles, grid, 1))
+    files: dict[str, set[tuple[int, int]]] = defaultdict(set)
+    for href, chunks in (pair for task in tasks for pair in _touched(task)):
+        files[href] |= chunks
+    ordered = {href: sorted(chunks) for href, chunks in files.items()}
     built = zarr.open_group(Path(scratch) / f"ours-{grid}-{tiles}-1.zarr", mode="r")
     names = [n for n in built.array_keys() if n[0] == "C" or n.startswith("valid")]
     values = {name: np.asarray(built[name][:]) for name in names}
     yield
-    for href, chunks in files:
+    for href, places in ordered.items():
         descriptor = os.open(href, os.O_RDONLY)
-        for offset, size in chunks:
+        for offset, size in places:
             decompress(os.pread(descriptor, size, offset))
         os.close(descriptor)
     for name, array in values.items():
-        zarr.open_array(task.store / name, mode="r+")[:] = array
-    return len(files)
+        zarr.open_array(tasks[0].store / name, mode="r+")[:] = array
+    return sum(map(len, ordered.values()))
 
 
 # Indexing ------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ import zarr
 import cube
 from catalog.abi.archives import LocalArchive
 from catalog.abi.scans import find_scans
-from cube.abi.synthetic import write_archive
+from cube.abi.synthetic import write_archive, write_scan_file
 from cube.build import main
 from cube.strata.synthetic_masks import write_cloud_systems
 from tests.stac_validation import validate_stac
@@ -499,3 +499,27 @@ def test_the_catalog_is_valid_stac(built: Path) -> None:
         validate_stac(json.loads(path.read_text()))
     for feature in json.loads((built / "sources.json").read_text())["features"]:
         validate_stac(feature)
+
+
+def test_fill_is_never_valid_whatever_its_flag(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).integers(0, 4000, (260, 260)).astype("u2")
+    counts[::7, ::5] = 4095
+    write_scan_file(tmp_path / "a", channel=13, start=datetime(2020, 7, 1, 16), counts=counts)
+    flags = (
+        "--domain",
+        "M1",
+        "--channels",
+        "13",
+        "--tile-size",
+        "256",
+        "--grid",
+        "2km",
+        "--steps",
+        "1",
+        "--num-tiles",
+        "1",
+    )
+    assert build(tmp_path / "a", tmp_path / "out", "--workers", "1", base=flags) == 0
+    store = raw(tmp_path / "out")
+    np.testing.assert_array_equal(store["valid"].values > 0, store["C13"].values != 4095)
+    assert 0.9 < (store["valid"].values > 0).mean() < 0.99

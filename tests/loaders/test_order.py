@@ -11,7 +11,9 @@ def deal(order: Order, epoch: int, batch: int, ranks: int, tail: str = "even", p
     """Samples of each rank, in order."""
     sequence = order.epoch(epoch)
     dealers = [Dealer(batch, r, ranks, tail) for r in range(ranks)]  # type: ignore[arg-type]
-    found = [[p.sample for _, at in d.rounds(sequence, position) for p in picks(order, sequence, epoch, at)] for d in dealers]
+    found = [
+        [p.sample for _, at in d.rounds(sequence, position) for p in picks(order, sequence, epoch, at)] for d in dealers
+    ]
     counts = {len(list(d.rounds(sequence, position))) for d in dealers}
     assert counts == {dealers[0].count(sequence, position)}
     return found

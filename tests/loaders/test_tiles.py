@@ -102,7 +102,9 @@ def test_time_steps_and_crops(store: Path) -> None:
             window = slice(step, step + 2), slice(row, row + 16), slice(col, col + 16)
             np.testing.assert_array_equal(batch.values[i, 1], truth["C03"][(i, *window)])
             np.testing.assert_array_equal(batch.mask[i], truth["valid"][(i, *window)])
-            np.testing.assert_array_equal(batch.packing[i, :, 1, 0], truth["packing_scale"][i, step : step + 2, 1].astype("f4"))
+            np.testing.assert_array_equal(
+                batch.packing[i, :, 1, 0], truth["packing_scale"][i, step : step + 2, 1].astype("f4")
+            )
             assert batch.meta["time"].shape == (12, 2)
     assert len(starts) == 2 * 3 * 3
     centred = TileDataset(store, view=View(steps=1, crop=16))[0]
@@ -117,7 +119,9 @@ def test_turns_carry_the_metadata(make_store: Maker) -> None:
     path = make_store()
     plain = tile_loader(path, 12, shuffle=False, device="cpu")
     still = next(iter(plain))
-    turned = next(iter(tile_loader(path, 12, shuffle=False, view=View(flips=True, rotations=True), fields=["solar_zenith"])))
+    turned = next(
+        iter(tile_loader(path, 12, shuffle=False, view=View(flips=True, rotations=True), fields=["solar_zenith"]))
+    )
     codes = turned.meta["place"][:, 3].tolist()
     assert len(set(codes)) > 3
     for i, code in enumerate(codes):

@@ -19,7 +19,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def small_model(kind: str, **changes: Any) -> ModelConfig:
+def small_model(kind: str, /, **changes: Any) -> ModelConfig:
     """A model of 4 x 4 patches that takes milliseconds."""
     small = {"embed_dim": 64, "depth": 2, "heads": 2, "decoder_dim": 64, "decoder_depth": 1, "decoder_heads": 2}
     values = {"bands": BANDS, "size": "nano", "image_size": 16, "patch_size": 4, **small, **KINDS[kind], **changes}

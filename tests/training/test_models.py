@@ -227,11 +227,18 @@ def test_time_code_tells_minutes_apart(width: int) -> None:
 
 
 def test_midnight_and_new_year_are_no_seams() -> None:
-    before, after = (int(np.datetime64(t, "m").astype(np.int64)) for t in ("2020-12-31T23:59", "2021-01-01T00:00"))
-    code = time_code(torch.tensor([[before], [after]]), 96)
-    cyclic = slice(12, 48)  # day and minute, after the year's channels
-    other = time_code(torch.tensor([[before], [before - 12 * 60]]), 96)
-    assert (code[0, 0, cyclic] - code[1, 0, cyclic]).norm() < (other[0, 0, cyclic] - other[1, 0, cyclic]).norm()
+    """One minute is as far across midnight as at noon, and one day as far across the new year as in May."""
+
+    def step(first: str, second: str, channels: slice) -> float:
+        moments = [int(np.datetime64(text, "m").astype(np.int64)) for text in (first, second)]
+        code = time_code(torch.tensor(moments)[:, None], 96)[:, 0, channels]
+        return float((code[0] - code[1]).norm())
+
+    day, minute = slice(12, 24), slice(24, 48)  # after the year's channels
+    across = step("2020-12-31T23:59", "2021-01-01T00:00", minute)
+    assert across == pytest.approx(step("2020-05-05T11:59", "2020-05-05T12:00", minute), rel=1e-4)
+    across = step("2020-12-31T12:00", "2021-01-01T12:00", day)
+    assert across == pytest.approx(step("2020-05-05T12:00", "2020-05-06T12:00", day), rel=1e-4)
 
 
 def test_frames_without_time_have_no_code() -> None:

@@ -112,8 +112,8 @@ def time_code(minutes: Tensor, width: int) -> Tensor:
     part, device = width // 16, minutes.device  # one sine and one cosine a frequency
     parts = [
         _sines((year - 2000).double(), _frequencies(part, 1e-2, device)),
-        _sines(day.double() / 366, _cycles(part, 183, device)),
-        _sines(minute.double() / MINUTES_A_DAY, _cycles(2 * part, 720, device)),
+        _sines(day.double() / 366, _cycles(part, 91, device)),
+        _sines(minute.double() / MINUTES_A_DAY, _cycles(2 * part, 360, device)),
         _sines(offset.double(), _frequencies(4 * part, 1e-5, device)),
     ]
     code = torch.cat(parts, dim=-1).float()

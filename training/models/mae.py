@@ -48,7 +48,7 @@ class MaskedAutoencoder(nn.Module):
         size, pixels = config.dimensions, config.patch_size**2
         self.fill = nn.Parameter(torch.zeros(len(config.bands))) if config.invalid == "learned" else None
         self.embeddings = nn.ModuleList(nn.Linear(pixels * len(group), size.embed_dim) for group in self.groups)
-        drops = torch.linspace(0, config.drop_path, size.depth).tolist()
+        drops = [config.drop_path * block / max(1, size.depth - 1) for block in range(size.depth)]
         self.encoder = nn.ModuleList(_block(size.embed_dim, size.heads, drop) for drop in drops)
         self.encoder_norm = nn.LayerNorm(size.embed_dim, eps=1e-6)
         self.bridge = nn.Linear(size.embed_dim, size.decoder_dim)

@@ -1,0 +1,316 @@
+"""Bringing one file: redirects by hand, resumed where it broke off, checked, and only then given its name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import requests.adapters
+
+from catalog.errors import SourceError
+from catalog.sentinel2.checksums import file_digest
+from catalog.sentinel2.items import Asset
+from catalog.sentinel2.locks import lock
+from catalog.sentinel2.rate import Connections, Pace
+from catalog.sentinel2.signing import S3Signer
+from catalog.sentinel2.tokens import TokenSource
+from catalog.sentinel2.web import BUSY, LONGEST_WAIT, backoff, http_session, is_cdse, plain_url, retry_after
+
+__all__ = ["DiskError", "Downloader", "PermanentError", "ServerError"]
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_CHUNK = 1 << 20
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 5
+_FAIR_PROGRESS = 1 << 20
+"""Bytes after which a transfer that breaks off again has earned its attempts anew."""
+
+_OVER_QUOTA = b"DAT-ZIP-100"
+"""What the zipper writes into an answer that should have been 429."""
+
+_NO_FILE = ("application/json", "text/html")
+"""Kinds of answers that are no file of a product: errors, and pages to log in at."""
+
+
+class DiskError(SourceError):
+    """Nothing more can be written."""
+
+
+class ServerError(SourceError):
+    """The server failed; other files will fare no better while it does."""
+
+
+class PermanentError(SourceError):
+    """The file cannot be had, whatever is tried."""
+
+
+class _Again(Exception):
+    """One attempt failed; another one may not. Never carries a request, which holds secrets."""
+
+    def __init__(self, reason: str, wait: float | None = None, *, everyone: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.wait, self.everyone = reason, wait, everyone
+
+
+@dataclass(frozen=True)
+class Downloader:
+    """Downloads with one set of options; may be shared by threads.
+
+    Parameters
+    ----------
+    tokens
+        For addresses that are trusted.
+    signer
+        For ``s3://`` addresses.
+    connections, pace
+        Limits to keep.
+    timeout
+        Seconds to wait for a connection, and for the next bytes.
+    tries, pause
+        Attempts without progress, and seconds before the second (doubling with each).
+    trusted
+        Whether a token may be sent to an address.
+    """
+
+    tokens: TokenSource
+    signer: S3Signer
+    connections: Connections
+    pace: Pace
+    timeout: tuple[float, float] = (15.0, 60.0)
+    tries: int = 6
+    pause: float = 1.0
+    trusted: Callable[[str], bool] = is_cdse
+    session: requests.Session = field(
+        default_factory=lambda: http_session(requests.adapters.HTTPAdapter(pool_maxsize=16))
+    )
+
+    def fetch(self, asset: Asset, place: Path, received: Callable[[int], None]) -> None:
+        """Bring a file to its place.
+
+        Parameters
+        ----------
+        asset
+            Where it is, and its size and digest where they are known.
+        place
+            Where it goes; written aside as ``.part`` first. What lies there is replaced.
+        received
+            Told the bytes as they come.
+
+        Raises
+        ------
+        ServerError
+            If the server failed to the end.
+        PermanentError
+            If it does not have the file, or has another one than was listed.
+        DiskError
+            If the disk is full.
+        UsageError
+            If there are no credentials or they are refused.
+        """
+        with _local_faults(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            part = place.with_name(place.name + ".part")
+            with _exclusive(part, place) as file:
+                if file is None:  # another process has just brought it
+                    return
+                if asset.checksum is None:  # nothing would tell whether what lies there is of the same file
+                    file.truncate(0)
+                try:
+                    self._patiently(asset, file, part, received)
+                finally:
+                    if file.seek(0, os.SEEK_END) == 0:
+                        part.unlink(missing_ok=True)
+                os.fsync(file.fileno())
+                os.replace(part, place)
+
+    def _patiently(self, asset: Asset, file: BinaryIO, part: Path, received: Callable[[int], None]) -> None:
+        attempt, spoilt = 0, False
+        while True:
+            before = file.seek(0, os.SEEK_END)
+            try:
+                if asset.size is None or before != asset.size:
+                    self._attempt(asset, file, received)
+            except _Again as again:
+                attempt = 0 if file.seek(0, os.SEEK_END) - before >= _FAIR_PROGRESS else attempt + 1
+                self._rest(asset, again, attempt)
+                continue
+            reason = _wrong(asset, part)
+            if reason is None:
+                return
+            file.truncate(0)
+            if spoilt:
+                raise PermanentError(f"{plain_url(asset.href)} {reason}, twice; search again, it may have changed")
+            spoilt = True
+
+    def _rest(self, asset: Asset, again: _Again, attempt: int) -> None:
+        """Wait before the next attempt, or give up."""
+        wait = backoff(max(attempt - 1, 0), self.pause) if again.wait is None else again.wait
+        if attempt >= self.tries or wait > LONGEST_WAIT:
+            raise ServerError(
+                f"{plain_url(asset.href)} {again.reason} in {attempt} attempts; run again to go on from there"
+            )
+        if again.everyone:
+            self.pace.hold(wait)
+        else:
+            time.sleep(wait)
+
+    def _attempt(self, asset: Asset, file: BinaryIO, received: Callable[[int], None]) -> None:
+        """Ask for what is missing; a token that is refused is renewed once, without a pause."""
+        with self.connections.one():
+            if asset.size is not None and file.seek(0, os.SEEK_END) > asset.size:
+                file.truncate(0)
+            have, refused = file.seek(0, os.SEEK_END), None
+            while True:
+                response, token = self._open(asset.href, have, refused)
+                with response:
+                    if response.status_code == requests.codes.unauthorized and token is not None and refused is None:
+                        refused = token
+                        continue
+                    self._check(asset, response, have)
+                    if response.status_code == requests.codes.ok:
+                        file.truncate(0)
+                    self._receive(asset, response, file, received)
+                    return
+
+    def _open(self, href: str, have: int, refused: str | None) -> tuple[requests.Response, str | None]:
+        """Follow an address to the answer; a token goes with it only where it may."""
+        signed = href.startswith("s3://")
+        url = self.signer.url(href) if signed else href
+        token: str | None = None
+        for _ in range(_MOST_REDIRECTS + 1):
+            headers = {"Accept-Encoding": "identity"}
+            if have:
+                headers["Range"] = f"bytes={have}-"
+            if signed:
+                headers |= self.signer.headers(url)
+            elif self.trusted(url):
+                token = self.tokens.token(refused)
+                headers["Authorization"] = f"Bearer {token}"
+            response = self._get(url, headers)
+            if response.status_code not in _REDIRECTS or signed:
+                return response, token
+            target = urljoin(url, response.headers.get("Location", ""))
+            response.close()
+            if urlsplit(target).scheme not in ("http", "https"):
+                raise PermanentError(f"{plain_url(url)} leads to an address that is not of the web; use --access s3")
+            url = target
+        raise PermanentError(f"{plain_url(href)} leads from one address to another without an end; use --access s3")
+
+    def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
+        self.pace.wait()
+        try:
+            return self.session.get(url, headers=headers, stream=True, allow_redirects=False, timeout=self.timeout)
+        except requests.Timeout:
+            reason = "did not answer in time"
+        except requests.ConnectionError:
+            reason = "could not be reached"
+        except requests.RequestException as error:
+            reason = f"gave no answer ({type(error).__name__})"
+        raise _Again(reason)  # outside of the handler: the fault carries the request and its token along
+
+    def _check(self, asset: Asset, response: requests.Response, have: int) -> None:
+        """Raise unless the answer is the file, or what is missing of it."""
+        status = response.status_code
+        where = plain_url(asset.href)
+        if status in BUSY:
+            wait = retry_after(response.headers)
+            everyone = wait is not None or status == requests.codes.too_many_requests
+            raise _Again(f"was busy ({status})", wait, everyone=everyone)
+        if status == requests.codes.requested_range_not_satisfiable:
+            raise _Again("has less than was received before") if have else PermanentError(f"{where} is empty")
+        if status in (401, 403):
+            how = "the key pair" if asset.href.startswith("s3://") else "the account"
+            raise PermanentError(f"{where} refuses {how} ({status}); check the credentials and what they allow")
+        if status in (404, 410):
+            raise PermanentError(f"{where} does not exist ({status}); search again, it may have been replaced")
+        if status not in (200, 206):
+            raise PermanentError(f"{where} answered {status} where a file was asked for; search again")
+        if status == requests.codes.partial_content and not _continues(response, have):
+            raise _Again("sent another part than was asked for")
+
+    def _receive(
+        self, asset: Asset, response: requests.Response, file: BinaryIO, received: Callable[[int], None]
+    ) -> None:
+        """Append what comes; an error of the zipper in place of the file is told apart."""
+        reason, kind = "", response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        try:
+            for chunk in response.iter_content(_CHUNK):
+                if kind in _NO_FILE:
+                    if _OVER_QUOTA in chunk[:4096]:
+                        raise _Again("had too many connections open (DAT-ZIP-100)", everyone=True)
+                    raise PermanentError(
+                        f"{plain_url(asset.href)} answered {kind} where a file was asked for; search again"
+                    )
+                file.write(chunk)
+                received(len(chunk))
+        except requests.RequestException as error:
+            reason = "stalled" if isinstance(error, requests.Timeout) or "timed out" in str(error) else "broke off"
+        finally:
+            file.flush()
+        have = file.seek(0, os.SEEK_END)
+        if not reason and asset.size is not None and have < asset.size:
+            reason = f"broke off after {have} of {asset.size} bytes"
+        if reason:
+            raise _Again(reason)
+
+
+def _continues(response: requests.Response, have: int) -> bool:
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return match is not None and int(match[1]) == have
+
+
+def _wrong(asset: Asset, part: Path) -> str | None:
+    """What is wrong with a file that came to its end."""
+    size = part.stat().st_size
+    if asset.size is not None and size != asset.size:
+        return f"came with {size} bytes where {asset.size} are listed"
+    if asset.checksum is not None and file_digest(part, asset.checksum) != asset.checksum:
+        return f"came with a digest other than the {asset.checksum} listed"
+    return None
+
+
+@contextmanager
+def _exclusive(part: Path, place: Path) -> Iterator[BinaryIO | None]:
+    """Open a file aside for this process alone; None where another one finished it meanwhile.
+
+    The lock is on what the name led to when it was opened: that may have got its final name since.
+    """
+    before = _stamp(place)
+    while True:
+        with part.open("ab") as file:
+            lock(file.fileno())
+            if _stamp(part) == (os.fstat(file.fileno()).st_ino,):
+                yield file
+                return
+        if _stamp(place) != before and place.exists():
+            yield None
+            return
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        return (path.stat().st_ino,)
+    except FileNotFoundError:
+        return ()
+
+
+@contextmanager
+def _local_faults(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except SourceError:
+        raise
+    except OSError as error:
+        if isinstance(error, requests.RequestException):
+            raise
+        remedy = "make room for it" if error.errno in _NO_ROOM else "give a writable folder"
+        raise DiskError(f"{place} cannot be written ({error.strerror}); {remedy} and run again") from error

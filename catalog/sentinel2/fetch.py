@@ -1,0 +1,364 @@
+"""Bringing products to disk while they are worked on: only what is asked for, each file verified, whole or absent.
+
+Limits of the account are kept by all that fetch into one folder, threads and processes of a machine alike: 3
+connections and 4 requests a second by default, through lock files in ``<folder>/.limits``. Runs on several machines
+must share out the connections themselves (``connections=1``, say).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+
+from catalog.errors import SourceError, StratacubeError, UsageError
+from catalog.sentinel2.checksums import file_digest
+from catalog.sentinel2.convert import Access
+from catalog.sentinel2.download import DiskError, Downloader, ServerError
+from catalog.sentinel2.items import Asset, Product
+from catalog.sentinel2.odata import expand_manifest
+from catalog.sentinel2.places import (
+    is_remote,
+    lies_there,
+    local_candidates,
+    local_path,
+    place,
+    total_bytes,
+    wanted_keys,
+    with_grids,
+)
+from catalog.sentinel2.price import CONNECTIONS
+from catalog.sentinel2.rate import Connections, Pace
+from catalog.sentinel2.signing import CDSE_S3, S3Signer
+from catalog.sentinel2.tokens import TokenSource
+from catalog.sentinel2.transfers import Meter, Transfers
+
+__all__ = ["Failure", "Fetched", "Fetcher", "downloader", "fetch_products"]
+
+REQUESTS_A_SECOND = 4.0
+_PATIENCE = 8
+"""Files that fail in a row for the server's sake before the rest is not tried."""
+
+_MANIFEST = "safe_manifest"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be had."""
+
+    product: str
+    key: str
+    href: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A product with the paths of its files on disk; files that failed are not among its assets."""
+
+    product: Product
+    failures: tuple[Failure, ...] = ()
+
+
+def downloader(
+    root: Path,
+    *,
+    connections: int = CONNECTIONS,
+    tokens: TokenSource | None = None,
+    signer: S3Signer | None = None,
+) -> Downloader:
+    """Return a downloader whose limits are shared by all that fetch into a folder.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    connections
+        Connections of all together.
+    tokens, signer
+        Credentials; by default from the environment, read when the first file needs them.
+    """
+    limits = root / ".limits"
+    return Downloader(
+        tokens or TokenSource(),
+        signer or S3Signer(endpoint=CDSE_S3),
+        Connections(connections, limits),
+        Pace(REQUESTS_A_SECOND, limits / "pace"),
+    )
+
+
+class Fetcher:
+    """Fetches products in the order they are submitted, in threads of its own.
+
+    Parameters
+    ----------
+    root
+        Folder of the products; made if need be.
+    bands
+        Asset keys of the bands to bring, such as ``B02_20m``; the scene classification and metadata come with them.
+    access
+        ``local`` downloads nothing: files must lie in ``root`` or in ``mirrors``.
+    mirrors
+        Folders to look into before anything is downloaded, such as ``/eodata``.
+    download
+        How to download; by default over ``connections`` with credentials from the environment.
+    connections
+        Connections at once, shared with all that fetch into ``root``.
+    progress
+        Called after each file, in a thread of the fetcher, one at a time.
+
+    Raises
+    ------
+    UsageError
+        If the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        bands: Sequence[str],
+        *,
+        access: Access = "https",
+        mirrors: Sequence[Path] = (),
+        download: Downloader | None = None,
+        connections: int = CONNECTIONS,
+        progress: Callable[[Meter], None] | None = None,
+    ) -> None:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            self._download = download or downloader(root, connections=connections)
+        except OSError as error:
+            raise UsageError(f"{root} cannot be written ({error.strerror}); give a writable folder") from error
+        self.root, self.bands, self.access, self.mirrors = root.absolute(), tuple(bands), access, tuple(mirrors)
+        self.transfers = Transfers(self.root)
+        self.meter = Meter(self.transfers)
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._fatal: StratacubeError | None = None
+        self._failed_in_a_row = 0
+        self._results: list[Future[Fetched]] = []
+        # One thread more than connections: it checks files while the others are on the line.
+        self._pool = ThreadPoolExecutor(connections + 1, thread_name_prefix="s2-fetch")
+
+    def __enter__(self) -> Fetcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(cancel=kind is not None)
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Wait for what was submitted, or stop it: what was received is kept and gone on from later."""
+        if cancel and self._fatal is None:
+            self._fatal = SourceError("the run was stopped")
+        wait(self._results)  # a product whose manifest comes first has files still to submit
+        self._pool.shutdown()
+
+    def submit(self, product: Product) -> Future[Fetched]:
+        """Begin to fetch a product.
+
+        Returns
+        -------
+        Future of Fetched
+            Ready when all its files were tried. Its exception is a ``UsageError`` when credentials are missing or
+            refused, and a ``SourceError`` when the disk is full: then nothing more is tried.
+        """
+        result: Future[Fetched] = Future()
+        self._results.append(result)
+        if self._needs_manifest(product):
+            self._pool.submit(self._with_manifest, product, result)
+        else:
+            self._start(product, result)
+        return result
+
+    def _needs_manifest(self, product: Product) -> bool:
+        return _MANIFEST in product.assets and "granule_metadata" not in product.assets
+
+    def _with_manifest(self, product: Product, result: Future[Fetched]) -> None:
+        try:
+            manifest = self._file(product, _MANIFEST)
+            self._start(expand_manifest(product, local_path(manifest.href).read_bytes()), result)
+        except SourceError as error:
+            if self._fatal is not None:
+                result.set_exception(self._fatal)
+            else:
+                failure = Failure(product.id, _MANIFEST, product.assets[_MANIFEST].href, str(error))
+                result.set_result(Fetched(replace(product, assets={}), (failure,)))
+        except BaseException as error:  # noqa: BLE001  (whatever it is belongs to who waits for the product)
+            result.set_exception(error)
+
+    def _start(self, product: Product, result: Future[Fetched]) -> None:
+        keys = wanted_keys(product, self.bands)
+        gathered = _Gathered(product, len(keys), result)
+        with self._lock:
+            self.meter.files += len(keys)
+            self.meter.bytes_expected += total_bytes(product.assets, keys)[0]
+        for key in keys:
+            self._pool.submit(self._one, gathered, key)
+
+    def _one(self, gathered: _Gathered, key: str) -> None:
+        """Bring one file and tell its product."""
+        product = gathered.product
+        href = product.assets[key].href if key in product.assets else ""
+        try:
+            gathered.add(key, self._file(product, key))
+        except SourceError as error:
+            if self._fatal is not None:
+                gathered.fail(self._fatal)
+            else:
+                gathered.miss(Failure(product.id, key, href, str(error)))
+        except BaseException as error:  # noqa: BLE001  (as above)
+            gathered.fail(error)
+        with self._lock:
+            self.meter.files_done += 1
+            if self._progress is not None:
+                self._progress(self.meter)
+
+    def _file(self, product: Product, key: str) -> Asset:
+        """Return a file's asset with its path on disk, downloaded if need be."""
+        if self._fatal is not None:
+            raise self._fatal
+        try:
+            found = self._bring(product, key)
+        except (UsageError, DiskError) as error:
+            self._fatal = error
+            raise
+        except ServerError as error:
+            with self._lock:
+                self._failed_in_a_row += 1
+                if self._failed_in_a_row == _PATIENCE:
+                    self._fatal = SourceError(
+                        f"{_PATIENCE} files failed in a row, the rest was not tried; last: {error}"
+                    )
+            raise
+        self._failed_in_a_row = 0
+        return found
+
+    def _bring(self, product: Product, key: str) -> Asset:
+        asset = product.assets.get(key)
+        if asset is None:
+            raise SourceError(f"{product.id} has no {key}; it has {', '.join(sorted(product.assets)) or 'no files'}")
+        if not is_remote(asset.href):
+            return self._present(asset, [local_path(asset.href)], product, key)
+        here = self.root / place(product, key, asset)
+        candidates = [here, *local_candidates(product, key, asset, (*self.mirrors, self.root))]
+        if self.access == "local":
+            return self._present(asset, candidates, product, key)
+        for candidate in candidates:
+            if lies_there(candidate, asset) and self._is_good(candidate, asset):
+                with self._lock:
+                    self.meter.bytes_expected -= asset.size or 0
+                return _at(asset, candidate)
+        received = 0
+
+        def count(number: int) -> None:
+            nonlocal received
+            if self._fatal is not None:
+                raise self._fatal
+            received += number
+            with self._lock:
+                self.meter.bytes_received += number
+
+        try:
+            self._download.fetch(asset, here, count)
+        except StratacubeError as error:
+            if received:
+                self.transfers.record_failure(here, received, str(error))
+            raise
+        self.transfers.record(here, received, asset.checksum)
+        return _at(asset, here)
+
+    def _present(self, asset: Asset, candidates: Sequence[Path], product: Product, key: str) -> Asset:
+        for candidate in candidates:
+            if candidate.is_file():
+                size = candidate.stat().st_size
+                if asset.size not in (None, size):
+                    raise SourceError(f"{candidate} has {size} bytes where {asset.size} are listed; fetch it again")
+                return _at(asset, candidate)
+        raise SourceError(f"{key} of {product.id} is not at {candidates[0]}; fetch it with --access https or s3")
+
+    def _is_good(self, path: Path, asset: Asset) -> bool:
+        """Whether a file that lies there is the one listed: its digest is made once and kept in the ledger."""
+        if asset.checksum is None or self.transfers.is_good(path, asset.checksum):
+            return True
+        if file_digest(path, asset.checksum) != asset.checksum:
+            return False
+        self.transfers.record(path, 0, asset.checksum)
+        return True
+
+
+@dataclass
+class _Gathered:
+    """Files of a product as they come in."""
+
+    product: Product
+    missing: int
+    result: Future[Fetched]
+    assets: dict[str, Asset] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    fatal: BaseException | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, key: str, asset: Asset) -> None:
+        with self.lock:
+            self.assets[key] = asset
+            self._count()
+
+    def miss(self, failure: Failure) -> None:
+        with self.lock:
+            self.failures.append(failure)
+            self._count()
+
+    def fail(self, error: BaseException) -> None:
+        with self.lock:
+            self.fatal = self.fatal or error
+            self._count()
+
+    def _count(self) -> None:
+        self.missing -= 1
+        if self.missing:
+            return
+        if self.fatal is not None:
+            self.result.set_exception(self.fatal)
+            return
+        try:
+            found = with_grids(replace(self.product, assets=dict(sorted(self.assets.items()))))
+        except SourceError as error:
+            found = replace(self.product, assets={})
+            self.failures.append(Failure(self.product.id, "granule_metadata", "", str(error)))
+        self.result.set_result(Fetched(found, tuple(self.failures)))
+
+
+def _at(asset: Asset, path: Path) -> Asset:
+    return replace(asset, href=str(path.absolute()), size=path.stat().st_size)
+
+
+def fetch_products(fetcher: Fetcher, products: Iterable[Product]) -> tuple[list[Product], list[Failure]]:
+    """Fetch products and wait for all of them.
+
+    Parameters
+    ----------
+    fetcher
+        Where to and how.
+    products
+        The products.
+
+    Returns
+    -------
+    products : list of Product
+        In the order given, with the paths of the files that are there.
+    failures : list of Failure
+        Files that could not be had.
+
+    Raises
+    ------
+    StratacubeError
+        If nothing more can be fetched: wrong credentials, a full disk, a server that is down. What was fetched stays.
+    """
+    waiting = [fetcher.submit(product) for product in products]
+    done = [future.result() for future in waiting]
+    return [f.product for f in done], [failure for f in done for failure in f.failures]

@@ -1,0 +1,183 @@
+"""Finding products, wherever they are listed: the first step of a build, kept whole so that it can be replayed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import SourceError, UsageError
+from catalog.sentinel2.convert import Access, item_from_product, products_from_items
+from catalog.sentinel2.items import Product
+from catalog.sentinel2.odata import CDSE_ODATA, search_odata
+from catalog.sentinel2.query import Query
+from catalog.sentinel2.safe import read_safe
+from catalog.sentinel2.saved import load_items, save_items, write_query_manifest
+from catalog.sentinel2.search import CDSE_STAC, COLLECTION, nothing_found, search_stac
+from catalog.sentinel2.select import Dropped, Selection, counted, select_products
+from catalog.sentinel2.web import is_cdse
+
+__all__ = ["Found", "find_products", "find_safe", "save_found"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search gave."""
+
+    selection: Selection
+    """Products to use, and those dropped with the reasons."""
+    all_products: tuple[Product, ...]
+    """Also the dropped ones."""
+    items: tuple[Mapping[str, Any], ...]
+    """All of them as STAC items, as they came: what is saved."""
+    note: str = ""
+    """What went otherwise than asked, in a sentence."""
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """Products to use."""
+        return self.selection.products
+
+
+def find_products(
+    query: Query,
+    *,
+    items: Path | None = None,
+    safe_dir: Path | None = None,
+    stac_url: str = CDSE_STAC,
+    collection: str = COLLECTION,
+    odata_url: str = CDSE_ODATA,
+    access: Access = "https",
+) -> Found:
+    """Find the products that a query wants.
+
+    Parameters
+    ----------
+    query
+        What is wanted.
+    items
+        A saved search to take instead of asking anyone.
+    safe_dir
+        A folder of SAFE products to take instead.
+    stac_url, collection
+        STAC API to ask.
+    odata_url
+        Asked where CDSE's STAC API fails.
+    access
+        Which address of the files to take.
+
+    Raises
+    ------
+    UsageError
+        If the source given is no such thing.
+    SourceError
+        If no source answers, nothing is found, or nothing of it is wanted; one sentence.
+    """
+    note, refused = "", []
+    if items is not None:
+        listed: Sequence[Mapping[str, Any]] = load_items(items)
+        products, bad = products_from_items(listed, access)
+        refused, where = [Dropped(*b) for b in bad], str(items)
+    elif safe_dir is not None:
+        products, refused = find_safe(safe_dir)
+        listed, where = [item_from_product(p) for p in products], str(safe_dir)
+    else:
+        where = stac_url
+        try:
+            listed = search_stac(query, stac_url, collection)
+            products, bad = products_from_items(listed, access)
+            refused = [Dropped(*b) for b in bad]
+        except SourceError as error:
+            if not is_cdse(stac_url):
+                raise
+            where, note = odata_url, f"the STAC API failed ({error}); the OData catalogue was asked instead"
+            try:
+                products = search_odata(query, odata_url, access=access)
+            except SourceError as second:
+                raise SourceError(f"{error}; nor did the OData catalogue help: {second}") from second
+            listed = [item_from_product(p) for p in products]
+    if not products and not refused:
+        raise nothing_found(query, where)
+    return _selected(query, where, products, refused, listed, note)
+
+
+def _selected(
+    query: Query,
+    where: str,
+    products: Sequence[Product],
+    refused: Sequence[Dropped],
+    items: Sequence[Mapping[str, Any]],
+    note: str,
+) -> Found:
+    chosen = select_products(products, query)
+    selection = Selection(chosen.products, (*refused, *chosen.dropped))
+    if not selection.products:
+        raise SourceError(
+            f"none of {len(selection.dropped)} products in {where} is wanted: {counted(selection.dropped)}; "
+            "widen the filters or the period"
+        )
+    return Found(selection, tuple(products), tuple(items), note)
+
+
+def find_safe(folder: Path) -> tuple[list[Product], list[Dropped]]:
+    """Read all SAFE products below a folder, at any depth; one that cannot be understood is dropped with the reason.
+
+    Raises
+    ------
+    UsageError
+        If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}; name the folder of SAFE products with --safe-dir")
+    products: list[Product] = []
+    dropped: list[Dropped] = []
+    for safe in _safe_folders(folder):
+        name = safe.name.removesuffix(".SAFE")
+        try:
+            products.append(read_safe(safe))
+        except SourceError as error:
+            dropped.append(Dropped(name, "is not of level 2A" if "_MSIL1C_" in name else str(error)))
+    return products, dropped
+
+
+def _safe_folders(folder: Path) -> Iterator[Path]:
+    """SAFE folders in the order of their paths; folders linked twice or to themselves are entered once."""
+    entered: set[tuple[int, int]] = set()
+    for root, folders, _ in os.walk(folder, followlinks=True):
+        status = os.stat(root)
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders.sort()
+        if root.endswith(".SAFE"):
+            folders.clear()
+            yield Path(root)
+
+
+def save_found(found: Found, indices: Path, *, geoparquet: bool = False) -> Path:
+    """Save a search: ``items.json`` (and ``items.parquet``) to replay it, ``query_manifest.csv`` to read it.
+
+    Parameters
+    ----------
+    found
+        The search.
+    indices
+        Folder of the lists.
+    geoparquet
+        Write the table too.
+
+    Returns
+    -------
+    Path
+        The item collection.
+    """
+    path = indices / "items.json"
+    save_items(path, found.items)
+    if geoparquet:
+        save_items(indices / "items.parquet", found.items)
+    used = (p.id for p in found.products)
+    write_query_manifest(indices / "query_manifest.csv", found.all_products, used, found.selection.dropped)
+    return path

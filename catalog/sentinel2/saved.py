@@ -1,0 +1,220 @@
+"""Searches kept on disk: item collections (JSON or GeoParquet) to replay, and the predecessor's two lists.
+
+The columns of ``query_manifest.csv`` and ``scene_index.csv`` are named after what the predecessor's README says the
+files hold; their names there are not documented.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from catalog.errors import SourceError, UsageError
+from catalog.sentinel2.items import Product
+from catalog.sentinel2.select import Dropped
+
+__all__ = ["load_items", "save_items", "write_query_manifest", "write_scene_index"]
+
+_HEAD = '{"type":"FeatureCollection","features":['
+_TAIL = "]}"
+_PARQUET = (".parquet", ".geoparquet")
+_MANIFEST = (
+    "product_id",
+    "tile",
+    "platform",
+    "sensing_time",
+    "datastrip_time",
+    "baseline",
+    "processing_time",
+    "relative_orbit",
+    "cloud_cover",
+    "sun_elevation",
+    "west",
+    "south",
+    "east",
+    "north",
+    "size_bytes",
+    "status",
+    "reason",
+)
+_SCENES = ("product_id", "tile", "sensing_time", "baseline", "band", "resolution", "path", "size_bytes", "fetched")
+
+
+def save_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
+    """Write items whole or not at all: GeoParquet if the name ends so, else a STAC ItemCollection, one item a line.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in _PARQUET:
+            _write_parquet(part, items)
+        else:
+            with part.open("w", encoding="utf-8") as file:
+                file.write(_HEAD)
+                for i, item in enumerate(items):
+                    file.write(",\n" if i else "\n")
+                    file.write(json.dumps(item, separators=(",", ":"), ensure_ascii=False, allow_nan=False))
+                file.write(f"\n{_TAIL}\n")
+        os.replace(part, path)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_parquet(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
+    # The library brings geopandas: seconds that only this format should pay.
+    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet  # noqa: PLC0415
+
+    if not items:
+        raise UsageError(f"{path.name.removeprefix('.').removesuffix('.part')}: GeoParquet cannot hold no item at all")
+    to_parquet(parse_stac_items_to_arrow([dict(i) for i in items]), path, compression="zstd")
+
+
+def load_items(path: Path) -> list[dict[str, Any]]:
+    """Read the items of a saved search: an ItemCollection, one item, or GeoParquet.
+
+    Relative addresses of files are taken from the folder of the file read.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file, or it holds no items.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}; name a saved search (ItemCollection or GeoParquet) with --items")
+    try:
+        items = list(_read_parquet(path)) if path.suffix in _PARQUET else _read_json(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(
+            f"{path} is no STAC ItemCollection ({' '.join(str(error).split())[:120]}); save one from a search"
+        ) from error
+    return [_resolved(item, path.absolute().parent) for item in items]
+
+
+def _read_json(path: Path) -> list[dict[str, Any]]:
+    content = json.loads(path.read_bytes())
+    kind = content.get("type") if isinstance(content, dict) else type(content).__name__
+    if kind == "Feature":
+        return [content]
+    if kind != "FeatureCollection":
+        raise UsageError(f"{path} holds a {kind}, not a STAC ItemCollection; save one from a search")
+    return list(content["features"])
+
+
+def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    from pyarrow import parquet  # noqa: PLC0415  (as above)
+    from stac_geoparquet.arrow import stac_table_to_items  # noqa: PLC0415
+
+    for item in stac_table_to_items(parquet.read_table(path)):
+        # A table has a column for every asset of any item; where an item lacks it, it is null.
+        yield {**item, "assets": {k: _present(a) for k, a in item["assets"].items() if a is not None}}
+
+
+def _present(fields: Any) -> Any:
+    if isinstance(fields, dict):
+        return {k: _present(v) for k, v in fields.items() if v is not None}
+    return fields
+
+
+def _resolved(item: dict[str, Any], folder: Path) -> dict[str, Any]:
+    assets = {key: {**a, "href": _absolute(a["href"], folder)} for key, a in item.get("assets", {}).items()}
+    return {**item, "assets": assets}
+
+
+def _absolute(href: str, folder: Path) -> str:
+    return href if "://" in href else os.path.normpath(folder / href)
+
+
+def write_query_manifest(
+    path: Path, products: Iterable[Product], used: Iterable[str], dropped: Iterable[Dropped]
+) -> None:
+    """Write what a search found, one row a product, and why some is not used.
+
+    Parameters
+    ----------
+    path
+        The CSV file.
+    products
+        All that was found.
+    used
+        Ids of those that are used.
+    dropped
+        The others; some of them may be no products.
+    """
+    kept, reasons = set(used), {d.id: d.reason for d in dropped}
+    rows: list[dict[str, Any]] = []
+    for product in products:
+        sizes = [a.size for a in product.assets.values() if a.size is not None]
+        rows.append(
+            {
+                "product_id": product.id,
+                "tile": product.tile,
+                "platform": product.platform,
+                "sensing_time": product.datatake_start.isoformat(),
+                "datastrip_time": product.datastrip_start.isoformat() if product.datastrip_start else "",
+                "baseline": product.baseline,
+                "processing_time": product.processing_time.isoformat(),
+                "relative_orbit": _blank(product.relative_orbit),
+                "cloud_cover": _blank(product.cloud_cover),
+                "sun_elevation": _blank(product.sun_elevation),
+                **dict(zip(("west", "south", "east", "north"), product.bbox, strict=True)),
+                "size_bytes": sum(sizes) if sizes else "",
+                "status": "used" if product.id in kept else "dropped",
+                "reason": "" if product.id in kept else reasons.get(product.id, ""),
+            }
+        )
+    listed = {r["product_id"] for r in rows}
+    rows += [{"product_id": i, "status": "dropped", "reason": r} for i, r in reasons.items() if i not in listed]
+    _write_rows(path, _MANIFEST, rows)
+
+
+def write_scene_index(path: Path, products: Iterable[Product]) -> None:
+    """Write the image files of products, one row a file, and whether it is on disk."""
+    rows = [
+        {
+            "product_id": product.id,
+            "tile": product.tile,
+            "sensing_time": product.datatake_start.isoformat(),
+            "baseline": product.baseline,
+            "band": key.rpartition("_")[0],
+            "resolution": key.rpartition("_")[2],
+            "path": asset.href,
+            "size_bytes": _blank(asset.size),
+            "fetched": int("://" not in asset.href and Path(asset.href).is_file()),
+        }
+        for product in products
+        for key, asset in sorted(product.assets.items())
+        if not key.endswith(("_metadata", "_manifest"))
+    ]
+    _write_rows(path, _SCENES, rows)
+
+
+def _blank(value: Any) -> Any:
+    return "" if value is None else value
+
+
+def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, path)
+    except OSError as error:
+        raise SourceError(f"{path} cannot be written ({error.strerror or error})") from error
+    finally:
+        part.unlink(missing_ok=True)

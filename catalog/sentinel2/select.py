@@ -1,0 +1,108 @@
+"""Which products count: those that pass the filters, and one processing of each tile, datatake and datastrip."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from catalog.sentinel2.items import Product
+from catalog.sentinel2.metadata import REPROCESSED
+from catalog.sentinel2.query import Query
+
+__all__ = ["Dropped", "Selection", "counted", "deduplicate", "select_products"]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A product that was found but is not used."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Products to use, in order of time and name, and those that are not used."""
+
+    products: tuple[Product, ...]
+    dropped: tuple[Dropped, ...]
+
+
+def select_products(products: Iterable[Product], query: Query) -> Selection:
+    """Keep the products that a query wants and, of several processings, the newest."""
+    passed, dropped = [], []
+    for product in products:
+        reason = query.refusal(product)
+        if reason:
+            dropped.append(Dropped(product.id, reason))
+        else:
+            passed.append(product)
+    single = deduplicate(passed)
+    return Selection(single.products, (*dropped, *single.dropped))
+
+
+def deduplicate(products: Sequence[Product]) -> Selection:
+    """Keep, of each tile, datatake and datastrip, the highest baseline and of that the latest processing.
+
+    A tile that a datatake saw in two datastrips comes as two half-empty products: both are kept, as parts of one
+    datatake. Where a datastrip is unknown, only others whose datastrip is unknown too are taken for the same.
+    Baseline 99.99 marks processings outside ESA's and says nothing of their age: any other goes before it.
+    """
+    best: dict[tuple[Any, ...], Product] = {}
+    for product in products:
+        key = _identity(product)
+        if key not in best or _age(product) > _age(best[key]):
+            best[key] = product
+    dropped = []
+    for product in products:
+        kept = best[_identity(product)]
+        if kept is not product:
+            dropped.append(Dropped(product.id, _reason(product, kept)))
+    return Selection(tuple(sorted(best.values(), key=lambda p: (p.datatake_start, p.id))), tuple(dropped))
+
+
+def _identity(product: Product) -> tuple[Any, ...]:
+    """Names and catalogues give some of these times to the second and some with milliseconds."""
+    strip = product.datastrip_start.replace(microsecond=0) if product.datastrip_start else None
+    return product.tile, product.platform, product.datatake_start.replace(microsecond=0), strip
+
+
+def _age(product: Product) -> tuple[tuple[int, ...], datetime, str]:
+    baseline = (0,) if product.baseline == REPROCESSED else tuple(int(n) for n in product.baseline.split("."))
+    return baseline, product.processing_time, product.id
+
+
+def _reason(product: Product, kept: Product) -> str:
+    same = f"same tile, datatake and datastrip as {kept.id}"
+    if product.id == kept.id:
+        return f"listed twice: {product.id}"
+    if product.baseline != kept.baseline:
+        return f"{same}, which has baseline {kept.baseline} and not {product.baseline}"
+    if product.processing_time != kept.processing_time:
+        return f"{same}, which was processed later ({kept.processing_time:%Y-%m-%d %H:%M:%S})"
+    return f"{same}, of the same baseline and processing time"
+
+
+def counted(dropped: Iterable[Dropped]) -> str:
+    """Reasons with how often each was given, the most frequent first, numbers of single products left out."""
+    kinds = Counter(_kind(d.reason) for d in dropped)
+    return ", ".join(f"{number} x {kind}" for kind, number in kinds.most_common())
+
+
+def _kind(reason: str) -> str:
+    for pattern, kind in (
+        (r"sensed \S+ \S+, outside of the period", "outside of the period"),
+        (r"cloud cover [\d.]+ %( is above [\d.]+ %)", r"cloud cover\1"),
+        (r"sun elevation -?[\d.]+( is below -?[\d.]+ degrees)", r"sun elevation\1"),
+        (r"same tile, datatake and datastrip as .*", "older processing of a product that is used"),
+        (r"listed twice.*", "listed twice"),
+        (r"item .*|.* cannot be read.*", "unreadable"),
+    ):
+        match = re.fullmatch(pattern, reason, re.DOTALL)
+        if match:
+            return match.expand(kind)
+    return reason

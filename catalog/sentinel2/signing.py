@@ -1,0 +1,59 @@
+"""Addresses of CDSE's S3 store, and requests signed in their headers: presigned addresses are refused there.
+
+Source: AWS Signature Version 4, as botocore makes it; https://documentation.dataspace.copernicus.eu/APIs/S3.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import quote
+
+from catalog.errors import SourceError
+from catalog.sentinel2.settings import S3Keys, read_s3_keys
+
+__all__ = ["CDSE_S3", "S3Signer"]
+
+CDSE_S3 = "https://eodata.dataspace.copernicus.eu"
+_BUCKET = "eodata"
+_REGION = "default"
+
+
+class S3Signer:
+    """Signs requests for one endpoint.
+
+    Parameters
+    ----------
+    keys
+        Called at the first request, not before.
+    endpoint
+        Server that answers as S3 does.
+    """
+
+    def __init__(self, keys: Callable[[], S3Keys] = read_s3_keys, endpoint: str = CDSE_S3) -> None:
+        self._read_keys, self.endpoint = keys, endpoint.rstrip("/")
+        self._keys: S3Keys | None = None
+
+    def url(self, href: str) -> str:
+        """Path-style address of an ``s3://`` one.
+
+        Raises
+        ------
+        SourceError
+            If it lies in a bucket that CDSE does not have.
+        """
+        bucket, _, key = href.removeprefix("s3://").partition("/")
+        if bucket != _BUCKET and self.endpoint == CDSE_S3:
+            raise SourceError(f"{href} lies in bucket {bucket}, but CDSE has only {_BUCKET}; use --access https for it")
+        return f"{self.endpoint}/{quote(bucket)}/{quote(key)}"
+
+    def headers(self, url: str) -> dict[str, str]:
+        """Headers that sign a GET request."""
+        # botocore is slow to load, and only this way of access needs it.
+        from botocore.auth import S3SigV4Auth  # noqa: PLC0415
+        from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+        from botocore.credentials import Credentials  # noqa: PLC0415
+
+        keys = self._keys = self._keys or self._read_keys()
+        request = AWSRequest(method="GET", url=url)
+        S3SigV4Auth(Credentials(keys.access_key, keys.secret_key), "s3", _REGION).add_auth(request)
+        return {name: str(value) for name, value in request.headers.items()}

@@ -1,0 +1,184 @@
+"""``python -m loaders.bench STORE``: how fast this machine reads a store, where the time goes, what settings to use."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import zarr
+
+from catalog.errors import StratacubeError, UsageError
+from loaders.augment import View
+from loaders.batch import Decoder, PackedBatch
+from loaders.loader import Loader
+from loaders.tiles import TileDataset
+
+__all__ = ["Row", "advise", "as_table", "main", "measure", "rate", "time_zarr"]
+
+_ENOUGH = 0.95
+"""The fewest workers with this share of the best rate are advised."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing measured."""
+
+    what: str
+    samples: float
+    """Per second."""
+    megabytes: float
+    """Decoded, 10^6 per second."""
+    note: str = ""
+
+
+def rate(what: str, sample_bytes: int, step: Callable[[], int], seconds: float, note: str = "") -> Row:
+    """Measure how many samples a second a step gives, which returns how many it read; its first call does not count."""
+    step()
+    started, samples = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - started) < seconds or not samples:
+        samples += step()
+    elapsed = time.perf_counter() - started
+    return Row(what, samples / elapsed, samples / elapsed * sample_bytes / 1e6, note)
+
+
+def time_zarr(dataset: TileDataset, seconds: float, what: str = "zarr slices, one after another") -> Row:
+    """Measure what zarr itself takes to read the same chunks, one slice a band."""
+    options = dataset.reader.storage_options or None
+    group = zarr.open_group(dataset.url, mode="r", storage_options=options)
+    names = [*(b.name for b in dataset.bands), dataset.bands[0].mask]
+    arrays: list[Any] = [group[name] for name in names]
+    turn = _cycle(len(dataset))
+
+    def step() -> int:
+        tile = int(dataset.tiles[next(turn)])
+        for array in arrays:
+            array[tile]
+        return 1
+
+    return rate(what, sample_bytes(dataset), step, seconds)
+
+
+def sample_bytes(dataset: TileDataset) -> int:
+    """Decoded bytes that reading one sample takes: whole inner chunks of every band and of the mask."""
+    steps, rows, cols = dataset.bands[0].shape
+    return steps * rows * cols * 2 * (len(dataset.bands) + 1)
+
+
+def measure(dataset: TileDataset, batch_size: int, workers: Sequence[int], seconds: float) -> list[Row]:
+    """Measure zarr, this package in one process, and with numbers of workers; batches as stored."""
+    size = sample_bytes(dataset)
+    rows = [time_zarr(dataset, seconds)]
+    before = dataset.reader.time.fetch, dataset.reader.time.decode
+    turn = _cycle(len(dataset))
+    rows.append(
+        rate("one process", size, lambda: len(dataset.__getitems__([next(turn) for _ in range(batch_size)])), seconds)
+    )
+    fetch, decode = dataset.reader.time.fetch - before[0], dataset.reader.time.decode - before[1]
+    share = fetch / max(fetch + decode, 1e-9)
+    rows[-1] = Row(*(getattr(rows[-1], n) for n in ("what", "samples", "megabytes")), f"{share:.0%} of it fetching")
+    for count in workers:
+        batches = _endless(Loader(dataset, batch_size, workers=count, device=None))
+        for _ in range(2 * count):  # those that were prefetched while the workers started
+            next(batches)
+        plural = "worker" if count == 1 else "workers"
+        rows.append(rate(f"{count} {plural}", size, lambda b=batches: len(next(b)), seconds))  # type: ignore[misc]
+    return rows
+
+
+def time_decoding(dataset: TileDataset, batch_size: int, device: str, seconds: float) -> Row:
+    """Measure moving and decoding one batch on the device that trains."""
+    packed: PackedBatch = dataset.__getitems__([i % len(dataset) for i in range(batch_size)])
+    decoder = Decoder()
+
+    def step() -> int:
+        decoded = decoder(packed.to(device))
+        if decoded.pixels.is_cuda:
+            torch.cuda.synchronize()
+        return batch_size
+
+    return rate(
+        f"decoding on {device}", sample_bytes(dataset), step, seconds, "beside the reading, where that is a GPU"
+    )
+
+
+def advise(rows: Sequence[Row], dataset: TileDataset, batch_size: int, prefetch: int = 2) -> str:
+    """Say which number of workers to use, and what memory that takes."""
+    by_workers = {0: rows[1].samples} | {
+        int(r.what.split()[0]): r.samples for r in rows if r.what.partition(" ")[2] in ("worker", "workers")
+    }
+    best = max(by_workers.values())
+    chosen = min(n for n, samples in by_workers.items() if samples >= _ENOUGH * best)
+    memory = max(1, chosen * prefetch) * batch_size * sample_bytes(dataset)
+    return (
+        f"use workers={chosen}, prefetch={prefetch}: {by_workers[chosen]:.1f} samples/s; "
+        f"{memory / 1e6:.0f} MB of batches wait in memory"
+    )
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """Lay out rows as text, each with its ratio to the first."""
+    lines = [f"{'':44} {'samples/s':>10} {'MB/s':>8} {'ratio':>6}"]
+    for row in rows:
+        ratio = row.samples / rows[0].samples
+        lines.append(f"{row.what:44} {row.samples:10.2f} {row.megabytes:8.0f} {ratio:6.2f}  {row.note}".rstrip())
+    return "\n".join(lines)
+
+
+def _cycle(count: int) -> Iterator[int]:
+    while True:
+        yield from range(count)
+
+
+def _endless(loader: Loader) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 done, 1 failed, 2 wrong use."""
+    parser = argparse.ArgumentParser("python -m loaders.bench", description=__doc__)
+    parser.add_argument("store", metavar="STORE", help="tiles.zarr, or the folder of a build; path or URL")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--bands", nargs="+", help="such as C01 C13 (default: all)")
+    parser.add_argument("--crop", type=int, help="pixels along a side (default: whole tiles)")
+    parser.add_argument("--steps", type=int, help="consecutive time steps (default: all)")
+    parser.add_argument("--workers", type=int, nargs="*", help="numbers to try (default: 1, 2, 4 .. to the CPUs)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each measurement (default: %(default)s)")
+    parser.add_argument("--anonymous", action="store_true", help="read object storage without credentials")
+    args = parser.parse_args(argv)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = args.workers if args.workers is not None else [2**i for i in range(cpus.bit_length())]
+    try:
+        if args.batch_size < 1 or args.seconds <= 0:
+            raise UsageError(f"--batch-size {args.batch_size} and --seconds {args.seconds} must be greater than 0")
+        options = {"anon": True} if args.anonymous else None
+        view = View(args.steps, args.crop)
+        dataset = TileDataset(args.store, bands=args.bands, view=view, storage_options=options)
+        rows = measure(dataset, args.batch_size, workers, args.seconds)
+        decoding = time_decoding(dataset, args.batch_size, args.device, args.seconds)
+        advice = advise(rows, dataset, args.batch_size)
+    except UsageError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except StratacubeError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    steps, height, width = dataset.bands[0].shape
+    sys.stdout.write(
+        f"{dataset.url}: {len(dataset)} tiles of {len(dataset.bands)} bands x {steps} x {height} x {width}, "
+        f"{sample_bytes(dataset) / 1e6:.1f} MB each; {cpus} CPUs\n"
+        "(what was read before may come from the memory of the operating system: use a store larger than it)\n"
+        f"{as_table([*rows, decoding])}\n{advice}\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""How the loaders compare: bare zarr, the zarrs pipeline, xbatcher, workers, object storage; and codecs for the store.
+
+``python -m tests.benchmarks.bench_loaders FOLDER [--data DATA] [--seconds 3]`` writes its stores into FOLDER and
+prints tables. DATA is the folder of real samples: codecs are only worth comparing on real pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import s3fs
+import torch
+import xarray as xr
+import xbatcher
+import zarr
+import zarrs
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+from loaders.bench import Row, as_table, measure, rate, sample_bytes, time_zarr
+from loaders.cubes import cube_loader
+from loaders.loader import Loader
+from loaders.tiles import TileDataset
+
+CHANNELS = (1, 3, 5, 7, 8, 10, 13, 14)
+DEFAULT = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=2)
+Counts = Callable[[int, int, int], npt.NDArray[np.uint16]]
+
+
+def real_counts(data: Path) -> Counts:
+    """Crops of a real scan, drifting from step to step as clouds do, on the 1 km grid."""
+    scan = data / "abi/noaa-goes17/ABI-L1b-RadM/2019/300/20"
+    images = {}
+    for channel in CHANNELS:
+        (path,) = scan.glob(f"*M6C{channel:02d}_*.nc")
+        with h5py.File(path) as file:
+            raw = file["Rad"][:].view("u2")
+        images[channel] = raw.repeat(1000 // len(raw), 0).repeat(1000 // len(raw), 1)
+
+    def counts(channel: int, steps: int, size: int) -> npt.NDArray[np.uint16]:
+        rng = np.random.default_rng(channel)
+        y, x = rng.integers(0, 1000 - size - 2 * steps, 2)
+        return np.stack([images[channel][y + t : y + t + size, x + 2 * t : x + 2 * t + size] for t in range(steps)])
+
+    return counts
+
+
+def smooth_counts(channel: int, steps: int, size: int) -> npt.NDArray[np.uint16]:
+    """A stand-in where the samples are not: waves and a little noise."""
+    rng = np.random.default_rng(channel)
+    y, x = np.mgrid[:size, :size] / size * 9
+    frames = [1000 + 400 * np.sin(x + 0.1 * t) * np.cos(y) + rng.normal(0, 4, (size, size)) for t in range(steps)]
+    return np.stack(frames).astype("u2")
+
+
+def write_store(path: Path, counts: Counts, *, tiles: int, steps: int, size: int, codec: Any = DEFAULT,
+                chunk: tuple[int, int, int] | None = None) -> int:  # fmt: skip
+    """Write a store of the layout that builds have; bytes on disk of its bands are returned."""
+    shutil.rmtree(path, ignore_errors=True)
+    group = zarr.open_group(path, mode="w", attributes={"grid": "1km"})
+    chunk = chunk or (steps, size, size)
+    shape, band = (tiles, steps, size, size), (tiles, steps, len(CHANNELS))
+    per_shard = max(1, 2**25 // (steps * size * size * 2))
+    everywhere = np.uint16(sum(1 << (c - 1) for c in CHANNELS))
+    for name in [f"C{c:02d}" for c in CHANNELS] + ["valid"]:
+        array = group.create_array(
+            name, shape=shape, dtype="<u2", chunks=(1, *chunk), shards=(min(per_shard, tiles), *shape[1:]), fill_value=0,
+            compressors=codec, dimension_names=("tile", "time", "y", "x"), attributes={"ancillary_variables": "valid"},
+        )  # fmt: skip
+        for i in range(0, tiles, per_shard):
+            n = min(per_shard, tiles - i)
+            one = np.full(shape[1:], everywhere) if name == "valid" else counts(int(name[1:]), steps, size)
+            array[i : i + n] = np.stack([np.roll(one, 7 * (i + k), -1) for k in range(n)])
+    time_units = {"units": "microseconds since 1970-01-01"}
+    small: dict[str, Any] = {
+        "band": (("band",), np.array(CHANNELS, "i1"), {}),
+        "packing_scale": (("tile", "time", "band"), np.full(band, 0.1), {}),
+        "packing_offset": (("tile", "time", "band"), np.full(band, -1.0), {}),
+        "requested_time": (("tile", "time"), np.zeros(band[:2], "i8"), time_units),
+    }
+    for name, (dims, values, attrs) in small.items():
+        group.create_array(name, data=values, dimension_names=dims, attributes=attrs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        zarr.consolidate_metadata(path)
+    return sum(f.stat().st_size for c in CHANNELS for f in (path / f"C{c:02d}").rglob("*") if f.is_file())
+
+
+def reading(store: Path, seconds: float) -> list[Row]:
+    """Compare this package with zarr, the zarrs pipeline, and xbatcher tuned to one tile a batch."""
+    dataset = TileDataset(store)
+    rows = measure(dataset, 2, (1, 2), seconds)
+    with zarr.config.set({"codec_pipeline.path": zarrs.ZarrsCodecPipeline.__module__ + ".ZarrsCodecPipeline"}):
+        rows.append(time_zarr(dataset, seconds, "zarr slices, zarrs pipeline"))
+    names = [b.name for b in dataset.bands] + ["valid"]
+    raw = xr.open_zarr(store, mask_and_scale=False, chunks=None)[names]
+    sizes = dict(raw.sizes) | {"tile": 1}
+    batches = xbatcher.BatchGenerator(raw, input_dims=sizes, preload_batch=False)
+    order = itertools.cycle(range(len(batches)))
+
+    def step() -> int:
+        batch = batches[next(order)]
+        torch.from_numpy(np.stack([batch[n].values for n in names]))
+        return 1
+
+    rows.append(rate("xbatcher on tiles, one tile a batch", sample_bytes(dataset), step, seconds))
+    return rows
+
+
+def cubes(store: Path, seconds: float) -> list[Row]:
+    """Windows of a lazily opened cube: xbatcher alone, and cube_loader, both decoding to float32."""
+    raw = xr.open_zarr(store, mask_and_scale=False, chunks=None)[[f"C{c:02d}" for c in CHANNELS]]
+    steps, size = raw.sizes["time"], raw.sizes["y"]
+    window = {"time": steps, "y": size // 2, "x": size // 2}
+    bytes_ = len(CHANNELS) * steps * (size // 2) ** 2 * 2
+    batches = xbatcher.BatchGenerator(raw, input_dims={"tile": 1, **window}, preload_batch=False)
+    order = itertools.cycle(range(len(batches)))
+
+    def theirs() -> int:
+        batch = batches[next(order)]
+        torch.from_numpy(np.stack([batch[n].values for n in batch.data_vars]).astype("f4"))
+        return 1
+
+    loader = cube_loader(raw, window, 2, shuffle=False, device=None)
+    ours = itertools.chain.from_iterable(itertools.repeat(loader))
+    return [
+        rate("xbatcher on a cube, window by window", bytes_, theirs, seconds),
+        rate("cube_loader, one process", bytes_, lambda: len(next(ours)), seconds),
+    ]
+
+
+def codecs(folder: Path, counts: Counts, seconds: float) -> list[Row]:
+    """Inner chunks and codecs of the store: speed of one process, and the size against 16 bits a pixel."""
+    steps, size, tiles = 7, 256, 8
+    choices: dict[str, tuple[Any, tuple[int, int, int] | None]] = {
+        "Blosc zstd 3 shuffle (default)": (DEFAULT, None),
+        "Blosc zstd 1 shuffle": (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=2), None),
+        "Blosc zstd 7 shuffle": (BloscCodec(cname="zstd", clevel=7, shuffle="shuffle", typesize=2), None),
+        "Blosc zstd 3 bitshuffle": (BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2), None),
+        "Blosc lz4 5 shuffle": (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=2), None),
+        "Blosc lz4 5 bitshuffle": (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=2), None),
+        "Zstd 3, no shuffle": (ZstdCodec(level=3), None),
+        "default + crc32c": ((DEFAULT, Crc32cCodec()), None),
+        "none": ((), None),
+        "default, chunks of one step": (DEFAULT, (1, size, size)),
+        "default, chunks of 128 x 128": (DEFAULT, (steps, size // 2, size // 2)),
+    }
+    rows = []
+    for name, (codec, chunk) in choices.items():
+        store = folder / "codec.zarr"
+        started = time.perf_counter()
+        stored = write_store(store, counts, tiles=tiles, steps=steps, size=size, codec=codec, chunk=chunk)
+        writing = len(CHANNELS) * tiles * steps * size**2 * 2 / (time.perf_counter() - started) / 1e6
+        dataset = TileDataset(store)
+        order = itertools.cycle(range(tiles))
+        row = rate(name, sample_bytes(dataset), lambda d=dataset, o=order: len(d.__getitems__([next(o)])), seconds)
+        share = stored / (len(CHANNELS) * tiles * steps * size**2 * 2)
+        bare = time_zarr(dataset, seconds).megabytes
+        note = f"{share:.1%} of 16 bit; written at {writing:.0f} MB/s; by zarr slices {bare:.0f} MB/s"
+        rows.append(Row(row.what, row.samples, row.megabytes, note))
+    shutil.rmtree(folder / "codec.zarr")
+    return rows
+
+
+@contextmanager
+def s3(latency: float) -> Iterator[dict[str, Any]]:
+    """A server in a process of its own, and the options to reach it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = Path(__file__).with_name("slow_s3.py")
+    server = subprocess.Popen([sys.executable, str(script), str(port), str(latency)], stderr=subprocess.DEVNULL)
+    options = {"key": "k", "secret": "s", "client_kwargs": {"endpoint_url": f"http://127.0.0.1:{port}"}}
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield options
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def object_storage(store: Path, seconds: float) -> list[Row]:
+    """Two workers on local files, on S3, and on S3 of 20 ms latency; the server takes its share of the same CPUs."""
+    dataset = TileDataset(store)
+    rows = [_with_workers("local files, 2 workers", dataset, seconds)]
+    for latency in (0.0, 0.02):
+        with s3(latency) as options:
+            files = s3fs.S3FileSystem(**options, skip_instance_cache=True)
+            files.mkdir("bench")
+            files.put(str(store), "bench/tiles.zarr", recursive=True)
+            remote = TileDataset("s3://bench/tiles.zarr", storage_options=options)
+            rows.append(_with_workers(f"S3 + {latency * 1000:.0f} ms, 2 workers", remote, seconds))
+    return rows
+
+
+def _with_workers(what: str, dataset: TileDataset, seconds: float) -> Row:
+    loader = Loader(dataset, 2, workers=2, prefetch=4, device=None)
+    batches: Iterator[Any] = itertools.chain.from_iterable(itertools.repeat(loader))
+    for _ in range(16):
+        next(batches)
+    return rate(what, sample_bytes(dataset), lambda: len(next(batches)), seconds)
+
+
+def run(folder: Path, data: Path | None, seconds: float) -> dict[str, list[Row]]:
+    """Measure everything; one store serves all but the codecs."""
+    counts = real_counts(data) if data else smooth_counts
+    store = folder / "bench.zarr"
+    write_store(store, counts, tiles=32, steps=7, size=256)
+    return {
+        "reading": reading(store, seconds),
+        "cubes": cubes(store, seconds),
+        "codecs": codecs(folder, counts, seconds),
+        "object storage": object_storage(store, seconds),
+    }
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    args = parser.parse_args()
+    for title, rows in run(args.folder, args.data, args.seconds).items():
+        sys.stdout.write(f"\n{title}\n{as_table(rows)}\n")
+
+
+if __name__ == "__main__":
+    main()

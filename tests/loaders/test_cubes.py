@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+import xbatcher
+
+from catalog.errors import UsageError
+from cube.abi.tilestore import open_tiles
+from loaders.cubes import CubeDataset, cube_loader
+from loaders.order import Pick
+
+
+@pytest.fixture
+def cube() -> xr.Dataset:
+    rng = np.random.default_rng(0)
+    values = rng.random((4, 50, 70)).astype("f4")
+    values[:, :5] = np.nan
+    coords = {
+        "time": pd.date_range("2023-03-01", periods=4, freq="5D"),
+        "y": np.arange(50) * -20.0 + 10,
+        "x": np.arange(70) * 20.0 + 500,
+    }
+    bands = {name: (("time", "y", "x"), values + i) for i, name in enumerate(("B02", "B03"))}
+    return xr.Dataset({**bands, "crs": ((), 0)}, coords=coords)
+
+
+def test_grid_windows_are_xbatchers(cube: xr.Dataset) -> None:
+    sizes, overlap = {"time": 2, "y": 16, "x": 16}, {"y": 4, "x": 8}
+    theirs = xbatcher.BatchGenerator(cube[["B02", "B03"]], input_dims=sizes, input_overlap=overlap)
+    ours = list(cube_loader(cube, sizes, 5, overlap=overlap, shuffle=False, fill=float("nan")))
+    assert sum(len(b) for b in ours) == len(theirs)
+    pixels = torch.cat([b.pixels for b in ours]).numpy()
+    for found, expected in zip(pixels, theirs, strict=True):
+        np.testing.assert_array_equal(found, np.stack([expected.B02, expected.B03], 1))
+    valid = torch.cat([b.valid for b in ours]).numpy()
+    np.testing.assert_array_equal(valid, np.isfinite(pixels))
+
+
+@pytest.mark.parametrize("chunks", [None, {"time": 1, "y": 25, "x": 25}])
+def test_metadata_and_dask(cube: xr.Dataset, chunks: Any) -> None:
+    lazily = cube if chunks is None else cube.chunk(chunks)
+    batch = next(iter(cube_loader(lazily, {"y": 10, "x": 10}, 6, seed=2, statistics={"B02": (1, 2), "B03": (2, 4)})))
+    assert batch.pixels.shape == (6, 1, 2, 10, 10)
+    for i, (t, y, x) in enumerate(batch.meta["origin"].tolist()):
+        expected = (cube.B03.values[t, y : y + 10, x : x + 10] - 2) / 4
+        np.testing.assert_allclose(batch.pixels[i, 0, 1], np.nan_to_num(expected), rtol=1e-5)
+        assert batch.meta["time_code"][i, 0, :2].tolist() == [2023, 60 + 5 * t]
+        assert batch.meta["transform"][i].tolist() == [20, 0, 490 + 20 * x, 0, -20, 20 - 20 * y]
+
+
+def test_random_and_stratified_places(cube: xr.Dataset) -> None:
+    sizes = {"y": 16, "x": 16}
+    stratified = CubeDataset(cube, sizes, sampling="stratified")
+    grid = CubeDataset(cube, sizes)
+    assert len(stratified) == len(grid) == 4 * 3 * 4
+    moved = 0
+    for i in range(len(grid)):
+        home, place = grid.origin(i), stratified.origin(Pick(i, 1, 2, i))
+        assert place[0] == home[0]
+        assert ((place - home >= 0) & (place - home < 16)).all()
+        assert (place + [1, 16, 16] <= [4, 50, 70]).all()
+        moved += int((place != home).any())
+    assert moved > 40
+    anywhere = CubeDataset(cube, sizes, sampling="random")
+    places = {tuple(anywhere.origin(Pick(0, 1, 2, i)).tolist()) for i in range(100)}
+    assert len(places) > 95
+    assert (anywhere.origin(Pick(7, 1, 2, 3)) == anywhere.origin(Pick(9, 1, 2, 3))).all(), "of the position alone"
+
+
+def test_resume_and_turns(cube: xr.Dataset) -> None:
+    options: dict[str, Any] = {"sampling": "stratified", "seed": 3, "flips": True, "rotations": True}
+    whole = [b.pixels for b in cube_loader(cube, {"y": 16, "x": 16}, 7, **options)]
+    first = cube_loader(cube, {"y": 16, "x": 16}, 7, **options)
+    list(itertools.islice(first, 2))
+    resumed = cube_loader(cube, {"y": 16, "x": 16}, 7, workers=1, **options)
+    resumed.load_state_dict(first.state_dict())
+    for found, expected in zip((b.pixels for b in resumed), whole[2:], strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_array_with_bands_and_tiles(store: Path) -> None:
+    stacked = open_tiles(store, chunks=None)[["C01", "C13"]].to_dataarray("band").assign_coords(band=[1, 13])
+    batch = next(iter(cube_loader(stacked, {"time": 3, "y": 8, "x": 8}, 4, seed=1)))
+    assert batch.bands == ("C01", "C13")
+    assert batch.pixels.shape == (4, 3, 2, 8, 8)
+    for i, (tile, _, y, x) in enumerate(batch.meta["origin"].tolist()):
+        expected = stacked.values[:, tile, :, y : y + 8, x : x + 8].swapaxes(0, 1)
+        np.testing.assert_array_equal(batch.pixels[i], np.nan_to_num(expected))
+
+
+def test_millions_of_windows_take_no_memory() -> None:
+    cube = xr.DataArray(np.broadcast_to(np.float32(1), (20, 5000, 5000)), dims=("time", "y", "x"), name="B")
+    tracemalloc.start()
+    dataset = CubeDataset(cube, {"y": 8, "x": 8}, overlap={"y": 4, "x": 4})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(dataset) == 20 * 1249**2
+    assert peak < 5e6
+    assert dataset[len(dataset) - 1].values.shape == (1, 1, 1, 8, 8)
+
+
+def test_windows_that_do_not_fit(cube: xr.Dataset) -> None:
+    for window, options, match in (
+        ({"y": 51, "x": 8}, {}, "does not fit"),
+        ({"row": 8}, {}, "does not fit"),
+        ({"y": 8, "x": 8}, {"overlap": {"y": 8}}, "overlap 8"),
+        ({"y": 8, "x": 8}, {"variables": ["B9"]}, "B9"),
+        ({"y": 8, "x": 16}, {"rotations": True}, "rotated"),
+        ({"y": 8, "x": 8}, {"sampling": "some"}, "choose grid"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            CubeDataset(cube, window, **options)  # type: ignore[arg-type]

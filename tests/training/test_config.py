@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+from catalog.errors import UsageError
+from tests.training.small import small_run
+from training.config import PretrainConfig, load_config, presets
+from training.pretrain import main
+
+
+def test_the_presets_are_valid_and_print_themselves(capsys) -> None:
+    assert {"satvision_pix4d", "satmae_temporal", "satmae_group", "abi_temporal_group", "cpu_smoke"} < set(presets())
+    for name in presets():
+        assert main(["--config", name, "--print-config"]) == 0
+        printed = yaml.safe_load(capsys.readouterr().out)
+        assert PretrainConfig.model_validate(printed) == load_config(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("optimizer.wieght_decay=0.1", "key optimizer.wieght_decay is not known; did you mean weight_decay"),
+        ("epochs=3", "key epochs is not known"),
+        ("data.workers=3", "key data.blobs.workers is not known"),
+        ("optimizer.base_lr=0.1", "give either lr or base_lr, not both"),
+        ("optimizer.lr=null", "give either lr or base_lr, not neither"),
+        ("optimizer.lr=-1", "greater than 0, not -1"),
+        ("model.size=giant", "not 'giant'"),
+        ("model.frames=0", "model.frames"),
+        ("run.strategy=deepspeed", "run.strategy"),
+        ("data.source=tapes", "tapes"),
+        ("optimizer.lr", "is not KEY=VALUE"),
+        ("seed.a=1", "holds a value"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(change: str, message: str, capsys) -> None:
+    with pytest.raises(UsageError, match=message.replace(".", r"\.")):
+        load_config("cpu_smoke", [change])
+    assert main(["--config", "cpu_smoke", "--set", change]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_changes_are_read_as_yaml() -> None:
+    config = load_config("cpu_smoke", ["optimizer.lr=1e-4", "model.groups=[[B1, B2], [B3, B4]]", "name=other"])
+    assert config.optimizer.lr == 1e-4
+    assert config.model.group_indices == ((0, 1), (2, 3))
+    assert config.name == "other"
+
+
+def test_files_that_are_no_config_are_refused(tmp_path) -> None:
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "broken.yaml").write_text("a: [\n")
+    for name, message in (("list.yaml", "holds list"), ("broken.yaml", "not YAML"), ("none.yaml", "cannot be read")):
+        with pytest.raises(UsageError, match=message):
+            load_config(tmp_path / name)
+
+
+def test_averaging_and_sharding_exclude_each_other(tmp_path) -> None:
+    with pytest.raises(UsageError, match="ema does not work"):
+        small_run(tmp_path, optimizer={"ema": 0.9}, run={"strategy": "fsdp"})
+
+
+def test_every_key_is_used() -> None:
+    """No key of the config is only parsed: each is read as an attribute somewhere in the package."""
+    from training import config, settings_data
+    from training.models.settings import ModelConfig
+
+    sections = [PretrainConfig, ModelConfig, config.OptimizerConfig, config.RunConfig, config.CheckpointConfig]
+    sections += [config.LogConfig, config.ValidationConfig, settings_data.TilesData, settings_data.CubesData]
+    sections += [settings_data.BlobsData, settings_data.StoreData, settings_data.CubeData]
+    used = set()
+    for path in (Path(config.__file__).parent).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                used.add(node.attr)
+    keys = {key for section in sections for key in section.model_fields} - {"source"}  # the discriminator
+    assert keys <= used
