@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from catalog.errors import UsageError
 from catalog.abi.bands import BANDS
+from catalog.errors import UsageError
 
 __all__ = ["Batch", "Decoder", "PackedBatch", "Quantity", "as_is", "join"]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import torch
 import zarr
@@ -16,7 +17,7 @@ import zarr
 from catalog.errors import StratacubeError, UsageError
 from loaders.augment import View
 from loaders.batch import Decoder, PackedBatch
-from loaders.loader import Loader
+from loaders.loader import Loader, WorkerKind
 from loaders.tiles import TileDataset
 
 __all__ = ["Row", "advise", "as_table", "main", "measure", "rate", "time_zarr"]
@@ -37,23 +38,35 @@ class Row:
     note: str = ""
 
 
-def rate(what: str, sample_bytes: int, step: Callable[[], int], seconds: float, note: str = "") -> Row:
+def rate(
+    what: str,
+    sample_bytes: int,
+    step: Callable[[], int],
+    seconds: float,
+    note: str = "",
+    clock: Callable[[], float] = time.perf_counter,
+) -> Row:
     """Measure how many samples a second a step gives, which returns how many it read; its first call does not count."""
     step()
-    started, samples = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - started) < seconds or not samples:
+    started, samples = clock(), 0
+    while clock() - started < seconds or not samples:
         samples += step()
-    elapsed = time.perf_counter() - started
+    elapsed = clock() - started
     return Row(what, samples / elapsed, samples / elapsed * sample_bytes / 1e6, note)
 
 
-def time_zarr(dataset: TileDataset, seconds: float, what: str = "zarr slices, one after another") -> Row:
+def time_zarr(
+    dataset: TileDataset,
+    seconds: float,
+    what: str = "zarr slices, one after another",
+    clock: Callable[[], float] = time.perf_counter,
+) -> Row:
     """Measure what zarr itself takes to read the same chunks, one slice a band."""
     options = dataset.reader.storage_options or None
     group = zarr.open_group(dataset.url, mode="r", storage_options=options)
     names = [*(b.name for b in dataset.bands), dataset.bands[0].mask]
     arrays: list[Any] = [group[name] for name in names]
-    turn = _cycle(len(dataset))
+    turn = itertools.cycle(range(len(dataset)))
 
     def step() -> int:
         tile = int(dataset.tiles[next(turn)])
@@ -61,7 +74,7 @@ def time_zarr(dataset: TileDataset, seconds: float, what: str = "zarr slices, on
             array[tile]
         return 1
 
-    return rate(what, sample_bytes(dataset), step, seconds)
+    return rate(what, sample_bytes(dataset), step, seconds, clock=clock)
 
 
 def sample_bytes(dataset: TileDataset) -> int:
@@ -75,19 +88,18 @@ def measure(dataset: TileDataset, batch_size: int, workers: Sequence[int], secon
     size = sample_bytes(dataset)
     rows = [time_zarr(dataset, seconds)]
     before = dataset.reader.time.fetch, dataset.reader.time.decode
-    turn = _cycle(len(dataset))
+    turn = itertools.cycle(range(len(dataset)))
     rows.append(
         rate("one process", size, lambda: len(dataset.__getitems__([next(turn) for _ in range(batch_size)])), seconds)
     )
     fetch, decode = dataset.reader.time.fetch - before[0], dataset.reader.time.decode - before[1]
-    share = fetch / max(fetch + decode, 1e-9)
-    rows[-1] = Row(*(getattr(rows[-1], n) for n in ("what", "samples", "megabytes")), f"{share:.0%} of it fetching")
-    for count in workers:
-        batches = _endless(Loader(dataset, batch_size, workers=count, device=None))
-        for _ in range(2 * count):  # those that were prefetched while the workers started
+    rows[-1] = replace(rows[-1], note=f"{fetch / max(fetch + decode, 1e-9):.0%} of it fetching")
+    for count, kind in itertools.product(workers, get_args(WorkerKind)):
+        loader = Loader(dataset, batch_size, workers=count, workers_are=kind, device=None)
+        batches = itertools.chain.from_iterable(itertools.repeat(loader))
+        for _ in range(4 * count):  # those that were prefetched while the workers started
             next(batches)
-        plural = "worker" if count == 1 else "workers"
-        rows.append(rate(f"{count} {plural}", size, lambda b=batches: len(next(b)), seconds))  # type: ignore[misc]
+        rows.append(rate(f"{count} {kind}", size, lambda b=batches: len(next(b)), seconds))  # type: ignore[misc]
     return rows
 
 
@@ -109,16 +121,15 @@ def time_decoding(dataset: TileDataset, batch_size: int, device: str, seconds: f
 
 def advise(rows: Sequence[Row], dataset: TileDataset, batch_size: int, prefetch: int = 2) -> str:
     """Say which number of workers to use, and what memory that takes."""
-    by_workers = {0: rows[1].samples} | {
-        int(r.what.split()[0]): r.samples for r in rows if r.what.partition(" ")[2] in ("worker", "workers")
-    }
-    best = max(by_workers.values())
-    chosen = min(n for n, samples in by_workers.items() if samples >= _ENOUGH * best)
-    memory = max(1, chosen * prefetch) * batch_size * sample_bytes(dataset)
-    return (
-        f"use workers={chosen}, prefetch={prefetch}: {by_workers[chosen]:.1f} samples/s; "
-        f"{memory / 1e6:.0f} MB of batches wait in memory"
-    )
+    found = {(0, "processes"): rows[1].samples}
+    for row in rows[2:]:
+        count, kind = row.what.split()
+        found[int(count), kind] = row.samples
+    best = max(found.values())
+    workers, kind = min(k for k, samples in found.items() if samples >= _ENOUGH * best)
+    memory = max(1, workers * prefetch) * batch_size * sample_bytes(dataset)
+    how = f"workers={workers}, workers_are={kind!r}, prefetch={prefetch}"
+    return f"use {how}: {found[workers, kind]:.1f} samples/s; {memory / 1e6:.0f} MB of batches wait in memory"
 
 
 def as_table(rows: Sequence[Row]) -> str:
@@ -128,16 +139,6 @@ def as_table(rows: Sequence[Row]) -> str:
         ratio = row.samples / rows[0].samples
         lines.append(f"{row.what:44} {row.samples:10.2f} {row.megabytes:8.0f} {ratio:6.2f}  {row.note}".rstrip())
     return "\n".join(lines)
-
-
-def _cycle(count: int) -> Iterator[int]:
-    while True:
-        yield from range(count)
-
-
-def _endless(loader: Loader) -> Iterator[Any]:
-    while True:
-        yield from loader
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ Source: Zarr v3 specification, codec ``sharding_indexed`` version 1.0.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -95,7 +96,7 @@ class TileArray:
 
 
 class ChunkReader:
-    """Reads tiles of the arrays of one store; cheap to pickle, opened where it is used.
+    """Reads tiles of the arrays of one store; cheap to pickle, opened where it is used, safe for several threads.
 
     Parameters
     ----------
@@ -115,6 +116,7 @@ class ChunkReader:
         self._filesystem, self._root = fsspec.core.url_to_fs(self.url, **self.storage_options)
         self._arrays: dict[str, TileArray] = {}
         self._group: zarr.Group | None = None
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "storage_options": self.storage_options}
@@ -124,12 +126,13 @@ class ChunkReader:
 
     def array(self, name: str) -> TileArray:
         """Look up an array of the store."""
-        if name not in self._arrays:
-            if self._group is None:
-                options = self.storage_options or None
-                self._group = zarr.open_group(self.url, mode="r", storage_options=options)
-            self._arrays[name] = TileArray.of(f"{self._root}/{name}", self._group[name])  # type: ignore[arg-type]
-        return self._arrays[name]
+        with self._lock:
+            if name not in self._arrays:
+                if self._group is None:
+                    options = self.storage_options or None
+                    self._group = zarr.open_group(self.url, mode="r", storage_options=options)
+                self._arrays[name] = TileArray.of(f"{self._root}/{name}", self._group[name])  # type: ignore[arg-type]
+            return self._arrays[name]
 
     def read(self, targets: Sequence[Target]) -> list[SourceError | None]:
         """Fill every target; tiles never written hold the array's fill value.

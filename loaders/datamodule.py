@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 
 from loaders.augment import View
 from loaders.batch import Batch, PackedBatch, Quantity
-from loaders.loader import Loader, Source
+from loaders.loader import Loader, Source, WorkerKind
 from loaders.mixture import Mixture
 from loaders.order import Tail
 from loaders.statistics import make_decoder
@@ -41,7 +41,7 @@ class TileDataModule(LightningDataModule):
         See :class:`loaders.augment.View`; training places crops and steps at random, the others in the centre.
     statistics, quantity, fill
         See :func:`loaders.tiles.tile_loader`.
-    seed, length, tail, workers, prefetch
+    seed, length, tail, workers, prefetch, workers_are
         See :class:`loaders.loader.Loader`; length and tail are of training.
     """
 
@@ -73,6 +73,7 @@ class TileDataModule(LightningDataModule):
         tail: Tail = "drop",
         workers: int = 0,
         prefetch: int = 2,
+        workers_are: WorkerKind = "processes",
     ) -> None:
         super().__init__()
         self.stores = list(store) if isinstance(store, (list, tuple)) else [store]
@@ -89,7 +90,7 @@ class TileDataModule(LightningDataModule):
         self.train_view = View(steps, crop, align, "random", flips, rotations)
         self.view = View(steps, crop, align)
         self.seed, self.length, self.tail = seed, length, tail
-        self.workers, self.prefetch = workers, prefetch
+        self.workers, self.prefetch, self.workers_are = workers, prefetch, workers_are
         self.decoder = make_decoder(statistics, quantity, fill)
 
     def train_dataloader(self) -> Loader | list[Any]:
@@ -127,6 +128,7 @@ class TileDataModule(LightningDataModule):
             ranks=ranks,
             workers=self.workers,
             prefetch=self.prefetch,
+            workers_are=self.workers_are,
             device=None,
             pin_memory=torch.cuda.is_available(),
             **options,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from catalog.errors import UsageError
 from catalog.abi.bands import BANDS
+from catalog.errors import UsageError
 from loaders.statistics import BandStatistics, Statistics
 
 __all__ = ["draw_histograms"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 import torch.distributed
@@ -13,9 +13,11 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from catalog.errors import UsageError
 from loaders.batch import Batch, Decoder, PackedBatch, as_is
 from loaders.order import Dealer, Epoch, Order, Pick, Tail, picks
+from loaders.threads import ThreadedBatches
 
-__all__ = ["Loader", "Source", "Stream", "rank_and_ranks"]
+__all__ = ["Loader", "Source", "Stream", "WorkerKind", "rank_and_ranks"]
 
+WorkerKind = Literal["processes", "threads"]
 _STATE_VERSION = 1
 
 
@@ -126,8 +128,10 @@ class Loader:
     rank, ranks
         Of this process; by default from torch.distributed, else 0 of 1.
     workers
-        Processes that read, each ``prefetch`` batches ahead; 0 reads in this process. They are started once, by
-        forkserver, and serve every epoch. Memory: ``workers * prefetch`` batches as stored.
+        How many read, each ``prefetch`` batches ahead; 0 reads when asked. Memory: ``workers * prefetch`` batches.
+    workers_are
+        ``processes``, started once, by forkserver, which serve every epoch; or ``threads`` of this process, which
+        hand batches over at no cost and are the faster where reading is mostly decompression.
     device
         Where to decode; None hands out batches as stored.
     decoder
@@ -151,6 +155,7 @@ class Loader:
         ranks: int | None = None,
         workers: int = 0,
         prefetch: int = 2,
+        workers_are: WorkerKind = "processes",
         device: torch.device | str | None = "cpu",
         decoder: Decoder | None = None,
         pin_memory: bool | None = None,
@@ -169,7 +174,10 @@ class Loader:
         )
         if workers < 0 or (workers and prefetch < 1):
             raise UsageError(f"workers {workers} with prefetch {prefetch}: 0 or more workers, prefetch at least 1")
-        if workers:
+        if workers_are not in ("processes", "threads"):
+            raise UsageError(f"workers are processes or threads, not {workers_are!r}")
+        processes = workers if workers_are == "processes" else 0
+        if processes:
             source.share_memory()
         self.source = source
         self.device = None if device is None else torch.device(device)
@@ -179,14 +187,18 @@ class Loader:
         self._cursor = Cursor(source.fingerprint, order, dealer)
         self._resumed = True
         pin = self.device is not None and self.device.type == "cuda" if pin_memory is None else pin_memory
-        self._batches: DataLoader[Any] = DataLoader(
+        self._batches: Iterable[PackedBatch]
+        if workers > processes:
+            self._batches = ThreadedBatches(source.__getitems__, _Draws(self), workers, prefetch, pin)
+            return
+        self._batches = DataLoader(
             source,  # type: ignore[arg-type]
             batch_sampler=_Draws(self),
             collate_fn=as_is,
-            num_workers=workers,
-            prefetch_factor=prefetch if workers else None,
-            persistent_workers=workers > 0,
-            multiprocessing_context="forkserver" if workers else None,
+            num_workers=processes,
+            prefetch_factor=prefetch if processes else None,
+            persistent_workers=processes > 0,
+            multiprocessing_context="forkserver" if processes else None,
             pin_memory=pin,
         )
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from catalog.errors import UsageError
 from catalog.abi.bands import BANDS
+from catalog.errors import UsageError
 from loaders.chunks import ChunkReader
 
 __all__ = ["COARSE", "COEFFICIENTS", "StoredBand", "TileStore", "assign_splits", "select", "weigh"]

@@ -66,6 +66,7 @@ def test_blocks_are_of_known_languages(document: Path) -> None:
     assert document.read_text().count("```") == 2 * len(blocks(document))
 
 
+@pytest.mark.slow
 def test_commands_and_code_run(tmp_path: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     runnable = [b for document in (README, GUIDE) for b in blocks(document) if b.language != "console"]

@@ -54,7 +54,10 @@ class TilesData(_Section):
 class CubeData(_Section):
     """One cube of a mixture."""
 
-    path: str = Field(description="Zarr store of decoded or CF-packed values with a variable a band; a path or a URL")
+    path: str = Field(
+        description="Zarr store of decoded or CF-packed values with a variable a band, or the folder of a build of"
+        " composites; a path or a URL"
+    )
     weight: float = Field(1.0, gt=0, description="share of the samples relative to the other cubes")
 
 

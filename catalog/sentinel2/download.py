@@ -25,10 +25,12 @@ from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
 from catalog.sentinel2.web import BUSY, LONGEST_WAIT, backoff, http_session, is_cdse, plain_url, retry_after
 
-__all__ = ["DiskError", "Downloader", "PermanentError", "ServerError"]
+__all__ = ["DiskError", "Downloader", "PermanentError", "ServerError", "local_faults"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
+"""Bytes received at once: what is lost of a part when the line breaks."""
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 _FAIR_PROGRESS = 1 << 20
@@ -116,7 +118,7 @@ class Downloader:
         UsageError
             If there are no credentials or they are refused.
         """
-        with _local_faults(place):
+        with local_faults(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             part = place.with_name(place.name + ".part")
             with _exclusive(part, place) as file:
@@ -304,7 +306,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 @contextmanager
-def _local_faults(place: Path) -> Iterator[None]:
+def local_faults(place: Path) -> Iterator[None]:
+    """Turn faults of the disk in the block into a :class:`DiskError`."""
     try:
         yield
     except SourceError:

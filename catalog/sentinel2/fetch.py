@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from types import TracebackType
 from catalog.errors import SourceError, StratacubeError, UsageError
 from catalog.sentinel2.checksums import file_digest
 from catalog.sentinel2.convert import Access
-from catalog.sentinel2.download import DiskError, Downloader, ServerError
+from catalog.sentinel2.download import DiskError, Downloader, ServerError, local_faults
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.odata import expand_manifest
 from catalog.sentinel2.places import (
@@ -109,11 +110,6 @@ class Fetcher:
         Connections at once, shared with all that fetch into ``root``.
     progress
         Called after each file, in a thread of the fetcher, one at a time.
-
-    Raises
-    ------
-    UsageError
-        If the folder cannot be made.
     """
 
     def __init__(
@@ -127,11 +123,7 @@ class Fetcher:
         connections: int = CONNECTIONS,
         progress: Callable[[Meter], None] | None = None,
     ) -> None:
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            self._download = download or downloader(root, connections=connections)
-        except OSError as error:
-            raise UsageError(f"{root} cannot be written ({error.strerror}); give a writable folder") from error
+        self._download, self._connections = download, connections
         self.root, self.bands, self.access, self.mirrors = root.absolute(), tuple(bands), access, tuple(mirrors)
         self.transfers = Transfers(self.root)
         self.meter = Meter(self.transfers)
@@ -264,13 +256,28 @@ class Fetcher:
                 self.meter.bytes_received += number
 
         try:
-            self._download.fetch(asset, here, count)
+            self._downloader().fetch(asset, here, count)
         except StratacubeError as error:
             if received:
-                self.transfers.record_failure(here, received, str(error))
+                with suppress(OSError):  # on a full disk there is no more to say than the error itself
+                    self.transfers.record_failure(here, received, str(error))
             raise
-        self.transfers.record(here, received, asset.checksum)
+        with local_faults(self.transfers.path):
+            self.transfers.record(here, received, asset.checksum)
         return _at(asset, here)
+
+    def _downloader(self) -> Downloader:
+        """Return the downloader; none is made, and nothing written, while all files are on disk."""
+        with self._lock:
+            if self._download is None:
+                try:
+                    self.root.mkdir(parents=True, exist_ok=True)
+                    self._download = downloader(self.root, connections=self._connections)
+                except OSError as error:
+                    raise UsageError(
+                        f"{self.root} cannot be written ({error.strerror}); give a writable folder"
+                    ) from error
+            return self._download
 
     def _present(self, asset: Asset, candidates: Sequence[Path], product: Product, key: str) -> Asset:
         for candidate in candidates:
@@ -287,7 +294,8 @@ class Fetcher:
             return True
         if file_digest(path, asset.checksum) != asset.checksum:
             return False
-        self.transfers.record(path, 0, asset.checksum)
+        with suppress(OSError):  # a folder that cannot be written has no ledger: checked again the next time
+            self.transfers.record(path, 0, asset.checksum)
         return True
 
 

@@ -94,13 +94,13 @@ def load_items(path: Path) -> list[dict[str, Any]]:
         raise UsageError(f"there is no file {path}; name a saved search (ItemCollection or GeoParquet) with --items")
     try:
         items = list(_read_parquet(path)) if path.suffix in _PARQUET else _read_json(path)
+        return [_resolved(item, path.absolute().parent) for item in items]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(
             f"{path} is no STAC ItemCollection ({' '.join(str(error).split())[:120]}); save one from a search"
         ) from error
-    return [_resolved(item, path.absolute().parent) for item in items]
 
 
 def _read_json(path: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,7 +164,8 @@ def _decoded(
                 pixels = decode_chunk(table, view[begin : begin + int(table.sizes[chunk])])
             except (ValueError, isal_zlib.error) as error:
                 raise SourceError(
-                    f"{index.source.href}: {variable} chunk {list(chunk)} does not decode ({error}); fetch the file again"
+                    f"{index.source.href}: {variable} chunk {list(chunk)} does not decode ({error}); "
+                    "fetch the file again"
                 ) from error
             yield chunk, pixels
 

@@ -221,7 +221,7 @@ def _per_file(table: Sequence[Sequence[Reference | None]]) -> list[tuple[str, np
     shape = len(table), len(table[0])
     names = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
     numbers = {n: np.full(shape, np.nan, "f4") for n in ("scale_factor", "add_offset", *names)}
-    middle = np.full(shape, np.datetime64("NaT"), "M8[ns]")
+    middle = np.full(shape, np.datetime64("NaT", "ns"), "M8[ns]")
     era = np.full(shape, -1, "i4")
     known: dict[str, int] = {}
     for t, row in enumerate(table):

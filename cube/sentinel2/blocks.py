@@ -61,7 +61,9 @@ class BlockReader:
         except OSError as error:
             raise SourceError(f"{path} cannot be read ({error.strerror})") from error
         if asset.size is not None and size != asset.size:
-            raise SourceError(f"{path} has {size} bytes but {asset.size} are listed; remove it and run again to fetch it")
+            raise SourceError(
+                f"{path} has {size} bytes but {asset.size} are listed; remove it and run again to fetch it"
+            )
         try:
             with warnings.catch_warnings():
                 # an image without a place is refused below, in our words

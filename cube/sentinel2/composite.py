@@ -112,7 +112,9 @@ def process_cell(task: CellTask) -> CellResult:
             "mean": float(number.mean()) if number.size else 0.0,
         },
         statistics=statistics,
-        datatakes=tuple(sorted({v.datatake for v in task.votes for p in task.window.split(PIECE) if _files(task, v, p)})),
+        datatakes=tuple(
+            sorted({v.datatake for v in task.votes for p in task.window.split(PIECE) if _files(task, v, p)})
+        ),
     )
 
 
@@ -167,11 +169,11 @@ def _stack(
 ) -> npt.NDArray[np.float32]:
     """Observations, shape (bands, votes, rows, cols): one of a datatake, whichever tile it was seen in."""
     stack = np.empty((number, len(files), rows.stop - rows.start, width), "f4")
-    for number, tiles in enumerate(files):
-        stack[:, number] = tiles[0][bands, rows]
+    for vote, tiles in enumerate(files):
+        stack[:, vote] = tiles[0][bands, rows]
         for more in tiles[1:]:
             other = more[bands, rows]
-            np.copyto(stack[:, number], other, where=np.isnan(stack[:, number]))
+            np.copyto(stack[:, vote], other, where=np.isnan(stack[:, vote]))
     return stack
 
 

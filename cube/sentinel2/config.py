@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from catalog.sentinel2.search import CDSE_STAC
 from cube.config import End, Start
 from cube.sentinel2.lattice import Lattice
 from cube.sentinel2.mask import MASK_CLASSES, SCL_NAMES
@@ -93,8 +94,16 @@ class Sentinel2Config(BaseModel):
     )
     products: list[Literal["cog", "zarr"]] = Field(["cog"], description="what to write", min_length=1)
     compress: Literal["ZSTD", "DEFLATE"] = Field("ZSTD", description="compression of GeoTIFFs")
-    safe_dir: Path | None = Field(
-        None, description="folder of SAFE products, any depth (default: WORK_DIR/imagery_raw)"
+    items: Path | None = Field(
+        None, description="saved search (ItemCollection or GeoParquet) to take instead of asking"
+    )
+    safe_dir: Path | None = Field(None, description="folder of SAFE products, any depth, instead of a search")
+    stac_url: str = Field(CDSE_STAC, description="STAC API to search")
+    access: Literal["https", "s3", "local"] = Field(
+        "https", description="how files come; local means they are on disk already", json_schema_extra=_RUN_ONLY
+    )
+    connections: int = Field(
+        3, ge=1, le=4, description="downloads at once, shared by the whole run", json_schema_extra=_RUN_ONLY
     )
     max_cloud_cover: float | None = Field(None, ge=0, le=100, description="largest cloud cover of a product, per cent")
     min_sun_elevation: float | None = Field(None, ge=-90, le=90, description="lowest sun of a product, degrees")
@@ -104,7 +113,10 @@ class Sentinel2Config(BaseModel):
     baselines: list[str] | None = Field(None, description="processing baselines to use, such as 05.10")
     keep_tmp: bool = Field(False, description="keep tmp/, the scenes on the lattice", json_schema_extra=_RUN_ONLY)
     tmp_gb: float = Field(
-        200.0, gt=0, description="room for tmp/: cells are made in as many turns as that needs", json_schema_extra=_RUN_ONLY
+        200.0,
+        gt=0,
+        description="room for tmp/: cells are made in as many turns as that needs",
+        json_schema_extra=_RUN_ONLY,
     )
     engine: Literal["local"] = Field("local", description="where tasks run", json_schema_extra=_RUN_ONLY)
     workers: int | None = Field(
@@ -137,12 +149,15 @@ class Sentinel2Config(BaseModel):
             raise ValueError(f"the period ends at {self.end} before it starts at {self.start}")
         if self.bbox is not None and self.bbox[1] >= self.bbox[3]:
             raise ValueError(
-                f"--bbox has south {self.bbox[1]} and north {self.bbox[3]}; give west south east north with south < north"
+                f"--bbox has south {self.bbox[1]} and north {self.bbox[3]}; "
+                "give west south east north with south < north"
             )
         if self.bbox is None and self.polygon is None and self.cells is None and self.grid_csv is None:
             raise ValueError("no area is given; give --bbox, --polygon, --cells, or a --grid-csv of the cells to make")
         if self.months is not None and not all(1 <= m <= 12 for m in self.months):
             raise ValueError(f"months are {self.months}; months run from 1 to 12")
+        if self.items is not None and self.safe_dir is not None:
+            raise ValueError("--items and --safe-dir are both given; give one source of products")
         parse_reducer(self.reducer)
         return self
 

@@ -30,9 +30,9 @@ class Sentinel2Folder(BuildFolder):
         return self.indices / "selected_gridcells.csv"
 
     @property
-    def products(self) -> Path:
-        """Products used and left out, in full, so that a run can be replayed."""
-        return self.indices / "products.json"
+    def items(self) -> Path:
+        """The search, in full, so that a run can be replayed."""
+        return self.indices / "items.json"
 
     @property
     def left_out(self) -> Path:

@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from catalog.sentinel2.price import price
 from cube.config import default_workers
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.plan import Plan, PlannedCell
@@ -33,7 +34,7 @@ def forecast(config: Sentinel2Config, plan: Plan) -> int:
     keys = [key for _, key in config.asset_keys()]
     products = [p for a in plan.acquisitions.values() for p in a.products]
     files = [p.assets[k] for p in products for k in (*keys, "SCL_20m") if k in p.assets]
-    remote = [f for f in files if "://" in f.href and not f.href.startswith("file://")]
+    cost = price(products, keys, config.work_dir / "imagery_raw")
     pixels = sum(f.shape[0] * f.shape[1] for f in files if f.shape is not None) * _CLEAR_SHARE
     cells = [c.window.height * c.window.width for c in plan.cells]
     width = 2 if config.values == "int16" else 4
@@ -49,7 +50,7 @@ def forecast(config: Sentinel2Config, plan: Plan) -> int:
         f"cells      {len(plan.cells)}, {empty} of them reached by no product",
         f"products   {len(products)} of {len(plan.acquisitions)} acquisitions",
         f"read       {len(files)} files, {_bytes(sum(f.size or 0 for f in files))}",
-        f"download   {len(remote)} files, {_bytes(sum(f.size or 0 for f in remote))}",
+        f"download   {cost.files} files, {_bytes(cost.bytes)}, about {cost.seconds(config.connections) / 3600:.2f} h",
         f"write      {_bytes(stored)} before compression",
         f"tmp        {_bytes(min(scratch, config.tmp_gb * 1e9))}",
         f"memory     about {_bytes(memory)} a worker, {workers} workers",

@@ -83,8 +83,8 @@ def make_grid(
     rows, cols = round(down), round(across)
     if rows < 1 or cols < 1 or abs(across - cols) > 1e-6 or abs(down - rows) > 1e-6:
         raise UsageError(
-            f"bounds {xmin} {ymin} {xmax} {ymax} are {across:.4f} x {down:.4f} cells of {cell_size}; choose bounds that are a "
-            "whole number of cells"
+            f"bounds {xmin} {ymin} {xmax} {ymax} are {across:.4f} x {down:.4f} cells of {cell_size}; "
+            "choose bounds that are a whole number of cells"
         )
     row, col = (a.ravel() for a in np.mgrid[:rows, :cols])
     frame = pd.DataFrame(
@@ -100,9 +100,7 @@ def make_grid(
     prefix = ("" if name == "EPSG:4326" else re.sub(r"\W", "", name) + "_") + _size_name(cell_size, name)
     origin = "" if name == "EPSG:4326" and (xmin, ymax) == (-180.0, 90.0) else f"O{_place(xmin, ymax, name)}_"
     frame["tile_id_rc"] = [f"{prefix}_{origin}R{r:03d}_C{c:04d}" for r, c in zip(row, col, strict=True)]
-    frame["tile_id_geo"] = [
-        f"{prefix}_{_place(x, y, name)}" for x, y in zip(frame["xmin"], frame["ymin"], strict=True)
-    ]
+    frame["tile_id_geo"] = [f"{prefix}_{_place(x, y, name)}" for x, y in zip(frame["xmin"], frame["ymin"], strict=True)]
     frame = frame[COLUMNS]
     return frame if name == "EPSG:4326" else frame.assign(crs=name)
 
@@ -203,10 +201,14 @@ def read_cells(path: Path, crs: str | None = None) -> list[Cell]:
         raise UsageError(f"grid file {path} cannot be understood ({' '.join(str(error).split())[:120]})") from error
     ids = pd.Series([c.id for c in cells])
     if ids.duplicated().any():
-        raise UsageError(f"grid file {path} names cell {ids[ids.duplicated()].iloc[0]} twice; give each cell its own id")
+        raise UsageError(
+            f"grid file {path} names cell {ids[ids.duplicated()].iloc[0]} twice; give each cell its own id"
+        )
     bad = [i for i in ids if not re.fullmatch(r"[\w.-]+", i)]
     if bad:
-        raise UsageError(f"grid file {path} has a cell {bad[0]!r}; ids become file names: use letters, digits, _ . and -")
+        raise UsageError(
+            f"grid file {path} has a cell {bad[0]!r}; ids become file names: use letters, digits, _ . and -"
+        )
     return cells
 
 
@@ -236,7 +238,9 @@ def _geojson_cells(document: Any, path: Path, crs: str) -> list[Cell]:
         name = feature.get("id") or told.get("tile_id_rc") or told.get("id") or told.get("name") or f"cell_{number:04d}"
         rectangle = outline.equals(shapely.box(*outline.bounds))
         text = "" if rectangle else json.dumps(mapping(outline))
-        cells.append(Cell(str(name), *outline.bounds, crs, str(told.get("tile_id_geo", "")), text))
+        xmin, ymin, xmax, ymax = outline.bounds
+        alias = str(told.get("tile_id_geo", ""))
+        cells.append(Cell(str(name), xmin, ymin, xmax, ymax, crs, alias, text))
     if not cells:
         raise UsageError(f"grid file {path} holds no feature")
     return cells
@@ -265,7 +269,7 @@ def cell_from_id(name: str) -> Cell:
     alias = f"{_size_name(size, 'EPSG:4326')}_{_place(x, y, 'EPSG:4326')}"
     left, top = -180.0 + col * size, 90.0 - row * size
     right, bottom = -180.0 + (col + 1) * size, 90.0 - (row + 1) * size
-    if not (-180 <= left and right <= 180 and -90 <= bottom and top <= 90):
+    if not (left >= -180 and right <= 180 and bottom >= -90 and top <= 90):
         raise UsageError(f"cell id {name!r} lies outside of the globe")
     return Cell(f"{_size_name(size, 'EPSG:4326')}_R{row:03d}_C{col:04d}", left, bottom, right, top, alias=alias)
 
@@ -336,7 +340,7 @@ def _box(bbox: Sequence[float]) -> Any:
     west, south, east, north = (float(b) for b in bbox)
     if south >= north:
         raise UsageError(f"--bbox has south {south} and north {north}; give west south east north with south < north")
-    if not (-90 <= south and north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
+    if not (south >= -90 and north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
         raise UsageError(f"--bbox {west} {south} {east} {north} leaves the globe; give degrees, west south east north")
     if west == east:
         raise UsageError(f"--bbox has west and east both {west}; give an area")
@@ -347,7 +351,7 @@ def _overlaps(areas: npt.NDArray[np.object_], wanted: Any) -> npt.NDArray[np.boo
     """Areas that share more than an edge with a polygon, taken round the globe."""
     found = np.zeros(len(areas), bool)
     for turn in (-360.0, 0.0, 360.0):
-        moved = shapely.transform(wanted, lambda p, t=turn: p + [t, 0.0])
+        moved = shapely.transform(wanted, lambda p, t=turn: p + np.array([t, 0.0]))
         shapely.prepare(moved)
         near = shapely.intersects(moved, areas)
         found[near] |= ~shapely.touches(areas[near], moved)

@@ -1,10 +1,11 @@
-"""One integer pixel lattice a build: every cell is a window of it, so neighbouring cells join without seam or overlap."""
+"""One integer pixel lattice a build: every cell is a window of it, so neighbours join without seam or overlap."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,7 @@ class Window:
 def _cuts(start: int, stop: int, side: int) -> list[tuple[int, int]]:
     inner = range((start // side + 1) * side, stop, side)
     edges = [start, *inner, stop]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def union(windows: Sequence[Window]) -> Window:

@@ -177,12 +177,16 @@ def _by_odc(product: Product, keys: Mapping[str, str], grid: GeoBox, resampling:
         geobox=grid,
         resampling={"*": resampling, "SCL": "nearest"},
         chunks={"x": chunks, "y": chunks},
-        stac_cfg={"*": {"assets": {"*": {"data_type": "uint16", "nodata": 0}, "SCL": {"data_type": "uint8", "nodata": 0}}}},
+        stac_cfg={
+            "*": {"assets": {"*": {"data_type": "uint16", "nodata": 0}, "SCL": {"data_type": "uint8", "nodata": 0}}}
+        },
     )
     return loaded.isel(time=0, drop=True).rename(dict(zip(grid.dimensions, ("y", "x"), strict=True)))
 
 
-def _by_stackstac(product: Product, keys: Mapping[str, str], grid: GeoBox, resampling: Method, chunks: int) -> xr.Dataset:
+def _by_stackstac(
+    product: Product, keys: Mapping[str, str], grid: GeoBox, resampling: Method, chunks: int
+) -> xr.Dataset:
     import stackstac  # noqa: PLC0415
     from rasterio.enums import Resampling  # noqa: PLC0415
 
@@ -195,7 +199,7 @@ def _by_stackstac(product: Product, keys: Mapping[str, str], grid: GeoBox, resam
         stack = stackstac.stack(
             [item],
             assets=[name],
-            epsg=grid.crs.epsg,
+            epsg=pyproj.CRS(str(grid.crs)).to_epsg(),
             bounds=(box.left, box.bottom, box.right, box.top),
             resolution=(abs(grid.resolution.x), abs(grid.resolution.y)),
             snap_bounds=False,
@@ -207,9 +211,12 @@ def _by_stackstac(product: Product, keys: Mapping[str, str], grid: GeoBox, resam
         )
         if not stack.sizes["time"]:  # it leaves out an item that does not reach the grid
             stack = xr.DataArray(dask.array.zeros((1, 1, *grid.shape), "u2", chunks=chunks), dims=stack.dims)
-        layers[name] = stack.isel(time=0, band=0, drop=True).reset_coords(drop=True).drop_vars(("y", "x"), errors="ignore")
+        layers[name] = (
+            stack.isel(time=0, band=0, drop=True).reset_coords(drop=True).drop_vars(("y", "x"), errors="ignore")
+        )
     y, x = (np.asarray(grid.coords[d].values) for d in grid.dimensions)
-    return xr.Dataset(layers).assign_coords(y=y, x=x).odc.assign_crs(str(grid.crs))
+    placed: xr.Dataset = xr.Dataset(layers).assign_coords(y=y, x=x).odc.assign_crs(str(grid.crs))
+    return placed
 
 
 def open_composites(source: str | Path | Mapping[str, Any] | pystac.Item) -> xr.Dataset:
@@ -218,8 +225,8 @@ def open_composites(source: str | Path | Mapping[str, Any] | pystac.Item) -> xr.
     Parameters
     ----------
     source
-        A build's folder or its ``composites.zarr`` (all cells on one lattice), or the STAC item of a cell: its path, its
-        content, or a ``pystac.Item`` (that cell, from its GeoTIFFs).
+        A build's folder or its ``composites.zarr`` (all cells on one lattice), or the STAC item of a cell: its path,
+        its content, or a ``pystac.Item`` (that cell, from its GeoTIFFs).
 
     Returns
     -------
@@ -244,7 +251,8 @@ def open_composites(source: str | Path | Mapping[str, Any] | pystac.Item) -> xr.
         raise UsageError(f"{path} holds no composites.zarr; build with --products cog zarr, or give a cell's STAC item")
     data = xr.open_zarr(store, chunks={}, decode_coords="all")
     # xarray scales float32 by a JSON number in float64; the values are no more precise than they were.
-    return data.assign({n: v.astype("f4") for n, v in data.data_vars.items() if v.dtype == np.float64})
+    single: xr.Dataset = data.assign({n: v.astype("f4") for n, v in data.data_vars.items() if v.dtype == np.float64})
+    return single
 
 
 def _cell(item: Mapping[str, Any], folder: Path) -> xr.Dataset:
@@ -254,7 +262,7 @@ def _cell(item: Mapping[str, Any], folder: Path) -> xr.Dataset:
             continue
         href = asset["href"]
         path = href if "://" in href or href.startswith("/") else str((folder / href).resolve())
-        layer = rioxarray.open_rasterio(path, chunks={"x": 512, "y": 512}, mask_and_scale=name != "count")
+        layer: Any = rioxarray.open_rasterio(path, chunks={"x": 512, "y": 512}, mask_and_scale=name != "count")
         layers[name] = layer.squeeze("band", drop=True)
     if not layers:
         raise UsageError(f"item {item.get('id')} has no GeoTIFF; open the build's composites.zarr")

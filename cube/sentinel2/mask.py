@@ -33,9 +33,7 @@ SCL_NAMES = (
 """Names of the scene classes 0 to 11."""
 
 
-def class_mask(
-    scl: npt.NDArray[np.uint8], masked: Iterable[int], dilation: int = 0
-) -> npt.NDArray[np.bool_]:
+def class_mask(scl: npt.NDArray[np.uint8], masked: Iterable[int], dilation: int = 0) -> npt.NDArray[np.bool_]:
     """Return where a scene classification leaves a pixel valid.
 
     Parameters
@@ -90,7 +88,9 @@ def on_band_grid(
     return valid
 
 
-def _edges(window: Window, band: SourceGrid, classes: SourceGrid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _edges(
+    window: Window, band: SourceGrid, classes: SourceGrid
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
     """Pixel edges of a band's window in pixels of the class map."""
     a, _, c, _, e, f = band.transform
     ca, _, cc, _, ce, cf = classes.transform

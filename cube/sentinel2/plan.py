@@ -66,7 +66,9 @@ def choose_cells(config: Sentinel2Config) -> list[Cell]:
         cells = grid_cells(make_grid(_CELL, (-180.0, south, 180.0, 90.0)))
     crs = {c.crs for c in cells}
     if len(crs) > 1:
-        raise UsageError(f"the grid has cells in {', '.join(sorted(crs))}; one build has one lattice, so give them one CRS")
+        raise UsageError(
+            f"the grid has cells in {', '.join(sorted(crs))}; one build has one lattice, so give them one CRS"
+        )
     return select_cells(cells, bbox=config.bbox, polygon=polygon, ids=ids)
 
 

@@ -117,19 +117,22 @@ def write_cog(
         "NUM_THREADS": 1,
         "BIGTIFF": "IF_SAFER",
     }
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(
-        part,
-        "w",
-        driver="COG",
-        height=values.shape[0],
-        width=values.shape[1],
-        count=1,
-        dtype=values.dtype,
-        crs=crs,
-        transform=transform,
-        nodata=nodata,
-        **options,
-    ) as file:
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
+        rasterio.open(
+            part,
+            "w",
+            driver="COG",
+            height=values.shape[0],
+            width=values.shape[1],
+            count=1,
+            dtype=values.dtype,
+            crs=crs,
+            transform=transform,
+            nodata=nodata,
+            **options,
+        ) as file,
+    ):
         file.write(values, 1)
         file.set_band_description(1, name)
         file.scales, file.offsets, file.units = (scale,), (0.0,), (unit,)
@@ -187,7 +190,12 @@ def _divisor(side: int) -> int:
 
 
 def create_composites(
-    path: Path, lattice: Lattice, layout: ZarrLayout, bands: Sequence[str], kind: Encoding, attributes: Mapping[str, Any]
+    path: Path,
+    lattice: Lattice,
+    layout: ZarrLayout,
+    bands: Sequence[str],
+    kind: Encoding,
+    attributes: Mapping[str, Any],
 ) -> None:
     """Write the metadata and coordinates of the store; the data of shards already there is kept."""
     whole = layout.window
@@ -215,7 +223,11 @@ def create_composites(
         )
         for name in bands
     }
-    counted = {"grid_mapping": "spatial_ref", "units": "1", "long_name": "observations behind each pixel, fewest of all bands"}
+    counted = {
+        "grid_mapping": "spatial_ref",
+        "units": "1",
+        "long_name": "observations behind each pixel, fewest of all bands",
+    }
     arrays["count"] = ArraySpec(("y", "x"), shape, "<u2", layout.chunk, shard, 0, counted)
     arrays["y"] = ArraySpec(("y",), shape[:1], "<f8", shape[:1], None, np.nan, axis[0])
     arrays["x"] = ArraySpec(("x",), shape[1:], "<f8", shape[1:], None, np.nan, axis[1])
@@ -258,7 +270,10 @@ def _axes(crs: pyproj.CRS) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def paste(
-    path: Path, layout: ZarrLayout, index: tuple[int, int], parts: Mapping[str, Sequence[tuple[Window, npt.NDArray[Any]]]]
+    path: Path,
+    layout: ZarrLayout,
+    index: tuple[int, int],
+    parts: Mapping[str, Sequence[tuple[Window, npt.NDArray[Any]]]],
 ) -> None:
     """Write one shard of each array, whole: what is there, with the given cells over it.
 

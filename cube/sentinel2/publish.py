@@ -115,17 +115,16 @@ def _origin(assets: Mapping[str, object], name: str) -> str:
 
 def preview(paths: Sequence[Path], target: Path) -> None:
     """Draw three bands as a true-colour picture; what is not known is transparent."""
-    layers, known = [], None
+    layers, masks = [], []
     for path in paths:
         with rasterio.open(path) as file:
             shrink = max(1.0, max(file.height, file.width) / _SIDE)
             shape = max(1, round(file.height / shrink)), max(1, round(file.width / shrink))
             data = file.read(1, out_shape=shape, resampling=Resampling.nearest)
             layers.append(data.astype("f4") * np.float32(file.scales[0]))
-            there = data != file.nodata
-            known = there if known is None else known & there
+            masks.append(data != file.nodata)
     level = np.sqrt(np.clip(np.stack(layers, axis=-1) / _BRIGHT, 0, 1))
-    alpha: npt.NDArray[np.uint8] = np.where(known, 255, 0).astype("u1")
+    alpha: npt.NDArray[np.uint8] = np.where(np.all(masks, axis=0), 255, 0).astype("u1")
     image = np.dstack([np.rint(255 * level).astype("u1"), alpha])
     part = target.with_name(target.name + ".part")
     Image.fromarray(image, "RGBA").save(part, "PNG")

@@ -37,7 +37,8 @@ def _sorted(stack: _F) -> tuple[_F, npt.NDArray[np.intp]]:
 
 
 def _pick(ordered: _F, index: npt.NDArray[np.intp]) -> _F:
-    return np.take_along_axis(ordered, index[None], axis=0)[0]
+    picked: _F = np.take_along_axis(ordered, index[None], axis=0)[0]
+    return picked
 
 
 def nan_median(stack: _F) -> _F:
@@ -105,13 +106,16 @@ def _choose(stack: _F, cost: npt.NDArray[np.float64]) -> _F:
     return np.where(found, chosen, np.float32(np.nan))
 
 
-REDUCERS = {r.name: r for r in (
-    Reducer("median", False, _median),
-    Reducer("mean", False, _mean),
-    Reducer("count", False, _count),
-    Reducer("medoid", True, _medoid),
-    Reducer("best", True, _best),
-)}
+REDUCERS = {
+    r.name: r
+    for r in (
+        Reducer("median", False, _median),
+        Reducer("mean", False, _mean),
+        Reducer("count", False, _count),
+        Reducer("medoid", True, _medoid),
+        Reducer("best", True, _best),
+    )
+}
 """Reducers by name; ``p10`` or ``percentile:10`` is a percentile besides."""
 
 
@@ -132,6 +136,4 @@ def parse_reducer(name: str) -> Reducer:
         percent = np.nan
     if not 0 <= percent <= 100:
         raise UsageError(f"reducer {name!r} is unknown; there are {', '.join(REDUCERS)} and percentiles such as p25")
-    return Reducer(
-        f"p{percent:g}", False, lambda stack: np.stack([nan_percentile(band, percent) for band in stack])
-    )
+    return Reducer(f"p{percent:g}", False, lambda stack: np.stack([nan_percentile(band, percent) for band in stack]))

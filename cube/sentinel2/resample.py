@@ -87,7 +87,8 @@ class SourceMap:
 
 def _interpolate(nodes: _F, i: Any, j: Any, s: _F, t: _F) -> _F:
     across = nodes[:, j] * (1 - t) + nodes[:, j + 1] * t
-    return across[i] * (1 - s) + across[i + 1] * s
+    mixed: _F = across[i] * (1 - s) + across[i + 1] * s
+    return mixed
 
 
 def _per_pixel(nodes: _F) -> _F:

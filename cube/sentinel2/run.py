@@ -9,15 +9,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import yaml
 
-from catalog.errors import SourceError, StratacubeError
+from catalog.errors import StratacubeError
 from catalog.sentinel2.items import Product
 from cube.config import default_workers
-from cube.engine import run_tasks
+from cube.engine import Outcome, Task, run_tasks
 from cube.ledger import Entry, Ledger, Problem
 from cube.sentinel2.composite import CellResult, CellTask, Vote, process_cell
 from cube.sentinel2.config import GridConfig, Sentinel2Config
@@ -26,14 +27,15 @@ from cube.sentinel2.forecast import forecast, scratch_bytes
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.plan import Plan, PlannedCell, choose_cells, make_plan, write_plan
-from cube.sentinel2.products import ZarrLayout, create_composites, encoding, paste
+from cube.sentinel2.products import Values, ZarrLayout, create_composites, encoding, paste
 from cube.sentinel2.publish import publish
 from cube.sentinel2.scenes import NO_SPACE, SceneResult, SceneTask, process_scene
-from cube.sentinel2.select import LeftOut, load_products, read_folder, save_products, wanted
+from cube.sentinel2.supply import Supply, find
 
 __all__ = ["run_make_grid", "run_sentinel2"]
 
-Fetch = Callable[[Sequence[Product]], Sequence[Product]]
+T = TypeVar("T", bound=Task)
+R = TypeVar("R")
 
 
 def run_make_grid(config: GridConfig) -> int:
@@ -51,9 +53,7 @@ def run_make_grid(config: GridConfig) -> int:
     return 0
 
 
-def run_sentinel2(
-    config: Sentinel2Config, products: Sequence[Product] | None = None, fetch: Fetch | None = None
-) -> int:
+def run_sentinel2(config: Sentinel2Config, products: Sequence[Product] | None = None) -> int:
     """Run all of a build that is not yet done.
 
     Parameters
@@ -61,10 +61,7 @@ def run_sentinel2(
     config
         What to make.
     products
-        Products found by a search; by default all SAFE folders below ``safe_dir``.
-    fetch
-        Brings the files of products to disk and returns them with their paths there; products whose files are on
-        disk already need none.
+        Products to choose from instead of a search.
 
     Returns
     -------
@@ -79,44 +76,20 @@ def run_sentinel2(
     folder = Sentinel2Folder(config.work_dir)
     cells = choose_cells(config)
     if config.dry_run:
-        found, _ = _find(config, folder, products)
-        return forecast(config, make_plan(config, cells, found))
+        return forecast(config, make_plan(config, cells, find(config, folder, cells, products)))
     folder.claim(config.described(), config.digest(), overwrite=config.overwrite)
     say = _Log(folder.log)
-    if folder.products.exists():
-        found = load_products(folder.products)
-    else:
-        found, left_out = _find(config, folder, products)
-        save_products(folder.products, found)
-        pd.DataFrame([asdict(p) for p in left_out], columns=["id", "reason"]).to_csv(folder.left_out, index=False)
-        say(f"found {len(found)} products to use, {len(left_out)} left out: {folder.left_out}")
+    found = find(config, folder, cells, products)
     plan = make_plan(config, cells, found)
     write_plan(plan, folder.plan, folder.selected)
+    say(f"{len(found)} products, those left out are in {folder.left_out}")
     say(f"planned {len(plan.cells)} cells from {len(plan.acquisitions)} acquisitions: {folder.plan}")
     if config.plan_only:
         return 0
-    if fetch is not None:
-        used = [p for a in plan.acquisitions.values() for p in a.products]
-        plan = make_plan(config, cells, fetch(used))
     job = _Job(config, folder, plan)
     job.build()
     publish(config, folder, plan, job.results(), job.dropped())
-    return _finish(config, folder, plan, job, say)
-
-
-def _find(
-    config: Sentinel2Config, folder: Sentinel2Folder, products: Sequence[Product] | None
-) -> tuple[list[Product], list[LeftOut]]:
-    unread: list[LeftOut] = []
-    if products is None:
-        products, unread = read_folder(config.safe_dir or folder.archive)
-    kept, left_out = wanted(products, config)
-    if not kept:
-        raise SourceError(
-            f"no product between {config.start} and {config.end} passes the filters, of {len(products)} found; "
-            "widen the period or the filters"
-        )
-    return sorted(kept, key=lambda p: (p.datatake_start, p.id)), unread + left_out
+    return _finish(folder, plan, job, say)
 
 
 class _Log:
@@ -140,7 +113,7 @@ class _ShardTask:
     layout: ZarrLayout
     store: Path
     bands: tuple[str, ...]
-    values: str
+    values: Values
     reducer: str
     cells: tuple[tuple[Window, Path], ...]
 
@@ -150,7 +123,7 @@ class _ShardTask:
 
 
 def _write_shard(task: _ShardTask) -> None:
-    kind = encoding(task.values, task.reducer)  # type: ignore[arg-type]  (the config has checked it)
+    kind = encoding(task.values, task.reducer)
     for name in (*task.bands, "count"):
         data = []
         for window, kept in task.cells:
@@ -171,6 +144,7 @@ class _Job:
         self.config, self.folder, self.plan = config, folder, plan
         self.workers = config.workers or default_workers()
         self.ledger = Ledger(folder.ledger)
+        self.supply = Supply(config, folder)
         self.layout = ZarrLayout.of([p.window for p in plan.cells])
         self.kept = folder.tmp / "cells"
 
@@ -207,9 +181,9 @@ class _Job:
         if turn:
             yield turn
 
-    def _run(self, tasks: Sequence[object], function: Callable[..., object], label: str) -> Iterator[object]:
+    def _run(self, tasks: Sequence[T], function: Callable[[T], R], label: str) -> Iterator[Outcome[T, R]]:
         for outcome in run_tasks(
-            tasks,  # type: ignore[type-var]
+            tasks,
             function,
             engine=self.config.engine,
             workers=self.workers,
@@ -218,7 +192,7 @@ class _Job:
         ):
             if outcome.error is not None and NO_SPACE in outcome.error:
                 raise StratacubeError(
-                    f"the disk under {self.folder.root} is full; free some space and run the same command again to go on"
+                    f"the disk under {self.folder.root} is full; free some and run the same command again to go on"
                 )
             yield outcome
 
@@ -228,48 +202,51 @@ class _Job:
         for cell in turn:
             for key in cell.acquisitions:
                 reached.setdefault(key, []).append((cell.cell.id, cell.window))
-        tasks = [
-            SceneTask(
-                acquisition=self.plan.acquisitions[key],
-                cells=tuple(cells),
-                lattice=self.plan.lattice,
-                bands=self.config.asset_keys(),
-                method=self.config.resampling,
-                masked=tuple(self.config.mask_classes),
-                dilation=self.config.mask_dilation,
-                folder=self.folder.scenes,
-            )
-            for key, cells in reached.items()
-        ]
+        used = [self.plan.acquisitions[key] for key in reached]
         dropped: dict[str, list[tuple[str, str, str]]] = {}
-        for outcome in self._run(tasks, process_scene, "scenes"):
-            task, result = outcome.task, outcome.result  # type: ignore[attr-defined]
-            acquisition = task.acquisition
-            figures: dict[str, float] = {"seconds": outcome.seconds}  # type: ignore[attr-defined]
-            if isinstance(result, SceneResult):
-                dropped[acquisition.key] = list(result.dropped)
-                figures |= {"blocks": result.blocks, "skipped": result.skipped, "pixels": result.pixels}
-            else:
-                # Without its scene a cell would be wrong in silence: it is made from the others and marked partial.
-                reason = str(outcome.error)  # type: ignore[attr-defined]
-                dropped[acquisition.key] = [(p.id, "", reason) for p in acquisition.products]
-            status = "partial" if dropped[acquisition.key] else "done"
-            self.ledger.record(Entry(task.key, status, (), figures))
+        for batch in self.supply.batches(used, self.workers):
+            tasks = [
+                SceneTask(
+                    acquisition=acquisition,
+                    cells=tuple(reached[acquisition.key]),
+                    lattice=self.plan.lattice,
+                    bands=self.config.asset_keys(),
+                    method=self.config.resampling,
+                    masked=tuple(self.config.mask_classes),
+                    dilation=self.config.mask_dilation,
+                    folder=self.folder.scenes,
+                )
+                for acquisition in batch
+            ]
+            for outcome in self._run(tasks, process_scene, "scenes"):
+                dropped[outcome.task.acquisition.key] = self._record_scene(outcome)
         return dropped
+
+    def _record_scene(self, outcome: Outcome[SceneTask, SceneResult]) -> list[tuple[str, str, str]]:
+        figures: dict[str, float] = {"seconds": outcome.seconds}
+        result = outcome.result
+        if result is not None:
+            lost = [(name, href, self.supply.reason(name, why)) for name, href, why in result.dropped]
+            figures |= {"blocks": result.blocks, "skipped": result.skipped, "pixels": result.pixels}
+        else:
+            # Without its scene a cell would be wrong in silence: it is made from the others and marked partial.
+            lost = [(p.id, "", str(outcome.error)) for p in outcome.task.acquisition.products]
+        self.ledger.record(Entry(outcome.task.key, "partial" if lost else "done", (), figures))
+        return lost
 
     def _cells(self, turn: Sequence[PlannedCell], dropped: dict[str, list[tuple[str, str, str]]]) -> None:
         tasks = [self._cell_task(cell) for cell in turn]
         places = {cell.cell.id: cell for cell in turn}
         for outcome in self._run(tasks, process_cell, "cells"):
-            task, result = outcome.task, outcome.result  # type: ignore[attr-defined]
+            task, result = outcome.task, outcome.result
             missing = [drop for key in places[task.cell].acquisitions for drop in dropped[key]]
             problems = [Problem("source", why, task.cell, name, href=href) for name, href, why in missing]
-            if not isinstance(result, CellResult):
-                problems.append(Problem("product", str(outcome.error), task.cell))  # type: ignore[attr-defined]
+            if result is None:
+                problems.append(Problem("product", str(outcome.error), task.cell))
                 self.ledger.record(Entry(task.key, "failed", tuple(problems)))
                 continue
             _write_json(self.folder.cells / f"{task.cell}.json", asdict(result))
-            figures = {"seconds": outcome.seconds, "valid_share": result.valid_share}  # type: ignore[attr-defined]
+            figures = {"seconds": outcome.seconds, "valid_share": result.valid_share}
             self.ledger.record(Entry(task.key, "partial" if problems else "done", tuple(problems), figures))
 
     def _cell_task(self, planned: PlannedCell) -> CellTask:
@@ -320,9 +297,7 @@ class _Job:
             "config_hash": self.config.digest(),
         }
         kind = encoding(self.config.values, self.config.reducer)
-        create_composites(
-            self.folder.store, self.plan.lattice, self.layout, self.config.bands, kind, attributes
-        )
+        create_composites(self.folder.store, self.plan.lattice, self.layout, self.config.bands, kind, attributes)
 
     def _shards(self) -> None:
         """Put the cells that were made into the shards they lie in; a shard is written whole by one worker."""
@@ -345,9 +320,10 @@ class _Job:
             for index, cells in sorted(shards.items())
         ]
         for outcome in self._run(tasks, _write_shard, "shards"):
-            error = outcome.error  # type: ignore[attr-defined]
-            key = outcome.task.key  # type: ignore[attr-defined]
-            problems = () if error is None else (Problem("product", f"{key} of {self.folder.store}: {error}"),)
+            error, key = outcome.error, outcome.task.key
+            problems: tuple[Problem, ...] = (
+                () if error is None else (Problem("product", f"{key} of {self.folder.store}: {error}"),)
+            )
             self.ledger.record(Entry(key, "failed" if error else "done", problems))
 
     def results(self) -> dict[str, CellResult]:
@@ -372,7 +348,7 @@ def _write_json(path: Path, content: object) -> None:
     part.replace(path)
 
 
-def _finish(config: Sentinel2Config, folder: Sentinel2Folder, plan: Plan, job: _Job, say: _Log) -> int:
+def _finish(folder: Sentinel2Folder, plan: Plan, job: _Job, say: _Log) -> int:
     """Write ``errors.csv`` and say how it went."""
     empty = sorted(name for name, result in job.results().items() if result.valid_share == 0)
     if empty:

@@ -32,7 +32,16 @@ from cube.sentinel2.source import MaskRule, ProductSource
 NO_SPACE = "No space left on device"
 """How the system words a full disk."""
 
-__all__ = ["NO_SPACE", "PIECE", "Acquisition", "SceneResult", "SceneTask", "group_acquisitions", "piece_path", "process_scene"]
+__all__ = [
+    "NO_SPACE",
+    "PIECE",
+    "Acquisition",
+    "SceneResult",
+    "SceneTask",
+    "group_acquisitions",
+    "piece_path",
+    "process_scene",
+]
 
 PIECE = 768
 """Side of a piece in lattice pixels, a multiple of the resampler's nodes: what a worker holds at once."""
@@ -132,7 +141,10 @@ class SceneResult:
             kept = json.loads((folder / "scene.json").read_text())
         except (OSError, ValueError):
             return None
-        kept = {k: tuple(tuple(i) if isinstance(i, list) else i for i in v) if isinstance(v, list) else v for k, v in kept.items()}
+        kept = {
+            k: tuple(tuple(i) if isinstance(i, list) else i for i in v) if isinstance(v, list) else v
+            for k, v in kept.items()
+        }
         return cls(**kept)
 
 
@@ -208,12 +220,14 @@ class _Scene:
     def write(self, folder: Path) -> None:
         with ExitStack() as opened:
             rule, keys = MaskRule(self.task.masked, self.task.dilation), dict(self.task.bands)
-            sources = []
+            sources: list[ProductSource] = []
             for product in self.products:
                 with _blame(product):
                     source = opened.enter_context(ProductSource(product, keys, rule, self.decoded))
                     if sources and source.grids() != sources[0].grids():
-                        raise SourceError(f"{product.id} is not on the grid of {sources[0].product.id}, of the same tile")
+                        raise SourceError(
+                            f"{product.id} is not on the grid of {sources[0].product.id}, of the same tile"
+                        )
                     sources.append(source)
             pieces = self._pieces(sources[0])
             ends = _last_uses(pieces, sources)
@@ -239,7 +253,9 @@ class _Scene:
                     piece.maps[grid], piece.sources[grid] = mapped, mapped.source_window(grid, reach)
                 if all(w.height and w.width for w in piece.sources.values()):
                     found.append(piece)
-        return sorted(found, key=lambda p: (p.sources[grids[0]].row, p.sources[grids[0]].col, p.window.row, p.window.col))
+        return sorted(
+            found, key=lambda p: (p.sources[grids[0]].row, p.sources[grids[0]].col, p.window.row, p.window.col)
+        )
 
     def _values(self, piece: _Piece, sources: Sequence[ProductSource]) -> npt.NDArray[np.float32] | None:
         """All bands of a piece on the lattice; None where nothing is valid."""
@@ -284,7 +300,7 @@ def _fuse(
     return values, there
 
 
-class _blame:  # noqa: N801  (reads as a statement)
+class _blame:
     """Tie an unreadable source to its product."""
 
     def __init__(self, product: Product) -> None:

@@ -67,7 +67,9 @@ def harmonisation(product: Product, bands: Iterable[str]) -> Harmonisation:
         return Harmonisation(dict.fromkeys(bands, 0))
     if asset is None:
         if product.baseline == REPROCESSED:
-            raise SourceError(f"{product.id}: baseline {REPROCESSED} needs MTD_MSIL2A.xml, which alone tells its offset")
+            raise SourceError(
+                f"{product.id}: baseline {REPROCESSED} needs MTD_MSIL2A.xml, which alone tells its offset"
+            )
         since = tuple(int(p) for p in product.baseline.split(".")) >= OFFSET_SINCE
         return Harmonisation(dict.fromkeys(bands, -1000 if since else 0))
     metadata = read_product(Path(asset.href.removeprefix("file://")))

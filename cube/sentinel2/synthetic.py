@@ -142,9 +142,12 @@ def _product_document(spec: SafeSpec) -> str:
     offsets = "".join(
         f'\n        <BOA_ADD_OFFSET band_id="{i}">{_offset(spec)}</BOA_ADD_OFFSET>' for i in range(len(BAND_IDS))
     )
-    listed = f"      <BOA_ADD_OFFSET_VALUES_LIST>{offsets}\n      </BOA_ADD_OFFSET_VALUES_LIST>\n" if _offset(spec) else ""
+    listed = (
+        f"      <BOA_ADD_OFFSET_VALUES_LIST>{offsets}\n      </BOA_ADD_OFFSET_VALUES_LIST>\n" if _offset(spec) else ""
+    )
     bands = "\n".join(
-        f'        <Spectral_Information bandId="{i}" physicalBand="B{b[1:].lstrip("0")}"/>' for i, b in enumerate(BAND_IDS)
+        f'        <Spectral_Information bandId="{i}" physicalBand="B{b[1:].lstrip("0")}"/>'
+        for i, b in enumerate(BAND_IDS)
     )
     strip = f"{spec.platform}_OPER_MSI_L2A_DS_2APS_{spec.processing_time:%Y%m%dT%H%M%S}"
     strip += f"_S{spec.strip_start:%Y%m%dT%H%M%S}_N{spec.baseline}"
@@ -203,7 +206,8 @@ def _product_document(spec: SafeSpec) -> str:
 def _granule_document(spec: SafeSpec) -> str:
     shapes = {int(k[-3:-1]): v.shape for k, v in spec.images.items()}
     sizes = "\n".join(
-        f'      <Size resolution="{p}"><NROWS>{s[0]}</NROWS><NCOLS>{s[1]}</NCOLS></Size>' for p, s in sorted(shapes.items())
+        f'      <Size resolution="{p}"><NROWS>{s[0]}</NROWS><NCOLS>{s[1]}</NCOLS></Size>'
+        for p, s in sorted(shapes.items())
     )
     places = "\n".join(
         f'      <Geoposition resolution="{p}"><ULX>{spec.ulx:.0f}</ULX><ULY>{spec.uly:.0f}</ULY>'

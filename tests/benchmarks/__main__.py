@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("\n".join(_sections(rows)) + "\n")
         met &= all(row.met is not False for row in rows)
         if not options.quick:
-            figures = {"machine": machine(), "minutes": (time.monotonic() - started) / 60, "rows": [asdict(r) for r in rows]}
+            figures = {
+                "machine": machine(),
+                "minutes": (time.monotonic() - started) / 60,
+                "load": os.getloadavg()[2],
+                "rows": [asdict(row) for row in rows],
+            }
             (SCRATCH / f"{name}.json").write_text(json.dumps(figures, indent=1))
             write_page([n for n in names if (SCRATCH / f"{n}.json").exists()])
     return 0 if met else 1
@@ -73,6 +78,10 @@ def write_page(names: Sequence[str]) -> None:
         if figures["machine"] != last:
             last = figures["machine"]
             parts.append("Measured on:\n\n" + "\n".join(f"- {key}: {value}" for key, value in last.items()) + "\n")
+        parts.append(
+            f"`{name}` took {figures['minutes']:.0f} minutes; on average {figures['load']:.1f} processes wanted a core"
+            " in the last quarter of an hour, its own included.\n"
+        )
         parts += _sections([Row(**row) for row in figures["rows"]])
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text("\n".join(parts))
@@ -93,7 +102,7 @@ def machine() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ def main(store: str, folder: str) -> None:
     resumed = tile_loader(store, 2, seed=8, workers=2)
     resumed.load_state_dict(state[0])
     again = [b.meta["tile"].tolist() for b in resumed]
-    torch.save({"tiles": first + sum(rest, []), "rest": rest, "resumed": again}, Path(folder) / f"{rank}.pt")
+    torch.save(
+        {"tiles": first + list(chain.from_iterable(rest)), "rest": rest, "resumed": again}, Path(folder) / f"{rank}.pt"
+    )
     torch.distributed.destroy_process_group()
 
 

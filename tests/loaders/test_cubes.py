@@ -66,7 +66,7 @@ def test_random_and_stratified_places(cube: xr.Dataset) -> None:
         home, place = grid.origin(i), stratified.origin(Pick(i, 1, 2, i))
         assert place[0] == home[0]
         assert ((place - home >= 0) & (place - home < 16)).all()
-        assert (place + [1, 16, 16] <= [4, 50, 70]).all()
+        assert (place + np.array([1, 16, 16]) <= [4, 50, 70]).all()
         moved += int((place != home).any())
     assert moved > 40
     anywhere = CubeDataset(cube, sizes, sampling="random")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_tails() -> None:
     assert [len(r) for r in deal(order, 0, 2, 2, "drop")] == [4, 4]
     padded = deal(order, 0, 2, 2, "pad")
     assert [len(r) for r in padded] == [6, 6]
-    assert set(sum(padded, [])) == set(range(10))
+    assert set(chain.from_iterable(padded)) == set(range(10))
     assert [len(r) for r in deal(order, 0, 2, 2)] == [5, 5]
     with pytest.raises(UsageError, match="even, drop or pad"):
         Dealer(1, tail="none")  # type: ignore[arg-type]
@@ -53,9 +55,9 @@ def test_resumed_ranks_continue_the_global_sequence() -> None:
     end = [e for e, _ in first.rounds(order.epoch(0))][4]
     rest = deal(order, 0, 5, 3, position=end)
     assert end == 40
-    assert sorted(sum(rest, [])) == sorted(sequence[40:])
+    assert sorted(chain.from_iterable(rest)) == sorted(sequence[40:])
     rounds = list(zip(*[[rank[i : i + 5] for i in range(0, 15, 5)] for rank in rest], strict=True))
-    assert sum((list(b) for r in rounds for b in r), []) == sequence[40 : 40 + 45]
+    assert list(chain.from_iterable(list(b) for r in rounds for b in r)) == sequence[40 : 40 + 45]
 
 
 def test_weights_draw_each_sample_within_one_of_its_share() -> None:
@@ -85,7 +87,7 @@ def test_whole_batches_of_one_source() -> None:
         for r in range(ranks):
             for _, at in Dealer(batch, r, ranks).rounds(sequence):
                 assert len({int(s) >= 30 for s in sequence.samples[at]}) == 1
-    assert sorted(sum(deal(order, 0, 4, 2), [])) == list(range(52))
+    assert sorted(chain.from_iterable(deal(order, 0, 4, 2))) == list(range(52))
 
 
 def test_wrong_orders() -> None:

@@ -59,7 +59,11 @@ def test_other_crs_and_corner_make_other_ids() -> None:
 
 @pytest.mark.parametrize(
     ("bbox", "columns"),
-    [((179.9, 68.1, -179.9, 68.2), {0, 1439}), ((-149.7, 68.55, -149.6, 68.6), {121}), ((-180, 68.1, -179.9, 68.2), {0})],
+    [
+        ((179.9, 68.1, -179.9, 68.2), {0, 1439}),
+        ((-149.7, 68.55, -149.6, 68.6), {121}),
+        ((-180, 68.1, -179.9, 68.2), {0}),
+    ],
 )
 def test_selection_by_box(panarctic: pd.DataFrame, bbox: tuple[float, ...], columns: set[int]) -> None:
     found = select_cells(grid_cells(panarctic), bbox=bbox)
@@ -89,7 +93,9 @@ def test_projected_cells_are_found_across_the_antimeridian() -> None:
 def test_neighbours_share_every_edge(panarctic: pd.DataFrame) -> None:
     lattice = Lattice("EPSG:4326", STEP, STEP)
     block = panarctic[panarctic["row"].between(80, 90) & panarctic["col"].between(100, 140)]
-    windows = {(r, c): lattice.window(*b) for r, c, *b in block[["row", "col", "xmin", "ymin", "xmax", "ymax"]].to_numpy()}
+    windows = {
+        (r, c): lattice.window(*b) for r, c, *b in block[["row", "col", "xmin", "ymin", "xmax", "ymax"]].to_numpy()
+    }
     for (row, col), window in windows.items():
         if (row, col + 1) in windows:
             assert windows[row, col + 1].col == window.end_col

@@ -58,7 +58,9 @@ def test_box_in_degrees_across_its_own_crs(archive: tuple[list[Path], list[Scene
     data = open_sentinel2(archive[0][:2], ["B02"], bbox=[west, south, east, north])
     assert data.rio.crs.to_epsg() == EPSG
     assert 55 < data.sizes["x"] < 70
-    degrees = open_sentinel2(archive[0][:2], ["B02"], bbox=[west, south, east, north], crs="EPSG:4326", resolution=0.0005)
+    degrees = open_sentinel2(
+        archive[0][:2], ["B02"], bbox=[west, south, east, north], crs="EPSG:4326", resolution=0.0005
+    )
     assert degrees.odc.crs.epsg == 4326
 
 

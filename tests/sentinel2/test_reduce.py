@@ -45,7 +45,9 @@ def test_percentile_is_numpys(percent: float) -> None:
 
 def test_mean_and_count() -> None:
     stack = _stack(9)
-    np.testing.assert_allclose(parse_reducer("mean").reduce(stack), _quiet(np.nanmean, stack, axis=1), rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(
+        parse_reducer("mean").reduce(stack), _quiet(np.nanmean, stack, axis=1), rtol=1e-5, atol=1e-3
+    )
     count = (~np.isnan(stack)).sum(axis=1)
     np.testing.assert_array_equal(np.nan_to_num(parse_reducer("count").reduce(stack)), count)
 

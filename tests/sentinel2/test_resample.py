@@ -30,7 +30,9 @@ def _resample(
     return Resampler(source_map(lattice, window, grid).positions(), source, method).prepare(valid).apply(values)
 
 
-def _grid(epsg: int = 32606, ulx: float = 400000, uly: float = 7600000, side: int = 300, pixel: float = 20) -> SourceGrid:
+def _grid(
+    epsg: int = 32606, ulx: float = 400000, uly: float = 7600000, side: int = 300, pixel: float = 20
+) -> SourceGrid:
     return SourceGrid(f"EPSG:{epsg}", (pixel, 0.0, ulx, 0.0, -pixel, uly), side, side)
 
 
@@ -41,7 +43,9 @@ def _under(grid: SourceGrid, half: float = 0.02, lattice: Lattice = DEGREES) -> 
     return lattice.window(lon - half, lat - half, lon + half, lat + half)
 
 
-@pytest.mark.parametrize(("epsg", "uly"), [(32606, 6_660_000), (32606, 7_600_000), (32633, 9_200_000), (32733, 5_100_000)])
+@pytest.mark.parametrize(
+    ("epsg", "uly"), [(32606, 6_660_000), (32606, 7_600_000), (32633, 9_200_000), (32733, 5_100_000)]
+)
 def test_positions_are_those_of_the_projection(epsg: int, uly: float) -> None:
     grid = _grid(epsg, uly=uly)
     window = _under(grid)

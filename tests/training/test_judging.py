@@ -8,12 +8,15 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pystac
 import pytest
 import torch
+from jsonschema import Draft202012Validator
 from PIL import Image
 
 from catalog.errors import UsageError
-from tests.training.small import small_run
+from tests.stac_validation import _core
+from tests.training.small import BANDS, small_run
 from training import evaluate, probe, publish
 from training.baselines import BASELINES
 from training.batches import Statistics
@@ -57,7 +60,8 @@ def test_similarity_agrees_with_its_definition() -> None:
             truth[row, column] = mean * spread / (a.var() + b.var() + (0.03 * span) ** 2)
     result = similarity(torch.from_numpy(x)[None], torch.from_numpy(y)[None], [span])
     assert np.allclose(result[0], truth, atol=1e-9)
-    assert torch.allclose(similarity(torch.from_numpy(x)[None], torch.from_numpy(x)[None], [span]), torch.ones(()))
+    same = similarity(torch.from_numpy(x)[None], torch.from_numpy(x)[None], [span])
+    assert np.allclose(same, 1)
 
 
 def test_perfect_and_absent_bands() -> None:
@@ -139,7 +143,8 @@ def test_statistics_give_physical_units() -> None:
 
 def test_normalised_patches_are_brought_back(tmp_path) -> None:
     """A model that predicts zero predicts each patch's own mean."""
-    config = small_run(tmp_path, model={"norm_pix_loss": True}, optimizer={"lr": 1e-9, "steps": 1, "warmup_steps": 0})
+    alone = {"norm_pix_loss": True, "groups": [[band] for band in BANDS]}
+    config = small_run(tmp_path, model=alone, optimizer={"lr": 1e-9, "steps": 1, "warmup_steps": 0})
     trainer = Trainer(config)
     with torch.no_grad():
         for head in trainer.model.heads:
@@ -206,6 +211,11 @@ def test_publishing_makes_a_folder_that_stands_alone(trained: Path, tmp_path) ->
     item = json.loads((output / "item.json").read_text())
     assert item["links"] == [{"rel": "derived_from", "href": "../catalog/collection.json", "type": "application/json"}]
     assert item["bbox"] == [-100, -20, -60, 40]
+    schema = json.loads((Path(__file__).parent / "mlm-v1.5.2.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(item)] == []
+    assert list(_core(item)) == []
+    pystac.Item.from_dict(item)
     for asset in item["assets"].values():
         assert (output / asset["href"]).stat().st_size == asset["file:size"]
     reopened = open_run(output)  # a published folder can be evaluated again

@@ -46,9 +46,7 @@ def test_what_is_masked_never_reaches_the_predictions(kind: str, mask_pattern: s
     pixels, valid, minutes = inputs(model)
     mask = draw_masks(model.config, 3, range(2))
     tokens = mask.masked.reshape(2, model.config.frames, len(model.groups), 16)
-    parts = [
-        tokens[:, :, g, :, None, None].expand(-1, -1, -1, 16, len(group)) for g, group in enumerate(model.groups)
-    ]
+    parts = [tokens[:, :, g, :, None, None].expand(-1, -1, -1, 16, len(group)) for g, group in enumerate(model.groups)]
     hidden = model.images(parts)
     other = torch.where(hidden, torch.randn_like(pixels) * 100, pixels)
     unseen_valid = torch.where(hidden, torch.rand_like(pixels) > 0.5, valid)

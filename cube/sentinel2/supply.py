@@ -1,0 +1,167 @@
+"""Products for a build: found once and kept, brought to disk while the scenes that are there are processed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from catalog.publish.footprints import enclosing_box
+from catalog.sentinel2.fetch import Failure, Fetched, Fetcher
+from catalog.sentinel2.find import find_products, save_found
+from catalog.sentinel2.items import Product
+from catalog.sentinel2.places import is_remote
+from catalog.sentinel2.query import Query
+from catalog.sentinel2.saved import write_scene_index
+from catalog.sentinel2.select import Dropped, select_products
+from catalog.sentinel2.transfers import Meter
+from cube.sentinel2.config import Sentinel2Config
+from cube.sentinel2.folder import Sentinel2Folder
+from cube.sentinel2.grid import Cell, footprint
+from cube.sentinel2.scenes import Acquisition
+
+__all__ = ["Supply", "find"]
+
+_BATCH = 4
+"""Scenes a worker waits for before it begins: starting workers takes longer than a scene."""
+
+_TELL_EVERY = 15.0
+
+
+def find(
+    config: Sentinel2Config, folder: Sentinel2Folder, cells: Sequence[Cell], products: Sequence[Product] | None
+) -> list[Product]:
+    """Find the products of a build: those given, those of the search kept in its folder, or by a search.
+
+    Raises
+    ------
+    SourceError
+        If nothing is found or nothing answers.
+    UsageError
+        If a folder or a saved search is no such thing.
+    """
+    query = _query(config, cells)
+    if products is not None:
+        chosen = select_products(products, query)
+        used, dropped = list(chosen.products), list(chosen.dropped)
+    elif folder.items.exists():
+        return list(find_products(query, items=folder.items, access=config.access).products)
+    else:
+        found = find_products(
+            query,
+            items=config.items,
+            safe_dir=config.safe_dir,
+            stac_url=config.stac_url,
+            access=config.access,
+        )
+        used, dropped = list(found.products), list(found.selection.dropped)
+        if found.note:
+            sys.stderr.write(found.note + "\n")
+        if not config.dry_run:
+            save_found(found, folder.indices)
+    if not config.dry_run:
+        _write_lists(folder, used, dropped)
+    return used
+
+
+def _query(config: Sentinel2Config, cells: Sequence[Cell]) -> Query:
+    boxes = [_turned(area.bounds) for area in footprint(cells)]
+    return Query(
+        start=config.start,
+        end=config.end,
+        areas=(enclosing_box(boxes),),
+        max_cloud_cover=config.max_cloud_cover,
+        min_sun_elevation=config.min_sun_elevation,
+        orbits=config.orbits,
+        platforms=config.platforms,
+        months=config.months,
+        baselines=config.baselines,
+    )
+
+
+def _turned(bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """Longitudes within 180 degrees; west > east across the antimeridian."""
+    west, south, east, north = bounds
+    west, east = ((x + 180) % 360 - 180 for x in (west, east))
+    return west, south, 180.0 if east == -180 else east, north
+
+
+def _write_lists(folder: Sentinel2Folder, used: Sequence[Product], dropped: Sequence[Dropped]) -> None:
+    folder.indices.mkdir(parents=True, exist_ok=True)
+    write_scene_index(folder.indices / "scene_index.csv", used)
+    rows = [{"id": d.id, "reason": d.reason} for d in dropped]
+    pd.DataFrame(rows, columns=["id", "reason"]).to_csv(folder.left_out, index=False)
+
+
+class Supply:
+    """Brings the files of acquisitions to disk, and hands out those that are there.
+
+    Parameters
+    ----------
+    config
+        The build.
+    folder
+        Its folder.
+    """
+
+    def __init__(self, config: Sentinel2Config, folder: Sentinel2Folder) -> None:
+        self.config, self.folder = config, folder
+        self.failures: list[Failure] = []
+        self._told = time.monotonic()
+
+    def batches(self, acquisitions: Sequence[Acquisition], workers: int) -> Iterator[list[Acquisition]]:
+        """Yield acquisitions whose files are on disk, as they come; downloads go on while a batch is processed.
+
+        Raises
+        ------
+        StratacubeError
+            If nothing more can be fetched.
+        """
+        here = [a for a in acquisitions if not _remote(a)]
+        away = [a for a in acquisitions if _remote(a)]
+        if not away:
+            yield here
+            return
+        with Fetcher(
+            self.folder.archive,
+            [key for _, key in self.config.asset_keys()],
+            access=self.config.access,
+            connections=self.config.connections,
+            progress=self._tell,
+        ) as fetcher:
+            waiting = {a.key: (a, [fetcher.submit(p) for p in a.products]) for a in away}
+            if here:
+                yield here
+            ready: list[Acquisition] = []
+            while waiting:
+                pending = [f for _, futures in waiting.values() for f in futures if not f.done()]
+                if pending:
+                    wait(pending, return_when=FIRST_COMPLETED)
+                for key in [k for k, (_, futures) in waiting.items() if all(f.done() for f in futures)]:
+                    ready.append(self._fetched(*waiting.pop(key)))
+                if len(ready) >= _BATCH * workers or not waiting:
+                    yield ready
+                    ready = []
+
+    def _fetched(self, acquisition: Acquisition, futures: Sequence[Future[Fetched]]) -> Acquisition:
+        fetched = [f.result() for f in futures]
+        self.failures += [failure for f in fetched for failure in f.failures]
+        return replace(acquisition, products=tuple(f.product for f in fetched))
+
+    def reason(self, product: str, otherwise: str) -> str:
+        """Why a product was dropped: what its download said, where it is that."""
+        return next((f"{f.key}: {f.reason}" for f in self.failures if f.product == product), otherwise)
+
+    def _tell(self, meter: Meter) -> None:
+        if time.monotonic() - self._told >= _TELL_EVERY:
+            self._told = time.monotonic()
+            sys.stderr.write(meter.line() + "\n")
+
+
+def _remote(acquisition: Acquisition) -> Any:
+    return any(is_remote(a.href) for p in acquisition.products for a in p.assets.values())

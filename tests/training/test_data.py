@@ -1,0 +1,194 @@
+"""The door to the stores: tiny tile stores and cubes through loaders into a run."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from catalog.errors import UsageError
+from tests.training.small import small_run
+from training import evaluate
+from training.batches import Batch, to_minutes
+from training.config import PretrainConfig
+from training.data import open_data
+from training.models.codes import NO_TIME
+from training.runs import open_run
+from training.synthetic import MemoryLoader, moving_blobs
+from training.trainer import Trainer
+
+CPU = torch.device("cpu")
+BANDS = ("C13", "C01", "C08")
+"""Not in the store's order, and not all of it."""
+
+
+def _write_store() -> Callable[..., Path]:
+    path = Path(__file__).parents[1] / "loaders" / "tiny_store.py"
+    spec = importlib.util.spec_from_file_location("tiny_store_of_loaders", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.write_store  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("build")
+    _write_store()(folder, tiles=12, steps=4, size=32)
+    return folder
+
+
+STATISTICS = {"C01": [100.0, 50.0], "C08": [3.0, 0.6], "C13": [80.0, 10.0]}
+
+
+def tiles_run(folder: Path, store: Path, **changes: Any) -> PretrainConfig:
+    data = {
+        "source": "tiles",
+        "stores": [{"path": str(store)}],
+        "where": "tile < 8",
+        "validation_where": "tile >= 8",
+        "statistics": STATISTICS,
+        "batch_size": 2,
+        "workers": 0,
+        **changes.pop("data", {}),
+    }
+    model = {"bands": BANDS, "groups": [["C01"], ["C13", "C08"]], "image_size": 16, "frames": 3}
+    base = small_run(folder).model_dump(mode="json")
+    base["model"] |= model | changes.pop("model", {})
+    base["optimizer"] |= {"steps": 6}
+    return PretrainConfig.model_validate({**base, "data": data, **changes})
+
+
+def test_batches_of_a_store_are_normalised_cut_and_dated(store: Path, tmp_path: Path) -> None:
+    config = tiles_run(tmp_path, store, model={"image_size": 32, "frames": 4})
+    data = open_data(config, 0, 1, CPU)
+    assert data.validation is not None
+    batches = list(data.validation)
+    tiles = torch.cat([batch.samples for batch in batches]) + 8
+    assert tiles.tolist() == [8, 9, 10, 11]
+    opened = xr.open_zarr(store / "tiles.zarr", mask_and_scale=False, decode_times=True)
+    batch = batches[0]
+    assert batch.pixels.shape == (2, 4, 3, 32, 32)
+    for number, band in enumerate(BANDS):
+        channel = int(band[1:])
+        place = opened["band"].values.tolist().index(channel)
+        scale, offset = (opened[f"packing_{n}"].values[8, :, place, None, None] for n in ("scale", "offset"))
+        mean, std = STATISTICS[band]
+        truth = (opened[band].values[8] * scale + offset - mean) / std
+        usable = (opened["valid"].values[8] >> (channel - 1)) & 1 == 1
+        assert np.array_equal(batch.valid[0, :, number].numpy(), usable)
+        assert np.allclose(batch.pixels[0, :, number].numpy()[usable], truth[usable], atol=1e-4)
+    starts = opened["scan_start"].values[8:10]
+    asked = opened["requested_time"].values[8:10]
+    assert torch.equal(batch.minutes, to_minutes(np.where(np.isnat(starts), asked, starts)))
+
+
+def test_a_run_on_a_store_resumes_bit_equal(store: Path, tmp_path: Path) -> None:
+    whole = Trainer(tiles_run(tmp_path / "whole", store))
+    whole.fit()
+    config = tiles_run(tmp_path / "parts", store)
+    for stop in (1, 4, None):
+        part = Trainer(config)
+        part.fit(stop)
+    weights = part.model.state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in whole.model.state_dict().items())
+
+
+def test_a_run_on_a_store_is_evaluated(store: Path, tmp_path: Path) -> None:
+    Trainer(tiles_run(tmp_path / "run", store)).fit()
+    report = evaluate.evaluate(open_run(tmp_path / "run"), tmp_path / "out", pictures=2)
+    assert report.samples == 4
+    data = open_data(open_run(tmp_path / "run").config, 0, 1, CPU)
+    batches = list(data.validation or ())
+    for number, row in enumerate(report.of("band mean")):  # in physical units
+        values = torch.cat([batch.pixels[:, :, number][batch.valid[:, :, number]] for batch in batches])
+        assert row["rmse"] == pytest.approx(values.square().mean().sqrt().item() * STATISTICS[row["band"]][1], rel=0.15)
+    assert len(list((tmp_path / "out/pictures").glob("*.png"))) == 2
+
+
+def test_learning_and_judging_on_the_same_tiles_is_refused(store: Path, tmp_path: Path) -> None:
+    config = tiles_run(tmp_path, store, data={"validation_where": "tile >= 7"})
+    with pytest.raises(UsageError, match="1 tiles of .* are both learned from and judged on"):
+        open_data(config, 0, 1, CPU)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"statistics": {"C01": [1, 1]}}, "C13"),
+        ({"batch_size": 9}, "do not fill one batch of 9"),
+        ({"stores": [{"path": "nowhere.zarr"}]}, "nowhere.zarr"),
+        ({"where": "tile > 99"}, "relax"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused(store: Path, tmp_path: Path, data: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_data(tiles_run(tmp_path, store, data=data), 0, 1, CPU)
+
+
+def test_windows_of_a_composite_are_learned_from(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("train", "held_out"):
+        values = random.normal(0.2, 0.1, (2, 48, 64)).astype("f4")
+        values[:, :7, :9] = np.nan
+        bands = {band: (("y", "x"), image) for band, image in zip(("B02", "B8A"), values, strict=True)}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+            xr.Dataset(bands).to_zarr(tmp_path / name / "composites.zarr", zarr_format=3)
+    base = small_run(tmp_path / "run").model_dump(mode="json")
+    base["model"] |= {"kind": "group", "bands": ["B02", "B8A"], "groups": [["B8A"], ["B02"]], "frames": 1}
+    base["data"] = {
+        "source": "cubes",
+        "cubes": [{"path": str(tmp_path / "train")}],
+        "validation_cubes": [{"path": str(tmp_path / "held_out" / "composites.zarr")}],
+        "statistics": {"B02": [0.2, 0.1], "B8A": [0.2, 0.1]},
+        "batch_size": 4,
+        "workers": 0,
+    }
+    config = PretrainConfig.model_validate(base | {"validation": {"every_epochs": 1}})
+    trainer = Trainer(config)
+    batch = next(iter(open_data(config, 0, 1, CPU).validation or ()))
+    assert batch.minutes.eq(NO_TIME).all()
+    assert not batch.valid[0, 0, :, :7, :9].any()
+    assert trainer.fit()
+
+
+def test_moving_blobs_move_and_are_what_the_seed_says() -> None:
+    blobs = moving_blobs(4, 3, 2, (16, 16), seed=3, invalid=0.1)
+    same, other = (moving_blobs(4, 3, 2, (16, 16), seed=seed, invalid=0.1) for seed in (3, 4))
+    assert torch.equal(blobs.valid, same.valid)
+    assert torch.equal(blobs.pixels.nan_to_num(), same.pixels.nan_to_num())
+    assert not torch.equal(blobs.minutes, other.minutes)
+    assert torch.equal(blobs.pixels.isnan(), ~blobs.valid)
+    clean = moving_blobs(4, 3, 2, (16, 16), seed=3).pixels
+    assert (clean[:, 0] - clean[:, 1]).abs().mean() > 0.1
+
+
+def _order(loader: MemoryLoader) -> list[list[int]]:
+    return [batch.samples.tolist() for batch in loader]
+
+
+def test_the_memory_loader_deals_every_sample_once_and_resumes() -> None:
+    data = moving_blobs(12, 1, 1, (4, 4), seed=0)
+    ranks = [MemoryLoader(data, 2, seed=5, rank=rank, ranks=2) for rank in (0, 1)]
+    epochs = [[_order(loader) for loader in ranks] for _ in range(2)]
+    assert epochs[0] != epochs[1]
+    for epoch in epochs:
+        assert sorted(n for rank in epoch for batch in rank for n in batch) == list(range(12))
+    first = MemoryLoader(data, 2, seed=5, rank=0, ranks=2)
+    next(iter(first))
+    second = MemoryLoader(data, 2, seed=5, rank=0, ranks=2)
+    second.load_state_dict(first.state_dict())
+    assert [batch.tolist() for batch in map(_samples, second)] == epochs[0][0][1:]
+
+
+def _samples(batch: Batch) -> torch.Tensor:
+    return batch.samples
