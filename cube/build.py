@@ -8,18 +8,44 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from catalog.errors import StratacubeError, UsageError
-from cube.config import AbiConfig, add_flags, load_config
+from cube.config import add_flags, load_config
 
-__all__ = ["main"]
+__all__ = ["JOBS", "Job", "main"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that is described by a configuration: where its model and its function are."""
+
+    help: str
+    module: str
+    config: str
+    function: str
+
+    def load(self, path: str) -> Any:
+        """Import ``module:name`` of this job's package."""
+        module, _, name = path.partition(":")
+        return getattr(import_module(f"{self.module}.{module}"), name)
+
+
+JOBS = {
+    "abi": Job("stratified ABI tiles", "cube", "config:AbiConfig", "abi.run:run_abi"),
+    "sentinel2": Job("Sentinel-2 median composites", "cube.sentinel2", "config:Sentinel2Config", "run:run_sentinel2"),
+    "make-grid": Job("a grid of cells", "cube.sentinel2", "config:GridConfig", "run:run_make_grid"),
+}
+"""Jobs by command: a new source is one line here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = _parser()
-    options = parser.parse_args(_dashes(sys.argv[1:] if arguments is None else arguments))
+    given = _dashes(sys.argv[1:] if arguments is None else arguments)
+    options = _parser(given).parse_args(given)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -46,16 +72,18 @@ def _dashes(arguments: Sequence[str]) -> list[str]:
     return fixed
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m cube.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    abi = commands.add_parser("abi", help="stratified ABI tiles", allow_abbrev=False)
-    abi.add_argument("--config", type=Path, help="YAML file of the same keys; flags override it")
-    add_flags(abi, AbiConfig)
-    abi.set_defaults(run=_abi)
+    for name, job in JOBS.items():
+        command = commands.add_parser(name, help=job.help, allow_abbrev=False)
+        command.add_argument("--config", type=Path, help="YAML file of the same keys; flags override it")
+        if arguments[:1] == [name]:  # the libraries of the other jobs need not be imported
+            add_flags(command, job.load(job.config))
+        command.set_defaults(run=_run_job, job=job)
 
     for name, run, text in (
         ("status", _status, "how far a build is"),
@@ -73,11 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _abi(options: argparse.Namespace) -> int:
-    from cube.abi.run import run_abi  # noqa: PLC0415  (so that --help does not wait for the libraries)
-
-    flags = {k: v for k, v in vars(options).items() if k not in ("run", "config")}
-    return run_abi(load_config(AbiConfig, options.config, flags))
+def _run_job(options: argparse.Namespace) -> int:
+    job: Job = options.job
+    flags = {k: v for k, v in vars(options).items() if k not in ("run", "job", "config")}
+    code: int = job.load(job.function)(load_config(job.load(job.config), options.config, flags))
+    return code
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -33,6 +33,9 @@ _CHUNK = 1 << 16
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
+_FROM_THE_START = (416,)
+"""Answers after which nothing that was received before is of use: all of the file, or less than was asked for."""
+
 _FAIR_PROGRESS = 1 << 20
 """Bytes after which a transfer that breaks off again has earned its attempts anew."""
 
@@ -177,9 +180,10 @@ class Downloader:
                     if response.status_code == requests.codes.unauthorized and token is not None and refused is None:
                         refused = token
                         continue
-                    self._check(asset, response, have)
-                    if response.status_code == requests.codes.ok:
+                    _refuse_what_is_no_file(response, plain_url(asset.href))
+                    if response.status_code in _FROM_THE_START:
                         file.truncate(0)
+                    self._check(asset, response, have)
                     self._receive(asset, response, file, received)
                     return
 
@@ -230,8 +234,7 @@ class Downloader:
         if status == requests.codes.requested_range_not_satisfiable:
             raise _Again("has less than was received before") if have else PermanentError(f"{where} is empty")
         if status in (401, 403):
-            how = "the key pair" if asset.href.startswith("s3://") else "the account"
-            raise PermanentError(f"{where} refuses {how} ({status}); check the credentials and what they allow")
+            raise PermanentError(f"{where} refuses access ({status}); check the credentials and what they allow")
         if status in (404, 410):
             raise PermanentError(f"{where} does not exist ({status}); search again, it may have been replaced")
         if status not in (200, 206):
@@ -242,16 +245,10 @@ class Downloader:
     def _receive(
         self, asset: Asset, response: requests.Response, file: BinaryIO, received: Callable[[int], None]
     ) -> None:
-        """Append what comes; an error of the zipper in place of the file is told apart."""
-        reason, kind = "", response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        """Append what comes."""
+        reason = ""
         try:
             for chunk in response.iter_content(_CHUNK):
-                if kind in _NO_FILE:
-                    if _OVER_QUOTA in chunk[:4096]:
-                        raise _Again("had too many connections open (DAT-ZIP-100)", everyone=True)
-                    raise PermanentError(
-                        f"{plain_url(asset.href)} answered {kind} where a file was asked for; search again"
-                    )
                 file.write(chunk)
                 received(len(chunk))
         except requests.RequestException as error:
@@ -263,6 +260,20 @@ class Downloader:
             reason = f"broke off after {have} of {asset.size} bytes"
         if reason:
             raise _Again(reason)
+
+
+def _refuse_what_is_no_file(response: requests.Response, where: str) -> None:
+    """Raise where an answer that claims to be the file is an error of the zipper, or a page to log in at."""
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if response.status_code not in (200, 206) or kind not in _NO_FILE:
+        return
+    try:
+        text = next(response.iter_content(4096), b"")
+    except requests.RequestException:
+        text = b""
+    if _OVER_QUOTA in text:
+        raise _Again("had too many connections open (DAT-ZIP-100)", everyone=True)
+    raise PermanentError(f"{where} answered {kind} where a file was asked for; search again")
 
 
 def _continues(response: requests.Response, have: int) -> bool:

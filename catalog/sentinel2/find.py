@@ -137,7 +137,7 @@ def find_safe(folder: Path) -> tuple[list[Product], list[Dropped]]:
         name = safe.name.removesuffix(".SAFE")
         try:
             products.append(read_safe(safe))
-        except SourceError as error:
+        except OSError as error:  # SourceError is one
             dropped.append(Dropped(name, "is not of level 2A" if "_MSIL1C_" in name else str(error)))
     return products, dropped
 
@@ -145,7 +145,7 @@ def find_safe(folder: Path) -> tuple[list[Product], list[Dropped]]:
 def _safe_folders(folder: Path) -> Iterator[Path]:
     """SAFE folders in the order of their paths; folders linked twice or to themselves are entered once."""
     entered: set[tuple[int, int]] = set()
-    for root, folders, _ in os.walk(folder, followlinks=True):
+    for root, folders, _ in os.walk(folder, onerror=_unreadable, followlinks=True):
         status = os.stat(root)
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
@@ -155,6 +155,10 @@ def _safe_folders(folder: Path) -> Iterator[Path]:
         if root.endswith(".SAFE"):
             folders.clear()
             yield Path(root)
+
+
+def _unreadable(error: OSError) -> None:
+    raise SourceError(f"{error.filename} cannot be read ({error.strerror}); check its permissions") from error
 
 
 def save_found(found: Found, indices: Path, *, geoparquet: bool = False) -> Path:

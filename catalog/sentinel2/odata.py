@@ -244,6 +244,8 @@ def expand_manifest(product: Product, document: bytes) -> Product:
     manifest = product.assets["safe_manifest"]
     assets: dict[str, Asset] = dict(product.assets)
     try:
+        if b"<!ENTITY" in document:
+            raise ET.ParseError("it declares entities, which no manifest does")
         root = ET.fromstring(document)
     except ET.ParseError as error:
         raise SourceError(f"{product.id}: manifest.safe is not XML ({error}); fetch it again") from error

@@ -99,7 +99,8 @@ def _open(url: str, io: StacApiIO) -> Client:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PystacClientWarning)
-            client = Client.open(url, stac_io=io)
+            # Without it Client.open resets the timeout of what it is given.
+            client = Client.open(url, stac_io=io, timeout=io.timeout)
     except APIError as error:
         raise _explained(url, error) from None
     except Exception as error:

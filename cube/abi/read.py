@@ -162,7 +162,7 @@ def _decoded(
             begin = int(table.offsets[chunk]) - span.start
             try:
                 pixels = decode_chunk(table, view[begin : begin + int(table.sizes[chunk])])
-            except (ValueError, isal_zlib.error) as error:
+            except (ValueError, isal_zlib.error) as error:  # type: ignore[misc]  # not zlib.error; its stub has no class
                 raise SourceError(
                     f"{index.source.href}: {variable} chunk {list(chunk)} does not decode ({error}); "
                     "fetch the file again"

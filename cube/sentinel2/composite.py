@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -152,12 +153,13 @@ def _reduce(task: CellTask, bands: slice, count: npt.NDArray[np.uint16]) -> npt.
     values = np.full((number, task.window.height, task.window.width), np.nan, "f4")
     for piece in task.window.split(PIECE):
         down, across = piece.within(task.window)
-        files = [[np.load(p, mmap_mode="r") for p in paths] for v in task.votes if (paths := _files(task, v, piece))]
+        files = [paths for v in task.votes if (paths := _files(task, v, piece))]
+        shape = len(task.bands), piece.height, piece.width
         rows = max(1, STRIP_BYTES // (4 * number * max(1, len(files)) * piece.width))
         for start in range(0, piece.height, rows):
             strip = slice(start, min(start + rows, piece.height))
             here = slice(down.start + strip.start, down.start + strip.stop)
-            stack = _stack(files, number, bands, strip, piece.width)
+            stack = _stack(files, shape, number, bands.start, strip)
             seen = (~np.isnan(stack)).sum(axis=1, dtype="u2").min(axis=0)
             count[here, across] = np.minimum(count[here, across], seen)
             values[:, here, across] = reducer.reduce(stack)
@@ -165,16 +167,25 @@ def _reduce(task: CellTask, bands: slice, count: npt.NDArray[np.uint16]) -> npt.
 
 
 def _stack(
-    files: Sequence[Sequence[npt.NDArray[np.float32]]], number: int, bands: slice, rows: slice, width: int
+    files: Sequence[Sequence[Path]], shape: tuple[int, int, int], number: int, first: int, rows: slice
 ) -> npt.NDArray[np.float32]:
     """Observations, shape (bands, votes, rows, cols): one of a datatake, whichever tile it was seen in."""
-    stack = np.empty((number, len(files), rows.stop - rows.start, width), "f4")
+    stack = np.empty((number, len(files), rows.stop - rows.start, shape[2]), "f4")
     for vote, tiles in enumerate(files):
-        stack[:, vote] = tiles[0][bands, rows]
-        for more in tiles[1:]:
-            other = more[bands, rows]
-            np.copyto(stack[:, vote], other, where=np.isnan(stack[:, vote]))
+        for band in range(number):
+            values = stack[band, vote]
+            values[:] = _rows(tiles[0], shape, first + band, rows)
+            for more in tiles[1:]:
+                np.copyto(values, _rows(more, shape, first + band, rows), where=np.isnan(values))
     return stack
+
+
+def _rows(path: Path, shape: tuple[int, int, int], band: int, rows: slice) -> npt.NDArray[np.float32]:
+    """Rows of a band of a piece. Read, not mapped: mapped pages of all scenes would count as memory of the worker."""
+    _, height, width = shape
+    header = path.stat().st_size - 4 * math.prod(shape)
+    offset = header + 4 * width * (band * height + rows.start)
+    return np.fromfile(path, "<f4", (rows.stop - rows.start) * width, offset=offset).reshape(-1, width)
 
 
 def _inside(task: CellTask) -> npt.NDArray[np.bool_]:

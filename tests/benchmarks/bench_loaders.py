@@ -1,12 +1,11 @@
 """How the loaders compare: bare zarr, the zarrs pipeline, xbatcher, workers, object storage; and codecs for the store.
 
-``python -m tests.benchmarks.bench_loaders FOLDER [--data DATA] [--seconds 3]`` writes its stores into FOLDER and
-prints tables. DATA is the folder of real samples: codecs are only worth comparing on real pixels.
+Run by ``python -m tests.benchmarks loaders``. Codecs are only worth comparing on real pixels: the samples are taken
+where they are, else waves with noise stand in.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import shutil
 import socket
@@ -16,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ import torch
 import xarray as xr
 import xbatcher
 import zarr
-import zarrs
+import zarrs  # noqa: F401 - named by zarr's configuration below
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from loaders.bench import Row, as_table, measure, rate, sample_bytes, time_zarr
+from loaders.bench import Row, measure, rate, sample_bytes, time_zarr
 from loaders.cubes import cube_loader
 from loaders.loader import Loader
 from loaders.tiles import TileDataset
+from tests.benchmarks import table
 
 CHANNELS = (1, 3, 5, 7, 8, 10, 13, 14)
 DEFAULT = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=2)
@@ -112,7 +113,7 @@ def reading(store: Path, seconds: float) -> list[Row]:
     """Compare this package with zarr, the zarrs pipeline, and xbatcher tuned to one tile a batch."""
     dataset = TileDataset(store)
     rows = measure(dataset, 2, (1, 2), seconds)
-    with zarr.config.set({"codec_pipeline.path": zarrs.ZarrsCodecPipeline.__module__ + ".ZarrsCodecPipeline"}):
+    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
         rows.append(time_zarr(dataset, seconds, "zarr slices, zarrs pipeline"))
     names = [b.name for b in dataset.bands] + ["valid"]
     raw = xr.open_zarr(store, mask_and_scale=False, chunks=None)[names]
@@ -236,29 +237,40 @@ def _with_workers(what: str, dataset: TileDataset, seconds: float) -> Row:
     return rate(what, sample_bytes(dataset), lambda: len(next(batches)), seconds)
 
 
-def run(folder: Path, data: Path | None, seconds: float) -> dict[str, list[Row]]:
+def rows(scratch: Path, quick: bool) -> list[table.Row]:
     """Measure everything; one store serves all but the codecs."""
-    counts = real_counts(data) if data else smooth_counts
-    store = folder / "bench.zarr"
-    write_store(store, counts, tiles=32, steps=7, size=256)
-    return {
-        "reading": reading(store, seconds),
-        "cubes": cubes(store, seconds),
-        "codecs": codecs(folder, counts, seconds),
-        "object storage": object_storage(store, seconds),
+    data = table.CHECKOUT.parent / "shared" / "data"
+    counts = real_counts(data) if data.is_dir() else smooth_counts
+    seconds = 0.2 if quick else 3.0
+    store = scratch / "bench.zarr"
+    write_store(store, counts, tiles=8 if quick else 32, steps=7, size=256)
+    read = {row.what: row for row in reading(store, seconds)}
+    bare, one = read["zarr slices, one after another"], read["one process"]
+    tiles = [
+        _row("one process", one, bare, "ratio >= 0.9", "against zarr, one slice a band"),
+        _row("two processes", read["2 processes"], read["1 processes"], "ratio >= 1.8", "against one worker process"),
+        _row("two threads", read["2 threads"], read["1 threads"], None, "against one worker thread"),
+        _row("one process", one, read["zarr slices, zarrs pipeline"], None, "against zarr with the zarrs pipeline"),
+        _row("one process", one, read["xbatcher on tiles, one tile a batch"], "ratio >= 1.5", "against xbatcher"),
+    ]
+    theirs, ours = cubes(store, seconds)
+    windows = [_row("windows of a cube", ours, theirs, "ratio >= 1", "against xbatcher; by CPU time")]
+    local, near, far = object_storage(store, seconds)
+    remote = [
+        _row("S3 of 20 ms latency, two workers", far, local, "ratio >= 0.8", "against local files"),
+        _row("S3 of 20 ms latency, two workers", far, near, None, "against the same server without latency"),
+    ]
+    first, *others = codecs(scratch, counts, seconds)
+    chosen = [_row(row.what, row, first, None, row.note) for row in (first, *others)]
+    sections = {
+        "Loaders: tiles": tiles,
+        "Loaders: cubes": windows,
+        "Loaders: object storage": remote,
+        "Loaders: codecs and inner chunks against the first, by CPU time": chosen,
     }
+    return [replace(row, section=title) for title, part in sections.items() for row in part]
 
 
-def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    args = parser.parse_args()
-    for title, rows in run(args.folder, args.data, args.seconds).items():
-        sys.stdout.write(f"\n{title}\n{as_table(rows)}\n")
-
-
-if __name__ == "__main__":
-    main()
+def _row(what: str, ours: Row, theirs: Row, target: str | None, note: str) -> table.Row:
+    ratio = ours.megabytes / theirs.megabytes
+    return table.Row("", what, ours.megabytes, theirs.megabytes, "MB/s", ratio, target, note)

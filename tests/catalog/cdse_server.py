@@ -76,16 +76,11 @@ def _handler(state: CdseServer) -> type[BaseHTTPRequestHandler]:
             path = unquote(urlsplit(self.path).path)
             with state.lock:
                 state.requests.append((path, dict(self.headers), body))
-                state.now += 1
-                state.most_at_once = max(state.most_at_once, state.now)
                 fault = state.script[path].pop(0) if state.script[path] else ""
             try:
                 self._answer(path, body, fault)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
-            finally:
-                with state.lock:
-                    state.now -= 1
 
         def _answer(self, path: str, body: bytes, fault: str) -> None:
             kind, _, value = fault.partition(":")
@@ -141,7 +136,12 @@ def _handler(state: CdseServer) -> type[BaseHTTPRequestHandler]:
                     state.stop_stalling.wait(20)
                 return
             if kind == "slow":
+                with state.lock:
+                    state.now += 1
+                    state.most_at_once = max(state.most_at_once, state.now)
                 time.sleep(float(value))
+                with state.lock:
+                    state.now -= 1
             self.wfile.write(rest)
 
         def _send(self, status: int, headers: dict[str, str], body: bytes) -> None:

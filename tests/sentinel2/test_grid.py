@@ -106,11 +106,15 @@ def test_neighbours_share_every_edge(panarctic: pd.DataFrame) -> None:
 
 def test_lattice_does_not_depend_on_what_is_asked() -> None:
     lattice = Lattice("EPSG:4326", STEP, STEP)
-    window = lattice.window(-149.75, 68.5, -149.5, 68.75)
-    x = lattice.x(np.arange(window.col, window.end_col))
-    assert x[0] >= -149.75
-    assert x[-1] < -149.5
-    assert x[0] / STEP % 1 == pytest.approx(0.5, abs=1e-6)
+    for west, south in ((-149.75, 68.5), (-149.5, 68.75), (10.0, 60.0), (10.25, 60.25)):
+        window = lattice.window(west, south, west + 0.25, south + 0.25)
+        x = lattice.x(np.arange(window.col, window.end_col))
+        y = lattice.y(np.arange(window.row, window.end_row))
+        assert x[0] - STEP < west <= x[0]
+        assert x[-1] < west + 0.25 <= x[-1] + STEP
+        assert y[0] <= south + 0.25 < y[0] + STEP
+        assert y[-1] - STEP <= south < y[-1]
+        assert x[0] / STEP % 1 == pytest.approx(0.5, abs=1e-6)
 
 
 def test_window_is_cut_along_the_lattice() -> None:

@@ -15,7 +15,7 @@ import xarray as xr
 
 from catalog.errors import UsageError
 from tests.training.small import small_run
-from training import evaluate
+from training import demo, evaluate
 from training.batches import Batch, to_minutes
 from training.config import PretrainConfig
 from training.data import open_data
@@ -114,9 +114,16 @@ def test_a_run_on_a_store_is_evaluated(store: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out/pictures").glob("*.png"))) == 2
 
 
+def test_the_demo_ends_with_a_picture(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo.main([str(store), "--output-dir", str(tmp_path / "run"), "--steps", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "| interpolation | C13 |" in out
+    assert Path(out.splitlines()[-1]).is_file()
+
+
 def test_learning_and_judging_on_the_same_tiles_is_refused(store: Path, tmp_path: Path) -> None:
     config = tiles_run(tmp_path, store, data={"validation_where": "tile >= 7"})
-    with pytest.raises(UsageError, match="1 tiles of .* are both learned from and judged on"):
+    with pytest.raises(UsageError, match=r"1 tiles of .* are both learned from and judged on"):
         open_data(config, 0, 1, CPU)
 
 

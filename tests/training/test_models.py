@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from tests.training.small import BANDS, GROUPS, KINDS, small_model
 
 from catalog.errors import SourceError, UsageError
+from tests.training.small import BANDS, GROUPS, KINDS, small_model
 from training.models import MaskedAutoencoder, draw_masks, load_model, save_model
 from training.models.codes import NO_TIME, CodeWidths, calendar, position_code, time_code
 from training.models.patches import images_to_patches, patches_to_images

@@ -36,11 +36,11 @@ def reconstruction_loss(
     weight = torch.zeros_like(error)
     for group, (predicted, target, usable) in enumerate(zip(predictions, targets, valid, strict=True)):
         wanted = usable & masked[:, :, group, :, None, None]
-        truth = target.masked_fill(~usable, 0.0)
+        truth = target.float()
         if normalise:
             mean, deviation = patch_statistics(target, usable)
             truth = (truth - mean) / deviation
-        difference = (predicted.float() - truth.float()).masked_fill(~wanted, 0.0)
+        difference = (predicted.float() - truth).masked_fill(~wanted, 0.0)
         error = error + difference.square().flatten(1).sum(1)
         weight = weight + wanted.flatten(1).sum(1)
     return (error / weight.clamp(min=1)).mean()

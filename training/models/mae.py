@@ -88,7 +88,7 @@ class MaskedAutoencoder(nn.Module):
         grid = self._grid(pixels)
         targets = images_to_patches(pixels, self.config.patch_size, self.groups)
         weights = images_to_patches(valid, self.config.patch_size, self.groups)
-        latent = self._encode(self._inputs(targets, weights), minutes, grid, mask.visible)
+        latent = self._encode(targets, weights, minutes, grid, mask.visible)
         predictions = self._decode(latent, minutes, grid, mask.visible)
         loss = reconstruction_loss(
             predictions,
@@ -117,7 +117,7 @@ class MaskedAutoencoder(nn.Module):
         grid = self._grid(pixels)
         patches = images_to_patches(pixels, self.config.patch_size, self.groups)
         weights = images_to_patches(valid, self.config.patch_size, self.groups)
-        latent = self._encode(self._inputs(patches, weights), minutes, grid, None)
+        latent = self._encode(patches, weights, minutes, grid, None)
         return latent.reshape(len(pixels), self.config.frames, len(self.groups), *grid, -1)
 
     def images(self, patches: list[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
@@ -134,23 +134,29 @@ class MaskedAutoencoder(nn.Module):
             )
         return height // patch, width // patch
 
-    def _inputs(self, patches: list[Tensor], valid: list[Tensor]) -> list[Tensor]:
-        """Patches with the fill value at invalid pixels."""
+    def _embed(self, group: int, patches: Tensor, valid: Tensor) -> Tensor:
+        """Embed patches (..., values) of a group, with the fill value at invalid pixels."""
         if self.fill is None:
-            return [p.masked_fill(~v, 0.0) for p, v in zip(patches, valid, strict=True)]
-        fills = [self.fill[list(group)].to(patches[0].dtype) for group in self.groups]
-        return [torch.where(v, p, fill) for p, v, fill in zip(patches, valid, fills, strict=True)]
+            filled = patches.masked_fill(~valid, 0.0)
+        else:
+            fill = self.fill[list(self.groups[group])].repeat(self.config.patch_size**2)
+            filled = torch.where(valid, patches, fill.to(patches.dtype))
+        embedded: Tensor = self.embeddings[group](filled)
+        return embedded
 
-    def _encode(self, patches: list[Tensor], minutes: Tensor, grid: tuple[int, int], visible: Tensor | None) -> Tensor:
+    def _encode(
+        self, patches: list[Tensor], valid: list[Tensor], minutes: Tensor, grid: tuple[int, int], visible: Tensor | None
+    ) -> Tensor:
         """Encode the visible tokens, or all: (batch, tokens, width)."""
-        width = self.config.dimensions.embed_dim
-        code = self._codes(minutes, grid, width)
-        if visible is None or len(self.groups) > 1:
-            embedded = [embed(p.flatten(3)) for embed, p in zip(self.embeddings, patches, strict=True)]
+        code = self._codes(minutes, grid, self.config.dimensions.embed_dim)
+        flat = [(p.flatten(3), v.flatten(3)) for p, v in zip(patches, valid, strict=True)]
+        if visible is None or len(flat) > 1:
+            embedded = [self._embed(group, p, v) for group, (p, v) in enumerate(flat)]
             tokens = torch.stack(embedded, dim=2).flatten(1, 3) + code
             tokens = tokens if visible is None else _take(tokens, visible)
         else:  # one group: what is masked need not be embedded at all
-            tokens = self.embeddings[0](_take(patches[0].flatten(3).flatten(1, 2), visible)) + _take(code, visible)
+            seen, usable = (_take(part.flatten(1, 2), visible) for part in flat[0])
+            tokens = self._embed(0, seen, usable) + _take(code, visible)
         encoded: Tensor = self.encoder_norm(self._run(self.encoder, tokens))
         return encoded
 
