@@ -189,11 +189,11 @@ class Loader:
         pin = self.device is not None and self.device.type == "cuda" if pin_memory is None else pin_memory
         self._batches: Iterable[PackedBatch]
         if workers > processes:
-            self._batches = ThreadedBatches(source.__getitems__, _Draws(self), workers, prefetch, pin)
+            self._batches = ThreadedBatches(source.__getitems__, _Draws(self._cursor), workers, prefetch, pin)
             return
         self._batches = DataLoader(
             source,  # type: ignore[arg-type]
-            batch_sampler=_Draws(self),
+            batch_sampler=_Draws(self._cursor),
             collate_fn=as_is,
             num_workers=processes,
             prefetch_factor=prefetch if processes else None,
@@ -260,16 +260,19 @@ class Loader:
 
 
 class _Draws:
-    """The batch sampler of a loader: its cursor's batches, without their ends."""
+    """The batch sampler of a loader: its cursor's batches, without their ends.
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
+    It knows the cursor and not the loader, which must end its workers as soon as it is let go.
+    """
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
 
     def __iter__(self) -> Iterator[list[Pick]]:
-        return (draws for _, draws in self._loader._cursor.batches())
+        return (draws for _, draws in self._cursor.batches())
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self._cursor)
 
 
 class Stream(IterableDataset[PackedBatch]):

@@ -39,7 +39,7 @@ class Statistics:
         return pixels * std + mean
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain values, for manifests."""
+        """Give plain values, for manifests."""
         return {name: getattr(self, name) for name in ("bands", "mean", "std", "span", "unit", "source")}
 
 
@@ -108,6 +108,6 @@ class Data:
 
 
 def to_minutes(times: np.ndarray[Any, np.dtype[Any]]) -> Tensor:
-    """Datetimes (naive UTC, any shape) as int64 minutes since 1970-01-01; NaT becomes `NO_TIME`."""
+    """Turn datetimes (naive UTC, any shape) into int64 minutes since 1970-01-01; NaT becomes `NO_TIME`."""
     minutes = times.astype("datetime64[m]").astype(np.int64)
     return torch.from_numpy(np.where(np.isnat(times), NO_TIME, minutes))

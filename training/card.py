@@ -12,6 +12,8 @@ from training.runs import Opened
 __all__ = ["MLM", "model_card", "model_item"]
 
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
+EO = "https://stac-extensions.github.io/eo/v1.1.0/schema.json"
+"""Declared for ``eo:bands``: the model extension looks there, or in the properties, where STAC 1.1 forbids bands."""
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 
 _USE = """## Use
@@ -121,7 +123,6 @@ def model_item(
         "license": licence,
         "created": manifest["started"],
         **_times(extent, manifest["started"]),
-        "bands": [{"name": band} for band in config.model.bands],
         **_mlm(config, manifest, opened.step),
     }
     links = []
@@ -130,13 +131,13 @@ def model_item(
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
-        "stac_extensions": [FILE, MLM],
+        "stac_extensions": [EO, FILE, MLM],
         "id": f"{config.name}-{opened.step:08d}",
         "geometry": _polygon(box) if box else None,
         **({"bbox": box} if box else {}),
         "properties": properties,
         "links": links,
-        "assets": _assets(folder),
+        "assets": _assets(folder, [{"name": band} for band in config.model.bands]),
     }
 
 
@@ -204,7 +205,7 @@ def _mlm(config: PretrainConfig, manifest: dict[str, Any], step: int) -> dict[st
     }
 
 
-def _assets(folder: Path) -> dict[str, Any]:
+def _assets(folder: Path, bands: list[dict[str, str]]) -> dict[str, Any]:
     kinds: dict[str, tuple[str, str, str, list[str]]] = {
         "weights": (
             "weights.safetensors",
@@ -233,7 +234,7 @@ def _assets(folder: Path) -> dict[str, Any]:
             "file:checksum": _multihash(path),
         }
         if "mlm:model" in roles:
-            assets[key]["mlm:artifact_type"] = "safetensors.torch.save_file"
+            assets[key] |= {"mlm:artifact_type": "safetensors.torch.save_file", "bands": bands, "eo:bands": bands}
     return assets
 
 

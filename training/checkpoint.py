@@ -41,7 +41,7 @@ class Checkpoints:
         self.folder, self.keep_last, self.keep_best = folder, keep_last, keep_best
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending."""
+        """List the steps of the complete checkpoints, ascending."""
         found = (_NAME.match(path.name) for path in self.folder.glob("step_*"))
         return sorted(int(match[1]) for match in found if match)
 

@@ -139,7 +139,7 @@ class PretrainConfig(_Section):
 
 
 def presets() -> list[str]:
-    """Names of the configs that come with the package."""
+    """List the configs that come with the package."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 

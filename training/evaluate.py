@@ -128,7 +128,7 @@ def evaluate(
 
 
 def table(report: Report) -> str:
-    """Rows of a report as a Markdown table."""
+    """Format the rows of a report as a Markdown table."""
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|---|" + "---:|" * 6]
     for row in report.rows:
         lines.append("| " + " | ".join(_cell(row[name]) for name in _COLUMNS) + " |")

@@ -66,7 +66,7 @@ class Meter:
         self.steps += 1
 
     def row(self, ranks: int) -> dict[str, Any]:
-        """Numbers since the last row, and start anew."""
+        """Give the numbers since the last row, and start anew."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         seconds = max(time.perf_counter() - self.start - self.paused, 1e-9)

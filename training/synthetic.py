@@ -79,7 +79,7 @@ def moving_blobs(
 
 
 def unit_statistics(bands: tuple[str, ...]) -> Statistics:
-    """Statistics of data that are normalised already: physical values are the normalised ones."""
+    """Make statistics of data that are normalised already: physical values are the normalised ones."""
     count = len(bands)
     return Statistics(bands, (0.0,) * count, (1.0,) * count, (6.0,) * count, "1", "moving blobs, normalised")
 

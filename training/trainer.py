@@ -96,7 +96,7 @@ class Trainer:
 
     @property
     def batch(self) -> int:
-        """Samples of one optimizer step over all ranks."""
+        """How many samples one optimizer step takes over all ranks."""
         return self.config.data.batch_size * self.fabric.world_size * self.config.optimizer.accumulate
 
     @property

@@ -47,7 +47,7 @@ class Report:
     """A row a method and band: method, band, pixels, rmse, mae, bias, psnr, ssim."""
 
     def of(self, method: str = MODEL) -> list[dict[str, Any]]:
-        """Rows of one method, without its name."""
+        """Pick the rows of one method, without its name."""
         return [{k: v for k, v in row.items() if k != "method"} for row in self.rows if row["method"] == method]
 
 

@@ -33,7 +33,7 @@ _CHUNK = 1 << 16
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
-_FROM_THE_START = (416,)
+_FROM_THE_START = (200, 416)
 """Answers after which nothing that was received before is of use: all of the file, or less than was asked for."""
 
 _FAIR_PROGRESS = 1 << 20

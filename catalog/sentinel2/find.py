@@ -12,6 +12,7 @@ from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.convert import Access, item_from_product, products_from_items
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.odata import CDSE_ODATA, search_odata
+from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.query import Query
 from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.saved import load_items, save_items, write_query_manifest
@@ -30,7 +31,7 @@ class Found:
     """Products to use, and those dropped with the reasons."""
     all_products: tuple[Product, ...]
     """Also the dropped ones."""
-    items: tuple[Mapping[str, Any], ...]
+    items: Sequence[Mapping[str, Any]]
     """All of them as STAC items, as they came: what is saved."""
     note: str = ""
     """What went otherwise than asked, in a sentence."""
@@ -82,7 +83,7 @@ def find_products(
         refused, where = [Dropped(*b) for b in bad], str(items)
     elif safe_dir is not None:
         products, refused = find_safe(safe_dir)
-        listed, where = [item_from_product(p) for p in products], str(safe_dir)
+        listed, where = PackedItems(map(item_from_product, products)), str(safe_dir)
     else:
         where = stac_url
         try:
@@ -97,7 +98,7 @@ def find_products(
                 products = search_odata(query, odata_url, access=access)
             except SourceError as second:
                 raise SourceError(f"{error}; nor did the OData catalogue help: {second}") from second
-            listed = [item_from_product(p) for p in products]
+            listed = PackedItems(map(item_from_product, products))
     if not products and not refused:
         raise nothing_found(query, where)
     return _selected(query, where, products, refused, listed, note)
@@ -118,7 +119,7 @@ def _selected(
             f"none of {len(selection.dropped)} products in {where} is wanted: {counted(selection.dropped)}; "
             "widen the filters or the period"
         )
-    return Found(selection, tuple(products), tuple(items), note)
+    return Found(selection, tuple(products), items, note)
 
 
 def find_safe(folder: Path) -> tuple[list[Product], list[Dropped]]:

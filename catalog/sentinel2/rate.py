@@ -135,7 +135,7 @@ class Connections:
     def _take(self, folder: Path) -> int:
         while True:
             for number in range(self.count):
-                slot = os.open(folder / f"connection-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                slot = os.open(folder / f"connection-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 if lock(slot, wait=False):
                     return slot
                 os.close(slot)

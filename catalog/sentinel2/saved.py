@@ -15,6 +15,7 @@ from typing import Any
 
 from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.items import Product
+from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.select import Dropped
 
 __all__ = ["load_items", "save_items", "write_query_manifest", "write_scene_index"]
@@ -52,35 +53,42 @@ def save_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
     SourceError
         If the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
+    part, lines = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.lines")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix in _PARQUET:
-            _write_parquet(part, items)
+            _write_parquet(part, lines, items)
         else:
             with part.open("w", encoding="utf-8") as file:
                 file.write(_HEAD)
                 for i, item in enumerate(items):
-                    file.write(",\n" if i else "\n")
-                    file.write(json.dumps(item, separators=(",", ":"), ensure_ascii=False, allow_nan=False))
+                    file.write((",\n" if i else "\n") + _text(item))
                 file.write(f"\n{_TAIL}\n")
         os.replace(part, path)
     except OSError as error:
         raise SourceError(f"{path} cannot be written ({error.strerror or error})") from error
     finally:
         part.unlink(missing_ok=True)
+        lines.unlink(missing_ok=True)
 
 
-def _write_parquet(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
+def _write_parquet(path: Path, lines: Path, items: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table by way of a file with an item a line, which is read in batches: memory stays small."""
     # The library brings geopandas: seconds that only this format should pay.
-    from stac_geoparquet.arrow import parse_stac_items_to_arrow, to_parquet  # noqa: PLC0415
+    from stac_geoparquet.arrow import parse_stac_ndjson_to_parquet  # noqa: PLC0415
 
     if not items:
         raise UsageError(f"{path.name.removeprefix('.').removesuffix('.part')}: GeoParquet cannot hold no item at all")
-    to_parquet(parse_stac_items_to_arrow([dict(i) for i in items]), path, compression="zstd")
+    with lines.open("w", encoding="utf-8") as file:
+        file.writelines(_text(item) + "\n" for item in items)
+    parse_stac_ndjson_to_parquet(lines, path, chunk_size=4096, compression="zstd")
 
 
-def load_items(path: Path) -> list[dict[str, Any]]:
+def _text(item: Mapping[str, Any]) -> str:
+    return json.dumps(item, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def load_items(path: Path) -> PackedItems:
     """Read the items of a saved search: an ItemCollection, one item, or GeoParquet.
 
     Relative addresses of files are taken from the folder of the file read.
@@ -93,8 +101,8 @@ def load_items(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UsageError(f"there is no file {path}; name a saved search (ItemCollection or GeoParquet) with --items")
     try:
-        items = list(_read_parquet(path)) if path.suffix in _PARQUET else _read_json(path)
-        return [_resolved(item, path.absolute().parent) for item in items]
+        items = _read_parquet(path) if path.suffix in _PARQUET else _read_json(path)
+        return PackedItems(_resolved(item, path.absolute().parent) for item in items)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, UsageError):
             raise
@@ -103,23 +111,35 @@ def load_items(path: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def _read_json(path: Path) -> list[dict[str, Any]]:
-    content = json.loads(path.read_bytes())
+def _read_json(path: Path) -> Iterator[dict[str, Any]]:
+    """Items of a file, line by line where it is laid out so: parsed at once, 10^4 items take gigabytes."""
+    with path.open(encoding="utf-8") as file:
+        if file.readline().rstrip("\n") == _HEAD:
+            for line in file:
+                if line.rstrip("\n") == _TAIL:
+                    return
+                yield json.loads(line.rstrip("\n").removesuffix(","))
+            raise UsageError(f"{path} breaks off before its end; save the search again")
+        file.seek(0)
+        content = json.load(file)
     kind = content.get("type") if isinstance(content, dict) else type(content).__name__
     if kind == "Feature":
-        return [content]
+        yield content
+        return
     if kind != "FeatureCollection":
         raise UsageError(f"{path} holds a {kind}, not a STAC ItemCollection; save one from a search")
-    return list(content["features"])
+    yield from content["features"]
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    from pyarrow import parquet  # noqa: PLC0415  (as above)
+    from pyarrow import Table, parquet  # noqa: PLC0415  (as above)
     from stac_geoparquet.arrow import stac_table_to_items  # noqa: PLC0415
 
-    for item in stac_table_to_items(parquet.read_table(path)):
-        # A table has a column for every asset of any item; where an item lacks it, it is null.
-        yield {**item, "assets": {k: _present(a) for k, a in item["assets"].items() if a is not None}}
+    with parquet.ParquetFile(path) as table:
+        for batch in table.iter_batches(1024):
+            for item in stac_table_to_items(Table.from_batches([batch])):
+                # A table has a column for every asset of any item; where an item lacks it, it is null.
+                yield {**item, "assets": {k: _present(a) for k, a in item["assets"].items() if a is not None}}
 
 
 def _present(fields: Any) -> Any:

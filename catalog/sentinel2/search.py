@@ -19,6 +19,7 @@ from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 
 from catalog.errors import SourceError, UsageError
+from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.query import BBox, Query, describe
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.web import PacedAdapter, explain, is_cdse
@@ -48,7 +49,7 @@ def search_stac(
     timeout: float = 60.0,
     tries: int = 5,
     pause: float = 1.0,
-) -> list[dict[str, Any]]:
+) -> PackedItems:
     """Search a STAC API.
 
     Parameters
@@ -70,7 +71,7 @@ def search_stac(
 
     Returns
     -------
-    list of dict
+    PackedItems
         Items as they came, each once, by time and id. Empty where there are none.
 
     Raises
@@ -85,14 +86,18 @@ def search_stac(
     io.session.mount("http://", adapter)
     io.session.mount("https://", adapter)
     client = _open(url, io)
-    found: dict[str, dict[str, Any]] = {}
+    found = PackedItems()
+    places: dict[str, tuple[str, str, int]] = {}
     forms = _filters(client, url, query)
     boxes: list[BBox | None] = [*query.boxes()] or [None]
     for box in boxes:
         for begin, end in query.intervals():
             for item in _one_search(client, url, collection, box, (begin, end), forms, page_size):
-                found.setdefault(str(item.get("id")), item)
-    return sorted(found.values(), key=lambda i: (str(i.get("properties", {}).get("datetime")), str(i.get("id"))))
+                name = str(item["id"])
+                if name not in places:
+                    places[name] = str(item.get("properties", {}).get("datetime")), name, len(found)
+                    found.append(item)
+    return found.ordered(place for *_, place in sorted(places.values()))
 
 
 def _open(url: str, io: StacApiIO) -> Client:
@@ -133,7 +138,7 @@ def _one_search(
     period: tuple[datetime, datetime],
     forms: list[dict[str, Any]],
     page_size: int,
-) -> list[dict[str, Any]]:
+) -> PackedItems:
     """All items of one box and interval; a filter that the server cannot read is put otherwise from then on."""
     begin, end = _text(period[0] - _PAD), _text(period[1] + _PAD)
     while True:
@@ -143,7 +148,7 @@ def _one_search(
                 search = client.search(
                     collections=[collection], bbox=box, datetime=f"{begin}/{end}", limit=page_size, **forms[0]
                 )
-                return list(_items(url, search.pages_as_dicts()))
+                return PackedItems(_items(url, search.pages_as_dicts()))
         except APIError as error:
             if getattr(error, "status_code", None) in (400, 422, 501) and len(forms) > 1:
                 forms.pop(0)

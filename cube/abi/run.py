@@ -179,6 +179,8 @@ class _Job:
             "config": yaml.safe_dump(self.config.described(), sort_keys=False),
             "config_hash": self.config.digest(),
             "source": "NOAA GOES-R ABI L1b radiances",
+            "grid": self.config.grid,
+            "tile_size": self.config.tile_size,
         }
         create_tile_store(store, self.layout, self.plan.tiles, self.used, self.headers, self.projections, attributes)
         tasks = [t for t in self._tasks() if not self.ledger.is_done(t.key)]

@@ -17,6 +17,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from catalog.errors import SourceError, UsageError
+from catalog.sentinel2.convert import product_from_item
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.safe import read_safe
 from cube.sentinel2.config import BAND_RESOLUTIONS
@@ -31,7 +32,7 @@ Backend = Literal["odc-stac", "stackstac"]
 
 
 def open_sentinel2(
-    items: Sequence[Product | str | Path],
+    items: Sequence[Product | pystac.Item | Mapping[str, Any] | str | Path],
     bands: Sequence[str],
     *,
     bbox: Sequence[float] | None = None,
@@ -53,7 +54,7 @@ def open_sentinel2(
     Parameters
     ----------
     items
-        Products, or paths of SAFE folders.
+        Products, STAC items of CDSE or Earth Search, or paths of SAFE folders.
     bands
         Bands, e.g. ``["B04", "B08"]``.
     bbox
@@ -87,7 +88,7 @@ def open_sentinel2(
     SourceError
         If a product's metadata cannot be trusted.
     """
-    products = [i if isinstance(i, Product) else read_safe(Path(i)) for i in items]
+    products = [_product(i) for i in items]
     if not products:
         raise UsageError("no items are given; give products or SAFE folders")
     unknown = [b for b in bands if b not in BAND_RESOLUTIONS]
@@ -114,6 +115,14 @@ def open_sentinel2(
     for band in bands:
         result[band].attrs = {"units": "1", "standard_name": "surface_bidirectional_reflectance", "long_name": band}
     return result
+
+
+def _product(item: Product | pystac.Item | Mapping[str, Any] | str | Path) -> Product:
+    if isinstance(item, Product):
+        return item
+    if isinstance(item, str | Path):
+        return read_safe(Path(item))
+    return product_from_item(item.to_dict() if isinstance(item, pystac.Item) else item)
 
 
 def _geobox(

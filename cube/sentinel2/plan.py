@@ -18,7 +18,7 @@ from shapely.geometry import shape
 from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.items import Asset, Product
 from cube.sentinel2.config import Sentinel2Config
-from cube.sentinel2.grid import Cell, cell_from_id, footprint, grid_cells, make_grid, read_cells, select_cells
+from cube.sentinel2.grid import Cell, cell_from_id, footprint, read_cells, select_cells
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.scenes import Acquisition, group_acquisitions
 
@@ -61,15 +61,23 @@ def choose_cells(config: Sentinel2Config) -> list[Cell]:
         cells = [cell_from_id(i) for i in ids]
         ids = None
     else:
-        south = config.bbox[1] if config.bbox is not None else shape(polygon).bounds[1]
-        south = max(-90.0, math.floor(south / _CELL) * _CELL)
-        cells = grid_cells(make_grid(_CELL, (-180.0, south, 180.0, 90.0)))
+        cells = _default_cells(*(config.bbox if config.bbox is not None else shape(polygon).bounds))
     crs = {c.crs for c in cells}
     if len(crs) > 1:
         raise UsageError(
             f"the grid has cells in {', '.join(sorted(crs))}; one build has one lattice, so give them one CRS"
         )
     return select_cells(cells, bbox=config.bbox, polygon=polygon, ids=ids)
+
+
+def _default_cells(west: float, south: float, east: float, north: float) -> list[Cell]:
+    """Cells of the predecessor's grid, carried on to the south pole, near a box; west > east crosses 180 degrees."""
+    across, down = round(360 / _CELL), round(180 / _CELL)
+    first = math.floor((west + 180) / _CELL) - 1
+    last = math.ceil(((east + 360 if west > east else east) + 180) / _CELL) + 1
+    cols = sorted({c % across for c in range(first, min(last, first + across))})
+    rows = range(max(0, math.floor((90 - north) / _CELL) - 1), min(down, math.ceil((90 - south) / _CELL) + 1))
+    return [cell_from_id(f"Q{round(100 * _CELL):03d}_R{row:03d}_C{col:04d}") for row in rows for col in cols]
 
 
 def read_geometry(path: Path) -> dict[str, Any]:

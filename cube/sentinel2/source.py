@@ -13,6 +13,7 @@ import numpy.typing as npt
 from catalog.errors import SourceError
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import OFFSET_SINCE, REPROCESSED, read_product
+from catalog.sentinel2.places import is_remote
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.mask import class_mask, class_window, on_band_grid
@@ -54,7 +55,7 @@ def harmonisation(product: Product, bands: Iterable[str]) -> Harmonisation:
     """Return the offset and quantification of a product's bands.
 
     They come from the product's own metadata, cross-checked with its processing baseline; where no metadata is at
-    hand, from the baseline.
+    hand, from the baseline. A build has it at hand; a lazy look at a remote product has not.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def harmonisation(product: Product, bands: Iterable[str]) -> Harmonisation:
     asset = product.assets.get("product_metadata")
     if product.offset_applied:
         return Harmonisation(dict.fromkeys(bands, 0))
-    if asset is None:
+    if asset is None or is_remote(asset.href):
         if product.baseline == REPROCESSED:
             raise SourceError(
                 f"{product.id}: baseline {REPROCESSED} needs MTD_MSIL2A.xml, which alone tells its offset"

@@ -27,7 +27,6 @@ import torch
 import xarray as xr
 import xbatcher
 import zarr
-import zarrs  # noqa: F401 - named by zarr's configuration below
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from loaders.bench import Row, measure, rate, sample_bytes, time_zarr

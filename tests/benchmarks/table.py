@@ -51,9 +51,7 @@ class Row:
             return None
         match = _TARGET.fullmatch(self.target)
         if match is None:
-            raise ValueError(
-                f"target {self.target!r} is not of the form 'ratio >= 100', 'ours < 5' or 'ours < 2 theirs'"
-            )
+            raise ValueError(f"target {self.target!r} is not like 'ratio >= 100', 'ours < 5' or 'ours < 2 theirs'")
         left = self.ratio if match[1] == "ratio" else self.ours
         right = float(match[3]) * ((self.theirs or 0.0) if match[4] else 1.0)
         if left is None:
@@ -96,7 +94,7 @@ class Measured:
 
 
 Stretch = Callable[..., Generator[None, None, Any]]
-"""Imports and prepares, yields, does what is timed, may yield again to stop the clock, and returns what JSON can hold."""
+"""Prepares, yields, does what is timed, may yield again to stop the clock, and returns what JSON can hold."""
 
 
 def measure(function: Stretch, /, **arguments: Any) -> Measured:

@@ -22,7 +22,7 @@ import pytest
 from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.checksums import read_checksum
 from catalog.sentinel2.convert import product_from_item
-from catalog.sentinel2.download import DiskError, Downloader
+from catalog.sentinel2.download import DiskError, Downloader, ServerError
 from catalog.sentinel2.fetch import Fetched, Fetcher, fetch_products
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.price import price
@@ -186,10 +186,40 @@ def test_killed_run_is_resumed_by_the_next(tmp_path: Path, cdse: CdseServer) -> 
     assert band_path(tmp_path).read_bytes() == content(ID + "B02_20m")
 
 
+def test_process_killed_on_the_line_loses_nothing(tmp_path: Path, cdse: CdseServer) -> None:
+    product = product_at(cdse)
+    href = product.assets["B02_20m"].href
+    cdse.fail(href, "stall:131072")
+    script = f"""
+from pathlib import Path
+from tests.catalog.test_sentinel2_fetch import CdseServer, content, download, product_at
+from catalog.sentinel2.fetch import Fetcher
+cdse = CdseServer()
+cdse.url = {cdse.url!r}
+fetcher = Fetcher(Path({str(tmp_path)!r}), ["B02_20m"], download=download(cdse, timeout=(5.0, 60.0)))
+fetcher.submit(product_at(cdse)).result()
+"""
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).resolve().parents[2])
+    part = band_path(tmp_path).with_name(band_path(tmp_path).name + ".part")
+    until = time.monotonic() + 20
+    while time.monotonic() < until and not (part.exists() and part.stat().st_size >= 131072 - 16384):
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    received = part.stat().st_size
+    assert 0 < received <= 131072
+    cdse.requests.clear()
+    assert fetch(tmp_path, cdse, product).failures == ()
+    assert band_path(tmp_path).read_bytes() == content(ID + "B02_20m")
+    assert [h.get("Range") for h in cdse.asked(urlsplit(href).path)] == [f"bytes={received}-"]
+
+
 def test_server_without_ranges_sends_all_again(tmp_path: Path, cdse: CdseServer) -> None:
     product = product_at(cdse)
-    cdse.fail(product.assets["B02_20m"].href, "truncate:70000", "no-range")
+    href = product.assets["B02_20m"].href
+    cdse.fail(href, "truncate:70000", "no-range")
     assert fetch(tmp_path, cdse, product).failures == ()
+    assert len(cdse.asked(urlsplit(href).path)) == 2
     assert band_path(tmp_path).read_bytes() == content(ID + "B02_20m")
 
 
@@ -380,7 +410,7 @@ for _ in range(5):
     with connections.one():
         pace.wait()
         with open(folder / "log", "a") as log: log.write(f"{time.time():.4f} begin\\n")
-        time.sleep(0.01)
+        time.sleep(0.07)
         with open(folder / "log", "a") as log: log.write(f"{time.time():.4f} end\\n")
 """
     root = Path(__file__).resolve().parents[2]
@@ -502,6 +532,21 @@ def test_secrets_are_nowhere(tmp_path: Path, cdse: CdseServer, caplog: pytest.Lo
     for secret in (PASSWORD, S3_SECRET, "access-1", "refresh-1"):
         assert secret not in seen
     assert "hidden-one" not in repr(got) + written
+
+
+def test_faults_do_not_carry_requests_along(tmp_path: Path, cdse: CdseServer) -> None:
+    product = product_at(cdse)
+    href = "https://127.0.0.1:1/file.jp2"
+    for fault in (f"redirect:{href}", "truncate:10"):
+        cdse.fail(product.assets["B02_20m"].href, *[fault] * 2)
+        with pytest.raises(ServerError) as caught:
+            download(cdse, tries=2).fetch(product.assets["B02_20m"], tmp_path / "x.jp2", lambda n: None)
+        chain: list[BaseException | None] = [caught.value]
+        while chain:
+            error = chain.pop()
+            if error is not None:
+                assert not hasattr(error, "request")
+                chain += [error.__cause__, error.__context__]
 
 
 def test_hostile_paths_stay_inside(tmp_path: Path, cdse: CdseServer) -> None:

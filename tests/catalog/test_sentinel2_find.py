@@ -345,13 +345,14 @@ def test_saved_search_is_replayed(stac: Path, tmp_path: Path, name: str) -> None
     assert [p.id[39:44] for p in found.products] == ["32TMT", "32TNT", "32TPT"]
     assert "B02_20m" not in found.products[-1].assets
     assert [f.name for f in tmp_path.iterdir()] == [name]
+    assert [i["id"] for i in found.items[1:3]] == [i["id"] for i in items[1:3]]
 
 
 def test_lists_of_the_predecessor(stac: Path, tmp_path: Path) -> None:
     save_items(tmp_path / "search.json", recorded(stac))
     found = find_products(replace(EVER, max_cloud_cover=20), items=tmp_path / "search.json")
     path = save_found(found, tmp_path / "indices", geoparquet=True)
-    assert load_items(path) == recorded(stac)
+    assert list(load_items(path)) == recorded(stac)
     with (tmp_path / "indices" / "query_manifest.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(r["product_id"][39:44], r["status"]) for r in rows] == [
@@ -390,6 +391,9 @@ def test_wrong_item_files_are_told(tmp_path: Path, text: str, sentence: str) -> 
     path.write_text(text)
     with pytest.raises(UsageError, match=sentence):
         find_products(EVER, items=path)
+    path.write_text('{"type":"FeatureCollection","features":[\n{"id": "cut", "assets": {}},\n')
+    with pytest.raises(UsageError, match="breaks off before its end"):
+        load_items(path)
     with pytest.raises(UsageError, match="there is no file"):
         find_products(EVER, items=tmp_path / "none.json")
     (tmp_path / "x.parquet").write_bytes(b"no table")

@@ -120,7 +120,7 @@ def test_real_server_area_period_and_filters(rustac: str) -> None:
 
 
 def test_unknown_collection_and_what_is_no_api(rustac: str, cdse: CdseServer) -> None:
-    assert search_stac(JULY, rustac, "sentinel-3") == []
+    assert len(search_stac(JULY, rustac, "sentinel-3")) == 0
     cdse.search = lambda path, asked: (200, {"Content-Type": "application/json"}, b'{"hello": "world"}')
     with pytest.raises(UsageError, match=r"is not a STAC API .*; give its landing page with --stac-url"):
         search_stac(JULY, cdse.url)

@@ -109,7 +109,7 @@ def expected_stack(scenes: list[Scene], band: str, width: int, height: int = SID
         for scene in members:
             at = (scene.ulx - ULX) // 20
             stop = min(width, at + SIDE)
-            part, truth = layer[:SIDE, at:stop], scene.truth(band)[:, : stop - at]
+            part, truth = layer[:SIDE, at:stop], scene.truth(band)[:height, : stop - at]
             np.copyto(part, truth, where=np.isnan(part))
         layers.append(layer)
     return np.stack(layers)

@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 
 from catalog.errors import UsageError
-from cube.sentinel2.grid import cell_from_id, footprint, grid_cells, make_grid, read_cells, select_cells, write_grid
+from cube.sentinel2.grid import (
+    Cell,
+    cell_from_id,
+    footprint,
+    grid_cells,
+    make_grid,
+    read_cells,
+    select_cells,
+    write_grid,
+)
 from cube.sentinel2.lattice import Lattice, Window
 
 STEP = 0.000179663056824
@@ -19,6 +28,11 @@ STEP = 0.000179663056824
 @pytest.fixture(scope="module")
 def panarctic() -> pd.DataFrame:
     return make_grid()
+
+
+@pytest.fixture(scope="module")
+def arctic_cells(panarctic: pd.DataFrame) -> list[Cell]:
+    return grid_cells(panarctic)
 
 
 def test_default_grid_is_the_predecessors(panarctic: pd.DataFrame) -> None:
@@ -31,8 +45,8 @@ def test_default_grid_is_the_predecessors(panarctic: pd.DataFrame) -> None:
     assert (toolik["xmin"], toolik["ymin"], toolik["xmax"], toolik["ymax"]) == (-149.75, 68.5, -149.5, 68.75)
 
 
-def test_ids_of_the_predecessor_name_their_cells(panarctic: pd.DataFrame) -> None:
-    cells = grid_cells(panarctic)
+def test_ids_of_the_predecessor_name_their_cells(arctic_cells: list[Cell]) -> None:
+    cells = arctic_cells
     for cell in cells[:: len(cells) // 50]:
         assert cell_from_id(cell.id) == cell
         assert cell_from_id(cell.alias) == cell
@@ -65,13 +79,13 @@ def test_other_crs_and_corner_make_other_ids() -> None:
         ((-180, 68.1, -179.9, 68.2), {0}),
     ],
 )
-def test_selection_by_box(panarctic: pd.DataFrame, bbox: tuple[float, ...], columns: set[int]) -> None:
-    found = select_cells(grid_cells(panarctic), bbox=bbox)
+def test_selection_by_box(arctic_cells: list[Cell], bbox: tuple[float, ...], columns: set[int]) -> None:
+    found = select_cells(arctic_cells, bbox=bbox)
     assert {int(c.id[-4:]) for c in found} == columns
 
 
-def test_selection_by_polygon_and_id(panarctic: pd.DataFrame) -> None:
-    cells = grid_cells(panarctic)
+def test_selection_by_polygon_and_id(arctic_cells: list[Cell]) -> None:
+    cells = arctic_cells
     ring = [[179.8, 68.3], [180.3, 68.3], [180.3, 68.45], [179.8, 68.3]]
     found = select_cells(cells, polygon={"type": "Polygon", "coordinates": [ring]})
     assert {int(c.id[-4:]) for c in found} == {1439, 0, 1}

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pyproj
+import pystac
 import pytest
 from odc.geo.geobox import GeoBox
 
 from catalog.errors import UsageError
+from catalog.sentinel2.convert import item_from_product
+from catalog.sentinel2.safe import read_safe
 from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
@@ -62,6 +65,15 @@ def test_box_in_degrees_across_its_own_crs(archive: tuple[list[Path], list[Scene
         archive[0][:2], ["B02"], bbox=[west, south, east, north], crs="EPSG:4326", resolution=0.0005
     )
     assert degrees.odc.crs.epsg == 4326
+
+
+def test_items_open_like_their_folders(archive: tuple[list[Path], list[Scene]]) -> None:
+    paths = archive[0][:3]
+    items = [item_from_product(read_safe(p)) for p in paths]
+    box = _geobox(40, 40)
+    folders = open_sentinel2(paths, ["B02"], geobox=box).compute()
+    assert open_sentinel2(items, ["B02"], geobox=box).compute().equals(folders)
+    assert open_sentinel2([pystac.Item.from_dict(i) for i in items], ["B02"], geobox=box).compute().equals(folders)
 
 
 def test_wrong_use_is_one_sentence(archive: tuple[list[Path], list[Scene]], tmp_path: Path) -> None:

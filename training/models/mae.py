@@ -100,7 +100,7 @@ class MaskedAutoencoder(nn.Module):
         return Reconstruction(loss, predictions)
 
     def encode(self, pixels: Tensor, valid: Tensor, minutes: Tensor) -> Tensor:
-        """Features of every patch: nothing masked, nothing shuffled.
+        """Turn every patch into features: nothing masked, nothing shuffled.
 
         The image may have another size than in training (position codes are interpolated) as long as patches fit.
 
@@ -121,7 +121,7 @@ class MaskedAutoencoder(nn.Module):
         return latent.reshape(len(pixels), self.config.frames, len(self.groups), *grid, -1)
 
     def images(self, patches: list[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
-        """Patches of all groups as images (batch, frames, channels, height, width)."""
+        """Lay patches of all groups out as images (batch, frames, channels, height, width)."""
         return patches_to_images(patches, self.config.patch_size, self.groups, grid or self.config.grid)
 
     def _grid(self, pixels: Tensor) -> tuple[int, int]:

@@ -90,7 +90,7 @@ class ModelConfig(BaseModel):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """Number of patches down and across."""
         height, width = self.height_width
         return height // self.patch_size, width // self.patch_size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from training.models.mae import MaskedAutoencoder
 from training.models.settings import ModelConfig
 
 __all__ = ["ENCODER_PARTS", "load_model", "load_weights", "read_weights", "save_model"]
+
+_HEADER = "stratacube"
 
 ENCODER_PARTS = ("fill", "embeddings.", "encoder.", "encoder_norm.")
 """Names of the weights that ``encode`` needs."""
@@ -38,20 +41,22 @@ def save_model(
         More entries of the header.
     """
     kept = {n: t.contiguous() for n, t in weights.items() if not encoder_only or n.startswith(ENCODER_PARTS)}
-    save_file(kept, path, metadata={"format": "pt", "model": config.model_dump_json(), **notes})
+    header = {"model": config.model_dump(mode="json"), **notes}
+    save_file(kept, path, metadata={_HEADER: json.dumps(header, sort_keys=True)})  # one entry: their order is not kept
 
 
 def read_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, str]]:
     """Read settings, weights and the notes in the header of a file of `save_model`."""
     try:
         with safe_open(path, framework="pt") as file:
-            notes = file.metadata() or {}
+            header = (file.metadata() or {}).get(_HEADER)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no dict)
     except (OSError, SafetensorError) as error:
         raise SourceError(f"{path} cannot be read as safetensors: {error}") from error
-    if "model" not in notes:
+    if header is None:
         raise SourceError(f"{path} has no model settings in its header; give a file written by stratacube")
-    return ModelConfig.model_validate_json(notes.pop("model")), weights, notes
+    notes = json.loads(header)
+    return ModelConfig.model_validate(notes.pop("model")), weights, notes
 
 
 def load_model(path: Path, **changes: object) -> MaskedAutoencoder:
