@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except OSError as error:
-        sys.stderr.write(f"error: {error.filename or 'the disk'}: {error.strerror or error}\n")
+        where = error.filename or "a file of the build"
+        sys.stderr.write(f"error: {where}: {error.strerror or error}; mend that and run the same command again\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("stopped; run the same command again to go on from here\n")

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -20,6 +20,31 @@ class BuildFolder:
     """Paths of the parts of a build."""
 
     root: Path
+
+    PARTS: ClassVar[tuple[str, ...]] = (
+        ".publish",
+        "catalog.json",
+        "completeness.csv",
+        "config.part",
+        "config.yaml",
+        "convection_lifetimes.csv",
+        "convection_metadata.csv",
+        "errors.csv",
+        "index",
+        "ledger.jsonl",
+        "plan.parquet",
+        "plan.part",
+        "previews",
+        "references",
+        "report.md",
+        "report.part",
+        "sources",
+        "sources.json",
+        "sources.part",
+        "tiles",
+        "tiles.zarr",
+    )
+    """Names that a build may have in its folder: all that overwriting one removes."""
 
     @property
     def config(self) -> Path:
@@ -89,6 +114,8 @@ class BuildFolder:
     def claim(self, described: dict[str, Any], digest: str, *, overwrite: bool) -> None:
         """Make the folder this build's, or continue the build of the same configuration that is in it.
 
+        A build that has not got as far as a plan gives way to another configuration.
+
         Raises
         ------
         UsageError
@@ -96,28 +123,35 @@ class BuildFolder:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            if overwrite:
-                self._remove_build()
-            if self.config.exists():
-                self._check_same(described, digest)
-                return
-            if any(self.root.iterdir()):
+            there = self._stored()
+            foreign = [p.name for p in self.root.iterdir() if p.name not in (*self.PARTS, self.archive.name)]
+            if there is None and (foreign or self.config.exists()):
                 raise UsageError(
-                    f"{self.root} is not empty and holds no build ({next(self.root.iterdir()).name} is there); "
+                    f"{self.root} is not empty and holds no build ({(foreign or [self.config.name])[0]} is there); "
                     "choose another --output-dir"
                 )
-            temporary = self.config.with_suffix(".part")
+            if there is not None and there["digest"] == digest and not overwrite:
+                return
+            if there is not None and self.plan.exists() and not overwrite:
+                raise UsageError(self._difference(there["build"], described))
+            self._remove_build()
             made = {
                 "created": datetime.now(UTC).replace(tzinfo=None, microsecond=0),
                 "digest": digest,
                 "build": described,
             }
+            temporary = self.config.with_suffix(".part")
             temporary.write_text(yaml.safe_dump(made, sort_keys=False))
             temporary.replace(self.config)
         except OSError as error:
             raise UsageError(
                 f"output folder {self.root} cannot be written ({error.strerror}); choose another --output-dir"
             ) from error
+
+    def holds(self, digest: str) -> bool:
+        """Whether the build of a configuration is in the folder, begun or done."""
+        there = self._stored()
+        return there is not None and there["digest"] == digest
 
     def described(self) -> dict[str, Any]:
         """Return the configuration the folder was made with.
@@ -127,35 +161,38 @@ class BuildFolder:
         UsageError
             If there is no build in the folder.
         """
-        try:
-            return dict(yaml.safe_load(self.config.read_text())["build"])
-        except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise UsageError(
-                f"{self.root} holds no build (no readable config.yaml); give a build's --output-dir"
-            ) from error
+        there = self._stored()
+        if there is None:
+            raise UsageError(f"{self.root} holds no build (no config.yaml of one); give a build's --output-dir")
+        return dict(there["build"])
 
     def created(self) -> datetime:
         """When the build was begun, naive UTC: the only time that the catalog tells, so that it can be rewritten."""
         created: datetime = yaml.safe_load(self.config.read_text())["created"]
         return created
 
-    def _check_same(self, described: dict[str, Any], digest: str) -> None:
-        stored = yaml.safe_load(self.config.read_text())
-        if stored["digest"] == digest:
-            return
-        there = stored["build"]
+    def _stored(self) -> dict[str, Any] | None:
+        """What ``config.yaml`` says, if it is that of a build."""
+        try:
+            stored = yaml.safe_load(self.config.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None
+        ours = isinstance(stored, dict) and {"created", "digest", "build"} <= stored.keys()
+        return stored if ours else None
+
+    def _difference(self, there: dict[str, Any], described: dict[str, Any]) -> str:
         differing = [k for k in {**there, **described} if there.get(k) != described.get(k)]
         told = "; ".join(f"{k} is {there.get(k)!r} there and {described.get(k)!r} here" for k in differing[:3])
-        raise UsageError(
+        return (
             f"{self.root} holds a build of another configuration ({told}); "
             "choose another --output-dir or pass --overwrite"
         )
 
     def _remove_build(self) -> None:
-        """Remove a build, and only a build: a folder without our config is never emptied."""
-        if not self.config.exists():
-            return
-        for path in self.root.iterdir():
-            if path == self.archive:
-                continue  # fetched files are sources, slow to get and valid for any build
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        """Remove the parts of a build and nothing else; fetched files stay, being sources. The mark goes last."""
+        for name in (*(n for n in self.PARTS if n != self.config.name), self.config.name):
+            path = self.root / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)

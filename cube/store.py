@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
-from catalog.errors import UsageError
+from catalog.errors import SourceError, UsageError
 
 __all__ = ["ArraySpec", "create_store", "write_region"]
 
@@ -57,6 +58,8 @@ def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mappin
             warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
             zarr.consolidate_metadata(path, zarr_format=3)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SourceError(f"no space is left for {path}; make room and run the same command again") from error
         raise UsageError(
             f"{path} cannot be written ({error.strerror or error}); choose another --output-dir"
         ) from error

@@ -108,7 +108,7 @@ class _Wanted:
 
     def allows(self, parents: tuple[str, ...], name: str) -> bool:
         """Whether to enter a folder below these parents."""
-        if re.fullmatch(r"ABI-L\w+-\w+", name):
+        if re.fullmatch(r"ABI-L(1b-Rad[FCM]|2-\w+)", name):
             return bool(self.product.fullmatch(name))
         if re.fullmatch(r"noaa-goes\d\d", name):
             return bool(self.bucket.fullmatch(name))

@@ -23,6 +23,7 @@ __all__ = [
     "Resolution",
     "parse_granule",
     "parse_product",
+    "parse_product_name",
     "read_granule",
     "read_product",
 ]

@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +32,7 @@ __all__ = ["ChunkTable", "Coefficients", "FileIndex", "IndexTask", "index_file"]
 
 CACHE_VERSION = 2
 _FILTER_NAMES = {1: "deflate", 2: "shuffle"}
-_J2000 = np.datetime64("2000-01-01T12:00:00", "ns")
+_J2000, _MINUTE = np.datetime64("2000-01-01T12:00:00", "ns"), np.timedelta64(60, "s")
 _S3_BLOCK = 2**20  # HDF5's metadata lies scattered between the chunks: small blocks fetch less of what is not needed
 
 
@@ -165,9 +167,12 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
     SourceError
         If the file cannot be opened, is truncated, or is not an ABI L1b file.
     """
-    cached = None if cache is None else cache / cache_name(source)
+    cached = None if cache is None else cache / cache_name(_as_it_is(source))
     if cached is not None and cached.exists():
-        return _load(cached, source)
+        try:
+            return _load(cached, source)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # cut short by a crash or a full disk: made again below
     try:
         with _opened(source, endpoint_url) as file, h5py.File(file, "r") as h5:
             index = _read_index(h5, source)
@@ -176,7 +181,10 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise SourceError(f"{source.href} is not a readable ABI L1b file ({_reason(error)})") from error
     if cached is not None:
-        _save(index, cached)
+        try:
+            _save(index, cached)
+        except OSError as error:  # a cache that cannot be kept costs time, nothing else
+            warnings.warn(f"index of {source.href} is not cached ({error.strerror}: {cached.parent})", stacklevel=2)
     return index
 
 
@@ -190,6 +198,17 @@ def _opened(source: SourceFile, endpoint_url: str | None) -> Iterator[BinaryIO |
             yield file
     else:
         yield source.href
+
+
+def _as_it_is(source: SourceFile) -> SourceFile:
+    """Size and tag of a local file now: it may have been mended or replaced since it was listed."""
+    if source.href.startswith("s3://"):
+        return source
+    try:
+        status = os.stat(source.href)
+    except OSError:
+        return source
+    return replace(source, size=status.st_size, tag=str(status.st_mtime_ns))
 
 
 def cache_name(source: SourceFile) -> str:
@@ -231,7 +250,7 @@ def _read_index(h5: h5py.File, source: SourceFile) -> FileIndex:
             planck_bc1=_scalar(h5, "planck_bc1"),
             planck_bc2=_scalar(h5, "planck_bc2"),
         ),
-        mid_time=_J2000 + np.timedelta64(round(float(h5["t"][()]) * 1e9), "ns"),
+        mid_time=_mid_time(h5, source),
         wavelength=_scalar(h5, "band_wavelength"),
         valid_fraction=valid / float(np.prod(table.shape)),
     )
@@ -290,6 +309,17 @@ def _whole_microradians(value: float, pixel: float) -> float:
     return exact if abs(exact - value) < 0.002 * abs(pixel) else float(value)
 
 
+def _mid_time(h5: h5py.File, source: SourceFile) -> np.datetime64:
+    """The file's ``t``, or where that lies outside the scan (units of a rewritten file), the middle of the scan."""
+    start, end = np.datetime64(source.start, "ns"), np.datetime64(source.end, "ns")
+    seconds = float(h5["t"][()]) if "t" in h5 else float("nan")
+    if abs(seconds) < 1e10:
+        told = _J2000 + np.timedelta64(round(seconds * 1e9), "ns")
+        if start - _MINUTE <= told <= end + _MINUTE:
+            return told
+    return start + (end - start) // 2
+
+
 def _scalar(h5: h5py.File, name: str) -> float:
     """Value of a scalar variable as float, NaN when absent or filled (archives lack some)."""
     if name not in h5:
@@ -329,6 +359,15 @@ def _save(index: FileIndex, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A unique temporary name: two workers may index the same file at once, and either result serves.
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    try:
+        _write_npz(handle, header, index)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
+
+
+def _write_npz(handle: int, header: dict[str, Any], index: FileIndex) -> None:
     with os.fdopen(handle, "wb") as file:
         np.savez(
             file,
@@ -337,7 +376,6 @@ def _save(index: FileIndex, path: Path) -> None:
                 f"{name}_{k}": getattr(getattr(index, name), k) for name in ("rad", "dqf") for k in ("offsets", "sizes")
             },
         )
-    os.replace(temporary, path)
 
 
 def _table_header(table: ChunkTable) -> dict[str, Any]:

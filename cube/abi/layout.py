@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -130,7 +131,12 @@ class TileLayout:
             )
         size = round(self.side / native)
         col, row = (tile.x_left - grid.left) / native, (grid.top - tile.y_top) / native
-        window = Window(round(row), round(col), size, size)
+        window = Window(_nearest(row), _nearest(col), size, size)
         if window.row < 0 or window.col < 0 or window.row + size > grid.height or window.col + size > grid.width:
             raise SourceError(f"the sector does not cover the tile ({window} of {grid.height} x {grid.width} pixels)")
         return window, max(abs(row - window.row), abs(col - window.col))
+
+
+def _nearest(position: float) -> int:
+    """Nearest pixel; exactly between two, the first, whatever the last bits of the floating point say."""
+    return math.ceil(position - 0.5 - 1e-6)

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from catalog.abi.archives import LocalArchive, S3Archive
-from catalog.abi.names import normalise_platform, parse_sector
+from catalog.abi.names import SECTORS, normalise_platform, parse_sector, platforms_for
 from catalog.abi.scans import SourceFile, group_scans
 from catalog.errors import SourceError, UsageError
 from cube.abi.index import FileIndex, IndexTask
@@ -28,7 +28,7 @@ __all__ = ["index_archive", "open_abi"]
 
 def open_abi(
     source: Any,
-    bands: Sequence[str | int] | None = None,
+    bands: Sequence[str | int] | str | int | None = None,
     start: str | datetime | None = None,
     end: str | datetime | None = None,
     *,
@@ -81,19 +81,25 @@ def open_abi(
     SourceError
         If no file is readable.
     """
+    if sector is not None and sector.upper() not in SECTORS:
+        raise UsageError(f"sector {sector!r} is unknown; ABI has {', '.join(SECTORS)}")
     query = _Query(
-        _channels(bands), _time(start), _time(end), platform and normalise_platform(platform), sector, s3_endpoint
+        _channels([bands] if isinstance(bands, (str, int)) else bands),
+        _time(start),
+        _time(end),
+        platform and normalise_platform(platform),
+        sector and sector.upper(),
+        s3_endpoint,
     )
     location = _location(source)
     if not location.startswith("s3://") and is_reference_store(Path(location)):
-        references = read_references(
-            Path(location),
-            platform=query.platform,
-            sector=query.sector,
-            channels=query.channels,
-            start=query.start,
-            end=query.end,
-        )
+        references = [
+            reference
+            for name, begin, until in query.spans()
+            for reference in read_references(
+                Path(location), platform=name, sector=query.sector, channels=query.channels, start=begin, end=until
+            )
+        ]
     else:
         folder = default_cache() / "index" if cache is None else Path(cache)
         references = [Reference(i) for i in index_archive(_files(location, query), folder, workers, s3_endpoint)]
@@ -112,6 +118,12 @@ class _Query:
     platform: str | None
     sector: str | None
     endpoint_url: str | None
+
+    def spans(self) -> list[tuple[str | None, datetime | None, datetime | None]]:
+        """Platforms with the part of the period that each holds: ``east`` and ``west`` follow the date."""
+        if self.platform is None:
+            return [(None, self.start, self.end)]
+        return [*platforms_for(self.platform, self.start, self.end)]
 
     def __str__(self) -> str:
         what = [self.platform or "of any platform", self.sector or "any sector"]
@@ -162,7 +174,11 @@ def _files(location: str, query: _Query) -> list[SourceFile]:
             platform, parse_sector(product, query.sector), query.start, query.end
         )
     else:
-        found = LocalArchive(Path(location)).files(query.platform, query.sector, query.start, query.end)
+        found = (
+            file
+            for platform, start, end in query.spans()
+            for file in LocalArchive(Path(location)).files(platform, query.sector, start, end)
+        )
     scans = group_scans(f for f in found if query.channels is None or f.channel in query.channels)
     return [file for scan in scans for file in scan.files.values()]
 

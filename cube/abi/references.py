@@ -29,7 +29,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from catalog.abi.bands import BANDS
-from catalog.abi.scans import SourceFile
+from catalog.abi.scans import SourceFile, better
 from catalog.errors import EncodingMismatchError, SourceError
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.abi.index import ChunkTable, Coefficients, FileIndex
@@ -124,18 +124,28 @@ def write_references(indexes: Iterable[FileIndex], root: Path) -> list[Path]:
         there = {r.header.source.href: r for r in _read_day(day)} if day.exists() else {}
         if all(there[h].header.source == i.source if h in there else False for h, i in files.items()):
             continue
-        _write_day(day, {**{h: r.load() for h, r in there.items()}, **files})
+        _write_day(day, _latest([*(r.load() for r in there.values()), *files.values()]))
         written.append(day)
     return written
 
 
-def _write_day(day: Path, files: dict[str, FileIndex]) -> None:
+def _latest(indexes: Iterable[FileIndex]) -> list[FileIndex]:
+    """Of files of one channel and start, as where one was issued again or moved, keep the one to read."""
+    best: dict[Any, FileIndex] = {}
+    for index in indexes:
+        known = best.get(index.source.identity)
+        if known is None or better(index.source, known.source) is index.source:
+            best[index.source.identity] = index
+    return list(best.values())
+
+
+def _write_day(day: Path, files: Iterable[FileIndex]) -> None:
     temporary = day.with_name(day.name + f".{os.getpid()}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     rows = []
     by_band: dict[int, list[FileIndex]] = defaultdict(list)
-    for index in files.values():
+    for index in files:
         by_band[index.source.channel].append(index)
     for channel, indexes in sorted(by_band.items()):
         for signature, members in eras(indexes).items():

@@ -307,7 +307,7 @@ def open_tiles(source: Any, physical: Literal["counts"] | Physical = "radiance",
         ``radiance`` (units of the files), ``reflectance`` (1; not divided by the cosine of the solar zenith angle),
         ``brightness_temperature`` (K), or ``counts`` as stored. Bands without the wanted quantity are left out.
     chunks
-        Passed to Dask: one tile a chunk by default; None for no Dask.
+        Passed to Dask: one tile a chunk by default; None reads everything at once, without Dask.
 
     Returns
     -------
@@ -319,6 +319,8 @@ def open_tiles(source: Any, physical: Literal["counts"] | Physical = "radiance",
     UsageError
         If there is no tile store at ``source``, or no band has the wanted quantity.
     """
+    if physical != "counts" and physical not in PHYSICAL_ATTRIBUTES:
+        raise UsageError(f"{physical!r} is not one of counts, {', '.join(PHYSICAL_ATTRIBUTES)}")
     path = _store_path(source)
     try:
         raw = xr.open_zarr(path, mask_and_scale=False, chunks=None, consolidated=True)

@@ -10,10 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from dask.base import normalize_token, tokenize
 from xarray.backends.common import BackendArray
 from xarray.core import indexing
 
 from catalog.abi.bands import BANDS
+from catalog.abi.scans import better
 from catalog.errors import UsageError
 from cube.abi.calibrate import PHYSICAL_ATTRIBUTES, calibrate
 from cube.abi.grid import FixedGrid, Window
@@ -51,6 +53,11 @@ class ScanStack(BackendArray):
         self.endpoint_url = endpoint_url
         self.shape = (len(cells), len(cells[0]), *grid.shape)
         self.dtype = np.dtype("f4")
+
+    def __dask_tokenize__(self) -> Any:
+        """Name the same pixels alike in every process, and other pixels otherwise."""
+        sources = [[c and (c.header.source, c.header.signature) for c in row] for row in self.cells]
+        return normalize_token((self.quantity, self.shape, self.endpoint_url, repr(sources)))
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[np.float32]:
         """Read an orthogonal selection."""
@@ -98,6 +105,10 @@ class Location(BackendArray):
         self.grid, self.which = grid, which
         self.shape, self.dtype = grid.shape, np.dtype("f8")
 
+    def __dask_tokenize__(self) -> Any:
+        """Name the same places alike in every process."""
+        return normalize_token((repr(self.grid), self.which))
+
     def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[np.float64]:
         """Compute an orthogonal selection."""
         values: npt.NDArray[np.float64] = indexing.explicit_indexing_adapter(
@@ -126,7 +137,7 @@ def lazy_tree(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoi
         If the files are not of one platform, sector and place: their pixels cannot share coordinates.
     """
     by_view: dict[View, list[Reference]] = defaultdict(list)
-    for reference in references:
+    for reference in _latest(references):
         by_view[_view(reference)].append(reference)
     if len(by_view) > 1:
         seen = "; ".join(f"{view} from {members[0].header.source.start} on" for view, members in by_view.items())
@@ -135,7 +146,7 @@ def lazy_tree(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoi
             "choose one with platform=, sector=, start= and end="
         )
     groups: dict[str, list[Reference]] = defaultdict(list)
-    for reference in references:
+    for reference in next(iter(by_view.values())):
         groups[reference.header.grid.resolution].append(reference)
     view = next(iter(by_view))
     nodes = {
@@ -144,6 +155,17 @@ def lazy_tree(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoi
     }
     root = xr.Dataset(attrs={"platform": view.platform, "sector": view.sector, "Conventions": "CF-1.11"})
     return xr.DataTree.from_dict({"/": root, **nodes}, name=f"{view.platform}_{view.sector}")
+
+
+def _latest(references: Sequence[Reference]) -> list[Reference]:
+    """Of files of one channel and start, as where one was issued again, keep the one to read."""
+    best: dict[Any, Reference] = {}
+    for reference in references:
+        source = reference.header.source
+        known = best.get(source.identity)
+        if known is None or better(source, known.header.source) is source:
+            best[source.identity] = reference
+    return list(best.values())
 
 
 def _view(reference: Reference) -> View:
@@ -204,7 +226,7 @@ def _lazy(
         height, width = like.header.rad.chunks
         spatial = {"y": height * max(1, _CHUNK_PIXELS // height), "x": width * max(1, _CHUNK_PIXELS // width)}
         chunks = {"time": 1, "band": 1, **spatial}
-    name = f"abi-{getattr(array, 'quantity', 'location')}-{id(array):x}"
+    name = f"abi-{tokenize(array)}"
     return variable.chunk({d: n for d, n in chunks.items() if d in dims}, name=name, inline_array=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from cube.folder import BuildFolder
 
@@ -13,6 +14,17 @@ __all__ = ["Sentinel2Folder"]
 @dataclass(frozen=True)
 class Sentinel2Folder(BuildFolder):
     """Paths of the parts of a build."""
+
+    PARTS: ClassVar[tuple[str, ...]] = (
+        *BuildFolder.PARTS,
+        "collection.json",
+        "composites",
+        "composites.zarr",
+        "indices",
+        "items",
+        "logs",
+        "tmp",
+    )
 
     @property
     def archive(self) -> Path:

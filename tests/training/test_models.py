@@ -100,6 +100,26 @@ def test_encode_keeps_grid_order(kind: str) -> None:
         assert changed == [[sample, frame, group, row // 4, column // 4]]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_visible_tokens_return_to_their_places(kind: str) -> None:
+    """With blocks that pass tokens on, only the prediction of a changed visible patch changes."""
+    model = build(kind).eval()
+    model.encoder, model.decoder = torch.nn.ModuleList(), torch.nn.ModuleList()
+    pixels, valid, minutes = inputs(model, 1)
+    mask = draw_masks(model.config, 0, [0])
+    before = torch.stack(
+        [part.flatten(3).sum(-1) for part in model.reconstruct(pixels, valid, minutes, mask).patches], 2
+    )
+    for token in mask.visible[0].tolist():
+        frame, group, place = np.unravel_index(token, before.shape[1:])
+        row, column = 4 * (place // 4), 4 * (place % 4)
+        probed = pixels.clone()
+        probed[0, frame, list(model.groups[group]), row : row + 4, column : column + 4] += 5
+        patches = model.reconstruct(probed, valid, minutes, mask).patches
+        after = torch.stack([part.flatten(3).sum(-1) for part in patches], 2)
+        assert (after != before).nonzero().tolist() == [[0, frame, group, place]]
+
+
 def test_encode_answers_most_at_the_probed_patch() -> None:
     model = build("temporal_group").eval()
     pixels, valid, minutes = inputs(model, 1)
