@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from cube.abi.open import open_abi
     from cube.abi.references import write_references
     from cube.abi.tilestore import open_tiles
+    from cube.sentinel2.lazy import open_composites, open_sentinel2
 
-__all__ = ["open_abi", "open_tiles", "write_references"]
+__all__ = ["open_abi", "open_composites", "open_sentinel2", "open_tiles", "write_references"]
 
 _HOMES = {
     "open_abi": "cube.abi.open",
+    "open_composites": "cube.sentinel2.lazy",
+    "open_sentinel2": "cube.sentinel2.lazy",
     "open_tiles": "cube.abi.tilestore",
     "write_references": "cube.abi.references",
 }

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import types
-from datetime import datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -34,28 +34,38 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _end_of_day(value: Any) -> Any:
-    """A date without a time of day, as an end, means the whole of that day."""
-    if isinstance(value, str) and len(value.strip()) == 10:
-        value = datetime.strptime(value.strip(), "%Y-%m-%d") + timedelta(days=1)
-    elif type(value) is not datetime and hasattr(value, "year"):  # a date read from YAML
-        value = datetime.combine(value, time()) + timedelta(days=1)
-    return _naive_utc(value)
-
-
-def _naive_utc(value: Any) -> Any:
+def _moment(value: Any) -> Any:
+    """A time as naive UTC; only ISO 8601 text and real times pass, for a bare number may mean anything."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            return value
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.replace(tzinfo=None) - (value.utcoffset() or timedelta())
-    return value
+            raise ValueError("give ISO 8601, such as 2020-01-31 or 2020-01-31T12:00") from None
+    elif isinstance(value, date) and not isinstance(value, datetime):  # a date read from YAML
+        value = datetime.combine(value, time())
+    if not isinstance(value, datetime):
+        raise ValueError("give ISO 8601, such as 2020-01-31 or 2020-01-31T12:00")
+    return value if value.tzinfo is None else value.replace(tzinfo=None) - (value.utcoffset() or timedelta())
 
 
-Start = Annotated[datetime, BeforeValidator(_naive_utc)]
+def _end_of_day(value: Any) -> Any:
+    """A date without a time of day, as an end, means the whole of that day."""
+    only_date = isinstance(value, date) and not isinstance(value, datetime)
+    if isinstance(value, str):
+        only_date = not any(sign in value for sign in "T :")
+    return _moment(value) + timedelta(days=int(only_date))
+
+
+def _local(value: Any) -> Any:
+    """A path as it is from anywhere, so that the same build is known by the same configuration."""
+    if value is None or "://" not in str(value):
+        return None if value is None else os.path.abspath(os.path.expanduser(str(value)))
+    raise ValueError("give a folder of this machine; S3 is read where no local folder is given")
+
+
+Start = Annotated[datetime, BeforeValidator(_moment)]
 End = Annotated[datetime, BeforeValidator(_end_of_day)]
+LocalPath = Annotated[Path, BeforeValidator(_local)]
 _RUN_ONLY: JsonDict = {"how": "run"}
 """Marks fields that change how a run goes but not what it makes: they are left out of the config's hash."""
 
@@ -63,17 +73,19 @@ _RUN_ONLY: JsonDict = {"how": "run"}
 class AbiConfig(BaseModel):
     """A build of ABI tiles."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    output_dir: Path = Field(description="folder of the build", json_schema_extra=_RUN_ONLY)
+    output_dir: LocalPath = Field(description="folder of the build", json_schema_extra=_RUN_ONLY)
     stratification: Literal["random", "convection"] = Field("random", description="how places and times are chosen")
-    convection_regex: str | None = Field(
+    convection_regex: Annotated[str, BeforeValidator(_local)] | None = Field(
         None, description="glob of cloud-system masks (YYYYMMDD_cloudsystems.nc or YYYYMM_DCS_number_monthly.nc)"
     )
     systems: Literal["middle", "all"] = Field(
         "middle", description="convection: one record a system (the middle of its life) or one every time step"
     )
-    local_data_dir: Path | None = Field(None, description="folder of local ABI files, any depth; S3 alone if not given")
+    local_data_dir: LocalPath | None = Field(
+        None, description="folder of local ABI files, any depth; S3 alone if not given"
+    )
     download: bool = Field(
         False, description="fetch what is missing in --local-data-dir (or OUTPUT/archive) from S3, whole files"
     )
@@ -90,8 +102,8 @@ class AbiConfig(BaseModel):
     tile_size: int = Field(512, ge=2, description="pixels along a tile's side (of 1 km when the grid is native)")
     grid: Literal["1km", "2km", "native"] = Field("1km", description="one grid for all bands, or each band's own")
     steps: int = Field(7, ge=1, le=100, description="time steps of a tile")
-    step_minutes: int = Field(20, ge=1, description="minutes between steps")
-    tolerance_minutes: float = Field(10.0, ge=0, description="how far a scan may start from the time wanted")
+    step_minutes: int = Field(20, ge=1, le=1440, description="minutes between steps")
+    tolerance_minutes: float = Field(10.0, ge=0, le=1440, description="how far a scan may start from the time wanted")
     max_view_zenith: float = Field(
         70.0, gt=0, le=90, description="largest view zenith angle of a tile's centre, degrees"
     )
@@ -103,7 +115,7 @@ class AbiConfig(BaseModel):
     )
     min_spacing_km: float = Field(0.0, ge=0, description="least distance between tiles whose times overlap")
     good_dqf: list[int] = Field([0, 1], description="DQF values whose pixels are valid")
-    shard_mb: float = Field(32.0, gt=0, description="decoded megabytes of one band in one shard, about")
+    shard_mb: float = Field(32.0, gt=0, le=4096, description="decoded megabytes of one band in one shard, about")
     allow_missing: bool = Field(
         False, description="channels and scans absent from the archive are expected: report them, exit 0"
     )
@@ -141,6 +153,12 @@ class AbiConfig(BaseModel):
             raise ValueError(
                 "--convection-regex is given but --stratification is random; pass --stratification convection"
             )
+        for name, stratum in (("systems", "convection"), ("area", "random")):
+            if self.stratification != stratum and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"--{name} goes with --stratification {stratum}, not with {self.stratification}")
+        wrong = [flag for flag in self.good_dqf if not 0 <= flag <= 4]
+        if wrong or not self.good_dqf:
+            raise ValueError(f"--good-dqf is {self.good_dqf}; DQF has the values 0 to 4, and one must be good")
         if self.start_dt and self.end_dt and self.end_dt <= self.start_dt:
             raise ValueError(f"the period ends at {self.end_dt} before it starts at {self.start_dt}")
         return self
@@ -207,6 +225,8 @@ def load_config(model: type[BaseModel], file: Path | None, flags: dict[str, Any]
             raise UsageError(f"config file {file} is not YAML ({' '.join(str(error).split())[:120]})") from error
         if not isinstance(loaded, dict):
             raise UsageError(f"config file {file} holds {type(loaded).__name__}, not keys and values")
+        if {"digest", "build"} <= loaded.keys():  # the config.yaml of a build
+            loaded = loaded["build"]
         values = {str(k).replace("-", "_"): v for k, v in loaded.items()}
     for key in values:
         if key not in model.model_fields:

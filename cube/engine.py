@@ -68,7 +68,7 @@ def local_executor(workers: int) -> Executor:
         return InlineExecutor()
     # zarr and HDF5 keep threads and locks that do not survive a fork.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cube.abi.tiles"])
+    context.set_forkserver_preload(["numpy", "pandas", "xarray", "zarr"])
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
 
 

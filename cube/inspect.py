@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import zarr
 
@@ -88,6 +89,7 @@ def _faults(folder: BuildFolder, config: dict[str, Any]) -> Iterator[str]:
         elif ledger.entries[key].status != "done":
             yield f"{key} is {ledger.entries[key].status}: {ledger.entries[key].problems[0].reason}"
     yield from _store_faults(folder, config, plan, ledger)
+    yield from _packing_faults(folder, config)
     yield from _link_faults(folder)
 
 
@@ -121,6 +123,20 @@ def _store_faults(folder: BuildFolder, config: dict[str, Any], plan: pd.DataFram
                 array[first : first + step]
             except Exception as error:  # noqa: BLE001  (a codec may raise anything when bytes are wrong)
                 yield f"{shard} does not decode ({type(error).__name__}: {str(error)[:120]}); {remedy}"
+
+
+def _packing_faults(folder: BuildFolder, config: dict[str, Any]) -> Iterator[str]:
+    """No pixel is called valid whose packing is not known."""
+    if not (folder.tiles / "packing_scale").exists():
+        return
+    layout = TileLayout.of(config)
+    unknown = np.isnan(np.asarray(zarr.open_array(folder.tiles / "packing_scale", mode="r", zarr_format=3)[...], "f8"))
+    for name, channels in layout.mask_groups().items():
+        masks = zarr.open_array(folder.tiles / name, mode="r", zarr_format=3)
+        for channel in channels:
+            for tile, step in np.argwhere(unknown[:, :, layout.channels.index(channel)]):
+                if (np.asarray(masks[int(tile), int(step)]) >> (channel - 1) & 1).any():
+                    yield f"tile {tile} step {step}: C{channel:02d} has valid pixels but no packing; build again"
 
 
 def _link_faults(folder: BuildFolder) -> Iterator[str]:

@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 
 from loaders.augment import View
 from loaders.batch import Batch, PackedBatch, Quantity
+from loaders.compatibility import make_importable
 from loaders.loader import Loader, Source, WorkerKind
 from loaders.mixture import Mixture
 from loaders.order import Tail
 from loaders.statistics import make_decoder
 from loaders.tiles import OnError, TileDataset
+
+make_importable()
+
+from lightning.pytorch import LightningDataModule  # noqa: E402  (importable from here on)
 
 __all__ = ["TileDataModule"]
 

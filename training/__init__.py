@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from training.compatibility import make_importable
+from loaders.compatibility import make_importable
 
 make_importable()

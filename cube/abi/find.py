@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from catalog.abi.archives import Archive, FirstOf, LocalArchive, S3Archive
 from catalog.abi.scans import Scan, find_scans
 from catalog.errors import UsageError
 from cube.config import AbiConfig
 
-__all__ = ["archive_of", "find"]
+__all__ = ["archive_of", "find", "in_period"]
 
 _BEGINNING, _END = datetime(2016, 1, 1), datetime(2100, 1, 1)
 """Before the first ABI scan, and after any: the period of a local archive that is taken whole."""
@@ -20,13 +20,20 @@ def archive_of(config: AbiConfig) -> Archive:
     if config.local_data_dir is None:
         return S3Archive(endpoint_url=config.s3_endpoint)
     if config.download:
+        if config.dry_run and not config.local_data_dir.exists():
+            return S3Archive(endpoint_url=config.s3_endpoint)
         config.local_data_dir.mkdir(parents=True, exist_ok=True)
         return FirstOf(LocalArchive(config.local_data_dir), S3Archive(endpoint_url=config.s3_endpoint))
     return LocalArchive(config.local_data_dir)
 
 
+def in_period(config: AbiConfig, scan: Scan) -> bool:
+    """Whether a scan starts in the period asked for, and not just in reach of its time windows."""
+    return (config.start_dt or _BEGINNING) <= scan.start < (config.end_dt or _END)
+
+
 def find(config: AbiConfig) -> list[Scan]:
-    """List the scans of the period, sorted by start.
+    """List the scans of the period and those that time windows around its events may reach, sorted by start.
 
     Raises
     ------
@@ -38,15 +45,17 @@ def find(config: AbiConfig) -> list[Scan]:
     online = config.local_data_dir is None or config.download
     if online and (config.start_dt is None or config.end_dt is None):
         raise UsageError("listing S3 needs a period; pass --start-dt and --end-dt")
+    minutes = config.tolerance_minutes + (config.steps * config.step_minutes if config.steps > 1 else 0)
+    reach = timedelta(minutes=minutes)
     scans = find_scans(
         archive_of(config),
         platform=config.satellite,
         sector=config.sector,
         channels=config.channels,
-        start=config.start_dt or _BEGINNING,
-        end=config.end_dt or _END,
+        start=(config.start_dt or _BEGINNING) - reach,
+        end=(config.end_dt or _END) + reach,
     )
-    if not scans:
+    if not any(in_period(config, scan) for scan in scans):
         where = config.local_data_dir or config.s3_endpoint or "S3"
         period = f"from {config.start_dt or 'the beginning'} to {config.end_dt or 'the end'}"
         channels = ", ".join(f"C{c:02d}" for c in config.channels)

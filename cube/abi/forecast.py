@@ -9,6 +9,7 @@ from pathlib import Path
 
 from catalog.abi.items import load_items
 from catalog.abi.scans import Scan
+from catalog.errors import SourceError
 from cube.abi.find import find
 from cube.abi.layout import TileLayout
 from cube.abi.plan import Headers, Plan, make_plan, read_plan, used_scans
@@ -24,16 +25,14 @@ _BASE_MEMORY = 200e6
 def forecast(config: AbiConfig) -> int:
     """Say what a build would read and write; nothing is written, and only listings and a few headers are read."""
     folder = BuildFolder(config.output_dir)
-    scans = load_items(folder.sources) if folder.sources.exists() else find(config)
-    plan = (
-        read_plan(folder.plan)
-        if folder.plan.exists()
-        else make_plan(config, scans, Headers(None, config.s3_endpoint), None)
-    )
+    known = folder.holds(config.digest()) and not config.overwrite
+    scans = load_items(folder.sources) if known and folder.sources.exists() else find(config)
+    headers = Headers(None, config.s3_endpoint)
+    plan = read_plan(folder.plan) if known and folder.plan.exists() else make_plan(config, scans, headers, None)
     layout = TileLayout.of(config)
     used = used_scans(plan, scans)
     files = [f for scan in used.values() for f in scan.files.values()]
-    read, moved = _expected_reads(layout, plan, used, Headers(None, config.s3_endpoint)), 0
+    read, moved = _expected_reads(layout, plan, used, headers), 0
     if config.download:
         moved = sum(f.size for f in files if f.href.startswith("s3://"))
     stored = sum(2 * layout.band_size(c) ** 2 for c in config.channels)
@@ -61,7 +60,10 @@ def _expected_reads(layout: TileLayout, plan: Plan, used: Mapping[str, Scan], he
     for name, count in tiles.items():
         if not name:
             continue
-        grid = headers.of(used[name]).grid
+        try:
+            grid = headers.of(used[name]).grid
+        except SourceError:
+            continue  # a scan of unreadable files costs nothing to read; the build will say so
         chunk = 226 * 56e-6  # tiles touch chunks they do not fill: half a chunk on every side
         share = min(1.0, count * (layout.side + chunk) ** 2 / (grid.width * grid.dx * grid.height * -grid.dy))
         total += share * sum(f.size for f in used[name].files.values())

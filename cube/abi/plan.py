@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ from catalog.abi.scans import Scan, nearest_scan
 from catalog.errors import SourceError, UsageError
 from cube.abi.grid import FixedGrid
 from cube.abi.index import FileIndex, index_file
-from cube.abi.layout import TileLayout
+from cube.abi.layout import TileLayout, TileSpec
 from cube.config import AbiConfig, default_workers
 from cube.engine import ENGINES
 from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
@@ -178,8 +178,12 @@ class _Planner:
         self.config, self.layout, self.scans, self.headers = config, layout, scans, headers
         self.tolerance = timedelta(minutes=config.tolerance_minutes)
         self.complete_only = False
-        self._at: dict[datetime, list[Frame]] = {}
-        self._reasons: dict[tuple[datetime, bool], str | None] = {}
+        self.by_platform: dict[str, list[Scan]] = defaultdict(list)
+        for scan in scans:
+            self.by_platform[scan.platform].append(scan)
+        self._at: dict[tuple[str, datetime], list[Frame]] = {}
+        self._reasons: dict[tuple[str, datetime, bool], str | None] = {}
+        self._proposed: set[Any] = set()
 
     def select(self, sampler: Sampler, limits: Limits) -> Selection[_Spot]:
         """Take complete tiles first; those with missing channels only if there are too few."""
@@ -191,26 +195,23 @@ class _Planner:
         if len(chosen.tiles) == limits.num_tiles:
             return chosen
         self.complete_only = False
-        taken = {(p.payload.scan.id, p.payload.row, p.payload.col) for p in chosen.tiles}
-
-        def place(candidate: Candidate) -> Placed[_Spot] | str:
-            placed = self.place(candidate)
-            if isinstance(placed, str):
-                return placed
-            key = placed.payload.scan.id, placed.payload.row, placed.payload.col
-            return "taken already" if key in taken else placed
-
-        more = select(sampler.candidates(), place, replace(limits, num_tiles=limits.num_tiles - len(chosen.tiles)))
+        self._proposed = {
+            (t.payload.scan.id, t.payload.row, t.payload.col, t.candidate.system_id) for t in chosen.tiles
+        }
+        wanted = limits.num_tiles - len(chosen.tiles)
+        more = select(sampler.candidates(), self.place, replace(limits, num_tiles=wanted), taken=chosen.tiles)
         more.refused.pop("taken already", None)
         more.tiles = chosen.tiles + more.tiles
+        more.drawn += chosen.drawn
         return more
 
     def place(self, candidate: Candidate) -> Placed[_Spot] | str:  # noqa: PLR0911  (each return is a reason)
         """Find the event's scan, the tile around the place, and the best window; or say why not."""
-        scan = nearest_scan(self.scans, candidate.time, self.tolerance)
+        scans = self.by_platform[candidate.platform] if candidate.platform else self.scans
+        scan = nearest_scan(scans, candidate.time, self.tolerance)
         if scan is None:
             return "no scan within the tolerance"
-        if reason := self._hopeless(candidate.time):
+        if reason := self._hopeless(scan.platform, candidate.time):
             return reason
         try:
             grid = self.headers.grid(scan, self.layout.pixel)
@@ -224,13 +225,18 @@ class _Planner:
         lon, lat = (float(v) for v in grid.lonlat(window.row + middle, window.col + middle))
         if not np.isfinite(lat):
             return "tile centre off the Earth"
-        frames = self._told(self._frames(candidate.time), candidate, lon, lat)
+        tile = TileSpec("", grid.left + window.col * grid.dx, grid.top + window.row * grid.dy, grid.projection)
+        frames = self._told(self._frames(scan.platform, candidate.time), candidate, tile, lon, lat)
         choice = choose_window(
             frames, self.config.steps, max_daylight_zenith=DAYLIGHT_ZENITH if self.config.max_solar_zenith else None
         )
         kept = frames[choice.start : choice.start + self.config.steps]
+        key = scan.id, window.row, window.col, candidate.system_id
+        if key in self._proposed:
+            return "taken already"
         if reason := self._unfit(kept):
             return reason
+        self._proposed.add(key)
         zenith, _ = grid.projection.view_angles(lon, lat)
         spot = _Spot(
             scan,
@@ -250,24 +256,32 @@ class _Planner:
             return f"no run of {self.config.steps} scans at {self.config.step_minutes} min steps"
         return "channels missing" if self.complete_only and any(f.missing for f in frames) else None
 
-    def _hopeless(self, time: datetime) -> str | None:
+    def _hopeless(self, platform: str, time: datetime) -> str | None:
         """Why no window around a time may be kept, wherever the tile, if so."""
-        key = time, self.complete_only
+        key = platform, time, self.complete_only
         if key not in self._reasons:
-            frames, steps = self._frames(time), self.config.steps
+            frames, steps = self._frames(platform, time), self.config.steps
             reasons = [self._unfit(frames[i : i + steps]) for i in range(len(frames) - steps + 1)]
             self._reasons[key] = reasons[0] if all(reasons) else None
         return self._reasons[key]
 
-    def _frames(self, time: datetime) -> list[Frame]:
-        """Candidate steps around a time, worked out once."""
-        if time not in self._at:
+    def _frames(self, platform: str, time: datetime) -> list[Frame]:
+        """Candidate steps around a time, of one satellite, worked out once."""
+        key = platform, time
+        if key not in self._at:
             times = candidate_times(time, self.config.steps, self.config.step_minutes)
-            self._at[time] = _each_scan_once([self._frame(t) for t in times], len(self.config.channels))
-        return self._at[time]
+            frames = [self._frame(platform, t) for t in times]
+            self._at[key] = _each_scan_once(frames, len(self.config.channels))
+        return self._at[key]
 
-    def _told(self, frames: list[Frame], candidate: Candidate, lon: float, lat: float) -> list[Frame]:
-        """Add what is known of the candidate's own place: its cloud system, the height of the Sun."""
+    def _told(self, frames: list[Frame], candidate: Candidate, tile: TileSpec, lon: float, lat: float) -> list[Frame]:
+        """Add what is known of the place: whether a moving sector sees it, its cloud system, the Sun."""
+        if self.config.sector.startswith("M"):
+            channels = len(self.config.channels)
+            frames = [
+                f if f.scan is None or self._sees(f.scan, tile) else replace(f, scan=None, missing=channels)
+                for f in frames
+            ]
         pixels: Mapping[Any, int] | None = candidate.details.get("system_pixels")
         if pixels is not None:
             frames = [replace(f, system_pixels=pixels.get(f.time, 0)) for f in frames]
@@ -275,8 +289,16 @@ class _Planner:
             frames = [replace(f, solar_zenith=float(solar_angles(f.time, lon, lat)[0])) for f in frames]
         return frames
 
-    def _frame(self, time: datetime) -> Frame:
-        scan = nearest_scan(self.scans, time, self.tolerance)
+    def _sees(self, scan: Scan, tile: TileSpec) -> bool:
+        try:
+            header = self.headers.of(scan)
+            self.layout.source_window(tile, header.grid, header.source.channel)
+        except SourceError:
+            return False
+        return True
+
+    def _frame(self, platform: str, time: datetime) -> Frame:
+        scan = nearest_scan(self.by_platform[platform], time, self.tolerance)
         return Frame(time, scan, sum(scan is None or c not in scan.files for c in self.config.channels))
 
 

@@ -18,7 +18,7 @@ from catalog.abi.fetch import fetch_files
 from catalog.abi.items import load_items, save_items
 from catalog.abi.scans import Scan, SourceFile
 from catalog.errors import SourceError
-from cube.abi.find import find
+from cube.abi.find import find, in_period
 from cube.abi.forecast import forecast
 from cube.abi.grid import GeosProjection
 from cube.abi.index import FileIndex, IndexTask, index_file
@@ -64,6 +64,8 @@ def run_abi(config: AbiConfig) -> int:
     used, unfetched = _fetch(config, folder, used_scans(plan, scans))
     timer.lap("fetch")
     job = _Job(config, folder, plan, used, unfetched)
+    if job.is_done():
+        return _tell(folder, plan, _write_errors(config, folder, job.problems()))
     job.index()
     timer.lap("index")
     job.build()
@@ -95,7 +97,8 @@ def _find(config: AbiConfig, folder: BuildFolder) -> list[Scan]:
     if folder.sources.exists():
         return load_items(folder.sources)
     scans = find(config)
-    table = completeness(scans, config.channels, start=config.start_dt, end=config.end_dt)
+    asked = [s for s in scans if in_period(config, s)]
+    table = completeness(asked, config.channels, start=config.start_dt, end=config.end_dt)
     write_completeness(table, folder.completeness)
     save_items(folder.sources, scans)
     _say(f"found {len(scans)} scans, {sum(len(s.files) for s in scans)} files")
@@ -147,6 +150,7 @@ class _Job:
         self.ledger = Ledger(folder.ledger)
         self.unfetched = list(unfetched)
         self.headers: dict[str, FileIndex] = {}
+        self.unreadable: dict[str, str] = {}
         self.projections: dict[int, GeosProjection] = {}
 
     def index(self) -> None:
@@ -159,16 +163,23 @@ class _Job:
             IndexTask.header,
             engine=self.config.engine,
             workers=self.workers,
-            retries=0,
+            retries=self.config.retries if any(f.href.startswith("s3://") for f in files) else 0,
             label="indexing",
         ):
-            if outcome.result is not None:
+            if outcome.result is None:
+                self.unreadable[outcome.task.key] = outcome.error or ""
+            else:
                 self.headers[outcome.task.key] = outcome.result
         if not self.headers:
             raise SourceError(f"none of the {len(files)} planned files is readable; the first is {files[0].href}")
         grids = Headers(self.folder.index, self.config.s3_endpoint)
         for row in self.plan.tiles.itertuples():
             self.projections[int(row.tile)] = grids.of(self.used[row.event_scan]).grid.projection
+
+    def is_done(self) -> bool:
+        """Whether every shard is made and all is published."""
+        shards = {f"shard-{n:06d}" for n in self.plan.tiles["shard"]}
+        return self.folder.catalog.exists() and all(self.ledger.is_done(key) for key in shards)
 
     def build(self) -> None:
         """Make every shard that the ledger does not know as done."""
@@ -182,7 +193,10 @@ class _Job:
             "grid": self.config.grid,
             "tile_size": self.config.tile_size,
         }
-        create_tile_store(store, self.layout, self.plan.tiles, self.used, self.headers, self.projections, attributes)
+        kept = self.plan.tiles["shard"].map(lambda n: self.ledger.is_done(f"shard-{n:06d}")).to_numpy(bool)
+        create_tile_store(
+            store, self.layout, self.plan.tiles, self.used, self.headers, self.projections, attributes, kept
+        )
         tasks = [t for t in self._tasks() if not self.ledger.is_done(t.key)]
         for outcome in run_tasks(
             tasks,
@@ -198,14 +212,16 @@ class _Job:
             write_references(indexes, self.folder.references)
 
     def _tasks(self) -> list[ShardTask]:
-        fills = fills_of(self.layout, self.headers)
+        fills = fills_of(self.layout, self.headers, self.folder.tiles)
         tasks = []
         for shard, rows in self.plan.tiles.groupby("shard"):
             tiles, frames = [], []
             for position, row in enumerate(rows.itertuples()):
                 tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, self.projections[int(row.tile)]))
                 frames += [
-                    Frame(position, step, name, self.used[name].files) for step, name in enumerate(row.scan_ids) if name
+                    Frame(position, step, name, self.used[name].files, self._lost(name))
+                    for step, name in enumerate(row.scan_ids)
+                    if name
                 ]
             tasks.append(
                 ShardTask(
@@ -223,9 +239,17 @@ class _Job:
             )
         return tasks
 
+    def _lost(self, scan_id: str) -> dict[int, tuple[SourceFile, str]]:
+        files = self.used[scan_id].files
+        return {c: (f, self.unreadable[f.href]) for c, f in files.items() if f.href in self.unreadable}
+
     def problems(self) -> list[Problem]:
         """Everything dropped or absent, in a stable order."""
         found = [*self.ledger.problems(), *(Problem("source", text) for text in self.plan.problems)]
+        if self.config.num_tiles and len(self.plan.tiles) < self.config.num_tiles:
+            refused = ", ".join(f"{reason} ({n})" for reason, n in self.plan.refused.most_common(3))
+            short = f"{self.config.num_tiles - len(self.plan.tiles)} of {self.config.num_tiles} tiles found no place"
+            found.append(Problem("product", f"{short}; candidates were left out for: {refused or 'none was left'}"))
         for row in self.plan.tiles.itertuples():
             for lack in row.missing:
                 band, _, step = lack.partition("@")

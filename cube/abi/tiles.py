@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Frame:
     step: int
     scan_id: str
     files: Mapping[int, SourceFile]
+    lost: Mapping[int, tuple[SourceFile, str]] = field(default_factory=dict)
+    """Channels whose file could not be indexed, and why."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +122,18 @@ def _cut_band(
     """Fill one band of all tiles and its bit of their masks."""
     by_file: dict[SourceFile, list[Frame]] = defaultdict(list)
     for frame in task.frames:
-        if channel in frame.files:
+        if channel in frame.lost:
+            result.problems.append(_problem(task, frame, channel, *frame.lost[channel]))
+        elif channel in frame.files:
             by_file[frame.files[channel]].append(frame)
     for source, frames in by_file.items():
+        placed: Sequence[tuple[Frame, Any]] = [(frame, None) for frame in frames]
         try:
             index = _patiently(source, lambda s=source: index_file(s, task.cache, task.endpoint_url))
             placed = _place(task, index, channel, frames, result)
             _patiently(source, lambda i=index, p=placed: _cut_file(task, i, channel, p, counts, mask, result))
         except SourceError as error:
-            for frame in frames:
+            for frame, _ in placed:
                 counts[frame.tile, frame.step] = task.fills[channel]
                 mask[frame.tile, frame.step] &= ~np.uint16(1 << (channel - 1))
                 result.problems.append(_problem(task, frame, channel, source, str(error)))
@@ -170,7 +175,7 @@ def _cut_file(
     task: ShardTask,
     index: FileIndex,
     channel: int,
-    placed: list[tuple[Frame, Window]],
+    placed: Sequence[tuple[Frame, Window]],
     counts: npt.NDArray[np.uint16],
     mask: npt.NDArray[np.uint16],
     result: ShardResult,
@@ -193,7 +198,7 @@ def _cut_file(
     result.read.add(read)
 
 
-def _strips(placed: list[tuple[Frame, Window]]) -> Iterator[tuple[Frame, Window, Window]]:
+def _strips(placed: Sequence[tuple[Frame, Window]]) -> Iterator[tuple[Frame, Window, Window]]:
     """Cut windows into strips of rows, so that a read holds few pixels however many tiles lie side by side.
 
     Yields the frame, the strip and the window it is of.

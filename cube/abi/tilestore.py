@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+import zarr
 
 from catalog.abi.bands import BANDS, band_names
 from catalog.abi.scans import Scan
@@ -32,12 +33,19 @@ _NO_TIME = np.iinfo("i8").min
 _COEFFICIENTS = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
 
 
-def fills_of(layout: TileLayout, headers: Mapping[str, FileIndex]) -> dict[int, int]:
-    """Fill value of each band of a store made from these files."""
+def fills_of(layout: TileLayout, headers: Mapping[str, FileIndex], store: Path) -> dict[int, int]:
+    """Fill value of each band of a store made from these files; where none is readable, that of the store there."""
     found: dict[int, set[int]] = {c: set() for c in layout.channels}
     for header in headers.values():
         found[header.source.channel].add(header.rad.fill)
-    return {c: stored_fill(layout, c, fills) for c, fills in found.items()}
+    fills = {}
+    for channel, fill in found.items():
+        array = store / BANDS[channel].name
+        if not fill and array.exists():
+            fills[channel] = int(zarr.open_array(array, mode="r", zarr_format=3).fill_value)
+        else:
+            fills[channel] = stored_fill(layout, channel, fill)
+    return fills
 
 
 def create_tile_store(
@@ -48,6 +56,7 @@ def create_tile_store(
     headers: Mapping[str, FileIndex],
     projections: Mapping[int, GeosProjection],
     attributes: Mapping[str, Any],
+    kept: npt.NDArray[np.bool_] | None = None,
 ) -> None:
     """Write the template of a tile store and every variable known before a pixel is read.
 
@@ -67,10 +76,16 @@ def create_tile_store(
         By tile index, the satellite's view the tile is laid in.
     attributes
         Of the store: provenance.
+    kept
+        Tiles whose shards were made before: what the store says of them stands, whatever is readable now.
     """
     small = _small_variables(layout, plan, scans, headers)
+    if kept is not None and kept.any():
+        for name in ("packing_scale", "packing_offset", "scan_mid", *_COEFFICIENTS):
+            values = small[name][1]
+            values[kept] = np.asarray(zarr.open_array(path / name, mode="r", zarr_format=3)[...])[kept]
     packing = _single_packings(layout, small)
-    arrays = _band_specs(layout, len(plan), fills_of(layout, headers), packing) | _coarse_specs(layout, len(plan))
+    arrays = _band_specs(layout, len(plan), fills_of(layout, headers, path), packing) | _coarse_specs(layout, len(plan))
     for name, (dims, values, attrs) in small.items():
         chunks = tuple(min(_BLOCK, n) if d == "tile" else n for d, n in zip(dims, values.shape, strict=True))
         arrays[name] = ArraySpec(dims, values.shape, values.dtype.str, chunks, attributes=attrs)

@@ -73,7 +73,10 @@ class Selection(Generic[T]):
 
 
 def select(
-    candidates: Iterable[Candidate], place: Callable[[Candidate], Placed[T] | str], limits: Limits
+    candidates: Iterable[Candidate],
+    place: Callable[[Candidate], Placed[T] | str],
+    limits: Limits,
+    taken: Iterable[Placed[T]] = (),
 ) -> Selection[T]:
     """Take candidates in order until there are enough.
 
@@ -85,6 +88,8 @@ def select(
         Finds a candidate's scan and tile, or says in a word or two why there is none.
     limits : Limits
         What the tiles must satisfy.
+    taken : iterable of Placed
+        Tiles taken before, from which the new ones keep their distance.
 
     Returns
     -------
@@ -101,6 +106,8 @@ def select(
     if limits.num_tiles == 0:
         return selection
     neighbours = _Neighbours(limits.spacing_km, limits.spacing_minutes)
+    for earlier in taken:
+        neighbours.add(earlier)
     refusals_in_a_row = 0
     for candidate in candidates:
         selection.drawn += 1

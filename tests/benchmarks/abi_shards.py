@@ -130,7 +130,7 @@ def _tasks(scratch: Path, name: str, tiles: int, grid: Any, steps: int) -> Itera
             tiles=tuple(part),
             frames=tuple(Frame(i, t, s.id, s.files) for i in range(len(part)) for t, s in enumerate(scans)),
             layout=layout,
-            fills=fills_of(layout, headers),
+            fills=fills_of(layout, headers, store),
             good_flags=(0, 1),
             store=store,
             cache=scratch / "index",
