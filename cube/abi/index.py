@@ -6,126 +6,28 @@ made once per file (HDF5's lock is process-wide, so by processes) and cached by 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import tempfile
 import warnings
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from catalog.abi.s3 import explained, s3_filesystem
 from catalog.abi.scans import SourceFile
 from catalog.errors import SourceError
+from cube.abi.file_index import ChunkTable, Coefficients, FileIndex
 from cube.abi.grid import FixedGrid, GeosProjection
+from cube.abi.index_cache import as_it_is, cache_name, load_index, save_index
 
 __all__ = ["ChunkTable", "Coefficients", "FileIndex", "IndexTask", "index_file"]
 
-CACHE_VERSION = 2
 _FILTER_NAMES = {1: "deflate", 2: "shuffle"}
 _J2000, _MINUTE = np.datetime64("2000-01-01T12:00:00", "ns"), np.timedelta64(60, "s")
 _S3_BLOCK = 2**20  # HDF5's metadata lies scattered between the chunks: small blocks fetch less of what is not needed
-
-
-@dataclass(frozen=True, eq=False)
-class ChunkTable:
-    """Where the chunks of one 2-D dataset lie in its file, and how they are encoded."""
-
-    shape: tuple[int, int]
-    chunks: tuple[int, int]
-    dtype: str
-    """NumPy dtype of the decoded bytes, unsigned where the file says ``_Unsigned``."""
-    filters: tuple[str, ...]
-    """In the order they were applied when writing, e.g. ``("shuffle", "deflate")``."""
-    fill: int
-    offsets: npt.NDArray[np.int64]
-    """Byte offsets, one per chunk of the chunk grid, row by row."""
-    sizes: npt.NDArray[np.int64]
-    """Byte sizes; 0 for a chunk that was never written and holds the fill value."""
-
-    @property
-    def encoding(self) -> tuple[Any, ...]:
-        """Everything about the encoding that must agree before two tables are joined."""
-        return self.shape, self.chunks, self.dtype, self.filters, self.fill
-
-
-@dataclass(frozen=True)
-class Coefficients:
-    """Calibration coefficients of one file; NaN where the file defines none."""
-
-    kappa0: float
-    """Reflectance factor of unit radiance: pi d^2 / Esun, or the file's own ``kappa0`` where it lacks those.
-
-    Files write ``kappa0`` rounded to five digits, up to 3e-5 from the quotient of their own Esun and distance.
-    """
-    planck_fk1: float
-    planck_fk2: float
-    planck_bc1: float
-    planck_bc2: float
-
-
-@dataclass(frozen=True, eq=False)
-class FileIndex:
-    """All that is needed to read and decode any pixel of one ABI L1b file."""
-
-    source: SourceFile
-    grid: FixedGrid
-    rad: ChunkTable
-    dqf: ChunkTable
-    scale: float
-    """Radiance per count (the file's float32)."""
-    offset: float
-    """Radiance of count 0 (the file's float32)."""
-    units: str
-    coefficients: Coefficients
-    mid_time: np.datetime64
-    """The file's ``t``: the middle of the scan, ns, UTC."""
-    wavelength: float
-    """Central wavelength in micrometres."""
-    valid_fraction: float
-    """Share of good and conditionally usable pixels, by the file's own count (NaN if it has none)."""
-
-    @cached_property
-    def signature(self) -> str:
-        """Short digest of the encoding: files may share one virtual array only if theirs are equal.
-
-        It covers dtype, shape, chunks, filters, fill, scale, offset, units and pixel grid, of ``Rad`` and ``DQF``.
-        """
-        return hashlib.sha256(json.dumps(self.describe_encoding(), sort_keys=True).encode()).hexdigest()[:12]
-
-    def without_chunks(self) -> FileIndex:
-        """Return the same without the chunk tables, which are most of it."""
-        nothing = np.zeros((0, 0), "i8")
-        return replace(
-            self,
-            rad=replace(self.rad, offsets=nothing, sizes=nothing),
-            dqf=replace(self.dqf, offsets=nothing, sizes=nothing),
-        )
-
-    def describe_encoding(self) -> dict[str, Any]:
-        """Return what the signature is made of, for error messages and stores."""
-        grid = self.grid
-        return {
-            "channel": self.source.channel,
-            "rad": self.rad.encoding,
-            "dqf": self.dqf.encoding,
-            "scale_factor": self.scale,
-            "add_offset": self.offset,
-            "units": self.units,
-            # A hundredth of a pixel: the same grid is written with different rounding by different writers.
-            "origin": [round(grid.x0 / grid.dx, 2), round(grid.y0 / grid.dy, 2)],
-            "pixel": round(grid.dx * 1e6, 3),
-            "projection": asdict(grid.projection),
-        }
 
 
 @dataclass(frozen=True)
@@ -167,12 +69,10 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
     SourceError
         If the file cannot be opened, is truncated, or is not an ABI L1b file.
     """
-    cached = None if cache is None else cache / cache_name(_as_it_is(source))
-    if cached is not None and cached.exists():
-        try:
-            return _load(cached, source)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            pass  # cut short by a crash or a full disk: made again below
+    cached = None if cache is None else cache / cache_name(as_it_is(source))
+    known = None if cached is None else load_index(cached, source)
+    if known is not None:
+        return known
     try:
         with _opened(source, endpoint_url) as file, h5py.File(file, "r") as h5:
             index = _read_index(h5, source)
@@ -182,7 +82,7 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
         raise SourceError(f"{source.href} is not a readable ABI L1b file ({_reason(error)})") from error
     if cached is not None:
         try:
-            _save(index, cached)
+            save_index(index, cached)
         except OSError as error:  # a cache that cannot be kept costs time, nothing else
             warnings.warn(f"index of {source.href} is not cached ({error.strerror}: {cached.parent})", stacklevel=2)
     return index
@@ -198,23 +98,6 @@ def _opened(source: SourceFile, endpoint_url: str | None) -> Iterator[BinaryIO |
             yield file
     else:
         yield source.href
-
-
-def _as_it_is(source: SourceFile) -> SourceFile:
-    """Size and tag of a local file now: it may have been mended or replaced since it was listed."""
-    if source.href.startswith("s3://"):
-        return source
-    try:
-        status = os.stat(source.href)
-    except OSError:
-        return source
-    return replace(source, size=status.st_size, tag=str(status.st_mtime_ns))
-
-
-def cache_name(source: SourceFile) -> str:
-    """File name of the cached index of a source: a digest of its path, size and tag."""
-    key = json.dumps([CACHE_VERSION, source.href, source.size, source.tag])
-    return hashlib.sha256(key.encode()).hexdigest()[:32] + ".npz"
 
 
 def _reason(error: BaseException) -> str:
@@ -344,66 +227,4 @@ def _text(value: Any) -> str:
         value.decode()
         if isinstance(value, bytes)
         else str(np.ravel(value)[0] if isinstance(value, np.ndarray) else value)
-    )
-
-
-def _save(index: FileIndex, path: Path) -> None:
-    header = {
-        "grid": asdict(index.grid),
-        "rad": _table_header(index.rad),
-        "dqf": _table_header(index.dqf),
-        "coefficients": asdict(index.coefficients),
-        "mid_time": int(index.mid_time.astype("i8")),
-        **{k: getattr(index, k) for k in ("scale", "offset", "units", "wavelength", "valid_fraction")},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A unique temporary name: two workers may index the same file at once, and either result serves.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        _write_npz(handle, header, index)
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
-
-
-def _write_npz(handle: int, header: dict[str, Any], index: FileIndex) -> None:
-    with os.fdopen(handle, "wb") as file:
-        np.savez(
-            file,
-            header=np.frombuffer(json.dumps(header).encode(), "u1"),
-            **{
-                f"{name}_{k}": getattr(getattr(index, name), k) for name in ("rad", "dqf") for k in ("offsets", "sizes")
-            },
-        )
-
-
-def _table_header(table: ChunkTable) -> dict[str, Any]:
-    return {k: getattr(table, k) for k in ("shape", "chunks", "dtype", "filters", "fill")}
-
-
-def _load(path: Path, source: SourceFile) -> FileIndex:
-    with np.load(path) as stored:
-        header = json.loads(stored["header"].tobytes())
-        rad, dqf = (
-            ChunkTable(
-                tuple(header[name]["shape"]),
-                tuple(header[name]["chunks"]),
-                header[name]["dtype"],
-                tuple(header[name]["filters"]),
-                header[name]["fill"],
-                stored[f"{name}_offsets"],
-                stored[f"{name}_sizes"],
-            )
-            for name in ("rad", "dqf")
-        )
-    grid = header["grid"]
-    return FileIndex(
-        source=source,
-        grid=FixedGrid(**{**grid, "projection": GeosProjection(**grid["projection"])}),
-        coefficients=Coefficients(**header["coefficients"]),
-        mid_time=np.datetime64(header["mid_time"], "ns"),
-        rad=rad,
-        dqf=dqf,
-        **{k: header[k] for k in ("scale", "offset", "units", "wavelength", "valid_fraction")},
     )

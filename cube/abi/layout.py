@@ -91,8 +91,9 @@ class TileLayout:
 
     @property
     def tiles_per_shard(self) -> int:
-        """Tiles of one shard, so that a band of it on the tile grid decodes to about ``shard_mb``."""
-        return max(1, int(self.shard_mb * 2**20) // (self.steps * self.tile_size**2 * 2))
+        """Tiles of one shard, so that no band of it decodes to more than about ``shard_mb``."""
+        largest = max(self.band_size(c) for c in self.channels)
+        return max(1, int(self.shard_mb * 2**20) // (self.steps * largest**2 * 2))
 
     @property
     def coarse_step(self) -> int:

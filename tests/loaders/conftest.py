@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from loaders.compatibility import make_importable
+
+make_importable()  # before any test module imports Lightning
+
 _HERE = Path(__file__).parent
 
 
