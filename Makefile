@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARCHIVE ?=
+TRAIN ?=
 JOBS ?= 2
 ARGS ?=
 
@@ -22,7 +23,7 @@ export STRATACUBE_CACHE := $(CACHE)/stratacube
 
 # Runs a command with temporary files in a folder that is removed afterwards, whatever the command leaves behind.
 # It is not in the checkout: sockets of worker processes lie in it, and their paths may not be long.
-TIDILY := scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT INT TERM && TMPDIR="$$scratch"
+TIDILY := scratch=$$(mktemp -d) && chmod 755 "$$scratch" && trap 'rm -rf "$$scratch"' EXIT INT TERM && TMPDIR="$$scratch"
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow lint types format bench constraints clean
@@ -32,8 +33,9 @@ TIDILY := scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT INT TERM && TM
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
 
-demo: $(VENV)/installed ## the whole path on a small synthetic archive; ARCHIVE=folder: on real files
+demo: $(VENV)/installed$(if $(TRAIN),-train) ## the whole path on a small synthetic archive; ARCHIVE=folder: on real files; TRAIN=1: and a model
 	@$(TIDILY) $(PY) -m cube.build demo --output-dir demo $(if $(ARCHIVE),--archive "$(ARCHIVE)")
+	$(if $(TRAIN),@$(TIDILY) $(PY) -m training.demo demo/$(if $(ARCHIVE),real,random) --output-dir demo/training)
 
 test: $(VENV)/installed-test ## all tests but the slow ones; ARGS="-k grid" picks some
 	@$(TIDILY) $(PY) -m pytest -n $(JOBS) $(ARGS)
@@ -85,7 +87,12 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(PY)
 	@$(TIDILY) $(PY) -m pip install -q -e . -c constraints.txt
 	@touch $@
 
+$(VENV)/installed-train: pyproject.toml constraints.txt | $(PY)
+	@echo "installing stratacube and what it trains with into $(VENV); the first time this takes some minutes"
+	@$(TIDILY) $(PY) -m pip install -q -e '.[train]' -c constraints.txt
+	@touch $(VENV)/installed $@
+
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(PY)
 	@echo "installing stratacube and what its tests need into $(VENV); the first time this takes some minutes"
 	@$(TIDILY) $(PY) -m pip install -q -e '.[test]' -c constraints.txt
-	@touch $(VENV)/installed $@
+	@touch $(VENV)/installed $(VENV)/installed-train $@

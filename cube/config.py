@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import types
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -52,7 +53,8 @@ def _end_of_day(value: Any) -> Any:
     """A date without a time of day, as an end, means the whole of that day."""
     only_date = isinstance(value, date) and not isinstance(value, datetime)
     if isinstance(value, str):
-        only_date = not any(sign in value for sign in "T :")
+        with suppress(ValueError):
+            only_date = bool(date.fromisoformat(value.strip()))
     return _moment(value) + timedelta(days=int(only_date))
 
 

@@ -1,7 +1,8 @@
-"""``make demo``: the main job end to end, offline, on a small archive written here in the real formats."""
+"""``make demo``: both jobs end to end, offline, on small archives written here in the real formats."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import defaultdict
 from datetime import datetime, timedelta
@@ -9,14 +10,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import cube
 from catalog.abi.archives import LocalArchive
 from catalog.abi.scans import Scan, SourceFile, group_scans
 from catalog.errors import UsageError
 from cube.abi.run import run_abi
 from cube.abi.synthetic import write_archive
-from cube.config import AbiConfig
+from cube.config import AbiConfig, load_config
 from cube.folder import BuildFolder
+from cube.sentinel2.config import Sentinel2Config
+from cube.sentinel2.folder import Sentinel2Folder
+from cube.sentinel2.run import run_sentinel2
+from cube.sentinel2.synthetic_scene import DemoArchive
+from cube.sentinel2.synthetic_scene import write_archive as write_sentinel2
 from cube.strata.synthetic_masks import write_cloud_systems
 
 __all__ = ["run_demo", "write_demo_archive"]
@@ -32,7 +40,13 @@ def _say(text: str = "") -> None:
 
 
 def write_demo_archive(root: Path) -> None:
-    """Write the synthetic archive and its cloud-system masks into a folder, unless they are there."""
+    """Write the synthetic archives into a folder: ABI files with their cloud-system masks, ``sentinel2`` below it."""
+    _write_abi(root)
+    _write_sentinel2(root / "sentinel2")
+
+
+def _write_abi(root: Path) -> None:
+    """Write ABI files and masks, unless they are there."""
     done = root / "complete"
     if done.exists():
         return
@@ -40,6 +54,12 @@ def write_demo_archive(root: Path) -> None:
     write_archive(root, platform="goes16", sector="M1", start=START, hours=3, missing=[MISSING], truncated=[TRUNCATED])
     write_cloud_systems(root / "masks" / f"{START:%Y%m%d}_cloudsystems.nc", date=START.date())
     done.write_text("This archive is synthetic: its pixels were computed, not observed.\n")
+
+
+def _write_sentinel2(root: Path) -> DemoArchive:
+    """Write SAFE products; the same bytes every time."""
+    _say(f"writing a synthetic Sentinel-2 archive (two tiles, six datatakes, four bands) into {root}")
+    return write_sentinel2(root)
 
 
 def run_demo(output: Path, archive: Path | None) -> int:
@@ -50,7 +70,7 @@ def run_demo(output: Path, archive: Path | None) -> int:
     output
         Folder for everything.
     archive
-        A folder of real files; None for a synthetic archive.
+        A folder of real ABI files; None for synthetic archives.
 
     Returns
     -------
@@ -59,8 +79,14 @@ def run_demo(output: Path, archive: Path | None) -> int:
     """
     if archive is not None:
         return _real(output, archive)
+    codes = [_abi(output), _sentinel2(output)]
+    return 0 if set(codes) <= {0, 1} else max(codes)
+
+
+def _abi(output: Path) -> int:
+    """Random and convection tiles."""
     source = output / "archive"
-    write_demo_archive(source)
+    _write_abi(source)
     _say("The archive is SYNTHETIC: computed clouds in NOAA's file format, not observations.")
     _say("On purpose it lacks one channel of one scan and holds one truncated file;")
     _say("the builds below name the truncated file and end with exit code 1 where they needed it, as they should.\n")
@@ -88,7 +114,25 @@ def run_demo(output: Path, archive: Path | None) -> int:
         )
         codes.append(run_abi(config))
         _tell(output / name)
-    return 0 if set(codes) <= {0, 1} else max(codes)
+    return max(codes)
+
+
+def _sentinel2(output: Path) -> int:
+    """Composites of a landscape; what is left out of them must be the product that is corrupt on purpose."""
+    archive = _write_sentinel2(output / "archive-sentinel2")
+    _say("The archive is SYNTHETIC: a computed landscape in ESA's SAFE format, not observations.")
+    _say("It has processing baselines on both sides of 04.00, a scene in two processings, a tile in two halves,")
+    _say(f"a cloud bank, and on purpose one JPEG2000 file that is cut short, in {archive.corrupt};")
+    _say("the build below leaves that product out, names it and ends with exit code 1, as it should.\n")
+    _say("--- median composites")
+    folder = Sentinel2Folder(output / "composites")
+    code = run_sentinel2(load_config(Sentinel2Config, None, {**archive.options(), "work_dir": folder.root}))
+    named = set(pd.read_csv(folder.errors)["product"]) if folder.errors.exists() else set()
+    _tell_composites(folder)
+    if named == {archive.corrupt}:
+        return code
+    _say(f"The build should have left out {archive.corrupt} and nothing else, but left out: {sorted(named)}")
+    return 2
 
 
 def _real(output: Path, archive: Path) -> int:
@@ -132,6 +176,18 @@ def _steps(scans: list[Scan]) -> tuple[int, int]:
     if len(starts) < 7 or gaps[len(gaps) // 2] > timedelta(minutes=30):
         return 1, 20
     return 7, max(1, round(gaps[len(gaps) // 2] / timedelta(minutes=1)))
+
+
+def _tell_composites(folder: Sentinel2Folder) -> None:
+    """Open what was built and say where its parts are."""
+    composites = cube.open_composites(folder.root)
+    mean = float(composites["B8A"].mean())
+    _say(f"opened {folder.store}: {dict(composites.sizes)}; mean B8A reflectance {mean:.4g}")
+    items = [json.loads(path.read_text()) for path in sorted(folder.root.glob("items/*.json"))]
+    fullest = max(items, key=lambda item: float(item["properties"]["stratacube:valid_share"]))
+    _say(f"picture  {folder.composites / fullest['id'] / 'preview.png'}")
+    _say(f"catalog  {folder.catalog}")
+    _say(f"errors   {folder.errors}\n")
 
 
 def _tell(root: Path) -> None:

@@ -124,11 +124,12 @@ class BuildFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             there = self._stored()
-            foreign = [p.name for p in self.root.iterdir() if p.name not in (*self.PARTS, self.archive.name)]
-            if there is None and (foreign or self.config.exists()):
+            # Its configuration is the first that a build writes: where it is not, nothing but the archive is a build's.
+            begun = self.config.with_suffix(".part").name, self.archive.name
+            foreign = [] if there else sorted(p.name for p in self.root.iterdir() if p.name not in begun)
+            if foreign:
                 raise UsageError(
-                    f"{self.root} is not empty and holds no build ({(foreign or [self.config.name])[0]} is there); "
-                    "choose another --output-dir"
+                    f"{self.root} is not empty and holds no build ({foreign[0]} is there); choose another --output-dir"
                 )
             if there is not None and there["digest"] == digest and not overwrite:
                 return

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,39 @@ import numpy as np
 import pandas as pd
 import zarr
 
+from catalog.errors import UsageError
 from cube.abi.layout import TileLayout
 from cube.abi.plan import read_plan
 from cube.engine import iterate
 from cube.folder import BuildFolder
 from cube.ledger import Ledger
 
-__all__ = ["status", "verify"]
+__all__ = ["ABI", "KINDS", "Kind", "status", "verify"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is particular to the builds of one source."""
+
+    title: Callable[[Mapping[str, Any]], str]
+    """What a configuration makes, in words."""
+    tasks: Callable[[BuildFolder, Ledger], tuple[str, list[str]]]
+    """What is planned, in words, and the keys that the ledger should have."""
+    faults: Callable[[BuildFolder, dict[str, Any], Ledger], Iterator[str]]
+    """What is wrong with the products."""
+
+
+KINDS = {"stratification": "cube.inspect:ABI", "reducer": "cube.sentinel2.inspect:SENTINEL2"}
+"""Kinds by a key that only their configuration holds: a new source is one line here."""
+
+
+def _kind(folder: BuildFolder, config: Mapping[str, Any]) -> Kind:
+    for key, place in KINDS.items():
+        if key in config:
+            module, _, name = place.partition(":")
+            kind: Kind = getattr(import_module(module), name)
+            return kind
+    raise UsageError(f"{folder.config} is of a build that this version does not know; use the version that made it")
 
 
 def status(root: Path) -> int:
@@ -28,7 +56,7 @@ def status(root: Path) -> int:
     Returns
     -------
     int
-        0 when all shards are done, 1 otherwise.
+        0 when all tasks are done, 1 otherwise.
 
     Raises
     ------
@@ -37,26 +65,26 @@ def status(root: Path) -> int:
     """
     folder = BuildFolder(root)
     config = folder.described()
-    sys.stdout.write(f"{root}: ABI tiles, {config['stratification']}, {config['satellite']} {config['domain']}\n")
+    kind = _kind(folder, config)
+    sys.stdout.write(f"{root}: {kind.title(config)}\n")
     if not folder.plan.exists():
         sys.stdout.write("planned    not yet\n")
         return 1
-    plan = read_plan(folder.plan).tiles
     ledger = Ledger(folder.ledger)
-    shards = [f"shard-{n:06d}" for n in sorted(plan["shard"].unique())]
-    states = Counter(ledger.entries[k].status if k in ledger.entries else "to do" for k in shards)
-    sys.stdout.write(f"planned    {len(plan)} tiles in {len(shards)} shards\n")
+    planned, keys = kind.tasks(folder, ledger)
+    states = Counter(ledger.entries[k].status if k in ledger.entries else "to do" for k in keys)
+    sys.stdout.write(f"planned    {planned}\n")
     for name in ("done", "partial", "failed", "to do"):
         if states[name]:
             sys.stdout.write(f"{name:10} {states[name]}\n")
     sys.stdout.write(f"published  {'yes' if folder.catalog.exists() else 'not yet'}\n")
     for reason, count in Counter(p.reason for p in ledger.problems()).most_common(10):
         sys.stdout.write(f"{count:6d} x {reason}\n")
-    return 0 if states["done"] == len(shards) else 1
+    return 0 if states["done"] == len(keys) else 1
 
 
 def verify(root: Path) -> int:
-    """Check that a build holds every shard it should, that all decode, and that the catalog's links lead somewhere.
+    """Check that a build holds all that it should, that all of it decodes, and that the catalog's links lead somewhere.
 
     Returns
     -------
@@ -81,16 +109,32 @@ def _faults(folder: BuildFolder, config: dict[str, Any]) -> Iterator[str]:
     if not folder.plan.exists():
         yield f"{folder.plan} is missing: the build has not been planned"
         return
-    plan = read_plan(folder.plan).tiles
-    ledger = Ledger(folder.ledger)
-    for key in (f"shard-{n:06d}" for n in sorted(plan["shard"].unique())):
+    kind, ledger = _kind(folder, config), Ledger(folder.ledger)
+    for key in kind.tasks(folder, ledger)[1]:
         if key not in ledger.entries:
             yield f"{key} has not been built"
         elif ledger.entries[key].status != "done":
             yield f"{key} is {ledger.entries[key].status}: {ledger.entries[key].problems[0].reason}"
-    yield from _store_faults(folder, config, plan, ledger)
-    yield from _packing_faults(folder, config)
+    yield from kind.faults(folder, config, ledger)
     yield from _link_faults(folder)
+
+
+def _abi_title(config: Mapping[str, Any]) -> str:
+    return f"ABI tiles, {config['stratification']}, {config['satellite']} {config['domain']}"
+
+
+def _abi_tasks(folder: BuildFolder, _: Ledger) -> tuple[str, list[str]]:
+    plan = read_plan(folder.plan).tiles
+    shards = [f"shard-{n:06d}" for n in sorted(plan["shard"].unique())]
+    return f"{len(plan)} tiles in {len(shards)} shards", shards
+
+
+def _abi_faults(folder: BuildFolder, config: dict[str, Any], ledger: Ledger) -> Iterator[str]:
+    yield from _store_faults(folder, config, read_plan(folder.plan).tiles, ledger)
+    yield from _packing_faults(folder, config)
+
+
+ABI = Kind(_abi_title, _abi_tasks, _abi_faults)
 
 
 def _store_faults(folder: BuildFolder, config: dict[str, Any], plan: pd.DataFrame, ledger: Ledger) -> Iterator[str]:
@@ -140,7 +184,7 @@ def _packing_faults(folder: BuildFolder, config: dict[str, Any]) -> Iterator[str
 
 
 def _link_faults(folder: BuildFolder) -> Iterator[str]:
-    """Every relative link and asset of the catalog leads to something."""
+    """Every relative link and asset of the catalog leads to something; sources need not be there any more."""
     if not folder.catalog.exists():
         yield f"{folder.catalog} is missing: the build has not been published"
         return
@@ -153,7 +197,7 @@ def _link_faults(folder: BuildFolder) -> Iterator[str]:
         except (OSError, ValueError) as error:
             yield f"{path} cannot be read ({error})"
             continue
-        hrefs = [(link["href"], link["rel"]) for link in described.get("links", [])]
+        hrefs = [(link["href"], link["rel"]) for link in described.get("links", []) if link["rel"] != "derived_from"]
         hrefs += [(asset["href"], "asset") for asset in described.get("assets", {}).values()]
         for href, rel in hrefs:
             if "://" in href:

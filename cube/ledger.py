@@ -88,4 +88,4 @@ def _parse(line: bytes) -> Entry | None:
     except ValueError:
         return None
     problems = tuple(Problem(**p) for p in fields["problems"])
-    return Entry(fields["key"], fields["status"], problems, fields["figures"], tuple(fields["empty"]))
+    return Entry(fields["key"], fields["status"], problems, fields.get("figures", {}), tuple(fields.get("empty", ())))

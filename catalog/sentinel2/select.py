@@ -6,14 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.metadata import REPROCESSED
 from catalog.sentinel2.query import Query
 
-__all__ = ["Dropped", "Selection", "counted", "deduplicate", "select_products"]
+__all__ = ["Dropped", "Selection", "counted", "deduplicate", "newest_first", "select_products"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,11 @@ def deduplicate(products: Sequence[Product]) -> Selection:
 
     A tile that a datatake saw in two datastrips comes as two half-empty products: both are kept, as parts of one
     datatake. Where a datastrip is unknown, only others whose datastrip is unknown too are taken for the same.
-    Baseline 99.99 marks processings outside ESA's and says nothing of their age: any other goes before it.
     """
     best: dict[tuple[Any, ...], Product] = {}
-    for product in products:
+    for product in sorted(products, key=lambda p: p.id, reverse=True):  # the last by name, of those of one age
         key = _identity(product)
-        if key not in best or _age(product) > _age(best[key]):
+        if key not in best or newest_first(product) < newest_first(best[key]):
             best[key] = product
     dropped = []
     for product in products:
@@ -71,9 +70,14 @@ def _identity(product: Product) -> tuple[Any, ...]:
     return product.tile, product.platform, product.datatake_start.replace(microsecond=0), strip
 
 
-def _age(product: Product) -> tuple[tuple[int, ...], datetime, str]:
-    baseline = (0,) if product.baseline == REPROCESSED else tuple(int(n) for n in product.baseline.split("."))
-    return baseline, product.processing_time, product.id
+def newest_first(product: Product) -> tuple[tuple[int, ...], timedelta]:
+    """Return the key by which the product that counts sorts first: the highest baseline, then the latest processing.
+
+    Baseline 99.99 marks processings outside ESA's and says nothing of their age: any other goes before it.
+    """
+    outside = product.baseline == REPROCESSED
+    baseline = (1,) if outside else tuple(-int(n) for n in product.baseline.split("."))
+    return baseline, datetime.max - product.processing_time
 
 
 def _reason(product: Product, kept: Product) -> str:

@@ -84,7 +84,7 @@ def load_index(path: Path, source: SourceFile) -> FileIndex | None:
 
 
 def _load(path: Path, source: SourceFile) -> FileIndex:
-    with np.load(path) as stored:
+    with path.open("rb") as file, np.load(file) as stored:
         header = json.loads(stored["header"].tobytes())
         rad, dqf = (
             ChunkTable(

@@ -34,14 +34,14 @@ _COEFFICIENTS = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2
 
 
 def fills_of(layout: TileLayout, headers: Mapping[str, FileIndex], store: Path) -> dict[int, int]:
-    """Fill value of each band of a store made from these files; where none is readable, that of the store there."""
+    """Fill value of each band of a store made from these files; that of the store there where pixels are in it."""
     found: dict[int, set[int]] = {c: set() for c in layout.channels}
     for header in headers.values():
         found[header.source.channel].add(header.rad.fill)
     fills = {}
     for channel, fill in found.items():
         array = store / BANDS[channel].name
-        if not fill and array.exists():
+        if (array / "c").exists() or (not fill and array.exists()):  # files mended or lost since do not change it
             fills[channel] = int(zarr.open_array(array, mode="r", zarr_format=3).fill_value)
         else:
             fills[channel] = stored_fill(layout, channel, fill)

@@ -74,10 +74,20 @@ class CellResult:
     """By band, of the values scaled to their unit: minimum, maximum, mean, stddev, valid_percent."""
     datatakes: tuple[str, ...] = ()
     """Datatakes that gave at least one valid pixel."""
+    pixels: int = 0
+    """Pixels within the cell's outline, of which the shares are."""
+
+    @classmethod
+    def load(cls, path: Path) -> CellResult:
+        """Read a result that was kept as JSON."""
+        kept = json.loads(path.read_text())
+        return cls(**{**kept, "datatakes": tuple(kept["datatakes"])})
 
 
 def cell_file(cell: str, band: str, reducer: str) -> str:
-    """Return the predecessor's name of a product, ``cell_<id>_<band>_median_clip.tif``."""
+    """Return the predecessor's name of a product, ``cell_<id>_<band>_median_clip.tif``, or ours of its ``count``."""
+    if band == "count":
+        return f"cell_{cell}_count.tif"
     return f"cell_{cell}_{band}_{reducer}_clip.tif"
 
 
@@ -97,11 +107,13 @@ def process_cell(task: CellTask) -> CellResult:
             kept.save(band, data)
     count[~inside] = 0
     if task.cog:
-        path = task.folder / f"cell_{task.cell}_count.tif"
+        path = task.folder / cell_file(task.cell, "count", task.reducer)
         transform = task.lattice.transform(task.window)
         tags = _tags(task)
         write_cog(path, count, transform, task.lattice.crs, nodata=0, name="count", tags=tags, compress=task.compress)
     kept.save("count", count)
+    if task.outline:
+        kept.save("inside", inside)
     kept.finish()
     number = count[inside]
     return CellResult(
@@ -116,6 +128,7 @@ def process_cell(task: CellTask) -> CellResult:
         datatakes=tuple(
             sorted({v.datatake for v in task.votes for p in task.window.split(PIECE) if _files(task, v, p)})
         ),
+        pixels=number.size,
     )
 
 

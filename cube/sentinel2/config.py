@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from catalog.sentinel2.search import CDSE_STAC
-from cube.config import End, Start
+from cube.config import End, LocalPath, Start
 from cube.sentinel2.lattice import Lattice
 from cube.sentinel2.mask import MASK_CLASSES, SCL_NAMES
 from cube.sentinel2.reduce import parse_reducer
@@ -45,7 +44,7 @@ class GridConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    output: Path = Field(description="file to write: .csv with the predecessor's columns, or .geojson")
+    output: LocalPath = Field(description="file to write: .csv with the predecessor's columns, or .geojson")
     cell_size: float = Field(0.25, gt=0, description="side of a cell in units of the CRS")
     bounds: list[float] = Field(
         [-180.0, 60.0, 180.0, 90.0], min_length=4, max_length=4, description="xmin ymin xmax ymax in units of the CRS"
@@ -58,13 +57,15 @@ class Sentinel2Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    work_dir: Path = Field(description="folder of the build", json_schema_extra=_RUN_ONLY)
+    work_dir: LocalPath = Field(description="folder of the build", json_schema_extra=_RUN_ONLY)
     bbox: list[float] | None = Field(
         None, min_length=4, max_length=4, description="west south east north, degrees; west > east crosses 180"
     )
-    polygon: Path | None = Field(None, description="GeoJSON whose area selects cells, instead of or besides --bbox")
+    polygon: LocalPath | None = Field(
+        None, description="GeoJSON whose area selects cells, instead of or besides --bbox"
+    )
     cells: list[str] | None = Field(None, description="ids of the cells to make", min_length=1)
-    grid_csv: Path | None = Field(
+    grid_csv: LocalPath | None = Field(
         None, description="grid of cells: CSV of make-grid, or a GeoJSON of polygons (default: the 0.25 degree grid)"
     )
     start: Start = Field(description="start of the period, ISO 8601 UTC")
@@ -94,10 +95,10 @@ class Sentinel2Config(BaseModel):
     )
     products: list[Literal["cog", "zarr"]] = Field(["cog"], description="what to write", min_length=1)
     compress: Literal["ZSTD", "DEFLATE"] = Field("ZSTD", description="compression of GeoTIFFs")
-    items: Path | None = Field(
+    items: LocalPath | None = Field(
         None, description="saved search (ItemCollection or GeoParquet) to take instead of asking"
     )
-    safe_dir: Path | None = Field(None, description="folder of SAFE products, any depth, instead of a search")
+    safe_dir: LocalPath | None = Field(None, description="folder of SAFE products, any depth, instead of a search")
     stac_url: str = Field(CDSE_STAC, description="STAC API to search")
     access: Literal["https", "s3", "local"] = Field(
         "https", description="how files come; local means they are on disk already", json_schema_extra=_RUN_ONLY

@@ -56,6 +56,10 @@ class Sentinel2Folder(BuildFolder):
         """What each finished cell holds, one JSON file a cell."""
         return self.indices / "cells"
 
+    def result(self, cell: str) -> Path:
+        """What one finished cell holds."""
+        return self.cells / f"{cell}.json"
+
     @property
     def phase1_errors(self) -> Path:
         """The predecessor's list of scenes that failed; absent when none did."""

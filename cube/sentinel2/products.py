@@ -273,7 +273,7 @@ def paste(
     path: Path,
     layout: ZarrLayout,
     index: tuple[int, int],
-    parts: Mapping[str, Sequence[tuple[Window, npt.NDArray[Any]]]],
+    parts: Mapping[str, Sequence[tuple[Window, npt.NDArray[Any], npt.NDArray[np.bool_] | None]]],
 ) -> None:
     """Write one shard of each array, whole: what is there, with the given cells over it.
 
@@ -286,15 +286,17 @@ def paste(
     index
         The shard; the caller is the only one who writes it.
     parts
-        By array: windows of the lattice and their stored values.
+        By array: windows of the lattice, their stored values, and which of their pixels to write (None for all):
+        the windows of cells that are no rectangles overlap.
     """
     place = layout.shard_window(index)
     rows, cols = place.within(layout.window)
     for name, cells in parts.items():
         array = zarr.open_array(path / name, mode="r+", zarr_format=3)
         values = np.asarray(array[rows, cols])
-        for window, data in cells:
+        for window, data, inside in cells:
             common = window.intersect(place)
             if common.height and common.width:
-                values[common.within(place)] = data[common.within(window)]
+                own = common.within(window)
+                np.copyto(values[common.within(place)], data[own], where=True if inside is None else inside[own])
         array[rows, cols] = values

@@ -80,8 +80,7 @@ def _record(
     files = {}
     if "cog" in config.products:
         base = f"composites/{cell.id}"
-        files = {b: f"{base}/{cell_file(cell.id, b, config.reducer)}" for b in config.bands}
-        files["count"] = f"{base}/cell_{cell.id}_count.tif"
+        files = {b: f"{base}/{cell_file(cell.id, b, config.reducer)}" for b in (*config.bands, "count")}
     shown = None
     if files and config.reducer != "count" and set(_RGB) <= set(config.bands):
         shown = f"composites/{cell.id}/preview.png"

@@ -128,12 +128,14 @@ def _write_shard(task: _ShardTask) -> None:
         data = []
         for window, kept in task.cells:
             values = np.load(kept / f"{name}.npy", mmap_mode="r")
+            outline = kept / "inside.npy"
+            inside = np.load(outline) if outline.exists() else None
             if name == "count" or (kind.dtype == "float32" and kind.factor == 1):
-                data.append((window, values))
+                data.append((window, values, inside))
             elif kind.dtype == "float32":
-                data.append((window, values * np.float32(kind.factor)))
+                data.append((window, values * np.float32(kind.factor), inside))
             else:
-                data.append((window, kind.encode(values)))
+                data.append((window, kind.encode(values), inside))
         paste(task.store, task.layout, task.index, {name: data})
 
 
@@ -245,7 +247,7 @@ class _Job:
                 problems.append(Problem("product", str(outcome.error), task.cell))
                 self.ledger.record(Entry(task.key, "failed", tuple(problems)))
                 continue
-            _write_json(self.folder.cells / f"{task.cell}.json", asdict(result))
+            _write_json(self.folder.result(task.cell), asdict(result))
             figures = {"seconds": outcome.seconds, "valid_share": result.valid_share}
             self.ledger.record(Entry(task.key, "partial" if problems else "done", tuple(problems), figures))
 
@@ -332,8 +334,7 @@ class _Job:
         for planned in self.plan.cells:
             entry = self.ledger.entries.get(f"cell {planned.cell.id}")
             if entry is not None and entry.status != "failed":
-                kept = json.loads((self.folder.cells / f"{planned.cell.id}.json").read_text())
-                found[planned.cell.id] = CellResult(**{**kept, "datatakes": tuple(kept["datatakes"])})
+                found[planned.cell.id] = CellResult.load(self.folder.result(planned.cell.id))
         return found
 
     def dropped(self) -> list[Problem]:

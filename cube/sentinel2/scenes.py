@@ -24,6 +24,7 @@ import rasterio
 
 from catalog.errors import SourceError
 from catalog.sentinel2.items import Product
+from catalog.sentinel2.select import newest_first
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.resample import Method, Resampler, SourceGrid, SourceMap, margin, source_map
@@ -76,11 +77,7 @@ class Acquisition:
     def rank(self) -> tuple[Any, ...]:
         """Order in which overlapping tiles of a datatake count: newest processing first, then by name."""
         first = self.products[0]
-        return (*_age(first), self.tile)
-
-
-def _age(product: Product) -> tuple[float, float, str]:
-    return (-float(product.baseline), -product.processing_time.timestamp(), product.id)
+        return (*newest_first(first), first.id, self.tile)
 
 
 def group_acquisitions(products: Sequence[Product]) -> list[Acquisition]:
@@ -89,7 +86,9 @@ def group_acquisitions(products: Sequence[Product]) -> list[Acquisition]:
     for product in products:
         start = product.datatake_start.replace(microsecond=0)
         groups.setdefault((product.tile, product.platform, start), []).append(product)
-    found = [Acquisition(*key, tuple(sorted(group, key=_age))) for key, group in groups.items()]
+    for group in groups.values():
+        group.sort(key=lambda p: (*newest_first(p), p.id))
+    found = [Acquisition(*key, tuple(group)) for key, group in groups.items()]
     return sorted(found, key=lambda a: (a.datatake_start, a.key))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from catalog.errors import SourceError
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.safe import read_safe
+from catalog.sentinel2.select import deduplicate, newest_first
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.scenes import SceneTask, group_acquisitions, piece_path, process_scene
@@ -194,3 +196,24 @@ def test_reader_frees_blocks_and_knows_its_file(tmp_path: Path) -> None:
     asset = product.assets["product_metadata"]
     with pytest.raises(SourceError, match="no georeferenced image"):
         BlockReader(asset, decoded)
+
+
+def test_processings_outside_esas_go_last_in_search_and_build() -> None:
+    """Baseline 99.99 (N9999) is no age: whatever ESA made counts before it."""
+    made = {
+        baseline: Product(
+            id=f"S2A_MSIL2A_20210601T213001_N{baseline.replace('.', '')}_R027_T06WVC_{year}0101T000000",
+            tile="06WVC",
+            platform="sentinel-2a",
+            datatake_start=datetime(2021, 6, 1, 21, 30, 1),
+            baseline=baseline,
+            processing_time=datetime(year, 1, 1),
+            bbox=(0, 0, 1, 1),
+        )
+        for baseline, year in (("99.99", 2024), ("02.12", 2021), ("05.10", 2022), ("05.11", 2022))
+    }
+    order = ["05.11", "05.10", "02.12", "99.99"]
+    (acquisition,) = group_acquisitions(list(made.values()))
+    assert [p.baseline for p in acquisition.products] == order
+    assert [p.baseline for p in sorted(made.values(), key=newest_first)] == order
+    assert [p.baseline for p in deduplicate(list(made.values())).products] == ["05.11"]

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
 
+from catalog.sentinel2 import fetch
 from catalog.sentinel2.convert import item_from_product
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.saved import save_items
+from cube.build import main
 from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import run_sentinel2
+from tests.catalog.cdse_server import USER, Answer, CdseServer, serve
+from tests.catalog.test_sentinel2_fetch import download
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, Scene, expected_stack, make_scene
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
@@ -103,3 +112,103 @@ def test_a_file_that_cannot_be_had_drops_its_scene_only(tmp_path: Path, scenes: 
     shutil.copytree(tmp_path / "safe", config.work_dir / "imagery_raw", dirs_exist_ok=True)
     assert run_sentinel2(config) == 0
     np.testing.assert_array_equal(_mosaic(config.work_dir), _expected(scenes))
+
+
+@pytest.fixture
+def cdse() -> Iterator[CdseServer]:
+    with serve() as server:
+        yield server
+
+
+def _publish(cdse: CdseServer, folder: Path) -> list[Product]:
+    """Give the server the files of SAFE products; return the products as its catalogue lists them."""
+    listed = []
+    for safe in sorted(folder.glob("*.SAFE")):
+        product = read_safe(safe)
+        assets = {}
+        for key, asset in product.assets.items():
+            content = Path(asset.href).read_bytes()
+            href = cdse.put(cdse.zipper(safe.name, *Path(asset.href).relative_to(safe).parts), content)
+            assets[key] = replace(asset, href=href, checksum=hashlib.md5(content).hexdigest())
+        listed.append(replace(product, assets=assets))
+    return listed
+
+
+def _as_stac(cdse: CdseServer, products: list[Product]) -> None:
+    """Let the server answer searches as a STAC API does."""
+    page = {"type": "FeatureCollection", "features": [item_from_product(p) for p in products], "links": []}
+    conforms = ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"]
+    search = {"rel": "search", "href": f"{cdse.url}/stac/search", "method": "POST", "type": "application/geo+json"}
+    links = [search, {"rel": "self", "href": f"{cdse.url}/stac"}, {"rel": "root", "href": f"{cdse.url}/stac"}]
+    root = {"type": "Catalog", "stac_version": "1.1.0", "id": "here", "description": "here", "links": links}
+
+    def answer(path: str, asked: dict[str, Any]) -> Answer:
+        document = page if path.endswith("/search") else {**root, "conformsTo": conforms}
+        return 200, {"Content-Type": "application/json"}, json.dumps(document).encode()
+
+    cdse.search = answer
+
+
+def test_search_download_and_composites_in_one_command(
+    tmp_path: Path,
+    scenes: list[Scene],
+    cdse: CdseServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    products = _publish(cdse, tmp_path / "safe")
+    _as_stac(cdse, products)
+    band = [p.assets["B02_20m"].href for p in products]
+    # one token refused, a busy server, a broken line, spoilt bytes; and one file that the server lost
+    cdse.fail(band[0], "401")
+    cdse.fail(band[1], "429:0")
+    cdse.fail(band[2], "truncate:2000")
+    cdse.fail(band[3], "spoil")
+    lost = cdse.files.pop(unquote(urlsplit(band[4]).path))
+    monkeypatch.setattr(fetch, "downloader", lambda root, connections: download(cdse))
+    config = _config(tmp_path)
+    work = ["--work_dir", str(config.work_dir), "--grid_csv", str(config.grid_csv), "--stac-url", f"{cdse.url}/stac"]
+    period = ["--start", "2021-06-01", "--end", "2021-06-30", "--bands", "B02", "--workers", "1"]
+    assert main(["sentinel2", *work, *period, "--dry-run"]) == 0
+    assert "download   24 files" in capsys.readouterr().out
+    assert not cdse.logins
+    assert main(["sentinel2", *work, *period]) == 1
+    missing = next(s for s in scenes if s.spec.id == products[4].id)
+    np.testing.assert_array_equal(_mosaic(config.work_dir), _expected([s for s in scenes if s is not missing]))
+    errors = pd.read_csv(config.work_dir / "errors.csv")
+    assert set(errors["product"]) == {missing.spec.id}
+    assert "B02_20m" in errors["reason"].iloc[0]
+    assert {fields.get("username") for fields in cdse.logins if fields["grant_type"] == "password"} == {USER}
+    fetched = sorted(p.name for p in (config.work_dir / "imagery_raw").rglob("*.jp2"))
+    assert len(fetched) == 11  # the band and the scene classes of six products, but the one
+    # found again, the same command brings this file and no other
+    cdse.put(band[4], lost)
+    cdse.requests.clear()
+    assert main(["sentinel2", *work, *period]) == 0
+    assert [p for p, _, _ in cdse.requests if p.startswith("/odata")] == [unquote(urlsplit(band[4]).path)]
+    np.testing.assert_array_equal(_mosaic(config.work_dir), _expected(scenes))
+    assert main(["verify", str(config.work_dir)]) == 0
+
+
+def test_download_without_an_account_is_one_sentence(
+    tmp_path: Path, scenes: list[Scene], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("CDSE_USERNAME", "CDSE_PASSWORD", "CDSE_PASSWORD_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    search = json.loads(
+        (tmp_path / "search.json").read_text().replace("s3://eodata", "https://download.dataspace.copernicus.eu")
+    )
+    (tmp_path / "search.json").write_text(json.dumps(search))
+    config = _config(tmp_path)
+    (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "password").chmod(0o644)
+    command = ["sentinel2", "--work-dir", str(config.work_dir), "--items", str(config.items)]
+    command += ["--grid-csv", str(config.grid_csv), "--start", "2021-06-01", "--end", "2021-06-30", "--bands", "B02"]
+    assert main(command) == 2
+    assert "CDSE_USERNAME is not set" in capsys.readouterr().err
+    monkeypatch.setenv("CDSE_USERNAME", USER)
+    monkeypatch.setenv("CDSE_PASSWORD_FILE", str(tmp_path / "password"))
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "can be used by others (mode 644)" in told
+    assert "secret" not in told
