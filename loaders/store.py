@@ -17,6 +17,7 @@ import xarray as xr
 
 from catalog.abi.bands import BANDS
 from catalog.errors import UsageError
+from catalog.parquet import read_frame
 from loaders.chunks import ChunkReader
 
 __all__ = ["COARSE", "COEFFICIENTS", "StoredBand", "TileStore", "assign_splits", "select", "weigh"]
@@ -297,7 +298,7 @@ def _read_plan(url: str, options: dict[str, Any], small: xr.Dataset) -> pd.DataF
     if not filesystem.exists(path):
         return None
     with filesystem.open(path, "rb") as file:
-        plan = pd.read_parquet(file, engine="pyarrow")
+        plan = read_frame(file)
     if len(plan) != small.sizes["tile"]:
         raise UsageError(f"{path} has {len(plan)} tiles but {url} has {small.sizes['tile']}; they are of two builds")
     return plan

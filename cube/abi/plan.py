@@ -16,6 +16,7 @@ import pandas as pd
 from catalog.abi.bands import BANDS
 from catalog.abi.scans import Scan, nearest_scan
 from catalog.errors import SourceError, UsageError
+from catalog.parquet import read_frame
 from cube.abi.grid import FixedGrid
 from cube.abi.index import FileIndex, index_file
 from cube.abi.layout import TileLayout, TileSpec
@@ -389,6 +390,6 @@ def write_plan(plan: Plan, path: Path) -> None:
 
 def read_plan(path: Path) -> Plan:
     """Read what :func:`write_plan` wrote."""
-    frame = pd.read_parquet(path, engine="pyarrow")
+    frame = read_frame(path)
     attrs, frame.attrs = frame.attrs, {}
     return Plan(frame, Counter(json.loads(attrs["refused"])), json.loads(attrs["problems"]))

@@ -31,6 +31,7 @@ import pandas as pd
 from catalog.abi.bands import BANDS
 from catalog.abi.scans import SourceFile, better
 from catalog.errors import EncodingMismatchError, SourceError
+from catalog.parquet import read_frame
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.abi.index import ChunkTable, Coefficients, FileIndex
 
@@ -303,7 +304,7 @@ def read_references(
 
 def _read_day(day: Path) -> list[Reference]:
     try:
-        frame = pd.read_parquet(day / _FILES, engine="pyarrow")
+        frame = read_frame(day / _FILES)
     except OSError as error:
         raise SourceError(f"{day / _FILES} cannot be read ({error}); write this day's references again") from error
     return [_reference(day, dict(zip(frame.columns, row, strict=True))) for row in frame.itertuples(index=False)]
@@ -345,7 +346,7 @@ def _table(empty: ChunkTable, folder: Path, position: int) -> ChunkTable:
 @lru_cache(maxsize=64)
 def _read_record(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     try:
-        frame = pd.read_parquet(path, engine="pyarrow", columns=["offset", "size"])
+        frame = read_frame(path, ["offset", "size"])
     except OSError as error:
         raise SourceError(f"{path} cannot be read ({error}); write this day's references again") from error
     return frame["offset"].to_numpy("i8"), frame["size"].to_numpy("i8")

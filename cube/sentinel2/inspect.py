@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import rasterio
 import zarr
 
+from catalog.parquet import read_frame
 from cube.engine import iterate
 from cube.folder import BuildFolder
 from cube.inspect import Kind
@@ -32,7 +32,7 @@ def _title(config: Mapping[str, Any]) -> str:
 
 
 def _tasks(folder: BuildFolder, ledger: Ledger) -> tuple[str, list[str]]:
-    cells = [f"cell {name}" for name in pd.read_parquet(folder.plan, columns=["cell"])["cell"]]
+    cells = [f"cell {name}" for name in read_frame(folder.plan, ["cell"])["cell"]]
     failed = [k for k, e in ledger.entries.items() if k.startswith("shard ") and e.status != "done"]
     return f"{len(cells)} cells", cells + failed
 
@@ -41,7 +41,7 @@ def _faults(folder: BuildFolder, config: dict[str, Any], ledger: Ledger) -> Iter
     """Every product of every cell that was made is there, decodes, and holds the pixels that were counted."""
     places = Sentinel2Folder(folder.root)
     names = (*config["bands"], "count")
-    plan = pd.read_parquet(places.plan)
+    plan = read_frame(places.plan)
     remedy = f"remove its line from {places.ledger.name} and build again"
     stored: dict[str, Any] = {}
     if "zarr" in config["products"]:
