@@ -69,7 +69,8 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
     SourceError
         If the file cannot be opened, is truncated, or is not an ABI L1b file.
     """
-    cached = None if cache is None else cache / cache_name(as_it_is(source))
+    source = as_it_is(source)
+    cached = None if cache is None else cache / cache_name(source)
     known = None if cached is None else load_index(cached, source)
     if known is not None:
         return known

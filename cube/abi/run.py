@@ -60,7 +60,10 @@ def run_abi(config: AbiConfig) -> int:
     timer.lap("plan")
     if config.plan_only:
         _say(f"planned {len(plan.tiles)} tiles: {folder.plan}")
-        return 1 if plan.problems else 0
+        shortage = _shortage(config, plan)
+        if shortage:
+            _say(shortage)
+        return 1 if plan.problems or shortage else 0
     used, unfetched = _fetch(config, folder, used_scans(plan, scans))
     timer.lap("fetch")
     job = _Job(config, folder, plan, used, unfetched)
@@ -246,10 +249,8 @@ class _Job:
     def problems(self) -> list[Problem]:
         """Everything dropped or absent, in a stable order."""
         found = [*self.ledger.problems(), *(Problem("source", text) for text in self.plan.problems)]
-        if self.config.num_tiles and len(self.plan.tiles) < self.config.num_tiles:
-            refused = ", ".join(f"{reason} ({n})" for reason, n in self.plan.refused.most_common(3))
-            short = f"{self.config.num_tiles - len(self.plan.tiles)} of {self.config.num_tiles} tiles found no place"
-            found.append(Problem("product", f"{short}; candidates were left out for: {refused or 'none was left'}"))
+        if shortage := _shortage(self.config, self.plan):
+            found.append(Problem("product", shortage))
         for row in self.plan.tiles.itertuples():
             for lack in row.missing:
                 band, _, step = lack.partition("@")
@@ -260,6 +261,15 @@ class _Job:
                 )
         found += [Problem("source", reason, channel=f.channel, href=f.href) for f, reason in self.unfetched]
         return found
+
+
+def _shortage(config: AbiConfig, plan: Plan) -> str | None:
+    """Say that fewer tiles were planned than asked for, if so."""
+    missing = (config.num_tiles or 0) - len(plan.tiles)
+    if missing <= 0:
+        return None
+    refused = ", ".join(f"{reason} ({n})" for reason, n in plan.refused.most_common(3)) or "none was left"
+    return f"{missing} of {config.num_tiles} tiles found no place; candidates were left out for: {refused}"
 
 
 def _day(header: FileIndex) -> date:
