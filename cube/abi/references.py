@@ -160,6 +160,7 @@ def _write_day(day: Path, files: Iterable[FileIndex]) -> None:
     temporary.rename(day)
     shutil.rmtree(replaced, ignore_errors=True)
     _read_record.cache_clear()
+    _record_size.cache_clear()
 
 
 def _write_leaf(leaf: Path, members: Sequence[FileIndex]) -> None:
@@ -337,10 +338,21 @@ def _table(empty: ChunkTable, folder: Path, position: int) -> ChunkTable:
     """Fill a chunk table from the record that holds a position of the virtual array."""
     rows, cols = (-(-n // c) for n, c in zip(empty.shape, empty.chunks, strict=True))
     per_file = rows * cols
-    step = max(1, _RECORD // per_file)
+    step = _record_size(folder.parent) // per_file
     offsets, sizes = _read_record(folder / f"refs.{position // step}.parq")
     at = slice(position % step * per_file, (position % step + 1) * per_file)
     return replace(empty, offsets=offsets[at].reshape(rows, cols), sizes=sizes[at].reshape(rows, cols))
+
+
+@lru_cache(maxsize=4096)
+def _record_size(leaf: Path) -> int:
+    """References of one Parquet file of a leaf, as it was written."""
+    try:
+        return int(json.loads((leaf / ".zmetadata").read_text())["record_size"])
+    except (OSError, ValueError, KeyError) as error:
+        raise SourceError(
+            f"{leaf / '.zmetadata'} cannot be read ({error}); write this day's references again"
+        ) from error
 
 
 @lru_cache(maxsize=64)

@@ -215,3 +215,18 @@ def test_opening_references_reads_no_chunk_table(small_archive: Path, tmp_path: 
     references = read_references(tmp_path / "refs")
     assert all(r.header.rad.offsets.size == 0 for r in references)
     assert references[0].load().rad.offsets.size > 0
+
+
+def test_references_in_several_records_are_read_by_their_own_size(
+    small_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cube.abi import references
+
+    with monkeypatch.context() as written:
+        written.setattr(references, "_RECORD", 10)  # two scans of four chunks a record
+        cube.write_references(indexes(small_archive), tmp_path / "refs")
+    (leaf,) = (tmp_path / "refs").glob("*/*/C13-*")
+    assert len(list((leaf / "Rad").glob("*.parq"))) == 4
+    data = cube.open_abi(tmp_path / "refs", bands=["C13"])["2km"].ds
+    for i, source in enumerate(f for f in files(small_archive) if f.channel == 13):
+        np.testing.assert_array_equal(data["radiance"][i, 0], radiance(source.href))
