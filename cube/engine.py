@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from typing import Any, Generic, Protocol, TypeVar
 
 from tqdm import tqdm
 
 from catalog.errors import StratacubeError
 
-__all__ = ["ENGINES", "InlineExecutor", "Outcome", "Task", "run_tasks"]
+__all__ = ["ENGINES", "InlineExecutor", "Outcome", "Task", "Workers", "run_tasks"]
 
 LOG_INTERVAL = 15.0
 _BACK_OFF = 0.5
@@ -68,8 +69,13 @@ def local_executor(workers: int) -> Executor:
         return InlineExecutor()
     # zarr and HDF5 keep threads and locks that do not survive a fork.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["numpy", "pandas", "xarray", "zarr"])
+    context.set_forkserver_preload(_PRELOADED)
+    forkserver.ensure_running()  # imports while the caller still prepares its tasks
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+
+
+_PRELOADED = ["numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.features", "pyproj"]
+"""Imported once by the server that workers are forked from: slow to import, and without threads of their own."""
 
 
 def _one_thread() -> None:
@@ -82,12 +88,49 @@ ENGINES: dict[str, Callable[[int], Executor]] = {"local": local_executor}
 """Engines by name: each makes an executor for a number of workers."""
 
 
+class Workers:
+    """The workers of a run, started by the first step that needs them and kept for those after it.
+
+    Parameters
+    ----------
+    engine
+        Name in :data:`ENGINES`.
+    number
+        How many tasks run at once.
+    """
+
+    def __init__(self, number: int = 1, engine: str = "local") -> None:
+        self.number, self.engine = number, engine
+        self._executor: Executor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop(wait=True)
+
+    @property
+    def executor(self) -> Executor:
+        """Where tasks are submitted."""
+        if self._executor is None:
+            self._executor = ENGINES[self.engine](self.number)
+        return self._executor
+
+    def replace(self) -> None:
+        """Start anew after a worker died."""
+        self._stop(wait=False)
+
+    def _stop(self, *, wait: bool) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=wait, cancel_futures=True)
+            self._executor = None
+
+
 def run_tasks(
     tasks: Sequence[T],
     function: Callable[[T], R],
+    workers: Workers,
     *,
-    engine: str = "local",
-    workers: int = 1,
     retries: int = 2,
     label: str = "tasks",
 ) -> Iterator[Outcome[T, R]]:
@@ -99,10 +142,8 @@ def run_tasks(
         What to do; order of submission.
     function
         Picklable function of one task.
-    engine
-        Name in :data:`ENGINES`.
     workers
-        How many tasks run at once.
+        Where.
     retries
         How often a task is tried again after an error of the machine (OSError, a dead worker).
     label
@@ -115,17 +156,17 @@ def run_tasks(
     """
     waiting = deque((task, 0, 0.0) for task in tasks)
     running: dict[Future[R], tuple[T, int, float]] = {}
-    executor = ENGINES[engine](min(workers, max(1, len(tasks))))
+    alone = InlineExecutor() if len(tasks) == 1 else None  # starting workers takes longer
     try:
         with _progress(len(tasks), label) as advance:
             while waiting or running:
-                while waiting and len(running) < 2 * workers and waiting[0][2] <= time.monotonic():
+                while waiting and len(running) < 2 * workers.number and waiting[0][2] <= time.monotonic():
                     task, attempt, _ = waiting.popleft()
                     try:
-                        running[executor.submit(function, task)] = task, attempt, time.monotonic()
+                        running[(alone or workers.executor).submit(function, task)] = task, attempt, time.monotonic()
                     except BrokenExecutor:
                         waiting.appendleft((task, attempt, 0.0))
-                        executor = _replace(executor, engine, workers)
+                        workers.replace()
                 if not running:
                     time.sleep(max(0.0, waiting[0][2] - time.monotonic()))
                     continue
@@ -144,12 +185,8 @@ def run_tasks(
                         time.monotonic() - started,
                     )
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _replace(executor: Executor, engine: str, workers: int) -> Executor:
-    executor.shutdown(wait=False, cancel_futures=True)
-    return ENGINES[engine](workers)
+        for future in running:
+            future.cancel()
 
 
 def describe_error(error: BaseException) -> str:

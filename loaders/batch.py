@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +19,16 @@ Quantity = Literal["radiance", "reflectance", "brightness_temperature", "mixed"]
 TIME_CODE = ("year", "day of year", "minute of day", "minutes since the first frame")
 
 
+_SMALL = 2**16
+"""Bytes of a tensor that is handed over by value: shared memory costs a file and a message for each tensor."""
+
+
 class _Tensors:
     """What both kinds of batch share: every field that is, or holds, tensors moves together."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes with small tensors by value, large ones in shared memory."""
+        return _rebuilt, (type(self), {f.name: _packed(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         def apply(value: Any) -> Any:
@@ -38,6 +47,29 @@ class _Tensors:
     def pin_memory(self) -> Self:
         """Copy to page-locked memory, from where a GPU takes it while it computes."""
         return self._map(lambda t: t.pin_memory())
+
+
+@dataclass(frozen=True)
+class _ByValue:
+    """A small tensor on its way."""
+
+    array: npt.NDArray[Any]
+
+
+def _packed(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.device.type == "cpu" and value.nbytes < _SMALL:
+        return _ByValue(value.numpy())
+    return {k: _packed(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, _ByValue):
+        return torch.from_numpy(value.array)
+    return {k: _unpacked(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _rebuilt(kind: type[_Tensors], values: dict[str, Any]) -> _Tensors:
+    return kind(**{name: _unpacked(value) for name, value in values.items()})
 
 
 @dataclass(frozen=True)

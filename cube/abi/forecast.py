@@ -14,6 +14,7 @@ from cube.abi.find import find
 from cube.abi.layout import TileLayout
 from cube.abi.plan import Headers, Plan, make_plan, read_plan, used_scans
 from cube.config import AbiConfig, default_workers
+from cube.engine import Workers
 from cube.folder import BuildFolder
 
 __all__ = ["forecast"]
@@ -28,7 +29,12 @@ def forecast(config: AbiConfig) -> int:
     known = folder.holds(config.digest()) and not config.overwrite
     scans = load_items(folder.sources) if known and folder.sources.exists() else find(config)
     headers = Headers(None, config.s3_endpoint)
-    plan = read_plan(folder.plan) if known and folder.plan.exists() else make_plan(config, scans, headers, None)
+    number = config.workers or default_workers()
+    if known and folder.plan.exists():
+        plan = read_plan(folder.plan)
+    else:
+        with Workers(number, config.engine) as workers:
+            plan = make_plan(config, scans, headers, None, workers)
     layout = TileLayout.of(config)
     used = used_scans(plan, scans)
     files = [f for scan in used.values() for f in scan.files.values()]
@@ -38,15 +44,14 @@ def forecast(config: AbiConfig) -> int:
     stored = sum(2 * layout.band_size(c) ** 2 for c in config.channels)
     stored += sum(2 * layout.band_size(c[0]) ** 2 for c in layout.mask_groups().values())
     stored *= config.steps * len(plan.tiles)
-    workers = config.workers or default_workers()
     memory = _BASE_MEMORY + 6 * max(2 * layout.tiles_per_shard * layout.band_size(c) ** 2 for c in config.channels)
     lines = [
         f"tiles      {len(plan.tiles)} of {config.tile_size} px, {config.steps} steps, {len(config.channels)} bands",
         f"read       {_bytes(read)} of {len(files)} files ({_bytes(sum(f.size for f in files))}) of {len(used)} scans",
         f"download   {_bytes(moved)}",
         f"write      {_bytes(stored)} before compression, in {plan.tiles['shard'].nunique()} shards a band",
-        f"memory     about {_bytes(memory)} a worker, {workers} workers",
-        f"duration   about {_expected_seconds(read, stored, len(files)) / workers:.0f} s once files are at hand",
+        f"memory     about {_bytes(memory)} a worker, {number} workers",
+        f"duration   about {_expected_seconds(read, stored, len(files)) / number:.0f} s once files are at hand",
         f"disk free  {_bytes(_free(config.output_dir))} at {config.output_dir}",
     ]
     sys.stdout.write("\n".join(lines) + "\n")

@@ -21,7 +21,7 @@ from cube.abi.index import FileIndex, IndexTask
 from cube.abi.references import Reference, is_reference_store, read_references
 from cube.abi.virtual import lazy_tree
 from cube.config import default_cache
-from cube.engine import run_tasks
+from cube.engine import Workers, run_tasks
 
 __all__ = ["index_archive", "open_abi"]
 
@@ -154,11 +154,12 @@ def index_archive(
     """
     indexes = []
     tasks = [IndexTask(f, cache, endpoint_url) for f in files]
-    for outcome in run_tasks(tasks, IndexTask.index, workers=workers, retries=0, label="indexing"):
-        if outcome.result is None:
-            warnings.warn(f"left out: {outcome.error}", stacklevel=3)
-        else:
-            indexes.append(outcome.result)
+    with Workers(min(workers, max(1, len(tasks)))) as pool:
+        for outcome in run_tasks(tasks, IndexTask.index, pool, retries=0, label="indexing"):
+            if outcome.result is None:
+                warnings.warn(f"left out: {outcome.error}", stacklevel=3)
+            else:
+                indexes.append(outcome.result)
     if tasks and not indexes:
         raise SourceError(f"none of {len(tasks)} files is readable; the first is {files[0].href}")
     return sorted(indexes, key=lambda i: (i.source.start, i.source.channel))

@@ -20,8 +20,8 @@ from catalog.parquet import read_frame
 from cube.abi.grid import FixedGrid
 from cube.abi.index import FileIndex, index_file
 from cube.abi.layout import TileLayout, TileSpec
-from cube.config import AbiConfig, default_workers
-from cube.engine import ENGINES
+from cube.config import AbiConfig
+from cube.engine import InlineExecutor, Workers
 from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.windows import Frame, candidate_times, choose_window
@@ -111,7 +111,9 @@ class _Spot:
     scores: tuple[float, ...]
 
 
-def make_plan(config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables: Path | None) -> Plan:
+def make_plan(
+    config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables: Path | None, workers: Workers
+) -> Plan:
     """Sample, place, choose time windows and select.
 
     Parameters
@@ -124,6 +126,8 @@ def make_plan(config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables
         Where grids of scans come from.
     tables
         Folder for the tables a stratum writes (the metadata and lifetimes of cloud systems); None for none.
+    workers
+        Where masks are read.
 
     Raises
     ------
@@ -148,9 +152,8 @@ def make_plan(config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables
         if config.stratification == "random"
         else {"masks": config.convection_regex, "records": config.systems}
     )
-    workers = 1 if config.stratification == "random" else config.workers or default_workers()
-    with ENGINES[config.engine](workers) as executor:
-        sampler = SAMPLERS[config.stratification](replace(request, executor=executor), **options)
+    executor = InlineExecutor() if config.stratification == "random" else workers.executor
+    sampler = SAMPLERS[config.stratification](replace(request, executor=executor), **options)
     planner = _Planner(config, layout, scans, headers)
     limits = Limits(
         num_tiles=wanted,

@@ -23,8 +23,8 @@ from cube.abi.grid import GeosProjection
 from cube.abi.index import FileIndex
 from cube.abi.layout import TileLayout
 from cube.abi.plan import Plan
-from cube.config import AbiConfig, default_workers
-from cube.engine import run_tasks
+from cube.config import AbiConfig
+from cube.engine import Workers, run_tasks
 from cube.folder import BuildFolder
 from cube.ledger import Problem
 from cube.preview import contact_sheet, open_raw, thumbnail
@@ -45,12 +45,13 @@ def publish(
     projections: Mapping[int, GeosProjection],
     problems: Sequence[Problem],
     laps: Mapping[str, float],
+    workers: Workers,
 ) -> None:
     """Write previews, the report and, last, the catalog."""
     tiles = plan.tiles
     failed = {p.tile_id for p in problems if p.kind == "product"}
     made = tiles[~tiles["tile_id"].isin(failed)]
-    _previews(config, folder, made)
+    _previews(folder, made, workers)
     errors = pd.DataFrame(
         [{"tile": p.tile_id, "scan": p.scan_id, "file": p.href, "reason": p.reason} for p in problems],
         columns=["tile", "scan", "file", "reason"],
@@ -194,7 +195,7 @@ def _draw(task: _PreviewTask) -> None:
             thumbnail(data, tile, path)
 
 
-def _previews(config: AbiConfig, folder: BuildFolder, tiles: pd.DataFrame) -> None:
+def _previews(folder: BuildFolder, tiles: pd.DataFrame, workers: Workers) -> None:
     folder.previews.mkdir(exist_ok=True)
     tasks = [
         _PreviewTask(
@@ -204,8 +205,7 @@ def _previews(config: AbiConfig, folder: BuildFolder, tiles: pd.DataFrame) -> No
         )
         for shard, rows in tiles.groupby("shard")
     ]
-    workers = config.workers or default_workers()
-    for outcome in run_tasks(tasks, _draw, engine=config.engine, workers=workers, label="drawing"):
+    for outcome in run_tasks(tasks, _draw, workers, label="drawing"):
         if outcome.error:
             raise StratacubeError(f"thumbnails of {outcome.task.key} could not be drawn: {outcome.error}")
     contact_sheet(folder.previews, tiles, folder.previews / "contact_sheet.png")

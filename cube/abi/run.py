@@ -29,7 +29,7 @@ from cube.abi.references import write_references
 from cube.abi.tiles import Frame, ShardResult, ShardTask, build_shard
 from cube.abi.tilestore import create_tile_store, fills_of
 from cube.config import AbiConfig, default_workers
-from cube.engine import run_tasks
+from cube.engine import Workers, run_tasks
 from cube.folder import BuildFolder
 from cube.ledger import Entry, Ledger, Problem
 
@@ -51,12 +51,17 @@ def run_abi(config: AbiConfig) -> int:
     """
     if config.dry_run:
         return forecast(config)
+    with Workers(config.workers or default_workers(), config.engine) as workers:
+        return _run(config, workers)
+
+
+def _run(config: AbiConfig, workers: Workers) -> int:
     folder = BuildFolder(config.output_dir)
     folder.claim(config.described(), config.digest(), overwrite=config.overwrite)
     timer = _Timer()
     scans = _find(config, folder)
     timer.lap("find")
-    plan = _plan(config, folder, scans)
+    plan = _plan(config, folder, scans, workers)
     timer.lap("plan")
     if config.plan_only:
         _say(f"planned {len(plan.tiles)} tiles: {folder.plan}")
@@ -66,7 +71,7 @@ def run_abi(config: AbiConfig) -> int:
         return 1 if plan.problems or shortage else 0
     used, unfetched = _fetch(config, folder, used_scans(plan, scans))
     timer.lap("fetch")
-    job = _Job(config, folder, plan, used, unfetched)
+    job = _Job(config, folder, plan, used, unfetched, workers)
     if job.is_done():
         return _tell(folder, plan, _write_errors(config, folder, job.problems()))
     job.index()
@@ -75,7 +80,7 @@ def run_abi(config: AbiConfig) -> int:
     timer.lap("build")
     problems = job.problems()
     shown = _write_errors(config, folder, problems)
-    publish(config, folder, plan, used, scans, job.headers, job.projections, problems, timer.laps)
+    publish(config, folder, plan, used, scans, job.headers, job.projections, problems, timer.laps, workers)
     return _tell(folder, plan, shown)
 
 
@@ -108,10 +113,10 @@ def _find(config: AbiConfig, folder: BuildFolder) -> list[Scan]:
     return scans
 
 
-def _plan(config: AbiConfig, folder: BuildFolder, scans: Sequence[Scan]) -> Plan:
+def _plan(config: AbiConfig, folder: BuildFolder, scans: Sequence[Scan], workers: Workers) -> Plan:
     if folder.plan.exists():
         return read_plan(folder.plan)
-    plan = make_plan(config, scans, Headers(folder.index, config.s3_endpoint), folder.root)
+    plan = make_plan(config, scans, Headers(folder.index, config.s3_endpoint), folder.root, workers)
     write_plan(plan, folder.plan)
     for problem in plan.problems:
         _say(f"left out: {problem}")
@@ -146,10 +151,11 @@ class _Job:
         plan: Plan,
         used: Mapping[str, Scan],
         unfetched: Sequence[tuple[SourceFile, str]],
+        workers: Workers,
     ) -> None:
         self.config, self.folder, self.plan, self.used = config, folder, plan, used
         self.layout = TileLayout.of(config)
-        self.workers = config.workers or default_workers()
+        self.workers = workers
         self.ledger = Ledger(folder.ledger)
         self.unfetched = list(unfetched)
         self.headers: dict[str, FileIndex] = {}
@@ -164,8 +170,7 @@ class _Job:
         for outcome in run_tasks(
             tasks,
             IndexTask.header,
-            engine=self.config.engine,
-            workers=self.workers,
+            self.workers,
             retries=self.config.retries if any(f.href.startswith("s3://") for f in files) else 0,
             label="indexing",
         ):
@@ -204,8 +209,7 @@ class _Job:
         for outcome in run_tasks(
             tasks,
             build_shard,
-            engine=self.config.engine,
-            workers=self.workers,
+            self.workers,
             retries=self.config.retries,
             label="building",
         ):

@@ -117,6 +117,8 @@ def write_cog(
         "NUM_THREADS": 1,
         "BIGTIFF": "IF_SAFER",
     }
+    if compress == "ZSTD":
+        options["LEVEL"] = 3  # GDAL's 9 takes twice as long for two per cent
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
         rasterio.open(

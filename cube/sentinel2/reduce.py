@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +22,8 @@ _F = npt.NDArray[np.float32]
 class Reducer:
     """A way to reduce.
 
-    ``reduce`` takes a float32 stack, shape (bands, votes, rows, cols), which it may change, and returns float32 of
-    shape (bands, rows, cols), NaN where there is nothing.
+    ``reduce`` takes a float32 stack, shape (bands, votes, rows, cols), and returns float32 of shape (bands, rows,
+    cols), NaN where there is nothing.
     """
 
     name: str
@@ -29,41 +32,87 @@ class Reducer:
     reduce: Callable[[_F], _F]
 
 
-def _sorted(stack: _F) -> tuple[_F, npt.NDArray[np.intp]]:
-    """Votes in rising order along axis 0, NaN last, and how many are numbers. Sorts in place."""
-    count = stack.shape[0] - np.isnan(stack).sum(axis=0)
-    stack.sort(axis=0)
-    return stack, count
+_PIXELS = 16384
+"""Pixels that are sorted at once: their votes stay in the processor's cache."""
+
+_FEW = 8
+"""Up to so many votes a network of minima and maxima over all pixels is faster than a sort of each pixel's."""
 
 
-def _pick(ordered: _F, index: npt.NDArray[np.intp]) -> _F:
-    picked: _F = np.take_along_axis(ordered, index[None], axis=0)[0]
-    return picked
+Pick = Callable[[npt.NDArray[np.intp]], _F]
+"""From a rank for each pixel, 0 for the least, to the vote of that rank."""
+
+
+def _ranked(votes: _F) -> tuple[Pick, npt.NDArray[np.intp]]:
+    """Sort the votes of some pixels, shape (votes, pixels); what a rank is, and how many are numbers.
+
+    What ranks behind the numbers is no number, or infinite.
+    """
+    number, pixels = votes.shape
+    present = votes == votes  # noqa: PLR0124  (false for NaN, and faster than isnan)
+    count = present.sum(axis=0, dtype=np.intp)
+    pixel = np.arange(pixels)
+    if number > _FEW:
+        by_pixel = np.sort(np.ascontiguousarray(votes.T), axis=1).ravel()
+        return lambda rank: by_pixel[pixel * number + rank], count
+    ordered = np.where(present, votes, np.float32(np.inf))
+    spare = np.empty_like(ordered[0])
+    for i, j in _network(number):
+        np.minimum(ordered[i], ordered[j], out=spare)
+        np.maximum(ordered[i], ordered[j], out=ordered[j])
+        ordered[i] = spare
+    by_vote = ordered.ravel()
+    return lambda rank: by_vote[rank * pixels + pixel], count
+
+
+@lru_cache
+def _network(count: int) -> tuple[tuple[int, int], ...]:
+    """Pairs to compare, in order, to sort a few values (Batcher 1968, odd-even merge sort)."""
+    pairs, p = [], 1
+    while p < count:
+        k = p
+        while k:
+            for start in range(k % p, count - k, 2 * k):
+                span = range(start, min(start + k, count - k))
+                pairs += [(i, i + k) for i in span if i // (2 * p) == (i + k) // (2 * p)]
+            k //= 2
+        p *= 2
+    return tuple(pairs)
+
+
+def _by_pixel(stack: _F, reduce: Callable[[Pick, npt.NDArray[np.intp]], npt.NDArray[Any]]) -> _F:
+    """Reduce ranked votes along axis 0, some pixels at a time."""
+    votes = stack.reshape(len(stack), math.prod(stack.shape[1:]))
+    out = np.full(votes.shape[1], np.nan, "f4")
+    for start in range(0, votes.shape[1] if len(votes) else 0, _PIXELS):
+        pick, count = _ranked(votes[:, start : start + _PIXELS])
+        out[start : start + _PIXELS] = np.where(count > 0, reduce(pick, count), np.float32(np.nan))
+    return out.reshape(stack.shape[1:])
 
 
 def nan_median(stack: _F) -> _F:
-    """Median along axis 0, equal to ``numpy.nanmedian`` bit for bit; NaN where all is NaN. Sorts in place."""
-    if stack.shape[0] == 0:
-        return np.full(stack.shape[1:], np.nan, "f4")
-    ordered, count = _sorted(stack)
-    low = _pick(ordered, np.maximum(count - 1, 0) // 2)
-    high = _pick(ordered, np.minimum(count // 2, len(ordered) - 1))
-    middle = (low + high) / np.float32(2)
-    # the mean of a number with itself may round: an odd count's median is an observation
-    return np.where(count % 2 == 1, low, middle)
+    """Median along axis 0, equal to ``numpy.nanmedian`` bit for bit; NaN where all is NaN."""
+
+    def middle(pick: Pick, count: npt.NDArray[np.intp]) -> _F:
+        low, high = pick(np.maximum(count - 1, 0) // 2), pick(np.minimum(count // 2, len(stack) - 1))
+        # the mean of a number with itself may round: an odd count's median is an observation
+        return np.asarray(np.where(count % 2 == 1, low, (low + high) / np.float32(2)), "f4")
+
+    return _by_pixel(stack, middle)
 
 
 def nan_percentile(stack: _F, percent: float) -> _F:
-    """Percentile along axis 0 by linear interpolation, as ``numpy.nanpercentile``. Sorts in place."""
-    if stack.shape[0] == 0:
-        return np.full(stack.shape[1:], np.nan, "f4")
-    ordered, count = _sorted(stack)
-    place = np.maximum(count - 1, 0) * (percent / 100)
-    below = np.floor(place).astype(np.intp)
-    share = place - below
-    low = _pick(ordered, below).astype("f8")
-    high = _pick(ordered, np.minimum(below + 1, np.maximum(count - 1, 0)))
-    return np.asarray(np.where(count > 0, low + (high - low) * share, np.nan), "f4")
+    """Percentile along axis 0 by linear interpolation, as ``numpy.nanpercentile``."""
+
+    def between(pick: Pick, count: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        last = np.maximum(count - 1, 0)
+        place = last * (percent / 100)
+        below = np.floor(place).astype(np.intp)
+        low = pick(below).astype("f8")
+        with np.errstate(invalid="ignore"):  # where nothing is known, infinity stands
+            return np.asarray(low + (pick(np.minimum(below + 1, last)) - low) * (place - below))
+
+    return _by_pixel(stack, between)
 
 
 def _median(stack: _F) -> _F:
@@ -84,7 +133,7 @@ def _count(stack: _F) -> _F:
 
 def _medoid(stack: _F) -> _F:
     """Return the observation, seen in all bands, that lies nearest to the median of all bands."""
-    middle = np.stack([nan_median(band.copy()) for band in stack])
+    middle = np.stack([nan_median(band) for band in stack])
     distance = np.zeros(stack.shape[1:], "f8")
     for band, centre in zip(stack, middle, strict=True):
         distance += (band.astype("f8") - centre) ** 2

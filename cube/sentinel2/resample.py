@@ -31,7 +31,16 @@ _STRETCH = 1.1
 """A kernel widens where a lattice pixel is this many source pixels wide, so that none is skipped."""
 
 _RADIUS = {"bilinear": 1.0, "cubic": 2.0}
+_KERNELS: dict[Method, tuple[Method, ...]] = {
+    "nearest": (),
+    "bilinear": ("bilinear",),
+    "cubic": ("cubic", "bilinear"),
+    "average": ("average",),
+}
+"""Weights a method needs; cubic falls back to bilinear beside a mask."""
+
 _F = npt.NDArray[np.float64]
+_W = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -75,19 +84,25 @@ class SourceMap:
         """Return source pixels per lattice pixel, the largest in the window, along columns and rows."""
         return tuple(float(_per_pixel(a).max()) for a in (self.u, self.v))  # type: ignore[return-value]
 
-    def positions(self) -> tuple[_F, _F, _F, _F]:
-        """Return u, v and the kernel's stretch along each, shape (height, width), for every pixel of the window."""
-        rows, cols = np.arange(self.window.row, self.window.end_row), np.arange(self.window.col, self.window.end_col)
+    def positions(self, first: int = 0, count: int | None = None) -> tuple[_F, _F, _F, _F]:
+        """Return u, v and the kernel's stretch along each for some rows of the window, by default all.
+
+        Shape (rows, width); that of a stretch is (1, 1) where it is 1 everywhere.
+        """
+        number = self.window.height - first if count is None else min(count, self.window.height - first)
+        rows = np.arange(self.window.row + first, self.window.row + first + number)
+        cols = np.arange(self.window.col, self.window.end_col)
         i, j = rows // NODE - self.node_row, cols // NODE - self.node_col
         s, t = ((rows % NODE) / NODE)[:, None], (cols % NODE) / NODE
         u, v = (_interpolate(a, i, j, s, t) for a in (self.u, self.v))
-        su, sv = (_per_pixel(a)[i][:, j] for a in (self.u, self.v))
+        su, sv = (m[i][:, j] if (m := _per_pixel(a)).max() > 1 else np.ones((1, 1)) for a in (self.u, self.v))
         return u, v, su, sv
 
 
 def _interpolate(nodes: _F, i: Any, j: Any, s: _F, t: _F) -> _F:
-    across = nodes[:, j] * (1 - t) + nodes[:, j + 1] * t
-    mixed: _F = across[i] * (1 - s) + across[i + 1] * s
+    across = nodes[i[0] : i[-1] + 2]
+    across = across[:, j] * (1 - t) + across[:, j + 1] * t
+    mixed: _F = across[i - i[0]] * (1 - s) + across[i - i[0] + 1] * s
     return mixed
 
 
@@ -117,32 +132,30 @@ class Resampler:
 
     Parameters
     ----------
-    positions
-        From :meth:`SourceMap.positions`.
+    mapped
+        Where the window lies in the source grid.
     source
         The source pixels that will be given.
     method
         Kernel.
     """
 
-    def __init__(self, positions: tuple[_F, _F, _F, _F], source: Window, method: Method) -> None:
-        u, v, su, sv = positions
-        self.shape, self.source, self.method = u.shape, source, method
-        col, row = np.floor(u).astype("i8") - source.col, np.floor(v).astype("i8") - source.row
-        inside = (col >= 0) & (row >= 0) & (col < source.width) & (row < source.height)
-        self.own = np.where(inside, row * source.width + col, -1).ravel()
-        self.weights: sparse.csr_array | None = None
-        self.fallback: sparse.csr_array | None = None
-        if method != "nearest":
-            self.weights = _matrix(u, v, su, sv, source, method)
-        if method == "cubic":
-            self.fallback = _matrix(u, v, su, sv, source, "bilinear")
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the weights."""
-        held = [m for m in (self.weights, self.fallback) if m is not None]
-        return int(self.own.nbytes) + sum(int(m.data.nbytes + m.indices.nbytes + m.indptr.nbytes) for m in held)
+    def __init__(self, mapped: SourceMap, source: Window, method: Method) -> None:
+        self.shape, self.source, self.method = (mapped.window.height, mapped.window.width), source, method
+        own = np.empty(self.shape, "i4")
+        matrices = [_Matrix(mapped, source, kernel) for kernel in _KERNELS[method]]
+        for top in range(0, mapped.window.height, _STRIP):  # what is computed on the way stays in the cache
+            u, v, su, sv = mapped.positions(top, _STRIP)
+            col, row = (np.floor(a).astype("i4") - np.int32(b) for a, b in ((u, source.col), (v, source.row)))
+            inside = (col >= 0) & (row >= 0) & (col < source.width) & (row < source.height)
+            own[top : top + _STRIP] = np.where(inside, row * np.int32(source.width) + col, -1)
+            for matrix in matrices:
+                matrix.fill(top * mapped.window.width, u.ravel(), v.ravel(), su.ravel(), sv.ravel())
+        self.own = own.ravel()
+        """Source pixel that holds the centre of each lattice pixel, -1 where it is not among those given."""
+        built = [matrix.built() for matrix in matrices]
+        self.weights = built[0] if built else None
+        self.fallback = built[1] if len(built) > 1 else None
 
     def prepare(self, valid: npt.NDArray[np.bool_]) -> Prepared:
         """Bind the weights to a mask of the source window, shape (height, width)."""
@@ -199,52 +212,78 @@ class Prepared:
         return out.reshape(self.weights.shape)
 
 
-def _matrix(u: _F, v: _F, su: _F, sv: _F, source: Window, method: Method) -> sparse.csr_array:
-    """Kernel weights, one row a lattice pixel, one column a source pixel of the source window."""
-    cols, wx = _taps(u.ravel(), su.ravel(), source.col, source.width, method)
-    rows, wy = _taps(v.ravel(), sv.ravel(), source.row, source.height, method)
-    count, taps = u.size, cols.shape[1] * rows.shape[1]
-    indices = (rows[:, :, None] * np.int32(source.width) + cols[:, None, :]).reshape(-1)
-    data = (wy[:, :, None] * wx[:, None, :]).reshape(-1)
-    indptr = np.arange(0, count * taps + 1, taps, dtype="i4" if count * taps < 2**31 else "i8")
-    return sparse.csr_array((data, indices, indptr), shape=(count, source.height * source.width))
+class _Matrix:
+    """Kernel weights in the making: one row a lattice pixel, one column a source pixel of the source window."""
+
+    def __init__(self, mapped: SourceMap, source: Window, method: Method) -> None:
+        self.source, self.method = source, method
+        self.across, self.down = (_reach(stretch, method) for stretch in mapped.stretch())
+        shape = mapped.window.height * mapped.window.width, self.across * self.down
+        self.indices, self.data = np.empty(shape, "i4"), np.empty(shape, "f4")
+
+    def fill(self, first: int, u: _F, v: _F, su: _F, sv: _F) -> None:
+        """Set the rows of some lattice pixels."""
+        rows = slice(first, first + u.size)
+        x, wx = _taps(u, su, self.across, self.source.col, self.source.width, self.method)
+        y, wy = _taps(v, sv, self.down, self.source.row, self.source.height, self.method)
+        for i in range(self.down):
+            start = y[i] * np.int32(self.source.width)
+            for j in range(self.across):
+                np.add(start, x[j], out=self.indices[rows, i * self.across + j])
+                np.multiply(wy[i], wx[j], out=self.data[rows, i * self.across + j])
+
+    def built(self) -> sparse.csr_array:
+        """Return the matrix."""
+        count, taps = self.data.shape
+        indptr = np.arange(0, count * taps + 1, taps, dtype="i4" if count * taps < 2**31 else "i8")
+        shape = count, self.source.height * self.source.width
+        return sparse.csr_array((self.data.ravel(), self.indices.ravel(), indptr), shape=shape)
+
+
+_STRIP = 32
+"""Rows of a window whose weights are computed at once."""
+
+
+def _reach(stretch: float, method: Method) -> int:
+    """Source pixels along one axis that the widest kernel of a window covers."""
+    return int(np.ceil(stretch)) + 1 if method == "average" else int(np.ceil(2 * _RADIUS[method] * stretch))
 
 
 def _taps(
-    position: _F, stretch: _F, offset: int, size: int, method: Method
+    position: _F, stretch: _F, taps: int, offset: int, size: int, method: Method
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Source pixels along one axis and their weights, shape (pixels, taps); those outside weigh nothing."""
-    widest = float(stretch.max())
+    """Source pixels along one axis and their weights, shape (taps, pixels); those outside weigh nothing."""
+    number = np.arange(taps, dtype="i4")[:, None]
     if method == "average":
         low, high = position - stretch / 2, position + stretch / 2
         first = np.floor(low)
-        pixel = first[:, None] + np.arange(int(np.ceil(widest)) + 1)
-        overlap = np.minimum(pixel + 1, high[:, None]) - np.maximum(pixel, low[:, None])
-        weight = np.maximum(overlap, 0) / stretch[:, None]
+        pixels = first + number
+        weight = (np.maximum(np.minimum(pixels + 1, high) - np.maximum(pixels, low), 0) / stretch).astype("f4")
     else:
-        radius = _RADIUS[method]
-        first = np.ceil(position - radius * stretch - 0.5)
-        pixel = first[:, None] + np.arange(int(np.ceil(2 * radius * widest)))
-        distance = np.abs(pixel + 0.5 - position[:, None]) / stretch[:, None]
+        first = np.ceil(position - (_RADIUS[method] * stretch + 0.5))
+        distance = np.abs((first + 0.5 - position).astype("f4") + number.astype("f4"))
+        wide = stretch > 1
+        if wide.any():
+            distance /= stretch.astype("f4")
         weight = _bilinear(distance) if method == "bilinear" else _cubic(distance)
-        if widest > 1:
-            weight /= weight.sum(axis=1, keepdims=True)
-    index = (pixel - offset).astype("i4")
-    outside = (index < 0) | (index >= size)
-    weight = weight.astype("f4")
-    weight[outside] = 0
-    return np.clip(index, 0, max(0, size - 1)), weight
+        if wide.any():
+            weight /= np.where(wide, weight.sum(axis=0), np.float32(1))
+    index = first.astype("i4") - np.int32(offset) + number
+    if index[0].min() < 0 or index[-1].max() >= size:
+        weight[(index < 0) | (index >= size)] = 0
+        index = np.clip(index, 0, max(0, size - 1))
+    return index, weight
 
 
-def _bilinear(distance: _F) -> _F:
-    return np.maximum(0.0, 1.0 - distance)
+def _bilinear(distance: _W) -> _W:
+    return np.maximum(np.float32(0), 1 - distance)
 
 
-def _cubic(distance: _F) -> _F:
+def _cubic(distance: _W) -> _W:
     """Catmull-Rom spline (Keys 1981, a = -0.5), as GDAL's cubic."""
     near = (1.5 * distance - 2.5) * distance * distance + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+    return np.where(distance <= 1, near, np.where(distance < 2, far, np.float32(0)))
 
 
 def margin(method: Method, stretch: float) -> float:

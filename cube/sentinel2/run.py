@@ -18,7 +18,7 @@ import yaml
 from catalog.errors import StratacubeError
 from catalog.sentinel2.items import Product
 from cube.config import default_workers
-from cube.engine import Outcome, Task, run_tasks
+from cube.engine import Outcome, Task, Workers, run_tasks
 from cube.ledger import Entry, Ledger, Problem
 from cube.sentinel2.composite import CellResult, CellTask, Vote, process_cell
 from cube.sentinel2.config import GridConfig, Sentinel2Config
@@ -86,8 +86,9 @@ def run_sentinel2(config: Sentinel2Config, products: Sequence[Product] | None = 
     say(f"planned {len(plan.cells)} cells from {len(plan.acquisitions)} acquisitions: {folder.plan}")
     if config.plan_only:
         return 0
-    job = _Job(config, folder, plan)
-    job.build()
+    with Workers(config.workers or default_workers(), config.engine) as workers:
+        job = _Job(config, folder, plan, workers)
+        job.build()
     publish(config, folder, plan, job.results(), job.dropped())
     return _finish(folder, plan, job, say)
 
@@ -142,9 +143,8 @@ def _write_shard(task: _ShardTask) -> None:
 class _Job:
     """Steps from the plan to the finished products."""
 
-    def __init__(self, config: Sentinel2Config, folder: Sentinel2Folder, plan: Plan) -> None:
-        self.config, self.folder, self.plan = config, folder, plan
-        self.workers = config.workers or default_workers()
+    def __init__(self, config: Sentinel2Config, folder: Sentinel2Folder, plan: Plan, workers: Workers) -> None:
+        self.config, self.folder, self.plan, self.workers = config, folder, plan, workers
         self.ledger = Ledger(folder.ledger)
         self.supply = Supply(config, folder)
         self.layout = ZarrLayout.of([p.window for p in plan.cells])
@@ -187,8 +187,7 @@ class _Job:
         for outcome in run_tasks(
             tasks,
             function,
-            engine=self.config.engine,
-            workers=self.workers,
+            self.workers,
             retries=self.config.retries,
             label=label,
         ):
@@ -206,7 +205,7 @@ class _Job:
                 reached.setdefault(key, []).append((cell.cell.id, cell.window))
         used = [self.plan.acquisitions[key] for key in reached]
         dropped: dict[str, list[tuple[str, str, str]]] = {}
-        for batch in self.supply.batches(used, self.workers):
+        for batch in self.supply.batches(used, self.workers.number):
             tasks = [
                 SceneTask(
                     acquisition=acquisition,

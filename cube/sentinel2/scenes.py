@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -49,8 +48,6 @@ PIECE = 768
 
 GDAL_OPTIONS = {"GDAL_CACHEMAX": 32, "GDAL_NUM_THREADS": "1", "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 """Blocks are kept by us, for as long as a cell needs them, so GDAL's own cache can be small."""
-
-_CACHE_BYTES = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -267,7 +264,8 @@ class _Scene:
                     masks.append(source.valid(window, grid))
             if not any(m.any() for m in masks):
                 continue
-            weights, prepared, bound = _weights(piece, grid, self.task), None, None
+            weights = Resampler(piece.maps[grid], window, self.task.method)
+            prepared, bound = None, None
             for index, (band, _) in enumerate(self.task.bands):
                 if sources[0].bands[band].grid != grid:
                     continue
@@ -333,19 +331,3 @@ def _reads(piece: _Piece, sources: Sequence[ProductSource]) -> Iterator[tuple[Bl
             yield reader, piece.sources[reader.grid]
         for grid, window in piece.sources.items():
             yield source.classes, source.class_window(window, grid)
-
-
-_cache: OrderedDict[tuple[Any, ...], Resampler] = OrderedDict()
-
-
-def _weights(piece: _Piece, grid: SourceGrid, task: SceneTask) -> Resampler:
-    """Weights of a piece: the same for every date of a tile, so the last ones are kept."""
-    key = (task.lattice, piece.window, grid, task.method)
-    if key in _cache:
-        _cache.move_to_end(key)
-        return _cache[key]
-    made = Resampler(piece.maps[grid].positions(), piece.sources[grid], task.method)
-    _cache[key] = made
-    while sum(r.nbytes for r in _cache.values()) > _CACHE_BYTES and len(_cache) > 1:
-        _cache.popitem(last=False)
-    return made

@@ -156,6 +156,7 @@ def bare_decode(archive: str, bands: int, cells: list[str]) -> Stretch:
             window = mapped.source_window(grid, margin("bilinear", max(mapped.stretch())))
             if window.height and window.width:
                 windows.append(window)
+    clear = ~np.isin(np.arange(256), MASK_CLASSES)
     pixels = 0
     yield
     with rasterio.Env(GDAL_CACHEMAX=32, GDAL_NUM_THREADS="1"):
@@ -168,8 +169,8 @@ def bare_decode(archive: str, bands: int, cells: list[str]) -> Stretch:
                     pixels += block.height * block.width
             needed = np.zeros(classes.shape, bool)
             for w in windows:
-                needed[w.row : w.end_row, w.col : w.end_col] = True
-            needed &= ~np.isin(classes, MASK_CLASSES)
+                place = slice(w.row, w.end_row), slice(w.col, w.end_col)
+                needed[place] = clear[classes[place]]
             for band in BANDS[:bands]:
                 with rasterio.open(next(safe.rglob(f"*{band}_20m.jp2"))) as file:
                     for block in under:

@@ -16,6 +16,7 @@ from catalog.errors import UsageError
 from cube.abi.plan import Headers, make_plan, read_plan, write_plan
 from cube.abi.synthetic import write_archive
 from cube.config import AbiConfig, load_config
+from cube.engine import Workers
 
 
 def plan_of(archive: Path, tmp_path: Path, **options: object) -> pd.DataFrame:
@@ -30,7 +31,7 @@ def plan_of(archive: Path, tmp_path: Path, **options: object) -> pd.DataFrame:
     }
     config = load_config(AbiConfig, None, {"output_dir": tmp_path, "domain": "M1", **asked})
     scans = find_scans(LocalArchive(archive), platform="goes16", sector="M1", channels=config.channels)
-    plan = make_plan(config, scans, Headers(None, None), None)
+    plan = make_plan(config, scans, Headers(None, None), None, Workers())
     write_plan(plan, tmp_path / "plan.parquet")
     again = read_plan(tmp_path / "plan.parquet")
     pd.testing.assert_frame_equal(again.tiles, plan.tiles)

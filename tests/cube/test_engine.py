@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from catalog.errors import SourceError
-from cube.engine import run_tasks
+from cube.engine import Workers, run_tasks
 from cube.ledger import Entry, Ledger, Problem
 
 
@@ -39,7 +39,10 @@ class Job:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_task_has_one_outcome(tmp_path: Path, workers: int) -> None:
     jobs = [Job(f"j{i}", tmp_path) for i in range(9)]
-    outcomes = list(run_tasks(jobs, Job.run, workers=workers))
+    with Workers(workers) as pool:
+        outcomes = list(run_tasks(jobs, Job.run, pool))
+        again = list(run_tasks(jobs[:4], Job.run, pool))
+    assert sorted(o.result or "" for o in again) == [f"J{i}" for i in range(4)]
     assert sorted(o.result or "" for o in outcomes) == [f"J{i}" for i in range(9)]
     assert all(o.error is None and o.seconds >= 0 for o in outcomes)
 
@@ -51,23 +54,24 @@ def test_errors_of_the_machine_are_tried_again_and_bugs_are_not(tmp_path: Path) 
         Job("bug", tmp_path, 1, "value"),
         Job("fine", tmp_path),
     ]
-    outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, retries=2)}
+    outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, Workers(), retries=2)}
     assert outcomes["twice"].result == "TWICE"
     assert outcomes["often"].error == "OSError: disk says no"
     assert (tmp_path / "often").read_text() == "3"
     assert outcomes["bug"].error == "ValueError: bug"
     assert (tmp_path / "bug").read_text() == "1"
     assert outcomes["fine"].result == "FINE"
-    (last,) = run_tasks([Job("bad", tmp_path, 9, "source")], Job.run, retries=0)
+    (last,) = run_tasks([Job("bad", tmp_path, 9, "source")], Job.run, Workers(), retries=0)
     assert last.error == "file is bad"
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
     jobs = [Job("victim", tmp_path, 1, "kill"), *(Job(f"j{i}", tmp_path) for i in range(4))]
-    outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, workers=2, retries=3)}
-    assert {o.result for o in outcomes.values()} == {"VICTIM", "J0", "J1", "J2", "J3"}
-    jobs = [Job("doomed", tmp_path, 99, "kill"), Job("bystander", tmp_path)]
-    outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, workers=2, retries=1)}
+    with Workers(2) as pool:
+        outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, pool, retries=3)}
+        assert {o.result for o in outcomes.values()} == {"VICTIM", "J0", "J1", "J2", "J3"}
+        jobs = [Job("doomed", tmp_path, 99, "kill"), Job("bystander", tmp_path)]
+        outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, pool, retries=1)}
     assert "worker process was killed" in (outcomes["doomed"].error or "")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 
 import numpy as np
@@ -88,18 +87,3 @@ def test_unknown_reducer_names_the_known() -> None:
         parse_reducer("mode")
     with pytest.raises(UsageError, match="p101"):
         parse_reducer("p101")
-
-
-def test_median_is_several_times_faster_than_numpys() -> None:
-    stack = np.random.default_rng(0).normal(0, 1, (24, 150, 300)).astype("f4")
-    stack[np.random.default_rng(1).random(stack.shape) < 0.6] = np.nan
-    ours, numpys = [], []
-    for _ in range(3):
-        copy = stack.copy()
-        start = time.perf_counter()
-        nan_median(copy)
-        ours.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        _quiet(np.nanmedian, stack, axis=0)
-        numpys.append(time.perf_counter() - start)
-    assert min(numpys) > 3 * min(ours)  # the benchmark asks for 5; this machine may be busy

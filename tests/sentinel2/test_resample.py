@@ -27,7 +27,7 @@ def _resample(
 ) -> npt.NDArray[np.float32]:
     source = Window(0, 0, grid.height, grid.width)
     valid = np.ones(values.shape, bool) if valid is None else valid
-    return Resampler(source_map(lattice, window, grid).positions(), source, method).prepare(valid).apply(values)
+    return Resampler(source_map(lattice, window, grid), source, method).prepare(valid).apply(values)
 
 
 def _grid(
