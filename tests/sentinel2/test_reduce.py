@@ -87,3 +87,15 @@ def test_unknown_reducer_names_the_known() -> None:
         parse_reducer("mode")
     with pytest.raises(UsageError, match="p101"):
         parse_reducer("p101")
+
+
+@pytest.mark.parametrize("votes", [1, 2, 3, 5, 7, 8, 9, 16, 33, 70])
+def test_any_number_of_votes_is_ranked_as_by_numpy(votes: int) -> None:
+    rng = np.random.default_rng(votes)
+    stack = rng.integers(-50, 50, (votes, 40, 500)).astype("f4")  # more pixels than are sorted at once
+    stack[rng.random(stack.shape) < rng.random(stack.shape[1:])] = np.nan
+    given = stack.copy()
+    np.testing.assert_array_equal(nan_median(stack), _quiet(np.nanmedian, given, axis=0))
+    expected = _quiet(np.nanpercentile, given, 37, axis=0)
+    np.testing.assert_allclose(nan_percentile(stack, 37), expected, rtol=1e-6)
+    np.testing.assert_array_equal(stack, given)
