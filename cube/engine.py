@@ -89,7 +89,7 @@ ENGINES: dict[str, Callable[[int], Executor]] = {"local": local_executor}
 
 
 class Workers:
-    """The workers of a run, started by the first step that needs them and kept for those after it.
+    """The workers of a run, kept from step to step; they start while the first steps still prepare their tasks.
 
     Parameters
     ----------
@@ -104,6 +104,7 @@ class Workers:
         self._executor: Executor | None = None
 
     def __enter__(self) -> Workers:
+        self._executor = ENGINES[self.engine](self.number)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -79,18 +79,18 @@ def run_sentinel2(config: Sentinel2Config, products: Sequence[Product] | None = 
         return forecast(config, make_plan(config, cells, find(config, folder, cells, products)))
     folder.claim(config.described(), config.digest(), overwrite=config.overwrite)
     say = _Log(folder.log)
-    found = find(config, folder, cells, products)
-    plan = make_plan(config, cells, found)
-    write_plan(plan, folder.plan, folder.selected)
-    say(f"{len(found)} products, those left out are in {folder.left_out}")
-    say(f"planned {len(plan.cells)} cells from {len(plan.acquisitions)} acquisitions: {folder.plan}")
-    if config.plan_only:
-        return 0
     with Workers(config.workers or default_workers(), config.engine) as workers:
+        found = find(config, folder, cells, products)
+        plan = make_plan(config, cells, found)
+        write_plan(plan, folder.plan, folder.selected)
+        say(f"{len(found)} products, those left out are in {folder.left_out}")
+        say(f"planned {len(plan.cells)} cells from {len(plan.acquisitions)} acquisitions: {folder.plan}")
+        if config.plan_only:
+            return 0
         job = _Job(config, folder, plan, workers)
         job.build()
-    publish(config, folder, plan, job.results(), job.dropped())
-    return _finish(folder, plan, job, say)
+        publish(config, folder, plan, job.results(), job.dropped())
+        return _finish(folder, plan, job, say)
 
 
 class _Log:
