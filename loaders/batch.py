@@ -27,8 +27,10 @@ class _Tensors:
     """What both kinds of batch share: every field that is, or holds, tensors moves together."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel between processes with small tensors by value, large ones in shared memory."""
-        return _rebuilt, (type(self), {f.name: _packed(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
+        """Travel between processes: small tensors by value, large ones in as few shared files as hold them."""
+        rooms: list[Tensor] = []
+        values = {f.name: _packed(getattr(self, f.name), rooms) for f in fields(self)}  # type: ignore[arg-type]
+        return _rebuilt, (type(self), values, rooms)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         def apply(value: Any) -> Any:
@@ -55,21 +57,50 @@ class _ByValue:
 
     array: npt.NDArray[Any]
 
+    def unpack(self, rooms: list[Tensor]) -> Tensor:
+        return torch.from_numpy(self.array)
 
-def _packed(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.device.type == "cpu" and value.nbytes < _SMALL:
+
+@dataclass(frozen=True)
+class _Part:
+    """A large tensor on its way: a part of a room that travels once, whatever parts of it do."""
+
+    room: int
+    dtype: torch.dtype
+    start: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def unpack(self, rooms: list[Tensor]) -> Tensor:
+        storage = rooms[self.room].untyped_storage()
+        part: Tensor = torch.empty(0, dtype=self.dtype).set_(storage, self.start, self.shape, self.strides)
+        return part
+
+
+def _packed(value: Any, rooms: list[Tensor]) -> Any:
+    if isinstance(value, dict):
+        return {k: _packed(v, rooms) for k, v in value.items()}
+    if not isinstance(value, Tensor) or value.device.type != "cpu":
+        return value
+    if value.nbytes < _SMALL:
         return _ByValue(value.numpy())
-    return {k: _packed(v) for k, v in value.items()} if isinstance(value, dict) else value
+    storage = value.untyped_storage()
+    places = [room.untyped_storage().data_ptr() for room in rooms]
+    if storage.data_ptr() not in places:
+        places.append(storage.data_ptr())
+        rooms.append(torch.empty(0, dtype=torch.uint8).set_(storage))
+    place = places.index(storage.data_ptr())
+    return _Part(place, value.dtype, int(value.storage_offset()), tuple(value.shape), value.stride())
 
 
-def _unpacked(value: Any) -> Any:
-    if isinstance(value, _ByValue):
-        return torch.from_numpy(value.array)
-    return {k: _unpacked(v) for k, v in value.items()} if isinstance(value, dict) else value
+def _unpacked(value: Any, rooms: list[Tensor]) -> Any:
+    if isinstance(value, dict):
+        return {k: _unpacked(v, rooms) for k, v in value.items()}
+    return value.unpack(rooms) if isinstance(value, _ByValue | _Part) else value
 
 
-def _rebuilt(kind: type[_Tensors], values: dict[str, Any]) -> _Tensors:
-    return kind(**{name: _unpacked(value) for name, value in values.items()})
+def _rebuilt(kind: type[_Tensors], values: dict[str, Any], rooms: list[Tensor]) -> _Tensors:
+    return kind(**{name: _unpacked(value, rooms) for name, value in values.items()})
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -141,8 +142,7 @@ class TileDataset(Dataset[PackedBatch]):
         """Read counts and mask of every band of a batch, in one request to storage."""
         stored = self.bands[0].shape
         steps, rows, cols = self.view.shape(stored)
-        values = _empty((len(tiles), len(self.bands), steps, rows, cols))
-        mask = _empty((len(tiles), steps, rows, cols))
+        values, mask = _rooms((len(tiles), len(self.bands), steps, rows, cols), (len(tiles), steps, rows, cols))
         outs, masks = values.numpy(), mask.numpy()
         targets = []
         for i, (tile, place) in enumerate(zip(tiles.tolist(), places, strict=True)):
@@ -299,12 +299,14 @@ def time_code(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float32]:
     return np.stack(code, -1).astype("f4")
 
 
-def _empty(shape: tuple[int, ...]) -> Tensor:
-    """Room for counts; in a DataLoader's worker in shared memory, so that the batch is not copied to be handed over."""
+def _rooms(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Room for counts, one behind the other; a DataLoader's worker shares it, so that no batch is copied."""
+    sizes = [math.prod(shape) for shape in shapes]
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint16)
-    # As torch's own collate does; share_memory_() would write the empty room first, which costs as much as decoding.
-    size = math.prod(shape) * torch.uint16.itemsize
-    storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
-    shared: Tensor = torch.empty(0, dtype=torch.uint16).set_(storage, 0, shape)  # type: ignore[call-overload]
-    return shared
+        whole = torch.from_numpy(np.empty(sum(sizes), "u2"))  # NumPy asks for huge pages: far fewer faults than torch's
+    else:
+        # As torch's own collate does; share_memory_() would write the empty room first, at the cost of decoding.
+        storage = torch.UntypedStorage._new_shared(2 * sum(sizes))  # type: ignore[no-untyped-call]
+        whole = torch.empty(0, dtype=torch.uint16).set_(storage, 0, (sum(sizes),))  # type: ignore[call-overload]
+    ends = itertools.accumulate(sizes)
+    return tuple(whole[n - size : n].view(shape) for n, size, shape in zip(ends, sizes, shapes, strict=True))

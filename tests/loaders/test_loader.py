@@ -88,6 +88,20 @@ def test_workers_change_nothing_and_state_ignores_prefetch(store: Path) -> None:
     assert_same(list(loader), list(again))
 
 
+def test_large_batches_come_in_one_shared_file(make_store: Maker) -> None:
+    dataset = TileDataset(make_store(tiles=4, steps=3, size=160))
+    expected = list(Loader(dataset, 2, shuffle=False, device=None))
+    for mine, other in zip(expected, Loader(dataset, 2, shuffle=False, device=None, workers=1), strict=True):
+        values, mask = other.values.untyped_storage(), other.mask.untyped_storage()
+        assert values.is_shared()
+        assert values.data_ptr() == mask.data_ptr()
+        assert not other.meta["time"].is_shared()
+        assert torch.equal(mine.values.view(torch.int16), other.values.view(torch.int16))
+        assert torch.equal(mine.mask.view(torch.int16), other.mask.view(torch.int16))
+        assert mine.meta.keys() == other.meta.keys()
+        assert all(torch.equal(value, other.meta[name]) for name, value in mine.meta.items())
+
+
 def test_threads_change_nothing(store: Path) -> None:
     expected = list(tile_loader(store, 2, seed=1, view=VIEW))
     loader = tile_loader(store, 2, seed=1, view=VIEW, workers=3, workers_are="threads")
