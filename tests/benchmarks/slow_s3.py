@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
 
@@ -21,7 +21,7 @@ class Quiet(WSGIRequestHandler):
 
 def main(port: int, latency: float) -> None:
     """Serve on a port of this machine, each request ``latency`` seconds late."""
-    backend = DomainDispatcherApplication(create_backend_app)
+    backend = create_backend_app("s3")
 
     def late(environ: Any, start_response: Any) -> Any:
         time.sleep(latency)
