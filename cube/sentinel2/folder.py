@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,6 +10,9 @@ from typing import ClassVar
 from cube.folder import BuildFolder
 
 __all__ = ["Sentinel2Folder"]
+
+_ROOM = 1 << 25
+"""Bytes that a disk must take to be not full: one that failed may have removed its file, of about this size."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,18 @@ class Sentinel2Folder(BuildFolder):
     def scenes(self) -> Path:
         """Scenes on the lattice, a folder each."""
         return self.tmp / "scenes"
+
+    def is_full(self) -> bool:
+        """Whether the disk takes no more. Only trying tells: libraries word a full disk in many ways, or not at all."""
+        probe = self.root / "room.part"
+        try:
+            with probe.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _ROOM)
+        except OSError:
+            return True
+        finally:
+            probe.unlink(missing_ok=True)
+        return False
 
     @property
     def composites(self) -> Path:

@@ -170,46 +170,51 @@ class Prepared:
     def __init__(self, weights: Resampler, valid: npt.NDArray[np.bool_], own: npt.NDArray[np.bool_]) -> None:
         self.weights, self.valid = weights, valid
         self.whole = bool(valid.all())
-        self.usable, self.sums = own, None
+        self.known = own
+        """Lattice pixels that get a value."""
         if weights.weights is None:
             return
         given = valid.astype("f4")
         self.sums = weights.weights @ given
         if weights.method == "average":
             # A pixel stands for its area: it is known where half of that was seen.
-            self.usable = self.sums >= 0.5
+            self.known = self.sums >= 0.5
         if weights.fallback is not None:
             missing = (abs(weights.weights) @ (1 - given)) + (1 - abs(weights.weights) @ np.ones_like(given))
             self.complete = missing < 1e-6 if self.whole else (abs(weights.weights) @ (1 - given)) == 0
-            self.simple_sums = weights.fallback @ given
+            self.sums = np.where(self.complete, self.sums, weights.fallback @ given)
+        self.known = self.known & (self.sums > 0)
+        self.sums[~self.known] = np.nan
 
-    def apply(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def apply(self, values: npt.NDArray[np.float32], out: npt.NDArray[np.float32] | None = None) -> _W:
         """Resample one band.
 
         Parameters
         ----------
         values
             Source window, shape (height, width); masked pixels may hold anything.
+        out
+            Where to put the result; a new array by default.
 
         Returns
         -------
         numpy.ndarray
             float32, the lattice window's shape, NaN where nothing is known.
         """
-        flat = values.ravel()
-        out = np.full(self.usable.size, np.nan, "f4")
-        if self.weights.weights is None or self.sums is None:
-            out[self.usable] = flat[self.weights.own[self.usable]]
-            return out.reshape(self.weights.shape)
+        flat, weights = values.ravel(), self.weights
+        out = np.empty(weights.shape, "f4") if out is None else out
+        target = out.reshape(-1)
+        if weights.weights is None:
+            target[:] = np.nan
+            target[self.known] = flat[weights.own[self.known]]
+            return out
         if not self.whole:
             flat = np.where(self.valid, flat, np.float32(0))
-        result = self.weights.weights @ flat
-        sums = self.sums
-        if self.weights.fallback is not None:
-            result = np.where(self.complete, result, self.weights.fallback @ flat)
-            sums = np.where(self.complete, sums, self.simple_sums)
-        np.divide(result, sums, out=out, where=self.usable & (sums > 0))
-        return out.reshape(self.weights.shape)
+        result = weights.weights @ flat
+        if weights.fallback is not None:
+            result = np.where(self.complete, result, weights.fallback @ flat)
+        np.divide(result, self.sums, out=target)
+        return out
 
 
 class _Matrix:

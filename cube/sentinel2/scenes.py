@@ -255,7 +255,8 @@ class _Scene:
 
     def _values(self, piece: _Piece, sources: Sequence[ProductSource]) -> npt.NDArray[np.float32] | None:
         """All bands of a piece on the lattice; None where nothing is valid."""
-        out: npt.NDArray[np.float32] | None = None
+        out = np.empty((len(self.task.bands), piece.window.height, piece.window.width), "f4")
+        filled, known = set(), False
         for grid in piece.maps:
             window = piece.sources[grid]
             masks = []
@@ -274,11 +275,11 @@ class _Scene:
                     continue
                 if bound is None or prepared is None or not np.array_equal(bound, there):
                     prepared, bound = weights.prepare(there), there
-                if out is None:
-                    shape = len(self.task.bands), piece.window.height, piece.window.width
-                    out = np.full(shape, np.nan, "f4")
-                out[index] = prepared.apply(values)
-        return None if out is None or np.isnan(out).all() else out
+                prepared.apply(values, out[index])
+                known |= bool(prepared.known.any())
+                filled.add(index)
+        out[[i for i in range(len(out)) if i not in filled]] = np.nan
+        return out if known else None
 
 
 def _fuse(
