@@ -165,6 +165,8 @@ def _unreadable(error: OSError) -> None:
 def save_found(found: Found, indices: Path, *, geoparquet: bool = False) -> Path:
     """Save a search: ``items.json`` (and ``items.parquet``) to replay it, ``query_manifest.csv`` to read it.
 
+    ``items.json`` comes last: where it is, the others are.
+
     Parameters
     ----------
     found
@@ -179,10 +181,10 @@ def save_found(found: Found, indices: Path, *, geoparquet: bool = False) -> Path
     Path
         The item collection.
     """
-    path = indices / "items.json"
-    save_items(path, found.items)
-    if geoparquet:
-        save_items(indices / "items.parquet", found.items)
     used = (p.id for p in found.products)
     write_query_manifest(indices / "query_manifest.csv", found.all_products, used, found.selection.dropped)
+    if geoparquet:
+        save_items(indices / "items.parquet", found.items)
+    path = indices / "items.json"
+    save_items(path, found.items)
     return path

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from catalog.errors import SourceError, UsageError
-from catalog.sentinel2.items import Product
+from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.packed import PackedItems
+from catalog.sentinel2.places import is_remote, local_candidates, local_path
 from catalog.sentinel2.select import Dropped
 
-__all__ = ["load_items", "save_items", "write_query_manifest", "write_scene_index"]
+__all__ = ["load_items", "mark_fetched", "save_items", "write_query_manifest", "write_scene_index"]
 
 _HEAD = '{"type":"FeatureCollection","features":['
 _TAIL = "]}"
@@ -66,10 +67,16 @@ def save_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
                 file.write(f"\n{_TAIL}\n")
         os.replace(part, path)
     except OSError as error:
-        raise SourceError(f"{path} cannot be written ({error.strerror or error})") from error
+        raise _unwritten(path, error) from error
     finally:
         part.unlink(missing_ok=True)
         lines.unlink(missing_ok=True)
+
+
+def _unwritten(path: Path, error: OSError) -> SourceError:
+    return SourceError(
+        f"{path} cannot be written ({error.strerror or error}); mend that and run the same command again"
+    )
 
 
 def _write_parquet(path: Path, lines: Path, items: Sequence[Mapping[str, Any]]) -> None:
@@ -200,8 +207,18 @@ def write_query_manifest(
     _write_rows(path, _MANIFEST, rows)
 
 
-def write_scene_index(path: Path, products: Iterable[Product]) -> None:
-    """Write the image files of products, one row a file, and whether it is on disk."""
+def write_scene_index(path: Path, products: Iterable[Product], root: Path | None = None) -> None:
+    """Write the image files of products, one row a file, and whether it is on disk.
+
+    Parameters
+    ----------
+    path
+        The CSV file.
+    products
+        The products.
+    root
+        Folder that remote files are fetched into: the path of one is where it comes to lie.
+    """
     rows = [
         {
             "product_id": product.id,
@@ -210,15 +227,37 @@ def write_scene_index(path: Path, products: Iterable[Product]) -> None:
             "baseline": product.baseline,
             "band": key.rpartition("_")[0],
             "resolution": key.rpartition("_")[2],
-            "path": asset.href,
+            "path": where,
             "size_bytes": _blank(asset.size),
-            "fetched": int("://" not in asset.href and Path(asset.href).is_file()),
+            "fetched": _fetched(where),
         }
         for product in products
         for key, asset in sorted(product.assets.items())
         if not key.endswith(("_metadata", "_manifest"))
+        for where in (_where(product, key, asset, root),)
     ]
     _write_rows(path, _SCENES, rows)
+
+
+def mark_fetched(path: Path) -> None:
+    """Say in an index of scenes which of its files are on disk by now."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [{**row, "fetched": _fetched(row["path"])} for row in csv.DictReader(file)]
+    _write_rows(path, _SCENES, rows)
+
+
+def _where(product: Product, key: str, asset: Asset, root: Path | None) -> str:
+    if root is None or not is_remote(asset.href):
+        return asset.href
+    try:
+        places = local_candidates(product, key, asset, [root])
+    except SourceError:  # such an address is not fetched from either
+        return asset.href
+    return str(next((p for p in places if p.is_file()), places[0]))
+
+
+def _fetched(where: str) -> int:
+    return int(not is_remote(where) and local_path(where).is_file())
 
 
 def _blank(value: Any) -> Any:
@@ -235,6 +274,6 @@ def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
             writer.writerows(rows)
         os.replace(part, path)
     except OSError as error:
-        raise SourceError(f"{path} cannot be written ({error.strerror or error})") from error
+        raise _unwritten(path, error) from error
     finally:
         part.unlink(missing_ok=True)

@@ -51,6 +51,11 @@ class Sentinel2Folder(BuildFolder):
         return self.indices / "items.json"
 
     @property
+    def scene_index(self) -> Path:
+        """The image files of the products used, and whether they are on disk: a list of the predecessor's."""
+        return self.indices / "scene_index.csv"
+
+    @property
     def left_out(self) -> Path:
         """Products that were found but not used, and why."""
         return self.indices / "left_out.csv"

@@ -17,7 +17,7 @@ from catalog.sentinel2.find import find_products, save_found
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.places import is_remote
 from catalog.sentinel2.query import Query
-from catalog.sentinel2.saved import write_scene_index
+from catalog.sentinel2.saved import mark_fetched, write_scene_index
 from catalog.sentinel2.select import Dropped, select_products
 from catalog.sentinel2.transfers import Meter
 from cube.sentinel2.config import Sentinel2Config
@@ -48,25 +48,20 @@ def find(
     query = _query(config, cells)
     if products is not None:
         chosen = select_products(products, query)
-        used, dropped = list(chosen.products), list(chosen.dropped)
-    elif folder.items.exists():
-        return list(find_products(query, items=folder.items, access=config.access).products)
-    else:
-        found = find_products(
-            query,
-            items=config.items,
-            safe_dir=config.safe_dir,
-            stac_url=config.stac_url,
-            access=config.access,
-        )
-        used, dropped = list(found.products), list(found.selection.dropped)
-        if found.note:
-            sys.stderr.write(found.note + "\n")
         if not config.dry_run:
-            save_found(found, folder.indices)
+            _write_lists(folder, chosen.products, chosen.dropped)
+        return list(chosen.products)
+    if folder.items.exists():
+        return list(find_products(query, items=folder.items, access=config.access).products)
+    found = find_products(
+        query, items=config.items, safe_dir=config.safe_dir, stac_url=config.stac_url, access=config.access
+    )
+    if found.note:
+        sys.stderr.write(found.note + "\n")
     if not config.dry_run:
-        _write_lists(folder, used, dropped)
-    return used
+        _write_lists(folder, found.products, found.selection.dropped)
+        save_found(found, folder.indices)  # last: where it is, the search is not repeated
+    return list(found.products)
 
 
 def _query(config: Sentinel2Config, cells: Sequence[Cell]) -> Query:
@@ -93,7 +88,7 @@ def _turned(bounds: tuple[float, float, float, float]) -> tuple[float, float, fl
 
 def _write_lists(folder: Sentinel2Folder, used: Sequence[Product], dropped: Sequence[Dropped]) -> None:
     folder.indices.mkdir(parents=True, exist_ok=True)
-    write_scene_index(folder.indices / "scene_index.csv", used)
+    write_scene_index(folder.scene_index, used, folder.archive)
     rows = [{"id": d.id, "reason": d.reason} for d in dropped]
     pd.DataFrame(rows, columns=["id", "reason"]).to_csv(folder.left_out, index=False)
 
@@ -147,6 +142,8 @@ class Supply:
                 if len(ready) >= _BATCH * workers or not waiting:
                     yield ready
                     ready = []
+        if self.folder.scene_index.exists():
+            mark_fetched(self.folder.scene_index)
 
     def _fetched(self, acquisition: Acquisition, futures: Sequence[Future[Fetched]]) -> Acquisition:
         fetched = [f.result() for f in futures]

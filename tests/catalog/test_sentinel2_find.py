@@ -26,7 +26,7 @@ from catalog.sentinel2.names import (
     parse_product_name,
 )
 from catalog.sentinel2.query import Query
-from catalog.sentinel2.saved import load_items, save_items, write_scene_index
+from catalog.sentinel2.saved import load_items, mark_fetched, save_items, write_scene_index
 from catalog.sentinel2.select import deduplicate, select_products
 from tests.stac_validation import validate_stac
 
@@ -374,6 +374,28 @@ def test_lists_of_the_predecessor(stac: Path, tmp_path: Path) -> None:
     assert scenes["B02", "20m"]["fetched"] == "1"
     assert scenes["SCL", "20m"]["fetched"] == "0"
     assert len(scenes) == len(used.assets) - 3
+    # a remote file has the path it will have; once it lies there, the index can be told
+    index = tmp_path / "indices" / "scene_index.csv"
+    write_scene_index(index, found.products, tmp_path / "imagery_raw")
+    with index.open() as file:
+        (row,) = [r for r in csv.DictReader(file) if (r["band"], r["resolution"]) == ("SCL", "20m")]
+    assert row["path"].startswith(str(tmp_path / "imagery_raw" / f"{used.id}.SAFE" / "GRANULE"))
+    assert row["fetched"] == "0"
+    Path(row["path"]).parent.mkdir(parents=True)
+    Path(row["path"]).write_bytes(b"x")
+    mark_fetched(index)
+    with index.open() as file:
+        assert [r["path"] for r in csv.DictReader(file) if r["fetched"] == "1"] == [row["path"]]
+
+
+def test_search_counts_as_saved_only_with_its_lists(stac: Path, tmp_path: Path) -> None:
+    save_items(tmp_path / "search.json", recorded(stac))
+    found = find_products(EVER, items=tmp_path / "search.json")
+    (tmp_path / "indices").mkdir()
+    (tmp_path / "indices" / "query_manifest.csv").mkdir()  # cannot be replaced by a file
+    with pytest.raises(SourceError, match=r"cannot be written .*; mend that and run the same command again"):
+        save_found(found, tmp_path / "indices")
+    assert not (tmp_path / "indices" / "items.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,8 @@ def test_search_download_and_composites_in_one_command(
     assert "B02_20m" in errors["reason"].iloc[0]
     assert {fields.get("username") for fields in cdse.logins if fields["grant_type"] == "password"} == {USER}
     fetched = sorted(p.name for p in (config.work_dir / "imagery_raw").rglob("*.jp2"))
+    index = pd.read_csv(config.work_dir / "indices" / "scene_index.csv")
+    assert sorted(Path(p).name for p in index["path"][index["fetched"] == 1]) == fetched
     assert len(fetched) == 11  # the band and the scene classes of six products, but the one
     # found again, the same command brings this file and no other
     cdse.put(band[4], lost)
