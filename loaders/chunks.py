@@ -77,7 +77,7 @@ class TileArray:
         plain_index = (
             isinstance(shard, ShardingCodec)
             and len(codecs) == 1
-            and shard.index_location.value == "end"
+            and _setting(shard, "index_location") == "end"
             and [type(c) for c in shard.index_codecs] == [BytesCodec, Crc32cCodec]
         )
         whole = whole and array.shards[1:] == array.shape[1:] and plain_index
@@ -250,9 +250,14 @@ def _check_sum(blob: bytes) -> None:
         raise ValueError(f"checksum {found:08x} where {stored:08x} is stored")
 
 
+def _setting(codec: Any, name: str) -> Any:
+    """Return a codec's setting as the specification writes it: attributes are text or enums as zarr's version goes."""
+    return codec.to_dict().get("configuration", {}).get(name)
+
+
 def _decompressor(codecs: Sequence[Any]) -> Decompress | None:
     """How to undo a chain of codecs into an array; None for chains left to zarr."""
-    if not codecs or not isinstance(codecs[0], BytesCodec) or getattr(codecs[0].endian, "value", "little") != "little":
+    if not codecs or not isinstance(codecs[0], BytesCodec) or _setting(codecs[0], "endian") == "big":
         return None
     rest = list(codecs[1:])
     checked = bool(rest) and isinstance(rest[-1], Crc32cCodec)
