@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import xarray as xr
-from dask.base import compute, is_dask_collection
+from dask.base import compute
 from torch.utils.data import Dataset
 from xbatcher import BatchSchema  # type: ignore[import-untyped]
 
@@ -24,11 +24,13 @@ from loaders.batch import Decoder, PackedBatch, Quantity
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.statistics import make_decoder
+from loaders.store import find_store
 from loaders.tiles import time_code
 
-__all__ = ["CubeDataset", "Sampling", "cube_loader"]
+__all__ = ["CubeDataset", "Sampling", "cube_loader", "images_of", "open_cube"]
 
 Sampling = Literal["grid", "stratified", "random"]
+Indices = npt.NDArray[np.int64]
 
 
 class CubeDataset(Dataset[PackedBatch]):
@@ -49,7 +51,8 @@ class CubeDataset(Dataset[PackedBatch]):
         reach of each of these; ``random``: as many windows anywhere. Places differ by epoch, and follow from seed,
         epoch and position alone.
     variables
-        Bands of a dataset, in the order wanted; by default all with the dimensions of the first.
+        Bands of a dataset, in the order wanted; by default all with the dimensions of the
+        first; where there are floating numbers, these only.
     weights
         How often each window of the grid is drawn, relative to the others; an array of their number.
     flips, rotations
@@ -75,7 +78,7 @@ class CubeDataset(Dataset[PackedBatch]):
     ) -> None:
         if sampling not in ("grid", "stratified", "random"):
             raise UsageError(f"sampling {sampling!r} is not known; choose grid, stratified or random")
-        self.bands, self._images = _images(cube, variables)
+        self.bands, self._images = images_of(cube, variables)
         first = self._images[0]
         self.dims = tuple(str(d) for d in first.dims if d != "band")
         lengths = dict(zip(first.dims, first.shape, strict=True))
@@ -88,6 +91,7 @@ class CubeDataset(Dataset[PackedBatch]):
             _starts(d, int(n), int(size), (overlap or {}).get(d, 0))
             for d, n, size in zip(self.dims, self._lengths, self._sizes, strict=True)
         ]
+        self._chunks = _stored_chunks(first, self.dims)
         self.sampling = sampling
         self._turns = View(flips=flips, rotations=rotations)
         self.weights = weights
@@ -108,7 +112,7 @@ class CubeDataset(Dataset[PackedBatch]):
     def share_memory(self) -> None:
         """Do nothing: a window's place is computed, not stored."""
 
-    def origin(self, draw: int | Pick) -> npt.NDArray[np.int64]:
+    def origin(self, draw: int | Pick) -> Indices:
         """First index of a window along each of :attr:`dims`."""
         sample = draw.sample if isinstance(draw, Pick) else int(draw)
         if not -len(self) <= sample < len(self):
@@ -120,7 +124,7 @@ class CubeDataset(Dataset[PackedBatch]):
         generator = np.random.default_rng([draw.seed, draw.epoch, draw.position, 2])
         room = self._lengths - self._sizes
         if self.sampling == "random":
-            anywhere: npt.NDArray[np.int64] = generator.integers(0, room + 1)
+            anywhere: Indices = generator.integers(0, room + 1)
             return anywhere
         stride = np.array([s[1] - s[0] if len(s) > 1 else 1 for s in self._starts])
         # A dimension that windows do not cut (its size is 1) keeps its place: every date, every tile comes.
@@ -132,7 +136,7 @@ class CubeDataset(Dataset[PackedBatch]):
         return self.__getitems__([index])
 
     def __getitems__(self, draws: Sequence[int | Pick]) -> PackedBatch:
-        """Read windows together: what they share of a Dask cube is computed once.
+        """Read windows together: what they share is read once.
 
         Raises
         ------
@@ -140,17 +144,18 @@ class CubeDataset(Dataset[PackedBatch]):
             If the cube cannot be read there.
         """
         origins = np.array([self.origin(d) for d in draws])
-        keys = [self._key(o) for o in origins]
-        lazy = [[image[{d: key[d] for d in image.dims if d in key}] for image in self._images] for key in keys]
+        lows, highs, place = self._boxes(origins)
+        keys = [self._key(low, high) for low, high in zip(lows, highs, strict=True)]
         try:
-            parts = self._load(lazy)
+            read = self._load([[image[key] for image in self._images] for key in keys])
         except (OSError, RuntimeError, ValueError) as error:
             raise SourceError(f"windows at {origins.tolist()} of {self.dims} cannot be read ({error})") from error
         values = np.empty((len(draws), len(self.bands), *self._shape), "f4")
-        for out, images in zip(values, parts, strict=True):
+        for out, box, origin in zip(values, place, origins - lows[place], strict=True):
+            key = self._key(origin, origin + self._sizes)
             first = 0
-            for image, source in zip(images, self._images, strict=True):
-                bands = self._by_band(np.asarray(image), source)
+            for image, source in zip(read[box], self._images, strict=True):
+                bands = self._by_band(image[tuple(key.get(str(d), slice(None)) for d in source.dims)], source)
                 out[first : first + len(bands)] = bands
                 first += len(bands)
         turns = tuple(self._turns.place(self._shape, d if isinstance(d, Pick) else None).orientation for d in draws)
@@ -160,12 +165,37 @@ class CubeDataset(Dataset[PackedBatch]):
 
     @staticmethod
     def _load(lazy: list[list[xr.Variable]]) -> Any:
-        if lazy[0][0].chunks and is_dask_collection(lazy[0][0].data):
+        if lazy[0][0].chunks:
             return compute([[image.data for image in images] for images in lazy])[0]  # type: ignore[no-untyped-call]
         return [[image.values for image in images] for images in lazy]
 
-    def _key(self, origin: npt.NDArray[np.int64]) -> dict[str, slice]:
-        return {d: slice(int(o), int(o + n)) for d, o, n in zip(self.dims, origin, self._sizes, strict=True)}
+    def _boxes(self, origins: Indices) -> tuple[Indices, Indices, Indices]:
+        """Put windows into boxes: first and last index of each box, and the box of each window.
+
+        A stored chunk is decoded whole, so windows are read as one box where that takes no more chunks than apart.
+        """
+        ends = origins + self._sizes
+        chunks = self._chunks
+        if chunks is None:
+            return origins, ends, np.arange(len(origins))
+        lows, highs, place = origins.copy(), ends.copy(), np.empty(len(origins), "i8")
+        alone = _touched(origins, ends, chunks)
+        costs, used = alone.copy(), 0
+        for i, (origin, end) in enumerate(zip(origins, ends, strict=True)):
+            low, high = np.minimum(lows[:used], origin), np.maximum(highs[:used], end)
+            cost = _touched(low, high, chunks)
+            fits = np.flatnonzero(cost < costs[:used] + alone[i])
+            box = int(fits[0]) if fits.size else used
+            if fits.size:
+                lows[box], highs[box], costs[box] = low[box], high[box], cost[box]
+            else:
+                lows[box], highs[box], costs[box] = origin, end, alone[i]
+                used += 1
+            place[i] = box
+        return lows[:used], highs[:used], place
+
+    def _key(self, low: Indices, high: Indices) -> dict[str, slice]:
+        return {d: slice(int(a), int(b)) for d, a, b in zip(self.dims, low, high, strict=True)}
 
     def _by_band(self, image: npt.NDArray[Any], source: xr.Variable) -> npt.NDArray[Any]:
         """Bring an image to (band, time, y, x)."""
@@ -179,7 +209,7 @@ class CubeDataset(Dataset[PackedBatch]):
         frames = int(self._sizes[self.dims.index("time")]) if "time" in self.dims[:-2] else 1
         return frames, int(self._sizes[-2]), int(self._sizes[-1])
 
-    def _meta(self, draws: Sequence[int | Pick], origins: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    def _meta(self, draws: Sequence[int | Pick], origins: Indices) -> dict[str, torch.Tensor]:
         """Where windows lie; with coordinates, their times and the affine of their pixels before turning."""
         samples = [d.sample if isinstance(d, Pick) else int(d) for d in draws]
         meta = {"sample": torch.tensor(samples), "origin": torch.from_numpy(origins)}
@@ -256,7 +286,48 @@ def cube_loader(
     return Loader(dataset, batch_size, decoder=decoder, **options)
 
 
-def _starts(dim: str, length: int, size: int, overlap: int) -> npt.NDArray[np.int64]:
+def _stored_chunks(image: xr.Variable, dims: Sequence[str]) -> Indices | None:
+    """Sides of the chunks of an image in storage; None where they are not known, or Dask looks after them."""
+    stored = image.encoding.get("chunks")
+    if stored is None or len(stored) != image.ndim or image.chunks:
+        return None
+    return np.array([dict(zip(image.dims, stored, strict=True))[d] for d in dims])
+
+
+def _touched(lows: Indices, highs: Indices, chunks: Indices) -> Indices:
+    """Count the stored chunks that boxes touch."""
+    counts: Indices = ((highs - 1) // chunks - lows // chunks + 1).prod(axis=-1)
+    return counts
+
+
+def open_cube(source: Any, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """Open a Zarr store with a variable a band, decoded by CF and without Dask.
+
+    Parameters
+    ----------
+    source
+        Path or URL of the store, or of the folder of a build of composites.
+    storage_options
+        For fsspec.
+
+    Raises
+    ------
+    UsageError
+        If there is no store at ``source``.
+    """
+    url = find_store(source, storage_options or {})
+    try:
+        options = dict(storage_options or {}) or None
+        opened: xr.Dataset = xr.open_zarr(url, chunks=None, decode_coords="all", storage_options=options)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"{url} is not a Zarr store of a cube ({error}); give a build's tiles.zarr, its composites.zarr (made by "
+            "--products cog zarr), or a store with a variable a band"
+        ) from error
+    return opened
+
+
+def _starts(dim: str, length: int, size: int, overlap: int) -> Indices:
     """First indices of xbatcher's windows along one dimension."""
     if not 0 <= overlap < size:
         raise UsageError(f"overlap {overlap} along {dim} is not less than the window's {size}")
@@ -265,16 +336,24 @@ def _starts(dim: str, length: int, size: int, overlap: int) -> npt.NDArray[np.in
     return np.array([window[dim].start for window in schema.selectors[0]])
 
 
-def _images(
+def images_of(
     cube: xr.Dataset | xr.DataArray, variables: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[xr.Variable]]:
-    """Names of the bands, and the variables that hold them."""
+    """Names of the bands, and the variables that hold them.
+
+    Raises
+    ------
+    UsageError
+        If the cube lacks one, or they do not fit together.
+    """
     if isinstance(cube, xr.DataArray):
         named = cube["band"].values.tolist() if "band" in cube.coords else range(cube.sizes.get("band", 1))
         names = (cube.name or "values",) if "band" not in cube.dims else named
         return tuple(_band_name(n) for n in names), [cube.variable]
     arrays = [n for n in cube.data_vars if cube[n].ndim >= 2 and cube[n].dtype.kind in "fiu"]
-    chosen = list(variables) if variables is not None else [n for n in arrays if cube[n].dims == cube[arrays[0]].dims]
+    # Counts of observations and classes stand beside the bands of floating numbers; they are no bands.
+    alike = [n for n in arrays if cube[n].dtype.kind == "f"] or arrays
+    chosen = list(variables) if variables is not None else [n for n in alike if cube[n].dims == cube[alike[0]].dims]
     missing = [n for n in chosen if n not in arrays]
     if missing or not chosen:
         raise UsageError(

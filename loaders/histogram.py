@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -59,16 +60,17 @@ def _draw_panel(name: str, band: BandStatistics, quantity: str) -> Image.Image:
             draw.rectangle([across(band.edges[i]), bottom - height, across(band.edges[i + 1]), bottom], fill=_BAR)
     draw.line([across(band.mean), top, across(band.mean), bottom], fill=_MEAN)
     draw.line([left, bottom, right, bottom], fill=_INK)
-    about = BANDS[int(name[1:])]
-    units = _UNITS.get(quantity) or _mixed_units(about.is_reflective, quantity, about.units)
-    draw.text((left, 4), f"{name}  {about.wavelength:g} um  [{units}]", _INK, font)
+    draw.text((left, 4), f"{name}  {_about(name, quantity)}", _INK, font)
     draw.text((left, 17), f"mean {band.mean:.4g}  std {band.std:.4g}  n {band.count:.3g}", _MEAN, font)
     draw.text((left, bottom + 3), f"{low:.4g}", _INK, font)
     draw.text((right, bottom + 3), f"{high:.4g}", _INK, font, anchor="ra")
     return panel
 
 
-def _mixed_units(reflective: bool, quantity: str, radiance: str) -> str:
-    if quantity == "radiance":
-        return radiance
-    return "1" if reflective else "K"
+def _about(name: str, quantity: str) -> str:
+    """Wavelength of an ABI band, and units as far as they are known."""
+    if not re.fullmatch(r"C(0[1-9]|1[0-6])", name):
+        return f"[{_UNITS.get(quantity, quantity)}]"
+    band = BANDS[int(name[1:])]
+    mixed = "1" if band.is_reflective else "K"
+    return f"{band.wavelength:g} um  [{_UNITS.get(quantity) or (band.units if quantity == 'radiance' else mixed)}]"

@@ -20,7 +20,7 @@ from catalog.errors import UsageError
 from catalog.parquet import read_frame
 from loaders.chunks import ChunkReader
 
-__all__ = ["COARSE", "COEFFICIENTS", "StoredBand", "TileStore", "assign_splits", "select", "weigh"]
+__all__ = ["COARSE", "COEFFICIENTS", "StoredBand", "TileStore", "assign_splits", "find_store", "select", "weigh"]
 
 COEFFICIENTS = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
 COARSE = ("view_zenith", "view_azimuth", "solar_zenith", "solar_azimuth", "latitude_coarse", "longitude_coarse")
@@ -85,7 +85,7 @@ class TileStore:
         if isinstance(source, TileStore):
             return source
         options = dict(storage_options or {})
-        url = _store_url(source, options)
+        url = find_store(source, options)
         try:
             raw = xr.open_zarr(
                 url, mask_and_scale=False, decode_times=False, chunks=None, storage_options=options or None
@@ -94,7 +94,11 @@ class TileStore:
             raise UsageError(f"{url} is not a tile store ({error}); give the tiles.zarr of a build") from error
         names = sorted(str(n) for n in raw.data_vars if str(n)[0] == "C" and str(n)[1:].isdigit())
         if not names or "band" not in raw:
-            raise UsageError(f"{url} holds {', '.join(map(str, raw.data_vars)) or 'nothing'}, but no bands C01 .. C16")
+            held = ", ".join(map(str, raw.data_vars)) or "nothing"
+            raise UsageError(
+                f"{url} holds {held}, but no bands C01 .. C16 of tiles; give the tiles.zarr of a build, or read other "
+                "cubes by loaders.cube_loader"
+            )
         channels = raw["band"].values.tolist()
         bands = tuple(
             StoredBand(
@@ -277,7 +281,14 @@ def _decode_flags(variable: xr.Variable) -> Any:
     return [names.get(v, str(v)) for v in variable.values.tolist()]
 
 
-def _store_url(source: Any, options: dict[str, Any]) -> str:
+def find_store(source: Any, options: Mapping[str, Any]) -> str:
+    """URL of the Zarr store that a path, a URL, the folder of a build, or a STAC object stands for.
+
+    Raises
+    ------
+    UsageError
+        If a STAC object has no store of tiles.
+    """
     if hasattr(source, "assets"):
         if "tiles" not in source.assets:
             raise UsageError(f"STAC object {source.id!r} has assets {sorted(source.assets)}, but no 'tiles'")
@@ -285,8 +296,9 @@ def _store_url(source: Any, options: dict[str, Any]) -> str:
     url = str(source).rstrip("/")
     if not url.endswith(".zarr"):
         filesystem, path = fsspec.core.url_to_fs(url, **options)
-        if filesystem.exists(f"{path}/tiles.zarr"):
-            return f"{url}/tiles.zarr"
+        for name in ("tiles.zarr", "composites.zarr"):
+            if filesystem.exists(f"{path}/{name}"):
+                return f"{url}/{name}"
     return url
 
 

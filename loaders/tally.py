@@ -21,7 +21,7 @@ from loaders.batch import PackedBatch, Quantity
 from loaders.statistics import BandStatistics
 from loaders.tiles import TileDataset
 
-__all__ = ["Tally", "tally"]
+__all__ = ["Tally", "describe", "tally"]
 
 PERCENTILES = (0.1, 1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.9)
 _COUNTS = 65536
@@ -84,7 +84,7 @@ class Tally:
                 if values is not None:
                     usable = np.isfinite(values)
                     parts[band].append((values[usable], table[there][usable]))
-        return {band: _describe(*map(np.concatenate, zip(*parts[band], strict=True))) for band in sorted(parts)}
+        return {band: describe(*map(np.concatenate, zip(*parts[band], strict=True))) for band in sorted(parts)}
 
 
 class Parts(Dataset[Tally]):
@@ -144,8 +144,8 @@ def _physical(
     return calibrate(radiance, "brightness_temperature", **dict(zip(names, planck, strict=True))).astype("f8")
 
 
-def _describe(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64]) -> BandStatistics:
-    """Moments and percentiles of values that occur so often."""
+def describe(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64]) -> BandStatistics:
+    """Sum up values that occur so often: moments, percentiles, a histogram."""
     total = int(weights.sum())
     if not total:
         nan = float("nan")

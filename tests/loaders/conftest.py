@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 from loaders.compatibility import make_importable
 
@@ -48,3 +50,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_store import write_store
 
     return write_store(tmp_path_factory.mktemp("build"))
+
+
+@pytest.fixture
+def write_cube(tmp_path: Path) -> Callable[..., Path]:
+    """Write a dataset as a Zarr store, every image packed by a scale and in chunks as given."""
+
+    def write(
+        cube: xr.Dataset, *, chunks: tuple[int, ...] | None = None, scale: float | None = None, name: str = "cube.zarr"
+    ) -> Path:
+        images = [n for n in cube.data_vars if cube[n].ndim > 1]
+        encoding = {n: {"chunks": chunks} if chunks else {} for n in images}
+        packed = cube
+        if scale is not None:
+            packed = cube.assign({n: cube[n].assign_attrs(scale_factor=scale) for n in images if cube[n].dtype == "f4"})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+            packed.to_zarr(tmp_path / name, zarr_format=3, encoding=encoding)
+        return tmp_path / name
+
+    return write

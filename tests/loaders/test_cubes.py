@@ -11,11 +11,14 @@ import pytest
 import torch
 import xarray as xr
 import xbatcher
+from zarr.storage import LocalStore, WrapperStore
 
-from catalog.errors import UsageError
+from catalog.errors import SourceError, UsageError
 from cube.abi.tilestore import open_tiles
-from loaders.cubes import CubeDataset, cube_loader
+from cube.sentinel2.lazy import open_composites
+from loaders.cubes import CubeDataset, cube_loader, open_cube
 from loaders.order import Pick
+from loaders.store import TileStore
 
 
 @pytest.fixture
@@ -118,3 +121,53 @@ def test_windows_that_do_not_fit(cube: xr.Dataset) -> None:
     ):
         with pytest.raises(UsageError, match=match):
             CubeDataset(cube, window, **options)  # type: ignore[arg-type]
+
+
+class CountingStore(WrapperStore[LocalStore]):
+    """Counts the chunks that are asked for."""
+
+    chunks = 0
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        self.chunks += "/c/" in key
+        return await super().get(key, *args, **options)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_chunks_that_windows_share_are_read_once(cube: xr.Dataset, write_cube: Any, shuffle: bool) -> None:
+    counting = CountingStore(LocalStore(write_cube(cube, chunks=(2, 32, 35)), read_only=True))
+    window = {"time": 2, "y": 8, "x": 7}
+    opened = xr.open_zarr(counting, chunks=None)
+    assert counting.chunks < 10, "opening reads coordinates, no pixels"
+    loader = cube_loader(opened, window, 5, shuffle=shuffle, fill=float("nan"), seed=2)
+    counting.chunks = 0
+    for batch in loader:
+        for pixels, (t, y, x) in zip(batch.pixels, batch.meta["origin"].tolist(), strict=True):
+            expected = (
+                cube[["B02", "B03"]].isel(time=slice(t, t + 2), y=slice(y, y + 8), x=slice(x, x + 7)).to_dataarray()
+            )
+            np.testing.assert_array_equal(pixels, expected.values.swapaxes(0, 1))
+    apart = 2 * 2 * 6 * 10
+    assert counting.chunks < (0.9 if shuffle else 0.25) * apart
+
+
+def test_composites_without_their_counts(cube: xr.Dataset, write_cube: Any) -> None:
+    """Counts of observations stand beside the bands; they are not one of them."""
+    flat = cube.isel(time=0, drop=True).assign(count=(("y", "x"), np.ones((50, 70), "u2")))
+    path = write_cube(flat.drop_vars("crs"), scale=0.5, name="build/composites.zarr")
+    for opened in (open_composites(path.parent), open_cube(path.parent), open_cube(str(path))):
+        batch = next(iter(cube_loader(opened, {"y": 25, "x": 35}, 4, shuffle=False, fill=float("nan"))))
+        assert batch.bands == ("B02", "B03")
+        np.testing.assert_array_equal(batch.pixels[3, 0, 1], 0.5 * flat.B03.values[25:, 35:])
+        assert batch.valid[0, 0, :, :5].logical_not().all()
+    with pytest.raises(UsageError, match="no bands C01"):
+        TileStore.open(path.parent)
+    with pytest.raises(UsageError, match="--products cog zarr"):
+        open_cube(path.parents[1])
+
+
+def test_damaged_chunks_are_named(cube: xr.Dataset, write_cube: Any) -> None:
+    path = write_cube(cube, chunks=(1, 50, 70))
+    (path / "B03" / "c" / "2" / "0" / "0").write_bytes(b"nothing")
+    with pytest.raises(SourceError, match=r"windows at \[\[2, 0, 0\]"):
+        list(cube_loader(open_cube(path), {"y": 25, "x": 35}, 1, shuffle=False))
