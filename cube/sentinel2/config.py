@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from catalog.sentinel2.search import CDSE_STAC
 from cube.config import End, LocalPath, Start
@@ -85,7 +85,9 @@ class Sentinel2Config(BaseModel):
         description="pixel size in units of the CRS (default: 0.000179663056824 degrees, or --bands-res metres)",
     )
     tap: bool = Field(False, description="pixel edges at multiples of --tr from 0 (else counted from 180 W 90 N)")
-    crs: str | None = Field(None, description="CRS of the cells of a GeoJSON (default EPSG:4326); a CSV names its own")
+    crs: str | None = Field(
+        None, description="CRS to lay the cells of a GeoJSON in (default EPSG:4326); a CSV names its own"
+    )
     resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
         "bilinear", description="the one resample, from the tile's grid to the lattice"
     )
@@ -130,6 +132,12 @@ class Sentinel2Config(BaseModel):
         False, description="say what would be read and written; move no bytes", json_schema_extra=_RUN_ONLY
     )
 
+    @field_validator("reducer")
+    @classmethod
+    def _short(cls, name: str) -> str:
+        """Names files: ``percentile:25`` is ``p25`` there."""
+        return parse_reducer(name).name
+
     @model_validator(mode="after")
     def _agree(self) -> Sentinel2Config:
         unknown = [b for b in self.bands if b not in BAND_RESOLUTIONS]
@@ -159,7 +167,6 @@ class Sentinel2Config(BaseModel):
             raise ValueError(f"months are {self.months}; months run from 1 to 12")
         if self.items is not None and self.safe_dir is not None:
             raise ValueError("--items and --safe-dir are both given; give one source of products")
-        parse_reducer(self.reducer)
         return self
 
     def asset_keys(self) -> tuple[tuple[str, str], ...]:

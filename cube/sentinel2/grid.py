@@ -181,7 +181,7 @@ def read_cells(path: Path, crs: str | None = None) -> list[Cell]:
     path
         ``.csv`` with the predecessor's columns, ``.geojson`` or ``.json``.
     crs
-        CRS to bring a GeoJSON's outlines into (default EPSG:4326).
+        CRS to bring a GeoJSON's outlines into (default EPSG:4326). A CSV names its own, which this may only repeat.
 
     Raises
     ------
@@ -193,6 +193,9 @@ def read_cells(path: Path, crs: str | None = None) -> list[Cell]:
             cells = _geojson_cells(json.loads(path.read_text()), path, _crs_name(crs or "EPSG:4326"))
         else:
             cells = _csv_cells(path)
+            other = next((c.crs for c in cells if crs is not None and c.crs != _crs_name(crs)), None)
+            if other is not None:
+                raise UsageError(f"--crs is {crs} but grid file {path} has cells in {other}; leave --crs out")
     except OSError as error:
         raise UsageError(f"grid file {path} cannot be read ({error.strerror})") from error
     except (ValueError, pd.errors.ParserError) as error:
@@ -232,6 +235,12 @@ def _geojson_cells(document: Any, path: Path, crs: str) -> list[Cell]:
         outline = shape(feature.get("geometry") or feature)
         if outline.geom_type not in ("Polygon", "MultiPolygon") or outline.is_empty:
             raise UsageError(f"grid file {path}: feature {number} is a {outline.geom_type}; cells are polygons")
+        outline = _joined(outline)
+        if outline.bounds[2] - outline.bounds[0] > 180:
+            raise UsageError(
+                f"grid file {path}: feature {number} is wider than 180 degrees; "
+                "cut it in two at the antimeridian if it lies across"
+            )
         if crs != "EPSG:4326":
             outline = shapely.transform(outline.segmentize(0.05), lambda p: np.column_stack(project(p[:, 0], p[:, 1])))
         told = feature.get("properties") or {}
@@ -244,6 +253,17 @@ def _geojson_cells(document: Any, path: Path, crs: str) -> list[Cell]:
     if not cells:
         raise UsageError(f"grid file {path} holds no feature")
     return cells
+
+
+def _joined(outline: Any) -> Any:
+    """Join parts cut at the antimeridian, as RFC 7946 has them; the polygon goes on beyond 180 degrees."""
+    west, _, east, _ = outline.bounds
+    if outline.geom_type != "MultiPolygon" or west > -180 or east < 180:
+        return outline
+    turned = [
+        shapely.transform(p, lambda q: q + np.array([360.0, 0.0])) if p.bounds[2] <= 0 else p for p in outline.geoms
+    ]
+    return shapely.union_all(turned)
 
 
 def cell_from_id(name: str) -> Cell:

@@ -55,6 +55,10 @@ def choose_cells(config: Sentinel2Config) -> list[Cell]:
     """
     polygon = None if config.polygon is None else read_geometry(config.polygon)
     ids = config.cells
+    if config.crs is not None and config.grid_csv is None:
+        raise UsageError(
+            f"--crs is {config.crs}, but without --grid-csv cells are of the grid in EPSG:4326; give a grid"
+        )
     if config.grid_csv is not None:
         cells = read_cells(config.grid_csv, config.crs)
     elif ids is not None:

@@ -139,6 +139,12 @@ def _no_text(folder: Path) -> list[str]:
     return ["--grid-csv", str(folder / "grid.csv")]
 
 
+def _too_wide(folder: Path) -> list[str]:
+    ring = [[-179.9, 68], [179.9, 68], [179.9, 69], [-179.9, 69], [-179.9, 68]]
+    (folder / "grid.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    return ["--grid-csv", str(folder / "grid.geojson")]
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
@@ -152,6 +158,8 @@ def _no_text(folder: Path) -> list[str]:
         (["--end", "2020-01-01"], 2, "before it starts"),
         (["--mask-classes", "12"], 2, "scene class 12 is unknown"),
         (["--reducer", "mode"], 2, "reducer 'mode' is unknown"),
+        (["--crs", "EPSG:3413"], 2, "--crs is EPSG:3413 but grid file"),
+        (_too_wide, 2, "is wider than 180 degrees; cut it in two at the antimeridian"),
         (["--safe-dir", "/nowhere"], 2, "there is no folder /nowhere"),
         (["--items", "/nowhere.json"], 2, "--items and --safe-dir are both given"),
         (["--polygon", "/nowhere.geojson"], 2, "--polygon /nowhere.geojson cannot be read"),
@@ -207,6 +215,19 @@ def test_verify_of_what_is_only_planned(
     assert "to do      4" in capsys.readouterr().out
     assert main(["verify", str(tmp_path / "w")]) == 1
     assert "has not been built" in capsys.readouterr().out
+
+
+def test_percentile_names_its_files_shortly(safe: Path, grid: Path, tmp_path: Path) -> None:
+    assert build(safe, grid, tmp_path / "w", "--reducer", "percentile:90") == 0
+    assert len(list((tmp_path / "w").glob("composites/*/*_B02_p90_clip.tif"))) == 4
+    assert build(safe, grid, tmp_path / "w", "--reducer", "p90") == 0  # the same build
+
+
+def test_crs_without_a_grid_is_told(safe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    area = ["--safe-dir", str(safe), "--cells", "Q025_R085_C0122", "--crs", "EPSG:3413"]
+    period = ["--start", "2021-06-01", "--end", "2021-06-30"]
+    assert main(["sentinel2", "--work-dir", str(tmp_path / "w"), *area, *period]) == 2
+    assert "without --grid-csv cells are of the grid in EPSG:4326" in capsys.readouterr().err
 
 
 def _truncate(path: Path) -> None:
