@@ -142,6 +142,8 @@ class Supply:
                 if len(ready) >= _BATCH * workers or not waiting:
                     yield ready
                     ready = []
+        if fetcher.meter.bytes_received:
+            sys.stderr.write(fetcher.meter.line() + "\n")
         if self.folder.scene_index.exists():
             mark_fetched(self.folder.scene_index)
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -27,6 +22,7 @@ from catalog.sentinel2.query import Query
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.search import search_stac
 from tests.catalog.cdse_server import Answer, CdseServer, serve
+from tests.catalog.stac_server import serve_items
 from tests.catalog.test_sentinel2_fetch import download
 
 JULY = Query(start=datetime(2020, 7, 1), end=datetime(2020, 8, 1), areas=((8.0, 46.5, 10.0, 47.5),))
@@ -55,32 +51,12 @@ def items(stac: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def rustac(tmp_path_factory: pytest.TempPathFactory, data_folder: Path) -> Iterator[str]:
     """Landing page of a real STAC server with the recorded items and 30 younger twins."""
-    program = Path(sys.executable).with_name("rustac")
     path = data_folder / "stac" / "cdse" / "recorded" / "search_sentinel-2-l2a_32T_2020-07.json"
-    if not program.is_file() or not path.is_file():
-        pytest.skip("rustac (pip install rustac) or the recorded search is not here")
+    if not path.is_file():
+        pytest.skip("the recorded search is not here")
     recorded = json.loads(path.read_text())["features"]
-    twins = [_twin(recorded[0], day) for day in range(30)]
-    collection = tmp_path_factory.mktemp("stac") / "items.json"
-    collection.write_text(json.dumps({"type": "FeatureCollection", "features": recorded + twins}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [str(program), "serve", "--create-collections", "-a", address, str(collection)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(f"http://{address}/", timeout=1).close()
-                break
-            except (OSError, urllib.error.URLError):
-                time.sleep(0.05)
-        else:
-            pytest.fail("the STAC server did not start within 5 s")
-        yield f"http://{address}"
-    finally:
-        server.terminate()
-        server.wait(10)
+    with serve_items(tmp_path_factory.mktemp("stac"), recorded + [_twin(recorded[0], day) for day in range(30)]) as url:
+        yield url
 
 
 def _twin(item: dict[str, Any], day: int) -> dict[str, Any]:

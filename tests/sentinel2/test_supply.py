@@ -22,12 +22,15 @@ from catalog.sentinel2.convert import item_from_product
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.saved import save_items
+from catalog.sentinel2.settings import Account
+from catalog.sentinel2.tokens import TokenSource
 from cube.build import main
 from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import run_sentinel2
 from tests.catalog.cdse_server import USER, Answer, CdseServer, serve
+from tests.catalog.stac_server import serve_items
 from tests.catalog.test_sentinel2_fetch import download
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, Scene, expected_stack, make_scene
 
@@ -173,6 +176,7 @@ def test_search_download_and_composites_in_one_command(
     assert "download   24 files" in capsys.readouterr().out
     assert not cdse.logins
     assert main(["sentinel2", *work, *period]) == 1
+    assert "of 12 TB in 30 days" in capsys.readouterr().err  # how much of the quota is used
     missing = next(s for s in scenes if s.spec.id == products[4].id)
     np.testing.assert_array_equal(_mosaic(config.work_dir), _expected([s for s in scenes if s is not missing]))
     errors = pd.read_csv(config.work_dir / "errors.csv")
@@ -190,6 +194,61 @@ def test_search_download_and_composites_in_one_command(
     assert [p for p, _, _ in cdse.requests if p.startswith("/odata")] == [unquote(urlsplit(band[4]).path)]
     np.testing.assert_array_equal(_mosaic(config.work_dir), _expected(scenes))
     assert main(["verify", str(config.work_dir)]) == 0
+
+
+def test_search_of_a_real_server_and_files_by_s3(
+    tmp_path: Path,
+    scenes: list[Scene],
+    cdse: CdseServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    items = []
+    for safe in sorted((tmp_path / "safe").glob("*.SAFE")):
+        product = _remote(read_safe(safe))
+        items.append({**item_from_product(product), "collection": "sentinel-2-l2a"})
+        for asset in product.assets.values():
+            name = asset.href.removeprefix("s3://")
+            cdse.files[f"/{name}"] = (safe / asset.href.partition(".SAFE/")[2]).read_bytes()
+    monkeypatch.setattr(fetch, "downloader", lambda root, connections: download(cdse))
+    config = _config(tmp_path)
+    with serve_items(tmp_path, items) as url:
+        command = ["sentinel2", "--work-dir", str(config.work_dir), "--grid-csv", str(config.grid_csv)]
+        command += ["--stac-url", url, "--access", "s3", "--start", "2021-06-01", "--end", "2021-06-30"]
+        command += ["--bands", "B02", "--workers", "1"]
+        assert main([*command, "--plan-only"]) == 0
+        assert not cdse.requests
+    assert main(command) == 0  # the search is kept: the server is gone
+    np.testing.assert_array_equal(_mosaic(config.work_dir), _expected(scenes))
+    assert not cdse.logins
+
+
+def test_refused_password_is_one_sentence_and_nothing_is_built(
+    tmp_path: Path,
+    scenes: list[Scene],
+    cdse: CdseServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_items(tmp_path / "search.json", [item_from_product(p) for p in _publish(cdse, tmp_path / "safe")])
+    wrong = TokenSource(lambda: Account(USER, "guessed wrongly"), f"{cdse.url}/token", pause=0.01)
+    monkeypatch.setattr(fetch, "downloader", lambda root, connections: download(cdse, tokens=wrong))
+    config = _config(tmp_path)
+    command = ["sentinel2", "--work-dir", str(config.work_dir), "--items", str(config.items)]
+    command += ["--grid-csv", str(config.grid_csv), "--start", "2021-06-01", "--end", "2021-06-30", "--bands", "B02"]
+    assert main(command) == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(told) == 1
+    assert "CDSE_PASSWORD" in told[0]
+    assert "guessed wrongly" not in "".join(
+        p.read_text(errors="ignore") for p in config.work_dir.rglob("*") if p.is_file()
+    )
+    assert len(cdse.logins) == 1
+    assert not (config.work_dir / "composites").exists()
+    # with the right one the same command goes on
+    monkeypatch.setattr(fetch, "downloader", lambda root, connections: download(cdse))
+    assert main(command) == 0
+    np.testing.assert_array_equal(_mosaic(config.work_dir), _expected(scenes))
 
 
 def test_download_without_an_account_is_one_sentence(
