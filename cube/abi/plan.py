@@ -355,7 +355,7 @@ def _table(config: AbiConfig, layout: TileLayout, tiles: Sequence[Placed[_Spot]]
                 "system_id": candidate.system_id,
                 "requested_times": list(spot.requested),
                 "scan_ids": [f.scan.id if f.scan else "" for f in spot.frames],
-                "scan_starts": [f.scan.start if f.scan else np.datetime64("NaT") for f in spot.frames],
+                "scan_starts": [f.scan.start if f.scan else np.datetime64("NaT", "us") for f in spot.frames],
                 "missing": [
                     f"C{c:02d}@{step}"
                     for step, f in enumerate(spot.frames)

@@ -471,7 +471,7 @@ def test_convection_tiles_lie_on_their_systems(small_archive: Path, masks: Path,
     held = [row for row in plan.itertuples() if row.event_scan in row.scan_ids]
     assert held
     for row in held:
-        step = round((row.event_time - pd.Timestamp("2020-07-01")) / pd.Timedelta(minutes=20))
+        step = round((row.event_time - pd.Timestamp("2020-07-01")).total_seconds() / 1200)
         i, j = np.abs(lat - row.latitude).argmin(), np.abs(lon - row.longitude % 360).argmin()
         around = labels[step, max(0, i - 1) : i + 2, max(0, j - 1) : j + 2]
         assert row.system_id in around
