@@ -11,7 +11,7 @@ import numpy.typing as npt
 from catalog.errors import UsageError
 from loaders.order import Pick
 
-__all__ = ["Placement", "View", "coarse_on", "orient", "pixel_transform"]
+__all__ = ["Placement", "View", "coarse_on", "orient", "pixel_transform", "turned_transform"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -108,20 +108,22 @@ def pixel_transform(left: float, top: float, pixel: float, place: Placement, sha
     ndarray of float64, (6,)
         a, b, c, d, e, f of x = a col + b row + c and y = d col + e row + f, with pixel edges at whole numbers.
     """
-    rows, cols = shape
-    to_angle = np.array(
-        [[pixel, 0, left + place.col * pixel], [0, -pixel, top - place.row * pixel], [0, 0, 1]], dtype="f8"
-    )
-    height, width = (rows, cols) if place.orientation % 2 == 0 else (cols, rows)
+    north_up = np.array([pixel, 0, left + place.col * pixel, 0, -pixel, top - place.row * pixel])
+    return turned_transform(north_up, place.orientation, shape)
+
+
+def turned_transform(transform: Floats, orientation: int, shape: tuple[int, int]) -> Floats:
+    """Affine of an image of ``shape`` (rows, columns) after it is turned, from that before."""
+    height, width = shape if orientation % 2 == 0 else shape[::-1]
     unturned = np.eye(3)
-    if place.orientation >= 4:
+    if orientation >= 4:
         unturned = np.array([[-1.0, 0, width], [0, 1, 0], [0, 0, 1]])
-    for _ in range(place.orientation % 4):
+    for _ in range(orientation % 4):
         # A quarter turn counter-clockwise put unturned (row, col) at (height - col, row).
         unturned = np.array([[0.0, -1, height], [1, 0, 0], [0, 0, 1]]) @ unturned
         height, width = width, height
-    transform: Floats = (to_angle @ unturned)[:2].reshape(6)
-    return transform
+    turned: Floats = (transform.reshape(2, 3) @ unturned).reshape(6)
+    return turned
 
 
 def coarse_on(field: npt.NDArray[np.float32], tile: int, place: Placement, size: int) -> npt.NDArray[np.float32]:

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from xbatcher import BatchSchema  # type: ignore[import-untyped]
 
 from catalog.errors import SourceError, UsageError
-from loaders.augment import View
+from loaders.augment import View, turned_transform
 from loaders.batch import Decoder, PackedBatch, Quantity
 from loaders.loader import Loader
 from loaders.order import Pick
@@ -52,7 +52,7 @@ class CubeDataset(Dataset[PackedBatch]):
         epoch and position alone.
     variables
         Bands of a dataset, in the order wanted; by default all with the dimensions of the
-        first; where there are floating numbers, these only.
+        largest; where there are floating numbers, these only. One with a ``band`` dimension is all its bands.
     weights
         How often each window of the grid is drawn, relative to the others; an array of their number.
     flips, rotations
@@ -160,7 +160,7 @@ class CubeDataset(Dataset[PackedBatch]):
                 first += len(bands)
         turns = tuple(self._turns.place(self._shape, d if isinstance(d, Pick) else None).orientation for d in draws)
         return PackedBatch(
-            torch.from_numpy(values), None, self.bands, orientation=turns, meta=self._meta(draws, origins)
+            torch.from_numpy(values), None, self.bands, orientation=turns, meta=self._meta(draws, origins, turns)
         )
 
     @staticmethod
@@ -209,10 +209,10 @@ class CubeDataset(Dataset[PackedBatch]):
         frames = int(self._sizes[self.dims.index("time")]) if "time" in self.dims[:-2] else 1
         return frames, int(self._sizes[-2]), int(self._sizes[-1])
 
-    def _meta(self, draws: Sequence[int | Pick], origins: Indices) -> dict[str, torch.Tensor]:
-        """Where windows lie; with coordinates, their times and the affine of their pixels before turning."""
+    def _meta(self, draws: Sequence[int | Pick], origins: Indices, turns: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Where windows lie and how they are turned; with coordinates, their times and the affine of their pixels."""
         samples = [d.sample if isinstance(d, Pick) else int(d) for d in draws]
-        meta = {"sample": torch.tensor(samples), "origin": torch.from_numpy(origins)}
+        meta = {"sample": torch.tensor(samples), "origin": torch.from_numpy(origins), "turn": torch.tensor(turns)}
         times = self._coordinates.get("time")
         if times is not None and times.dtype.kind == "M":
             place = self.dims.index("time")
@@ -224,9 +224,12 @@ class CubeDataset(Dataset[PackedBatch]):
         if y is not None and x is not None and min(len(y), len(x)) > 1 and y.dtype.kind == x.dtype.kind == "f":
             dy, dx = float(y[1] - y[0]), float(x[1] - x[0])
             rows, cols = origins[:, -2], origins[:, -1]
-            zero = np.zeros(len(draws))
-            affine = [zero + dx, zero, x[cols] - dx / 2, zero, zero + dy, y[rows] - dy / 2]
-            meta["transform"] = torch.from_numpy(np.stack(affine, -1).astype("f8"))
+            corners = zip(x[cols] - dx / 2, y[rows] - dy / 2, turns, strict=True)
+            affine = [
+                turned_transform(np.array([dx, 0, left, 0, dy, top]), turn, self._shape[1:])
+                for left, top, turn in corners
+            ]
+            meta["transform"] = torch.from_numpy(np.stack(affine))
         return meta
 
     def _fingerprint(self) -> str:
@@ -337,7 +340,7 @@ def _starts(dim: str, length: int, size: int, overlap: int) -> Indices:
 
 
 def images_of(
-    cube: xr.Dataset | xr.DataArray, variables: Sequence[str] | None
+    cube: xr.Dataset | xr.DataArray | xr.DataTree, variables: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[xr.Variable]]:
     """Names of the bands, and the variables that hold them.
 
@@ -346,6 +349,9 @@ def images_of(
     UsageError
         If the cube lacks one, or they do not fit together.
     """
+    if isinstance(cube, xr.DataTree):
+        groups = ", ".join(path for path in cube.groups if cube[path].data_vars)
+        raise UsageError(f"a tree of cubes has several grids; choose one of {groups}, such as tree['2km'].ds")
     if isinstance(cube, xr.DataArray):
         named = cube["band"].values.tolist() if "band" in cube.coords else range(cube.sizes.get("band", 1))
         names = (cube.name or "values",) if "band" not in cube.dims else named
@@ -353,14 +359,20 @@ def images_of(
     arrays = [n for n in cube.data_vars if cube[n].ndim >= 2 and cube[n].dtype.kind in "fiu"]
     # Counts of observations and classes stand beside the bands of floating numbers; they are no bands.
     alike = [n for n in arrays if cube[n].dtype.kind == "f"] or arrays
-    chosen = list(variables) if variables is not None else [n for n in alike if cube[n].dims == cube[alike[0]].dims]
+    first = max(alike, key=lambda n: cube[n].ndim, default=None)
+    chosen = list(variables) if variables is not None else [n for n in alike if cube[n].dims == cube[first].dims]
     missing = [n for n in chosen if n not in arrays]
     if missing or not chosen:
         raise UsageError(
             f"the cube has {', '.join(map(str, arrays)) or 'no images'}, not {', '.join(map(str, missing)) or 'none'}"
         )
+    if len(chosen) == 1 and "band" in cube[chosen[0]].dims:
+        return images_of(cube[chosen[0]], None)
     if len({cube[n].dims for n in chosen}) > 1 or any("band" in cube[n].dims for n in chosen):
-        raise UsageError("variables of one batch need the same dimensions, and no band dimension; pass one variable")
+        raise UsageError(
+            f"{', '.join(map(str, chosen))} cannot be one batch: variables need the same dimensions and no band "
+            f"dimension; choose one, such as variables=[{str(first)!r}]"
+        )
     return tuple(str(n) for n in chosen), [cube[n].variable for n in chosen]
 
 

@@ -45,7 +45,7 @@ class TileDataModule(LightningDataModule):
         See :class:`loaders.augment.View`; training places crops and steps at random, the others in the centre.
     statistics, quantity, fill
         See :func:`loaders.tiles.tile_loader`.
-    seed, length, tail, workers, prefetch, workers_are
+    seed, length, tail, workers, prefetch, workers_are, whole_batches
         See :class:`loaders.loader.Loader`; length and tail are of training.
     """
 
@@ -78,6 +78,7 @@ class TileDataModule(LightningDataModule):
         workers: int = 0,
         prefetch: int = 2,
         workers_are: WorkerKind = "processes",
+        whole_batches: bool = False,
     ) -> None:
         super().__init__()
         self.stores = list(store) if isinstance(store, (list, tuple)) else [store]
@@ -95,6 +96,7 @@ class TileDataModule(LightningDataModule):
         self.view = View(steps, crop, align)
         self.seed, self.length, self.tail = seed, length, tail
         self.workers, self.prefetch, self.workers_are = workers, prefetch, workers_are
+        self.whole_batches = whole_batches
         self.decoder = make_decoder(statistics, quantity, fill)
 
     def train_dataloader(self) -> Loader | list[Any]:
@@ -135,5 +137,6 @@ class TileDataModule(LightningDataModule):
             workers_are=self.workers_are,
             device=None,
             pin_memory=torch.cuda.is_available(),
+            whole_batches=self.whole_batches,
             **options,
         )

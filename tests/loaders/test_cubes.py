@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import tracemalloc
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ import pytest
 import torch
 import xarray as xr
 import xbatcher
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from zarr.storage import LocalStore, WrapperStore
 
 from catalog.errors import SourceError, UsageError
+from cube.abi.open import open_abi
 from cube.abi.tilestore import open_tiles
-from cube.sentinel2.lazy import open_composites
+from cube.sentinel2.lazy import open_composites, open_sentinel2
+from cube.sentinel2.synthetic import SafeSpec, write_safe
 from loaders.cubes import CubeDataset, cube_loader, open_cube
 from loaders.order import Pick
 from loaders.store import TileStore
@@ -171,3 +176,62 @@ def test_damaged_chunks_are_named(cube: xr.Dataset, write_cube: Any) -> None:
     (path / "B03" / "c" / "2" / "0" / "0").write_bytes(b"nothing")
     with pytest.raises(SourceError, match=r"windows at \[\[2, 0, 0\]"):
         list(cube_loader(open_cube(path), {"y": 25, "x": 35}, 1, shuffle=False))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_archives_opened_lazily(small_archive: Path, workers: int) -> None:
+    tree = open_abi(small_archive, bands=["C07", "C13"])
+    truth = tree["2km"].ds["radiance"]
+    with pytest.raises(UsageError, match="such as tree"):
+        cube_loader(tree, {"y": 8, "x": 8}, 1)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"variables=\['radiance'\]"):
+        cube_loader(tree["2km"].ds, {"y": 8, "x": 8}, 1)
+    window = {"time": 2, "y": 16, "x": 24}
+    loader = cube_loader(tree["2km"].ds, window, 3, variables=["radiance"], workers=workers, fill=float("nan"))
+    batch = next(iter(loader))
+    assert batch.bands == ("C07", "C13")
+    for pixels, (t, y, x) in zip(batch.pixels, batch.meta["origin"].tolist(), strict=True):
+        expected = truth.isel(time=slice(t, t + 2), y=slice(y, y + 16), x=slice(x, x + 24))
+        np.testing.assert_array_equal(pixels, expected.transpose("time", "band", "y", "x"))
+
+
+@pytest.mark.filterwarnings(  # odc-geo uses what shapely and affine retire
+    "ignore:.*shapely.ops.transform.*:DeprecationWarning", "ignore:Use `@` matmul:PendingDeprecationWarning"
+)
+def test_scenes_opened_lazily(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for day in (1, 6):
+        values = {f"{band}_20m": rng.integers(1001, 5000, (96, 96)).astype("u2") for band in ("B02", "B03")}
+        scl = np.where(rng.random((96, 96)) < 0.2, 9, 4).astype("u1")
+        taken = datetime(2021, 6, day, 21, 30)
+        write_safe(
+            SafeSpec(
+                tile="06WVC", epsg=32606, ulx=400000, uly=7600000, datatake_start=taken, datastrip_start=taken,
+                processing_time=datetime(2023, 1, 1), baseline="05.10", images={**values, "SCL_20m": scl},
+            ),
+            tmp_path,
+            block=64,
+        )  # fmt: skip
+    grid = GeoBox((96, 96), Affine(20, 0, 400000, 0, -20, 7600000), "EPSG:32606")
+    scenes = open_sentinel2(sorted(tmp_path.glob("*.SAFE")), ["B02", "B03"], geobox=grid)
+    loader = cube_loader(scenes, {"time": 2, "y": 32, "x": 32}, 4, overlap={"y": 8}, fill=float("nan"))
+    batch = next(iter(loader))
+    assert 0.7 < float(batch.valid.float().mean()) < 0.9
+    for pixels, (t, y, x) in zip(batch.pixels, batch.meta["origin"].tolist(), strict=True):
+        expected = scenes.isel(time=slice(t, t + 2), y=slice(y, y + 32), x=slice(x, x + 32)).to_dataarray()
+        np.testing.assert_array_equal(pixels, expected.transpose("time", "variable", "y", "x"))
+
+
+def test_transform_follows_the_turns(cube: xr.Dataset) -> None:
+    """Bands that hold their own coordinates are where the affine says, however they are turned."""
+    grid = np.broadcast_arrays(cube.y.values[None, :, None], cube.x.values[None, None])
+    bands = {n: (("time", "y", "x"), v.astype("f4")) for n, v in zip(("north", "east"), grid, strict=True)}
+    places = xr.Dataset(bands, {"y": cube.y, "x": cube.x})
+    turns = set()
+    for batch in cube_loader(places, {"y": 8, "x": 8}, 5, flips=True, rotations=True):
+        turns |= set(batch.meta["turn"].tolist())
+        for pixels, (a, b, c, d, e, f) in zip(batch.pixels, batch.meta["transform"].tolist(), strict=True):
+            row, col = np.mgrid[:8, :8] + 0.5
+            np.testing.assert_allclose(pixels[0, 0], d * col + e * row + f)
+            np.testing.assert_allclose(pixels[0, 1], a * col + b * row + c)
+    assert turns == set(range(8))

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from loaders.batch import Batch
 from loaders.datamodule import TileDataModule
+from loaders.loader import Loader
+from loaders.tiles import tile_loader
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*dataloader' does not have many workers",
@@ -71,3 +76,33 @@ def test_several_stores_and_no_validation(store: Path) -> None:
     train: Any = data.train_dataloader()
     assert sum(len(b) for b in train) == 12
     assert data.val_dataloader() == []
+
+
+def test_options_are_those_of_the_loader(make_store: Callable[..., Path]) -> None:
+    """All that ``tile_loader`` takes comes from a config too; stores of two sizes in whole batches."""
+    small, large = make_store(size=16, tiles=6), make_store(tiles=12)
+    config = yaml.safe_load(
+        f"""
+        store: [{small}, {large}]
+        batch_size: 3
+        train: tile >= 0
+        bands: [C03, 13]
+        weights: {{stratum: {{random: 1, convection: 2}}}}
+        labels: [stratum]
+        fields: [view_zenith]
+        statistics: {{C03: [50, 20], C13: [150, 60]}}
+        whole_batches: true
+        workers: 1
+        workers_are: threads
+        """
+    )
+    data = TileDataModule(**config)
+    batches: list[Any] = [data.on_after_batch_transfer(b, 0) for b in data.train_dataloader()]
+    assert {b.pixels.shape[-1] for b in batches} == {16, 32}
+    assert {b.bands for b in batches} == {("C03", "C13")}
+    assert all(b.meta["view_zenith"].shape == (3, 8, 8) and b.labels["stratum"].shape == (3,) for b in batches)
+    assert data.decoder.mean == {"C03": 50, "C13": 150}
+    # What Lightning decides is left out: who we are, where decoding happens, what is shuffled. Views are spelled out.
+    taken = set(inspect.signature(tile_loader).parameters) | set(inspect.signature(Loader).parameters)
+    taken -= {"options", "source", "view", "where", "decoder", "rank", "ranks", "device", "pin_memory", "shuffle"}
+    assert taken <= set(inspect.signature(TileDataModule).parameters)

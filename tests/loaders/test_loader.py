@@ -9,17 +9,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
+import xarray as xr
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from catalog.errors import SourceError, UsageError
 from loaders.augment import View
 from loaders.batch import as_is
+from loaders.cubes import CubeDataset
 from loaders.loader import Loader, Stream
 from loaders.mixture import Mixture
+from loaders.statistics import make_decoder
 from loaders.tiles import TileDataset, tile_loader
 
 Maker = Callable[..., Path]
@@ -171,6 +175,39 @@ def test_mixtures(make_store: Maker) -> None:
     assert tiles_of(resumed) == tiles_of(half)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_tiles_and_composites_together(make_store: Maker, workers: int) -> None:
+    """ABI tiles and windows of Sentinel-2, one to three, each with its own bands, sizes and statistics."""
+    tiles = TileDataset(make_store(tiles=12), view=VIEW)
+    images = np.random.default_rng(0).normal(0.2, 0.1, (2, 48, 48)).astype("f4")
+    composites = CubeDataset(xr.Dataset({n: (("y", "x"), v) for n, v in zip(("B02", "B8A"), images, strict=True)}),
+                             {"y": 8, "x": 8}, flips=True)  # fmt: skip
+    numbers = {"C01": (20.0, 9.0), "C03": (50.0, 20.0), "C08": (90.0, 40.0), "C13": (150.0, 60.0)}
+    decoder = make_decoder({**numbers, "B02": (0.2, 0.1), "B8A": (0.2, 0.1)})
+
+    def make(workers: int) -> Loader:
+        mixture = Mixture([tiles, composites], shares=[1, 3])
+        return Loader(mixture, 4, length=48, seed=5, whole_batches=True, decoder=decoder, workers=workers)
+
+    loader = make(workers)
+    batches: list[Any] = list(loader)
+    by_source = [[b for b in batches if b.meta["source"][0] == k] for k in (0, 1)]
+    assert [sum(map(len, part)) for part in by_source] == [12, 36]
+    assert {(b.bands, tuple(b.pixels.shape[1:])) for b in by_source[0]} == {
+        (("C01", "C03", "C08", "C13"), (2, 4, 16, 16))
+    }
+    assert {(b.bands, tuple(b.pixels.shape[1:])) for b in by_source[1]} == {(("B02", "B8A"), (1, 2, 8, 8))}
+    assert len({s for b in by_source[1] for s in b.meta["sample"].tolist()}) == 36, "every window once"
+    assert abs(float(torch.cat([b.pixels.flatten() for b in by_source[1]]).mean())) < 0.1
+    first, other = make(workers), make(2 - workers)
+    half = iter(first)
+    seen = [next(half) for _ in range(5)]
+    other.load_state_dict(first.state_dict())
+    for found, expected in zip([*seen, *other], batches, strict=True):
+        assert torch.equal(found.pixels, expected.pixels)
+        assert torch.equal(found.meta["sample"], expected.meta["sample"])
+
+
 def test_mixtures_of_different_shapes(make_store: Maker) -> None:
     small, large = TileDataset(make_store(size=16, tiles=7)), TileDataset(make_store(tiles=12))
     mixture = Mixture([small, large])
@@ -199,18 +236,41 @@ def test_two_ranks_of_two_workers(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_thousand_epochs_leak_nothing(make_store: Maker) -> None:
-    loader = tile_loader(make_store(tiles=4, size=16, steps=1), 2, workers=1)
+@pytest.mark.parametrize("kind", ["processes", "threads"])
+def test_a_thousand_epochs_leak_nothing(make_store: Maker, kind: Any) -> None:
+    loader = tile_loader(make_store(tiles=4, size=16, steps=1), 2, workers=1, workers_are=kind)
     process = psutil.Process()
 
-    def run(epochs: int) -> tuple[int, int]:
+    def run(epochs: int) -> tuple[int, int, int, int]:
         for _ in range(epochs):
             assert sum(len(b) for b in loader) == 4
         gc.collect()
         everyone = [process, *process.children(recursive=True)]
-        return process.num_fds(), sum(p.memory_info().rss for p in everyone)
+        memory = sum(p.memory_info().rss for p in everyone)
+        return process.num_fds(), memory, len(everyone), process.num_threads()
 
-    files, memory = run(100)
-    files_after, memory_after = run(900)
+    files, memory, processes, threads = run(100)
+    files_after, memory_after, processes_after, threads_after = run(900)
     assert files_after <= files + 2
     assert memory_after < memory + 20e6
+    assert processes_after == processes
+    assert threads_after <= threads + 1, "a thread of the last epoch may be ending"
+
+
+@pytest.mark.slow
+def test_memory_of_a_worker_is_that_of_its_batches(make_store: Maker) -> None:
+    """Neither a store eight times as large nor more epochs make a worker larger: tiles of 1.3 MB, batches of 2."""
+
+    def largest(tiles: int, epochs: int) -> int:
+        loader = tile_loader(make_store(tiles=tiles, size=256, steps=2), 2, workers=1, prefetch=2)
+        before, most = set(psutil.Process().children(recursive=True)), 0
+        for _ in range(epochs):
+            for _ in loader:
+                workers = set(psutil.Process().children(recursive=True)) - before
+                most = max(most, *(p.memory_full_info().uss for p in workers))
+        return most
+
+    small, many_epochs, large = largest(8, 2), largest(8, 16), largest(64, 2)
+    batch = 2 * 5 * 2 * 256 * 256 * 2
+    assert many_epochs < small + 4 * batch
+    assert large < small + 4 * batch, "the store holds 84 MB"

@@ -115,6 +115,41 @@ def test_time_steps_and_crops(store: Path) -> None:
         TileDataset(store, view=View(crop=20, align=16))
 
 
+def test_seven_of_fourteen_steps(make_store: Maker) -> None:
+    path = make_store(tiles=6, steps=14, size=16, chunks=(1, 7, 16, 16))
+    truth = open_tiles(path, chunks=None)
+    starts = set()
+    for seed in range(4):
+        (batch,) = tile_loader(path, 6, seed=seed, view=View(steps=7, where="random"))
+        for i, (tile, (step, *_)) in enumerate(
+            zip(batch.meta["tile"].tolist(), batch.meta["place"].tolist(), strict=True)
+        ):
+            starts.add(step)
+            expected = truth["C08"].values[tile, step : step + 7]
+            np.testing.assert_array_equal(batch.pixels[i, :, 2], np.nan_to_num(expected))
+            asked = truth["requested_time"].values[tile, step : step + 7].astype("M8[us]").astype("i8")
+            assert (abs(batch.meta["time"][i].numpy() - asked) <= 31e6).all()
+    assert len(starts) > 4
+    assert max(starts) <= 7
+
+
+def test_choosing_by_split_and_view_zenith(store: Path) -> None:
+    table = TileStore.open(store).table
+    for split in sorted(set(table["split"])):
+        chosen = TileDataset(store, where=f"split == '{split}'")
+        assert chosen.tiles.tolist() == np.flatnonzero(table["split"] == split).tolist()
+    zenith = 5.0 * np.arange(12)
+    near = TileDataset(store, where="view_zenith > 5", weights="1 / view_zenith")
+    assert near.tiles.tolist() == list(range(2, 12))
+    assert near.weights is not None
+    np.testing.assert_allclose(near.weights, 1 / zenith[2:])
+    by_split = TileDataset(
+        store, weights={"split": {name: i + 1.0 for i, name in enumerate(sorted(set(table["split"])))}}
+    )
+    assert by_split.weights is not None
+    assert len(set(by_split.weights.tolist())) == table["split"].nunique()
+
+
 def test_turns_carry_the_metadata(make_store: Maker) -> None:
     path = make_store()
     plain = tile_loader(path, 12, shuffle=False, device="cpu")
