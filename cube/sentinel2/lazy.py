@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import dask.array
+import fsspec
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
 import pyproj
@@ -228,14 +229,14 @@ def _by_stackstac(
     return placed
 
 
-def open_composites(source: str | Path | Mapping[str, Any] | pystac.Item) -> xr.Dataset:
+def open_composites(source: str | Path | Mapping[str, Any] | pystac.STACObject) -> xr.Dataset:
     """Open composites lazily, as reflectance.
 
     Parameters
     ----------
     source
-        A build's folder or its ``composites.zarr`` (all cells on one lattice), or the STAC item of a cell: its path,
-        its content, or a ``pystac.Item`` (that cell, from its GeoTIFFs).
+        A build's folder, its ``composites.zarr``, or its STAC catalog or collection (all cells on one lattice), or the
+        STAC item of a cell (that cell, from its GeoTIFFs). A path, a URL, or the content of a STAC document.
 
     Returns
     -------
@@ -247,30 +248,52 @@ def open_composites(source: str | Path | Mapping[str, Any] | pystac.Item) -> xr.
     UsageError
         If there is no such thing there.
     """
-    if isinstance(source, pystac.Item):
-        return _cell(source.to_dict(), Path(source.get_self_href() or ".").parent)
+    if isinstance(source, pystac.STACObject):
+        return _described(source.to_dict(transform_hrefs=False), source.get_self_href() or ".")
     if isinstance(source, Mapping):
-        link = next((k["href"] for k in source.get("links", ()) if k["rel"] == "self"), "items/item.json")
-        return _cell(source, Path(link).parent)
-    path = Path(source)
-    if path.suffix == ".json" and path.is_file():
-        return _cell(json.loads(path.read_text()), path.parent)
-    store = path if (path / "zarr.json").is_file() else path / "composites.zarr"
-    if not (store / "zarr.json").is_file():
-        raise UsageError(f"{path} holds no composites.zarr; build with --products cog zarr, or give a cell's STAC item")
-    data = xr.open_zarr(store, chunks={}, decode_coords="all")
+        return _described(source, next((k["href"] for k in source.get("links", ()) if k["rel"] == "self"), "."))
+    place = str(source)
+    if place.endswith(".json"):
+        return _described(_document(place), place)
+    return _store(place.rstrip("/"))
+
+
+def _described(document: Mapping[str, Any], place: str) -> xr.Dataset:
+    """Open what a STAC document at a place describes."""
+    folder = place.rpartition("/")[0] or "."
+    if document.get("type") in ("Catalog", "Collection"):
+        return _store(folder)
+    return _cell(document, folder)
+
+
+def _document(place: str) -> Any:
+    try:
+        with fsspec.open(place) as file:
+            return json.load(file)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{place} cannot be read as a STAC document ({error}); give a build's folder") from error
+
+
+def _store(place: str) -> xr.Dataset:
+    files, path = fsspec.core.url_to_fs(place)
+    inside = "" if files.exists(f"{path}/zarr.json") else "/composites.zarr"
+    if not files.exists(f"{path}{inside}/zarr.json"):
+        raise UsageError(
+            f"{place} holds no composites.zarr; build with --products cog zarr, or give a cell's STAC item"
+        )
+    data = xr.open_zarr(f"{place}{inside}", chunks={}, decode_coords="all")
     # xarray scales float32 by a JSON number in float64; the values are no more precise than they were.
     single: xr.Dataset = data.assign({n: v.astype("f4") for n, v in data.data_vars.items() if v.dtype == np.float64})
     return single
 
 
-def _cell(item: Mapping[str, Any], folder: Path) -> xr.Dataset:
+def _cell(item: Mapping[str, Any], folder: str) -> xr.Dataset:
     layers = {}
-    for name, asset in item["assets"].items():
+    for name, asset in item.get("assets", {}).items():
         if not asset.get("type", "").startswith("image/tiff"):
             continue
         href = asset["href"]
-        path = href if "://" in href or href.startswith("/") else str((folder / href).resolve())
+        path = href if "://" in href or href.startswith("/") else f"{folder}/{href}"
         layer: Any = rioxarray.open_rasterio(path, chunks={"x": 512, "y": 512}, mask_and_scale=name != "count")
         layers[name] = layer.squeeze("band", drop=True)
     if not layers:

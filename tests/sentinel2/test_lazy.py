@@ -112,3 +112,14 @@ def test_composites_open_from_store_folder_and_item(archive: tuple[list[Path], l
         item = json.loads(path.read_text())
         item["links"].append({"rel": "self", "href": str(path)})
         assert open_composites(item).equals(cell)
+    for name in ("composites.zarr", "catalog.json", "collection.json"):
+        assert open_composites(tmp_path / "w" / name).equals(whole)
+    assert open_composites(pystac.Catalog.from_file(str(tmp_path / "w" / "catalog.json"))).equals(whole)
+    one = sorted((tmp_path / "w" / "items").glob("*.json"))[0]
+    assert open_composites(pystac.Item.from_file(str(one))).equals(open_composites(one))
+    url = tmp_path.as_uri()
+    assert open_composites(f"{url}/w").equals(whole)
+    assert open_composites(f"{url}/w/catalog.json").equals(whole)
+    assert open_composites(f"{url}/w/items/{one.name}").equals(open_composites(one))
+    with pytest.raises(UsageError, match="cannot be read as a STAC document"):
+        open_composites(f"{url}/w/items/nowhere.json")
