@@ -94,7 +94,7 @@ def measure(dataset: TileDataset, batch_size: int, workers: Sequence[int], secon
     )
     fetch, decode = dataset.reader.time.fetch - before[0], dataset.reader.time.decode - before[1]
     rows[-1] = replace(rows[-1], note=f"{fetch / max(fetch + decode, 1e-9):.0%} of it fetching")
-    for count, kind in itertools.product(workers, get_args(WorkerKind)):
+    for count, kind in itertools.product([n for n in workers if n], get_args(WorkerKind)):
         loader = Loader(dataset, batch_size, workers=count, workers_are=kind, device=None)
         batches = itertools.chain.from_iterable(itertools.repeat(loader))
         for _ in range(4 * count):  # those that were prefetched while the workers started
@@ -106,6 +106,12 @@ def measure(dataset: TileDataset, batch_size: int, workers: Sequence[int], secon
 def time_decoding(dataset: TileDataset, batch_size: int, device: str, seconds: float) -> Row:
     """Measure moving and decoding one batch on the device that trains."""
     packed: PackedBatch = dataset.__getitems__([i % len(dataset) for i in range(batch_size)])
+    try:
+        packed.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch says by an assertion that it was built without CUDA
+        raise UsageError(
+            f"device {device!r} cannot be used ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
     decoder = Decoder()
 
     def step() -> int:
@@ -160,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.batch_size < 1 or args.seconds <= 0:
             raise UsageError(f"--batch-size {args.batch_size} and --seconds {args.seconds} must be greater than 0")
         options = {"anon": True} if args.anonymous else None
+        if min(workers, default=0) < 0:
+            raise UsageError(f"--workers {min(workers)} must be 0 (this process alone) or more")
         view = View(args.steps, args.crop)
         dataset = TileDataset(args.store, bands=args.bands, view=view, storage_options=options)
         rows = measure(dataset, args.batch_size, workers, args.seconds)

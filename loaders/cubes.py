@@ -24,7 +24,7 @@ from loaders.batch import Decoder, PackedBatch, Quantity
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.statistics import make_decoder
-from loaders.store import find_store
+from loaders.store import find_store, opening
 from loaders.tiles import time_code
 
 __all__ = ["CubeDataset", "Sampling", "cube_loader", "images_of", "open_cube"]
@@ -317,16 +317,15 @@ def open_cube(source: Any, storage_options: Mapping[str, Any] | None = None) -> 
     ------
     UsageError
         If there is no store at ``source``.
+    SourceError
+        If it cannot be reached.
     """
-    url = find_store(source, storage_options or {})
-    try:
-        options = dict(storage_options or {}) or None
-        opened: xr.Dataset = xr.open_zarr(url, chunks=None, decode_coords="all", storage_options=options)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise UsageError(
-            f"{url} is not a Zarr store of a cube ({error}); give a build's tiles.zarr, its composites.zarr (made by "
-            "--products cog zarr), or a store with a variable a band"
-        ) from error
+    url, options = find_store(source, storage_options or {}), dict(storage_options or {})
+    remedy = (
+        "give the tiles.zarr or composites.zarr (--products cog zarr) of a build, or a store with a variable a band"
+    )
+    with opening(url, "a Zarr store of a cube", remedy):
+        opened: xr.Dataset = xr.open_zarr(url, chunks=None, decode_coords="all", storage_options=options or None)
     return opened
 
 

@@ -74,6 +74,10 @@ def compute_statistics(
     StratacubeError
         If a store cannot be read or holds nothing to count.
     """
+    if workers < 0 or (sample is not None and sample < 1):
+        raise UsageError(
+            f"workers {workers} must be 0 or more, and sample {sample} 1 or more; leave out what is not needed"
+        )
     opened = [_open(source, storage_options or {}) for source in stores]
     cubes = [found for found in opened if isinstance(found, xr.Dataset)]
     tiles = [found for found in opened if isinstance(found, TileStore)]

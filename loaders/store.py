@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -16,11 +17,22 @@ import pandas as pd
 import xarray as xr
 
 from catalog.abi.bands import BANDS
-from catalog.errors import UsageError
+from catalog.abi.s3 import FAULTS
+from catalog.errors import SourceError, UsageError
 from catalog.parquet import read_frame
 from loaders.chunks import ChunkReader
 
-__all__ = ["COARSE", "COEFFICIENTS", "StoredBand", "TileStore", "assign_splits", "find_store", "select", "weigh"]
+__all__ = [
+    "COARSE",
+    "COEFFICIENTS",
+    "StoredBand",
+    "TileStore",
+    "assign_splits",
+    "find_store",
+    "opening",
+    "select",
+    "weigh",
+]
 
 COEFFICIENTS = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
 COARSE = ("view_zenith", "view_azimuth", "solar_zenith", "solar_azimuth", "latitude_coarse", "longitude_coarse")
@@ -86,12 +98,10 @@ class TileStore:
             return source
         options = dict(storage_options or {})
         url = find_store(source, options)
-        try:
+        with opening(url, "a tile store", "give the tiles.zarr of a build"):
             raw = xr.open_zarr(
                 url, mask_and_scale=False, decode_times=False, chunks=None, storage_options=options or None
             )
-        except (FileNotFoundError, KeyError, ValueError) as error:
-            raise UsageError(f"{url} is not a tile store ({error}); give the tiles.zarr of a build") from error
         names = sorted(str(n) for n in raw.data_vars if str(n)[0] == "C" and str(n)[1:].isdigit())
         if not names or "band" not in raw:
             held = ", ".join(map(str, raw.data_vars)) or "nothing"
@@ -287,7 +297,9 @@ def find_store(source: Any, options: Mapping[str, Any]) -> str:
     Raises
     ------
     UsageError
-        If a STAC object has no store of tiles.
+        If a STAC object has no store of tiles, or the URL is of no known kind.
+    SourceError
+        If the place cannot be reached.
     """
     if hasattr(source, "assets"):
         if "tiles" not in source.assets:
@@ -295,11 +307,25 @@ def find_store(source: Any, options: Mapping[str, Any]) -> str:
         return str(source.assets["tiles"].get_absolute_href() or source.assets["tiles"].href)
     url = str(source).rstrip("/")
     if not url.endswith(".zarr"):
-        filesystem, path = fsspec.core.url_to_fs(url, **options)
-        for name in ("tiles.zarr", "composites.zarr"):
-            if filesystem.exists(f"{path}/{name}"):
-                return f"{url}/{name}"
+        with opening(url, "a place that can be read", "give a path, or a URL such as s3://bucket/folder"):
+            filesystem, path = fsspec.core.url_to_fs(url, **options)
+            for name in ("tiles.zarr", "composites.zarr"):
+                if filesystem.exists(f"{path}/{name}"):
+                    return f"{url}/{name}"
     return url
+
+
+@contextmanager
+def opening(url: str, what: str, remedy: str) -> Iterator[None]:
+    """Say in one sentence why there is no such thing at a URL, or why it cannot be reached."""
+    try:
+        yield
+    except (FileNotFoundError, ImportError, KeyError, ValueError) as error:
+        raise UsageError(f"{url} is not {what} ({error}); {remedy}") from error
+    except FAULTS as error:
+        raise SourceError(
+            f"{url} cannot be reached ({error}); check the address, the network and the credentials"
+        ) from error
 
 
 def _read_plan(url: str, options: dict[str, Any], small: xr.Dataset) -> pd.DataFrame | None:

@@ -92,7 +92,22 @@ def test_bench_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "zarr slices" in said
     assert "use workers=" in said
     assert bench.main([str(store.parent / "nothing.zarr")]) == 2
-    assert bench.main([str(store), "--batch-size", "0"]) == 2
+    for wrong in (["--batch-size", "0"], ["--workers", "-1"], ["--device", "abacus", "--workers"]):
+        assert bench.main([str(store), "--seconds", "0.01", *wrong]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    for flag in ("--workers=-1", "--sample=0"):
+        assert stats.main([str(store), flag]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_places_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for command in (stats.main, bench.main):
+        assert command(["bogus://x"]) == 2
+        assert "Protocol not known" in capsys.readouterr().err
+    assert stats.main(["s3://nowhere/tiles.zarr", "--anonymous"]) == 1
+    assert "check the address" in capsys.readouterr().err
 
 
 def test_invalid_pixels_do_not_count(make_store: Maker) -> None:
