@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from pathlib import Path
 
+import pandas as pd
 import pyproj
 import pytest
 
 from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.items import Asset, Product
+from cube.build import main
 from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.plan import choose_cells, make_plan
@@ -93,3 +96,29 @@ def test_a_product_that_lies_nowhere_is_told() -> None:
     lost = Product(**{**vars(_product("06WVC", 32606, 0, 0)), "assets": {"B02_20m": Asset(href="x.jp2")}})
     with pytest.raises(SourceError, match="proj:code"):
         make_plan(config, choose_cells(config), [lost])
+
+
+def test_recorded_search_is_planned_and_priced(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CDSE's own answer: nine bands, the classes and two documents of each of four products."""
+    search = data_folder / "stac" / "cdse" / "recorded" / "search_sentinel-2-l2a_32T_2020-07.json"
+    if not search.is_file():
+        pytest.skip(f"{search} is not here")
+    flags = ["--items", str(search), "--start", "2020-07-01", "--end", "2020-07-31", "--bbox", "8", "46.8", "9", "47.2"]
+    assert main(["sentinel2", "--work-dir", str(tmp_path / "w"), *flags, "--dry-run"]) == 0
+    keys = [f"{b}_20m" for b in ("B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B11", "B12", "SCL")]
+    size = 0
+    for item in json.loads(search.read_text())["features"]:
+        size += sum(item["assets"][k]["file:size"] for k in (*keys, "product_metadata", "granule_metadata"))
+    told = capsys.readouterr().out
+    assert "cells      8, 0 of them reached by no product" in told
+    assert f"download   48 files, {size / 1e6:.3g} MB" in told
+    assert main(["sentinel2", "--work-dir", str(tmp_path / "w"), *flags, "--plan-only"]) == 0
+    plan = pd.read_parquet(tmp_path / "w" / "plan.parquet")
+    tiles = {
+        c: {a.rpartition("_T")[2] for a in found} for c, found in zip(plan["cell"], plan["acquisitions"], strict=True)
+    }
+    # tile 32TNT begins at 9 degrees east, its 10 km of overlap reach west of it
+    assert {len(found) for found in tiles.values()} == {1, 2}
+    assert all("32TMT" in found for found in tiles.values())
