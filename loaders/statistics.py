@@ -131,8 +131,8 @@ def make_decoder(
         loaded = Statistics.load(statistics)
         if loaded.quantity != quantity:
             raise UsageError(
-                f"the statistics are of {loaded.quantity}, the batches of {quantity}; "
-                f"make them by `python -m loaders.stats --quantity {quantity}`"
+                f"the statistics are of {loaded.quantity}, the batches of {quantity}; read with "
+                f"quantity={loaded.quantity!r}, or make them by `python -m loaders.stats --quantity {quantity}`"
             )
         numbers = {band: (s.mean, s.std) for band, s in loaded.bands(split).items() if s.std > 0}
     flat = [band for band, (_, std) in numbers.items() if not std > 0]

@@ -13,6 +13,7 @@ import xarray as xr
 import zarr
 from PIL import Image
 
+from catalog.errors import UsageError
 from cube.sentinel2.lazy import open_composites
 from loaders import stats
 from loaders.cubes import cube_loader, open_cube
@@ -63,6 +64,8 @@ def test_statistics_of_composites(
     assert found.provenance["stores"][0]["store"] == str(path)
     opened = open_cube(path)
     (batch,) = cube_loader(opened, {"y": 90, "x": 120}, 1, statistics=output, quantity="reflectance")
+    with pytest.raises(UsageError, match="read with quantity='reflectance'"):
+        cube_loader(opened, {"y": 90, "x": 120}, 1, statistics=output)
     for c in range(2):
         normal = batch.pixels[0, 0, c][batch.valid[0, 0, c]]
         assert abs(float(normal.mean())) < 1e-4
