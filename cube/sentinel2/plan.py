@@ -16,6 +16,7 @@ import shapely
 from shapely.geometry import shape
 
 from catalog.errors import SourceError, UsageError
+from catalog.parquet import read_frame
 from catalog.sentinel2.items import Asset, Product
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import Cell, cell_from_id, footprint, read_cells, select_cells
@@ -25,6 +26,8 @@ from cube.sentinel2.scenes import Acquisition, group_acquisitions
 __all__ = ["Plan", "PlannedCell", "choose_cells", "make_plan", "read_geometry", "write_plan"]
 
 _CELL = 0.25
+_PLACES = ["cell", "row", "col", "height", "width", "outline"]
+"""Columns of a plan that tell which pixels a build makes."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,13 @@ def _reached(areas: Any, crs: str, size: tuple[int, int], transform: Sequence[fl
 
 
 def write_plan(plan: Plan, path: Path, selected: Path) -> None:
-    """Write the plan, one row a cell, and the predecessor's list of selected cells."""
+    """Write the plan, one row a cell, and the predecessor's list of selected cells.
+
+    Raises
+    ------
+    UsageError
+        If the folder has a plan of other cells: what is made of them cannot be gone on with.
+    """
     rows = [
         {
             "cell": p.cell.id,
@@ -181,12 +190,18 @@ def write_plan(plan: Plan, path: Path, selected: Path) -> None:
             "col": p.window.col,
             "height": p.window.height,
             "width": p.window.width,
+            "outline": p.cell.outline,
             "acquisitions": list(p.acquisitions),
             "products": [q.id for a in p.acquisitions for q in plan.acquisitions[a].products],
         }
         for p in plan.cells
     ]
     frame = pd.DataFrame(rows)
+    if path.exists() and not read_frame(path, _PLACES).equals(frame[_PLACES]):
+        raise UsageError(
+            f"{path.parent} was planned with other cells; the grid or polygon file has changed since: "
+            "choose another --work-dir or pass --overwrite"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     frame.to_parquet(part, index=False)

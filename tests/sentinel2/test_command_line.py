@@ -217,6 +217,24 @@ def test_verify_of_what_is_only_planned(
     assert "has not been built" in capsys.readouterr().out
 
 
+def test_grid_that_changed_since_is_not_gone_on_with(
+    safe: Path, grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cells of another place under the same names, or a store that begins elsewhere, would be wrong in silence."""
+    own = tmp_path / "grid.csv"
+    table = pd.read_csv(grid)
+    table.iloc[3:].to_csv(own, index=False)
+    assert build(safe, own, tmp_path / "w", "--products", "zarr") == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "w").rglob("*") if p.is_file() and p.suffix != ".log"}
+    for changed in (table, table.iloc[3:].assign(xmin=lambda t: t["xmin"] - 40)):
+        changed.to_csv(own, index=False)
+        assert build(safe, own, tmp_path / "w", "--products", "zarr") == 2
+        assert "the grid or polygon file has changed since" in capsys.readouterr().err
+    assert before.items() <= {p: p.read_bytes() for p in (tmp_path / "w").rglob("*") if p.is_file()}.items()
+    assert build(safe, own, tmp_path / "w", "--products", "zarr", "--overwrite") == 0
+    assert main(["verify", str(tmp_path / "w")]) == 0
+
+
 def test_percentile_names_its_files_shortly(safe: Path, grid: Path, tmp_path: Path) -> None:
     assert build(safe, grid, tmp_path / "w", "--reducer", "percentile:90") == 0
     assert len(list((tmp_path / "w").glob("composites/*/*_B02_p90_clip.tif"))) == 4
