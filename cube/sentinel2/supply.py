@@ -52,7 +52,8 @@ def find(
             _write_lists(folder, chosen.products, chosen.dropped)
         return list(chosen.products)
     if folder.items.exists():
-        return list(find_products(query, items=folder.items, access=config.access).products)
+        kept = find_products(query, items=folder.items, access=config.access).products
+        return list(kept) if config.safe_dir is None else [_of_any_size(p) for p in kept]
     found = find_products(
         query, items=config.items, safe_dir=config.safe_dir, stac_url=config.stac_url, access=config.access
     )
@@ -62,6 +63,11 @@ def find(
         _write_lists(folder, found.products, found.selection.dropped)
         save_found(found, folder.indices)  # last: where it is, the search is not repeated
     return list(found.products)
+
+
+def _of_any_size(product: Product) -> Product:
+    """Forget the sizes that a product's files had: in a folder of the user's, one may have been mended since."""
+    return replace(product, assets={k: replace(a, size=None) for k, a in product.assets.items()})
 
 
 def _query(config: Sentinel2Config, cells: Sequence[Cell]) -> Query:
