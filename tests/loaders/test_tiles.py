@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
 from catalog.errors import SourceError, UsageError
 from cube.abi.tilestore import open_tiles
@@ -41,10 +41,21 @@ def assert_equal_to(batch: Batch, truth: xr.Dataset, rtol: float = 0) -> None:
         {"compressors": (BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle", typesize=2), Crc32cCodec())},
         {"compressors": ()},
         {"compressors": GzipCodec()},
+        {"serializer": BytesCodec(endian="big")},
         {"chunks": (1, 1, 16, 16)},
         {"tiles": 5, "per_shard": 3},
     ],
-    ids=["default", "unsharded", "zstd", "checksum", "uncompressed", "left-to-zarr", "small-chunks", "cut-shard"],
+    ids=[
+        "default",
+        "unsharded",
+        "zstd",
+        "checksum",
+        "uncompressed",
+        "left-to-zarr",
+        "big-endian",
+        "small-chunks",
+        "cut-shard",
+    ],
 )
 def test_batches_equal_open_tiles(make_store: Maker, options: dict[str, Any]) -> None:
     path = make_store(**options)
