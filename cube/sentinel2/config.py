@@ -42,7 +42,7 @@ _RUN_ONLY: dict[str, Any] = {"how": "run"}
 class GridConfig(BaseModel):
     """A grid of cells to make."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     output: LocalPath = Field(description="file to write: .csv with the predecessor's columns, or .geojson")
     cell_size: float = Field(0.25, gt=0, description="side of a cell in units of the CRS")
@@ -55,7 +55,7 @@ class GridConfig(BaseModel):
 class Sentinel2Config(BaseModel):
     """A build of Sentinel-2 composites."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     work_dir: LocalPath = Field(description="folder of the build", json_schema_extra=_RUN_ONLY)
     bbox: list[float] | None = Field(

@@ -25,6 +25,7 @@ COLUMNS = ["tile_id_rc", "tile_id_geo", "xmin", "ymin", "xmax", "ymax", "row", "
 
 PANARCTIC = (-180.0, 60.0, 180.0, 90.0)
 _EDGE = 8
+_MOST_CELLS = 20_000_000
 _RC = re.compile(r"Q(?P<size>\d{3})_R(?P<row>\d{3,})_C(?P<col>\d{4,})")
 _GEO = re.compile(r"Q(?P<size>\d{3})_(?P<ew>[EW])(?P<x>\d{1,3}_\d{2})_(?P<ns>[NS])(?P<y>\d{1,2}_\d{2})")
 
@@ -85,6 +86,10 @@ def make_grid(
         raise UsageError(
             f"bounds {xmin} {ymin} {xmax} {ymax} are {across:.4f} x {down:.4f} cells of {cell_size}; "
             "choose bounds that are a whole number of cells"
+        )
+    if rows * cols > _MOST_CELLS:
+        raise UsageError(
+            f"{rows} x {cols} cells of {cell_size} are more than a file can hold; choose a larger --cell-size"
         )
     row, col = (a.ravel() for a in np.mgrid[:rows, :cols])
     frame = pd.DataFrame(
@@ -221,7 +226,9 @@ def _csv_cells(path: Path) -> list[Cell]:
     if missing:
         raise UsageError(f"grid file {path} has no column {missing[0]}; a grid has {','.join(COLUMNS)} (see make-grid)")
     numbers = frame[["xmin", "ymin", "xmax", "ymax"]].apply(pd.to_numeric, errors="coerce")
-    wrong = numbers.isna().any(axis=1) | (numbers["xmin"] >= numbers["xmax"]) | (numbers["ymin"] >= numbers["ymax"])
+    wrong = (
+        ~np.isfinite(numbers).all(axis=1) | (numbers["xmin"] >= numbers["xmax"]) | (numbers["ymin"] >= numbers["ymax"])
+    )
     if wrong.any():
         raise UsageError(f"grid file {path}, line {int(np.flatnonzero(wrong)[0]) + 2}: bounds are no rectangle")
     return grid_cells(frame)

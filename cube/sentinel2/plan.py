@@ -65,7 +65,7 @@ def choose_cells(config: Sentinel2Config) -> list[Cell]:
     if config.grid_csv is not None:
         cells = read_cells(config.grid_csv, config.crs)
     elif ids is not None:
-        cells = [cell_from_id(i) for i in ids]
+        cells = list(dict.fromkeys(cell_from_id(i) for i in ids))
         ids = None
     else:
         cells = _default_cells(*(config.bbox if config.bbox is not None else shape(polygon).bounds))

@@ -139,6 +139,11 @@ def _no_text(folder: Path) -> list[str]:
     return ["--grid-csv", str(folder / "grid.csv")]
 
 
+def _endless(folder: Path) -> list[str]:
+    (folder / "grid.csv").write_text("tile_id_rc,tile_id_geo,xmin,ymin,xmax,ymax\na,a,0,0,inf,1\n")
+    return ["--grid-csv", str(folder / "grid.csv")]
+
+
 def _too_wide(folder: Path) -> list[str]:
     ring = [[-179.9, 68], [179.9, 68], [179.9, 69], [-179.9, 69], [-179.9, 68]]
     (folder / "grid.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
@@ -153,6 +158,8 @@ def _too_wide(folder: Path) -> list[str]:
         (["--bbox", "-150", "69", "-149", "68"], 2, "--bbox has south 69.0 and north 68.0"),
         (["--bbox", "170", "10", "-170", "11"], 2, "touches none of the 4 cells"),
         (["--bbox", "a", "1", "2", "3"], 2, "--bbox is 'a'"),
+        (["--bbox", "nan", "1", "2", "3"], 2, "--bbox is 'nan'"),
+        (_endless, 2, "line 2: bounds are no rectangle"),
         (["--cells", "nobody"], 2, "cell nobody is not in the grid of 4 cells"),
         (["--start", "June"], 2, "give ISO 8601"),
         (["--end", "2020-01-01"], 2, "before it starts"),

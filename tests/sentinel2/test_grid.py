@@ -169,6 +169,8 @@ def test_bad_grid_file_is_one_sentence(tmp_path: Path, text: str, said: str) -> 
 def test_bad_grid_is_refused() -> None:
     with pytest.raises(UsageError, match="whole number of cells"):
         make_grid(0.3, (0, 0, 1, 1))
+    with pytest.raises(UsageError, match=r"3600000 cells .* are more"):
+        make_grid(0.0001)
     with pytest.raises(UsageError, match="unknown"):
         make_grid(1, (0, 0, 1, 1), "EPSG:1")
     with pytest.raises(UsageError, match="no pixel"):

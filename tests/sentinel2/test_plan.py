@@ -70,6 +70,7 @@ def test_cells_far_north_are_reached_by_every_tile_over_them(latitude: float) ->
 def test_cells_by_id_and_by_polygon(tmp_path: Path) -> None:
     (cell,) = choose_cells(_config(cells=["Q025_R085_C0121"]))
     assert cell.alias == "Q025_W149_75_N68_50"
+    assert choose_cells(_config(cells=["Q025_R085_C0121", cell.alias])) == [cell]  # one cell by both of its names
     area = tmp_path / "area.geojson"
     area.write_text('{"type": "Polygon", "coordinates": [[[10.3, 45.3], [10.4, 45.3], [10.4, 45.4], [10.3, 45.3]]]}')
     assert [c.alias for c in choose_cells(_config(polygon=area))] == ["Q025_E010_25_N45_25"]
