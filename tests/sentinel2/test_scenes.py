@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from catalog.errors import SourceError
 from catalog.sentinel2.items import Product
@@ -217,3 +218,18 @@ def test_processings_outside_esas_go_last_in_search_and_build() -> None:
     assert [p.baseline for p in acquisition.products] == order
     assert [p.baseline for p in sorted(made.values(), key=newest_first)] == order
     assert [p.baseline for p in deduplicate(list(made.values())).products] == ["05.11"]
+
+
+def test_masks_grow_across_the_edges_of_cells(tmp_path: Path) -> None:
+    """A cloud outside of a cell reaches into it: small cells together see what the whole tile does."""
+    scene = make_scene(10, FIRST)
+    product = _written(scene, tmp_path)
+    cells = {f"c{i}{j}": Window(24 * i, 40 * j, 24, 40) for i in range(10) for j in range(6)}
+    task = _task(tmp_path / "out", [product], cells, dilation=4)
+    process_scene(task)
+    y, x = np.ogrid[-4:5, -4:5]
+    grown = ndimage.binary_dilation(np.isin(scene.scl, MASKED), structure=x * x + y * y <= 16)
+    expected = np.where(grown, np.nan, scene.truth("B02"))
+    assert 0.05 < np.isnan(expected).mean() < 0.95
+    for name, window in cells.items():
+        np.testing.assert_array_equal(_values(task, name, window)[0], expected[window.within(Window(0, 0, SIDE, SIDE))])
