@@ -7,8 +7,10 @@ flight, retries what may pass on a second try, survives workers that die, and te
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -71,17 +73,26 @@ def local_executor(workers: int) -> Executor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     forkserver.ensure_running()  # imports while the caller still prepares its tasks
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
 
 
 _PRELOADED = ["numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.features", "pyproj"]
 """Imported once by the server that workers are forked from: slow to import, and without threads of their own."""
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
     """Processes are the parallelism: libraries inside a worker start no threads unless the user set a number."""
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        threading.Thread(target=_end_with, args=(driver.sentinel,), daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GDAL_NUM_THREADS", "BLOSC_NTHREADS"):
         os.environ.setdefault(name, "1")
+
+
+def _end_with(driver: int) -> None:
+    """End when the driver does, though it was killed: else the task goes on beside the next run, in its files."""
+    multiprocessing.connection.wait([driver])
+    os._exit(1)
 
 
 ENGINES: dict[str, Callable[[int], Executor]] = {"local": local_executor}

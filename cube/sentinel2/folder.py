@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,8 @@ class Sentinel2Folder(BuildFolder):
         try:
             with probe.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, _ROOM)
-        except OSError:
-            return True
+        except OSError as error:
+            return error.errno in (errno.ENOSPC, errno.EDQUOT)
         finally:
             probe.unlink(missing_ok=True)
         return False

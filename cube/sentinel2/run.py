@@ -191,7 +191,7 @@ class _Job:
             retries=self.config.retries,
             label=label,
         ):
-            if outcome.error is not None and NO_SPACE in outcome.error:
+            if outcome.error is not None and (NO_SPACE in outcome.error or self.folder.is_full()):
                 raise StratacubeError(
                     f"the disk under {self.folder.root} is full; free some and run the same command again to go on"
                 )

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from catalog.errors import SourceError
@@ -73,6 +78,40 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
         jobs = [Job("doomed", tmp_path, 99, "kill"), Job("bystander", tmp_path)]
         outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, pool, retries=1)}
     assert "worker process was killed" in (outcomes["doomed"].error or "")
+
+
+@dataclass(frozen=True)
+class Sleeper:
+    key: str
+    folder: Path
+
+    def run(self) -> None:
+        """Tell who it is, and take long."""
+        (self.folder / f"{self.key}.pid").write_text(str(os.getpid()))
+        time.sleep(120)
+
+
+def sleep_in_workers(folder: Path) -> None:
+    """Body of a driver that will be killed."""
+    with Workers(2) as pool:
+        list(run_tasks([Sleeper("a", folder), Sleeper("b", folder)], Sleeper.run, pool))
+
+
+def test_no_worker_outlives_a_driver_that_is_killed(tmp_path: Path) -> None:
+    body = "import sys, pathlib, tests.cube.test_engine as t; t.sleep_in_workers(pathlib.Path(sys.argv[1]))"
+    driver = subprocess.Popen([sys.executable, "-c", body, str(tmp_path)], cwd=Path(__file__).parents[2])
+    told = [tmp_path / "a.pid", tmp_path / "b.pid"]
+    _wait(lambda: all(path.exists() and path.read_text() for path in told))
+    driver.kill()
+    driver.wait()
+    _wait(lambda: not any(psutil.pid_exists(int(path.read_text())) for path in told))
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_ledger_keeps_the_last_word_and_ignores_a_torn_line(tmp_path: Path) -> None:

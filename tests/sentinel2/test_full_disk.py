@@ -65,7 +65,7 @@ def _digest(work: Path) -> dict[str, str]:
     return made | {n: hashlib.sha256(np.asarray(a[...]).tobytes()).hexdigest() for n, a in group.arrays()}
 
 
-@pytest.mark.parametrize("room", [6_000, 20_000, 40_000, 400_000])
+@pytest.mark.parametrize("room", [6_000, 20_000, 40_000, 400_000, 1_000_000])
 def test_full_disk_is_one_sentence_and_loses_nothing(
     disk: Path, sources: Path, tmp_path: Path, room: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
