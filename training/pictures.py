@@ -31,8 +31,9 @@ def save_pictures(
 ) -> int:
     """Draw the samples of a batch, one picture each.
 
-    Grey runs over each band's central 98 % in the sample; errors from blue (too low) over white to red (too high), full
-    at a quarter of the band's range. Hidden patches are blue grey, invalid pixels dull red.
+    Grey runs over each band's central 98 % in the sample, and over a quarter of the band's range at least, so that an
+    even scene looks even; errors from blue (too low) over white to red (too high), full at that quarter. Hidden
+    patches are blue grey, invalid pixels dull red.
 
     Parameters
     ----------
@@ -81,6 +82,8 @@ def _panels(
     """Four rows of frames."""
     shown = truth[valid] if valid.any() else np.zeros(1, dtype=np.float32)
     low, high = np.percentile(shown, [1, 99])
+    middle, half = (low + high) / 2, max(high - low, span / 4) / 2
+    low, high = middle - half, middle + half
     filled = np.where(masked, estimate, truth)
     rows: list[list[Picture]] = [[], [], [], []]
     for frame in range(len(truth)):

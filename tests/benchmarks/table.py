@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Measured", "Row", "compare", "markdown", "measure", "race"]
+__all__ = ["Measured", "Row", "compare", "markdown", "measure", "race", "reset_peak"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MIB = 2**20
@@ -174,6 +174,14 @@ def _resident(field: str) -> float:
         return float(re.search(rf"{field}:\s+(\d+) kB", status.read_text())[1]) / 1024  # type: ignore[index]
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest / MIB if sys.platform == "darwin" else largest / 1024
+
+
+def reset_peak() -> float:
+    """Forget the largest resident set so far, and return the present one, in MiB: what came before does not count."""
+    marks = Path("/proc/self/clear_refs")
+    if marks.exists():
+        marks.write_text("5")
+    return _resident("VmRSS")
 
 
 def _child(module: str, name: str) -> None:

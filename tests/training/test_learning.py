@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+import training.demo
+from cube.demo import run_demo
 from training.config import load_config
 from training.trainer import Trainer
 
@@ -34,3 +37,13 @@ def test_the_other_kinds_learn(tmp_path: Path, kind: str) -> None:
         "group": ["model.kind=group", "model.frames=1", "model.mask_ratio=0.5"],
     }
     assert final_loss(tmp_path, *changes[kind]) < 0.85
+
+
+def test_a_small_model_learns_the_tiles_of_the_demo(tmp_path: Path) -> None:
+    assert run_demo(tmp_path, None) == 0
+    assert training.demo.main([str(tmp_path / "random"), "--output-dir", str(tmp_path / "run"), "--steps", "250"]) == 0
+    rows = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())["rows"]
+    model, mean = ({r["band"]: r["rmse"] for r in rows if r["method"] == name} for name in ("model", "band mean"))
+    assert len(model) == 16
+    assert all(model[band] < 0.6 * mean[band] for band in model)
+    assert len(list((tmp_path / "run" / "evaluation" / "pictures").glob("*.png"))) == 4
