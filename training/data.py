@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import xarray as xr
 from torch import Tensor
 
 from catalog.errors import UsageError
 from loaders.augment import View
 from loaders.batch import Batch as LoadedBatch
-from loaders.cubes import CubeDataset
+from loaders.cubes import CubeDataset, open_cube
 from loaders.loader import Loader, Source
 from loaders.mixture import Mixture
 from loaders.statistics import BandStatistics, make_decoder
@@ -194,16 +193,10 @@ class _Opening:
 
 
 def _windows(cube: CubeData, cubes: CubesData, model: ModelConfig, *, training: bool) -> CubeDataset:
-    url = cube.path if cube.path.endswith(".zarr") else f"{cube.path.rstrip('/')}/composites.zarr"
-    try:
-        opened = xr.open_zarr(url, chunks=None, storage_options=cubes.storage_options or None)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise UsageError(
-            f"{cube.path} is not a Zarr store of a cube ({error}); give one with a variable a band"
-        ) from error
+    opened = open_cube(cube.path, cubes.storage_options)
     missing = [band for band in model.bands if band not in opened]
     if missing:
-        raise UsageError(f"{url} has {', '.join(map(str, opened.data_vars))}, not {', '.join(missing)}")
+        raise UsageError(f"{cube.path} has {', '.join(map(str, opened.data_vars))}, not {', '.join(missing)}")
     rows, columns = map(str, opened[model.bands[0]].dims[-2:])
     window = {rows: model.height_width[0], columns: model.height_width[1]}
     if model.frames > 1:

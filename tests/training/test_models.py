@@ -225,7 +225,8 @@ def test_masks_depend_on_seed_and_number_alone() -> None:
 
 
 def test_calendar_agrees_with_datetime() -> None:
-    days = np.arange(np.datetime64("1895-01-01"), np.datetime64("2105-01-01"), 17).astype("datetime64[m]")
+    step = np.timedelta64(17, "D")
+    days = np.arange(np.datetime64("1895-01-01"), np.datetime64("2105-01-01"), step).astype("datetime64[m]")
     moments = days + np.arange(len(days)).astype("timedelta64[m]") * 37 % np.timedelta64(1440, "m")
     year, day, minute = calendar(torch.from_numpy(moments.astype(np.int64)))
     truth = [datetime.fromisoformat(str(moment)) for moment in moments]

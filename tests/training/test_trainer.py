@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -163,7 +164,7 @@ def test_the_manifest_names_what_was_run(whole: Trainer) -> None:
     latest = whole.checkpoints.latest()
     assert latest is not None
     manifest = json.loads((latest / "manifest.json").read_text())
-    assert manifest["versions"]["torch"] == torch.__version__
+    assert manifest["versions"]["torch"] == importlib.metadata.version("torch")
     assert manifest["parameters"] == sum(p.numel() for p in whole.model.parameters())
     assert manifest["statistics"]["bands"] == list(whole.config.model.bands)
     assert len(manifest["config_hash"]) == 64
