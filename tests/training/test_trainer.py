@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,3 +234,17 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path) -> None:
     assert len(saved) == 1
     rows = metrics.read_text().splitlines()
     assert rows[-1].startswith(f"{saved[0]},")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_learns_the_same_and_goes_on_uncompiled(tmp_path: Path) -> None:
+    plain = train(small_run(tmp_path / "plain"))
+    compiled = small_run(tmp_path / "compiled", run={"compile": True})
+    train(compiled, stop_at=5)
+    finished = train(small_run(tmp_path / "compiled"))  # where it runs may change on resume
+    first, second = state_of(plain), state_of(finished)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-2, atol=3e-4)  # a step moves by 1e-3
