@@ -16,7 +16,7 @@ from rasterio.features import geometry_mask
 
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.products import NODATA, Values, encoding, write_cog
-from cube.sentinel2.reduce import parse_reducer
+from cube.sentinel2.reduce import known_votes, parse_reducer
 from cube.sentinel2.scenes import PIECE, piece_path
 
 __all__ = ["CellResult", "CellTask", "Vote", "cell_file", "process_cell"]
@@ -173,7 +173,7 @@ def _reduce(task: CellTask, bands: slice, count: npt.NDArray[np.uint16]) -> npt.
             strip = slice(start, min(start + rows, piece.height))
             here = slice(down.start + strip.start, down.start + strip.stop)
             stack = _stack(files, shape, number, bands.start, strip)
-            seen = (~np.isnan(stack)).sum(axis=1, dtype="u2").min(axis=0)
+            seen = np.stack([known_votes(band) for band in stack]).min(axis=0)
             count[here, across] = np.minimum(count[here, across], seen)
             values[:, here, across] = reducer.reduce(stack)
     return values
@@ -187,18 +187,22 @@ def _stack(
     for vote, tiles in enumerate(files):
         for band in range(number):
             values = stack[band, vote]
-            values[:] = _rows(tiles[0], shape, first + band, rows)
+            _read_rows(tiles[0], shape, first + band, rows, values)
             for more in tiles[1:]:
-                np.copyto(values, _rows(more, shape, first + band, rows), where=np.isnan(values))
+                other = np.empty_like(values)
+                _read_rows(more, shape, first + band, rows, other)
+                np.copyto(values, other, where=np.isnan(values))
     return stack
 
 
-def _rows(path: Path, shape: tuple[int, int, int], band: int, rows: slice) -> npt.NDArray[np.float32]:
-    """Rows of a band of a piece. Read, not mapped: mapped pages of all scenes would count as memory of the worker."""
+def _read_rows(path: Path, shape: tuple[int, int, int], band: int, rows: slice, out: npt.NDArray[np.float32]) -> None:
+    """Read rows of a band of a piece. Not mapped: mapped pages of all scenes would count as memory of the worker."""
     _, height, width = shape
     header = path.stat().st_size - 4 * math.prod(shape)
-    offset = header + 4 * width * (band * height + rows.start)
-    return np.fromfile(path, "<f4", (rows.stop - rows.start) * width, offset=offset).reshape(-1, width)
+    with path.open("rb", buffering=0) as file:
+        file.seek(header + 4 * width * (band * height + rows.start))
+        if file.readinto(out.data.cast("B")) != out.nbytes:
+            raise OSError(f"{path} ends within row {rows.stop} of band {band}; remove tmp/ and run again")
 
 
 def _inside(task: CellTask) -> npt.NDArray[np.bool_]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from catalog.errors import UsageError
 
-__all__ = ["REDUCERS", "Reducer", "nan_median", "nan_percentile", "parse_reducer"]
+__all__ = ["REDUCERS", "Reducer", "known_votes", "nan_median", "nan_percentile", "parse_reducer"]
 
 _F = npt.NDArray[np.float32]
 
@@ -43,19 +43,25 @@ Pick = Callable[[npt.NDArray[np.intp]], _F]
 """From a rank for each pixel, 0 for the least, to the vote of that rank."""
 
 
+def known_votes(votes: _F) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Count the votes along axis 0 that are numbers."""
+    present = votes == votes  # noqa: PLR0124  (false for NaN, and faster than isnan)
+    small = np.dtype("u1" if len(votes) < 256 else "u2")  # sums of bytes are done many at a time
+    return np.asarray(present.view("u1").sum(axis=0, dtype=small))
+
+
 def _ranked(votes: _F) -> tuple[Pick, npt.NDArray[np.intp]]:
     """Sort the votes of some pixels, shape (votes, pixels); what a rank is, and how many are numbers.
 
     What ranks behind the numbers is no number, or infinite.
     """
     number, pixels = votes.shape
-    present = votes == votes  # noqa: PLR0124  (false for NaN, and faster than isnan)
-    count = present.sum(axis=0, dtype=np.intp)
+    count = known_votes(votes).astype(np.intp)
     pixel = np.arange(pixels)
     if number > _FEW:
         by_pixel = np.sort(np.ascontiguousarray(votes.T), axis=1).ravel()
         return lambda rank: by_pixel[pixel * number + rank], count
-    ordered = np.where(present, votes, np.float32(np.inf))
+    ordered = np.fmin(votes, np.float32(np.inf))  # a number instead of none
     spare = np.empty_like(ordered[0])
     for i, j in _network(number):
         np.minimum(ordered[i], ordered[j], out=spare)
