@@ -142,17 +142,18 @@ class Resampler:
 
     def __init__(self, mapped: SourceMap, source: Window, method: Method) -> None:
         self.shape, self.source, self.method = (mapped.window.height, mapped.window.width), source, method
-        own = np.empty(self.shape, "i4")
+        own, inside = np.empty(self.shape, np.intp), np.empty(self.shape, bool)
         matrices = [_Matrix(mapped, source, kernel) for kernel in _KERNELS[method]]
         for top in range(0, mapped.window.height, _STRIP):  # what is computed on the way stays in the cache
             u, v, su, sv = mapped.positions(top, _STRIP)
             col, row = (np.floor(a).astype("i4") - np.int32(b) for a, b in ((u, source.col), (v, source.row)))
-            inside = (col >= 0) & (row >= 0) & (col < source.width) & (row < source.height)
-            own[top : top + _STRIP] = np.where(inside, row * np.int32(source.width) + col, -1)
+            there = (col >= 0) & (row >= 0) & (col < source.width) & (row < source.height)
+            inside[top : top + _STRIP] = there
+            own[top : top + _STRIP] = np.where(there, row * np.int32(source.width) + col, 0)
             for matrix in matrices:
                 matrix.fill(top * mapped.window.width, u.ravel(), v.ravel(), su.ravel(), sv.ravel())
-        self.own = own.ravel()
-        """Source pixel that holds the centre of each lattice pixel, -1 where it is not among those given."""
+        self.own, self.inside = own.ravel(), inside.ravel()
+        """Source pixel that holds the centre of each lattice pixel, and whether it is among those given."""
         built = [matrix.built() for matrix in matrices]
         self.weights = built[0] if built else None
         self.fallback = built[1] if len(built) > 1 else None
@@ -160,8 +161,7 @@ class Resampler:
     def prepare(self, valid: npt.NDArray[np.bool_]) -> Prepared:
         """Bind the weights to a mask of the source window, shape (height, width)."""
         flat = valid.ravel()
-        usable = (self.own >= 0) & flat[np.maximum(self.own, 0)] if flat.size else np.zeros(self.own.shape, bool)
-        return Prepared(self, flat, usable)
+        return Prepared(self, flat, self.inside & flat[self.own] if flat.size else np.zeros(self.own.shape, bool))
 
 
 class Prepared:
@@ -205,8 +205,8 @@ class Prepared:
         out = np.empty(weights.shape, "f4") if out is None else out
         target = out.reshape(-1)
         if weights.weights is None:
-            target[:] = np.nan
-            target[self.known] = flat[weights.own[self.known]]
+            np.take(flat, weights.own, out=target, mode="clip")  # that mode needs no buffer
+            np.copyto(target, np.float32(np.nan), where=~self.known)
             return out
         if not self.whole:
             flat = np.where(self.valid, flat, np.float32(0))
