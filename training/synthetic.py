@@ -94,7 +94,7 @@ class MemoryLoader:
     batch_size
         Samples of a batch of one rank.
     seed
-        Seed of the order; None keeps the order of the samples, the last batch may then be smaller.
+        Seed of the order; None keeps the order of the samples, the last batches may then be smaller.
     rank, ranks
         Which part of each global batch is ours.
     """
@@ -113,10 +113,13 @@ class MemoryLoader:
     def __iter__(self) -> Iterator[Batch]:
         order = self._order()
         while self.position < len(self):
-            start = (self.position * self.ranks + self.rank) * self.batch_size
-            chosen = torch.from_numpy(order[start : start + self.batch_size])
+            first = self.position * self.ranks * self.batch_size
+            rest = min(self.ranks * self.batch_size, len(order) - first)
+            # As loaders deals a rest: evenly, and no rank goes without.
+            start, end = (first + rest * rank // self.ranks for rank in (self.rank, self.rank + 1))
+            chosen = order[start:end] if rest >= self.ranks else order[[first + self.rank % rest]]
             self.position += 1
-            yield self.data.take(chosen)
+            yield self.data.take(torch.from_numpy(chosen))
         self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, int]:

@@ -197,5 +197,14 @@ def test_the_memory_loader_deals_every_sample_once_and_resumes() -> None:
     assert [batch.tolist() for batch in map(_samples, second)] == epochs[0][0][1:]
 
 
+@pytest.mark.parametrize(("samples", "sizes"), [(16, [5, 5, 6]), (50, [16, 16, 16, 1, 1, 1])])
+def test_no_rank_goes_without_a_batch_at_the_end(samples: int, sizes: list[int]) -> None:
+    data = moving_blobs(samples, 1, 1, (4, 4), seed=0)
+    ranks = [list(MemoryLoader(data, 16, seed=None, rank=rank, ranks=3)) for rank in range(3)]
+    dealt = [batch for step in zip(*ranks, strict=True) for batch in step]
+    assert [len(batch) for batch in dealt] == sizes
+    assert {n for batch in dealt for n in batch.samples.tolist()} == set(range(samples))
+
+
 def _samples(batch: Batch) -> torch.Tensor:
     return batch.samples

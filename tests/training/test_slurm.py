@@ -1,0 +1,198 @@
+"""The job scripts on a real Slurm of one node: ranks by srun, exit codes, and a run that is queued again by itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from cube.abi.synthetic import write_archive
+from training.models.weights import read_weights
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "containers" / "slurm"
+LACKING = [name for name in ("slurmctld", "slurmd", "munged", "sbatch") if shutil.which(name) is None]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(LACKING), reason=f"Slurm is not installed (no {', '.join(LACKING)})"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="Slurm's daemons are started by root"),
+]
+
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+JobAcctGatherType=jobacct_gather/none
+KillWait=5
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=4000
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class Cluster:
+    """A running cluster."""
+
+    def __init__(self, environment: dict[str, str], folder: Path) -> None:
+        self.environment, self.folder = environment, folder
+
+    def call(self, *command: str) -> str:
+        done = subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def submit(self, script: str, *flags: str, sbatch: tuple[str, ...] = ()) -> str:
+        """Submit a script for a node without GPUs."""
+        small = ("--mem-per-cpu=500M", "--cpus-per-task=1", "--time=10", f"--output={self.folder}/%j.log", *sbatch)
+        return self.call("sbatch", "--parsable", *small, str(SCRIPTS / script), *flags).strip()
+
+    def shown(self, job: str) -> dict[str, str]:
+        """What Slurm says of a job."""
+        words = self.call("scontrol", "show", "job", job).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def log(self, job: str) -> str:
+        path = self.folder / f"{job}.log"
+        return path.read_text() if path.exists() else ""
+
+    def ended(self, job: str) -> dict[str, str]:
+        """Wait for the end of a job."""
+        wait_for(lambda: self.shown(job)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"))
+        return self.shown(job)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.3)
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("slurm")
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    cpus = max(2, len(os.sched_getaffinity(0)))
+    values = {"host": socket.gethostname().split(".")[0], "folder": folder, "ports": _free_ports(2), "cpus": cpus}
+    (folder / "slurm.conf").write_text(CONFIGURATION.format(**values))
+    (folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
+    start = f"{sys.executable} -m"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "PYTEST_"))},
+        "SLURM_CONF": str(folder / "slurm.conf"),
+        "STRATACUBE_TRAIN": f"{start} training.pretrain",
+        "STRATACUBE": f"{start} cube.build",
+    }
+    munge = [f"--{n}-file={folder}/munge.{n}" for n in ("key", "pid", "seed", "log")]
+    commands = (
+        ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge],
+        ["slurmctld", "-D", "-i"],
+        ["slurmd", "-D"],
+    )
+    daemons = []
+    with (folder / "daemons.log").open("w") as log:
+        try:
+            for command in commands:
+                daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+                time.sleep(0.5)
+            made = Cluster(environment, folder)
+            wait_for(lambda: "idle" in made.call("sinfo", "-h", "-o", "%T"), 30)
+            yield made
+        finally:
+            for daemon in reversed(daemons):
+                daemon.terminate()
+            for daemon in daemons:
+                daemon.wait(20)
+
+
+def run_flags(folder: Path, steps: int) -> list[str]:
+    changes = [f"optimizer.steps={steps}", "optimizer.warmup_steps=2", "validation.every_epochs=null"]
+    flags = ["--config", "cpu_smoke", "--output-dir", str(folder)]
+    return [*flags, *(word for change in changes for word in ("--set", change))]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    newest = max(folder.glob("checkpoints/step_*"))
+    return read_weights(newest / "weights.safetensors")[1]
+
+
+def test_a_stopped_run_is_queued_again_and_ends_bit_equal(cluster: Cluster, tmp_path: Path) -> None:
+    job = cluster.submit("pretrain_one_gpu.sbatch", *run_flags(tmp_path / "slurm", 60), sbatch=("--gpus-per-node=0",))
+    wait_for(lambda: "step 20/60" in cluster.log(job))
+    cluster.call("scancel", "--signal=USR1", job)
+    wait_for(lambda: f"job {job} is queued again" in cluster.log(job))
+    wait_for(lambda: cluster.shown(job)["JobState"] == "PENDING")
+    # It would wait for two minutes; what is left of it on the node takes a few seconds to end.
+    cluster.call("scontrol", "update", f"jobid={job}", "StartTime=now+12")
+    end = cluster.ended(job)
+    assert (end["JobState"], end["Restarts"], end["ExitCode"]) == ("COMPLETED", "1", "0:0"), cluster.log(job)
+    begun = [int(done) for done in re.findall(r"(\d+) of 60 steps done", cluster.log(job))]
+    assert begun[0] == 0
+    assert begun[1] >= 20
+    # as in the job: one thread computes the same bits
+    alone = {**cluster.environment, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "training.pretrain", *run_flags(tmp_path / "alone", 60)]
+    subprocess.run(command, env=alone, cwd=ROOT, check=True, capture_output=True)
+    expected, found = weights(tmp_path / "alone"), weights(tmp_path / "slurm")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_srun_starts_a_rank_a_task(cluster: Cluster, tmp_path: Path) -> None:
+    two = ("--gpus-per-node=0", "--ntasks-per-node=2")
+    job = cluster.submit("pretrain_one_node.sbatch", *run_flags(tmp_path, 6), sbatch=two)
+    end = cluster.ended(job)
+    assert end["JobState"] == "COMPLETED", cluster.log(job)
+    assert "2 ranks, 32 samples a step" in cluster.log(job)
+    assert weights(tmp_path)
+
+
+def test_a_build_ends_with_its_own_exit_code(cluster: Cluster, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    write_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
+    source = ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
+    flags = ["--output-dir", str(tmp_path / "tiles"), *source, "--tile-size", "64", "--steps", "1", "--num-tiles", "2"]
+    good = cluster.submit("abi_build.sbatch", *flags)
+    wrong = cluster.submit("abi_build.sbatch", *flags, "--tile-size", "-1")
+    assert cluster.ended(good)["ExitCode"] == "0:0", cluster.log(good)
+    assert (tmp_path / "tiles" / "tiles.zarr").is_dir()
+    end = cluster.ended(wrong)
+    assert (end["JobState"], end["ExitCode"]) == ("FAILED", "2:0")
