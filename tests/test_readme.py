@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from cube.config import AbiConfig, add_flags, load_config
+from training.config import presets
 
 ROOT = Path(__file__).resolve().parents[1]
 README, GUIDE, PREDECESSOR = ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "predecessor.md"
@@ -129,7 +130,11 @@ def test_set_up_commands_name_what_exists(where: str, words: list[str]) -> None:
     elif tool == "sbatch":
         script = next(i for i, a in enumerate(arguments) if a.endswith(".sbatch"))
         assert (ROOT / arguments[script]).exists()
-        check_build(arguments[script + 1 :])
+        if "pretrain" in arguments[script]:
+            assert arguments[script + 1] == "--config"
+            assert arguments[script + 2] in presets()
+        else:
+            check_build(arguments[script + 1 :])
     elif tool in ("podman", "apptainer"):
         assert all((ROOT / a).exists() for a in arguments if a.startswith("containers/"))
         if arguments[0] == "run":
