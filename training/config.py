@@ -97,7 +97,10 @@ class LogConfig(_Section):
 
     every_steps: int = Field(10, ge=1, description="one row every so many optimizer steps")
     tensorboard: bool = Field(False, description="also write TensorBoard events")
-    mlflow_uri: str | None = Field(None, description="also log to this MLflow server or folder")
+    mlflow_uri: str | None = Field(
+        None,
+        description="also log to this MLflow server, or to a database such as sqlite:///mlflow.db (with sqlalchemy and alembic)",
+    )
     mlflow_experiment: str = Field("stratacube", description="experiment in MLflow")
     peak_tflops: float | None = Field(
         None, gt=0, description="peak of one device in TFLOP/s for the MFU, if the device is not known"

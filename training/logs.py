@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,16 +37,18 @@ class Logs:
         The run's name.
     step
         Where the run goes on: rows of later steps, written before a crash, are removed.
+    settings
+        The run's config, for MLflow.
     """
 
-    def __init__(self, folder: Path, config: LogConfig, name: str, step: int) -> None:
+    def __init__(self, folder: Path, config: LogConfig, name: str, step: int, settings: Row) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.tables = {kind: _Table(folder, kind, step) for kind in ("metrics", "validation")}
         self.sinks: list[_Sink] = []
         if config.tensorboard:
             self.sinks.append(_TensorBoard(folder / "tensorboard", step))
         if config.mlflow_uri is not None:
-            self.sinks.append(_MLflow(config.mlflow_uri, config.mlflow_experiment, name, folder))
+            self.sinks.append(_MLflow(config.mlflow_uri, config.mlflow_experiment, name, folder, settings))
 
     def metrics(self, step: int, row: Row) -> None:
         """Write a row of training."""
@@ -101,6 +103,19 @@ def _replace(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+_MLFLOW_TEXT = 500
+"""Longest value of a parameter that every MLflow takes."""
+
+
+def _flat(settings: Row, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys and values of nested sections, ``optimizer.lr`` and so on."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
 class _TensorBoard:
     def __init__(self, folder: Path, step: int) -> None:
         try:
@@ -121,16 +136,21 @@ class _TensorBoard:
 class _MLflow:
     """One MLflow run for the whole training: its id lies in the run's folder, so that a resumed run goes on in it."""
 
-    def __init__(self, uri: str, experiment: str, name: str, folder: Path) -> None:
+    def __init__(self, uri: str, experiment: str, name: str, folder: Path, settings: Row) -> None:
         try:
             mlflow = import_module("mlflow")
         except ImportError as error:
             raise UsageError("logs.mlflow_uri is given but mlflow is missing: pip install mlflow-skinny") from error
         self.mlflow, mark = mlflow, folder / "mlflow_run_id"
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_experiment(experiment)
         known = mark.read_text().strip() if mark.exists() else None
-        run = mlflow.start_run(run_id=known, run_name=None if known else name)
+        try:
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_experiment(experiment)
+            run = mlflow.start_run(run_id=known, run_name=None if known else name)
+            if known is None:
+                mlflow.log_params({key: str(value)[:_MLFLOW_TEXT] for key, value in _flat(settings)})
+        except (ImportError, mlflow.exceptions.MlflowException) as error:
+            raise UsageError(f"logs.mlflow_uri {uri} cannot be used ({' '.join(str(error).split())[:300]})") from error
         mark.write_text(run.info.run_id)
 
     def write(self, step: int, row: Row) -> None:

@@ -126,7 +126,7 @@ class Trainer:
         if first:
             config.output_dir.mkdir(parents=True, exist_ok=True)
             (config.output_dir / "config.yaml").write_text(print_config(config))
-        logs = Logs(config.output_dir, config.logs, config.name, self.step) if first else None
+        logs = Logs(config.output_dir, config.logs, config.name, self.step, self.manifest["config"]) if first else None
         meter = Meter(config.model, self.fabric.device, config.logs.peak_tflops)
         batches = _endless(self.data.train)
         total = torch.zeros((), device=self.fabric.device)
