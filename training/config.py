@@ -99,7 +99,7 @@ class LogConfig(_Section):
     tensorboard: bool = Field(False, description="also write TensorBoard events")
     mlflow_uri: str | None = Field(
         None,
-        description="also log to this MLflow server, or to a database such as sqlite:///mlflow.db (with sqlalchemy and alembic)",
+        description="also log to this MLflow server, or to a database such as sqlite:///mlflow.db",
     )
     mlflow_experiment: str = Field("stratacube", description="experiment in MLflow")
     peak_tflops: float | None = Field(
