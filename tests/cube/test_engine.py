@@ -30,7 +30,7 @@ class Job:
     def run(self) -> str:
         """Fail the first ``fail`` times."""
         marker = self.folder / self.key
-        tries = int(marker.read_text()) if marker.exists() else 0
+        tries = int(marker.read_text() or 0) if marker.exists() else 0  # empty: ended with its pool while writing
         marker.write_text(str(tries + 1))
         if tries < self.fail:
             if self.how == "kill":
