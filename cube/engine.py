@@ -65,18 +65,18 @@ class InlineExecutor(Executor):
         return future
 
 
-def local_executor(workers: int) -> Executor:
-    """Processes of this machine; with one worker, this process itself."""
+def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
+    """Processes of this machine, that know some modules from the start; with one worker, this process itself."""
     if workers == 1:
         return InlineExecutor()
     # zarr and HDF5 keep threads and locks that do not survive a fork.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload(list(modules or _PRELOADED))
     forkserver.ensure_running()  # imports while the caller still prepares its tasks
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
 
 
-_PRELOADED = ["numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.features", "pyproj"]
+_PRELOADED = ("numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.features", "pyproj")
 """Imported once by the server that workers are forked from: slow to import, and without threads of their own."""
 
 
@@ -95,8 +95,8 @@ def _end_with(driver: int) -> None:
     os._exit(1)
 
 
-ENGINES: dict[str, Callable[[int], Executor]] = {"local": local_executor}
-"""Engines by name: each makes an executor for a number of workers."""
+ENGINES: dict[str, Callable[[int, Sequence[str]], Executor]] = {"local": local_executor}
+"""Engines by name: each makes an executor for a number of workers and the modules they need."""
 
 
 class Workers:
@@ -108,14 +108,17 @@ class Workers:
         Name in :data:`ENGINES`.
     number
         How many tasks run at once.
+    modules
+        Modules of the functions that will run, where the time it takes a worker to import them counts. They must
+        start no thread when imported.
     """
 
-    def __init__(self, number: int = 1, engine: str = "local") -> None:
-        self.number, self.engine = number, engine
+    def __init__(self, number: int = 1, engine: str = "local", modules: Sequence[str] = ()) -> None:
+        self.number, self.engine, self.modules = number, engine, modules
         self._executor: Executor | None = None
 
     def __enter__(self) -> Workers:
-        self._executor = ENGINES[self.engine](self.number)
+        self._executor = ENGINES[self.engine](self.number, self.modules)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,7 +128,7 @@ class Workers:
     def executor(self) -> Executor:
         """Where tasks are submitted."""
         if self._executor is None:
-            self._executor = ENGINES[self.engine](self.number)
+            self._executor = ENGINES[self.engine](self.number, self.modules)
         return self._executor
 
     def replace(self) -> None:

@@ -17,7 +17,8 @@ from rasterio.windows import Window as RasterWindow
 
 from catalog.errors import SourceError
 from catalog.sentinel2.items import Asset
-from cube.sentinel2.lattice import Window
+from cube.sentinel2.jpeg2000 import can_decode_areas, decode_area
+from cube.sentinel2.lattice import Window, union
 from cube.sentinel2.resample import SourceGrid
 
 __all__ = ["BlockReader", "Decoded"]
@@ -55,7 +56,7 @@ class BlockReader:
 
     def __init__(self, asset: Asset, decoded: Decoded) -> None:
         self.href, self.decoded = asset.href, decoded
-        path = Path(asset.href.removeprefix("file://"))
+        self._path = path = Path(asset.href.removeprefix("file://"))
         try:
             size = path.stat().st_size
         except OSError as error:
@@ -78,6 +79,8 @@ class BlockReader:
         self.grid = SourceGrid(code, tuple(transform)[:6], self._file.height, self._file.width)
         rows, cols = self._file.block_shapes[0]
         self.block = rows * -(-_LEAST_SIDE // rows), cols * -(-_LEAST_SIDE // cols)
+        self._by_area = self._file.driver == "JP2OpenJPEG" and can_decode_areas(path)
+        self._areas: dict[tuple[int, int], Window] = {}
         self._kept: dict[tuple[int, int], npt.NDArray[Any]] = {}
 
     def __enter__(self) -> BlockReader:
@@ -110,6 +113,12 @@ class BlockReader:
         whole = Window(0, 0, self.grid.height, self.grid.width)
         return Window(i * rows, j * cols, rows, cols).intersect(whole)
 
+    def expect(self, window: Window) -> None:
+        """Say that a window will be read; once said of any, only what was said of a block is decoded of it."""
+        for block in self.blocks(window):
+            part = self.place(block).intersect(window)
+            self._areas[block] = union([part, self._areas.get(block, part)])
+
     def read(self, window: Window, needed: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[Any]:
         """Read a window; blocks that hold no needed pixel of it stay 0 and are not decoded.
 
@@ -127,27 +136,35 @@ class BlockReader:
         """
         out = np.zeros((window.height, window.width), self._file.dtypes[0])
         for block in self.blocks(window):
-            part = self.place(block).intersect(window)
+            part = self._area(block).intersect(window)
             there = part.within(window)
             if needed is not None and not needed[there].any():
                 self.decoded.skipped += block not in self._kept
                 continue
-            out[there] = self._decode(block)[part.within(self.place(block))]
+            out[there] = self._decode(block)[part.within(self._area(block))]
         return out
+
+    def _area(self, block: tuple[int, int]) -> Window:
+        """Pixels of a block to decode."""
+        return self._areas.get(block, self.place(block)) if self._by_area else self.place(block)
 
     def _decode(self, block: tuple[int, int]) -> npt.NDArray[Any]:
         if block not in self._kept:
-            place = self.place(block)
+            area = self._area(block)
             try:
-                self._kept[block] = self._file.read(
-                    1, window=RasterWindow(place.col, place.row, place.width, place.height)
-                )
-            except (RasterioError, OSError) as error:
+                self._kept[block] = self._pixels(area)
+            except (RasterioError, OSError, SourceError) as error:
                 raise SourceError(f"{self.href} cannot be decoded at block {block} ({_reason(error)})") from error
             self.decoded.blocks += 1
-            self.decoded.pixels += place.height * place.width
+            self.decoded.pixels += area.height * area.width
             self.decoded.seen.add((self.href, *block))
         return self._kept[block]
+
+    def _pixels(self, area: Window) -> npt.NDArray[Any]:
+        if self._by_area:
+            return decode_area(self._path, area, self._file.dtypes[0])
+        pixels: npt.NDArray[Any] = self._file.read(1, window=RasterWindow(area.col, area.row, area.width, area.height))
+        return pixels
 
     def forget(self, blocks: Iterable[tuple[int, int]]) -> None:
         """Let go of blocks."""

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class CellTask:
     compress: str
     kept: Path | None
     """Where the stored values are kept for the Zarr store."""
+    threads: int = 1
+    """Bands that are made at once, where there are more workers than cells."""
     tags: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -84,6 +87,17 @@ class CellResult:
         return cls(**{**kept, "datatakes": tuple(kept["datatakes"])})
 
 
+@dataclass(frozen=True)
+class _Made:
+    """Some bands of a cell, written."""
+
+    known: npt.NDArray[np.bool_]
+    """Where all of them hold a value."""
+    seen: npt.NDArray[np.uint16]
+    """Least observations of any."""
+    statistics: dict[str, dict[str, float]]
+
+
 def cell_file(cell: str, band: str, reducer: str) -> str:
     """Return the predecessor's name of a product, ``cell_<id>_<band>_median_clip.tif``, or ours of its ``count``."""
     if band == "count":
@@ -94,17 +108,25 @@ def cell_file(cell: str, band: str, reducer: str) -> str:
 def process_cell(task: CellTask) -> CellResult:
     """Reduce the observations of a cell and write its products, band by band unless the reducer needs all at once."""
     inside = _inside(task)
-    count, known = np.full(inside.shape, 65535, "u2"), inside.copy()
-    statistics: dict[str, dict[str, float]] = {}
     kept = _Kept(task.kept)
-    together = len(task.bands) if parse_reducer(task.reducer).joint else 1
-    for first in range(0, len(task.bands), together):
-        bands = slice(first, first + together)
-        for band, data in zip(task.bands[bands], _reduce(task, bands, count), strict=True):
+
+    def make(bands: slice) -> _Made:
+        values, seen = _reduce(task, bands)
+        known, statistics = inside.copy(), {}
+        for band, data in zip(task.bands[bands], values, strict=True):
             data[~inside] = np.nan
             known &= ~np.isnan(data)
             statistics[band] = _write(task, band, data, int(inside.sum()))
             kept.save(band, data)
+        return _Made(known, seen, statistics)
+
+    together = len(task.bands) if parse_reducer(task.reducer).joint else 1
+    groups = [slice(first, first + together) for first in range(0, len(task.bands), together)]
+    with ThreadPoolExecutor(max_workers=task.threads) as threads:
+        made = list(threads.map(make, groups))
+    known = np.logical_and.reduce([m.known for m in made])
+    count = np.minimum.reduce([m.seen for m in made])
+    statistics = {band: s for m in made for band, s in m.statistics.items()}
     count[~inside] = 0
     if task.cog:
         path = task.folder / cell_file(task.cell, "count", task.reducer)
@@ -159,24 +181,24 @@ def _files(task: CellTask, vote: Vote, piece: Window) -> list[Path]:
     return [p for f in vote.folders if (p := piece_path(f, task.cell, piece)).exists()]
 
 
-def _reduce(task: CellTask, bands: slice, count: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """Reduce some bands over the whole cell in strips of bounded memory; lowers ``count`` to their observations."""
+def _reduce(task: CellTask, bands: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
+    """Reduce some bands over the whole cell in strips of bounded memory; with them, their least observations."""
     reducer = parse_reducer(task.reducer)
     number = len(task.bands[bands])
     values = np.full((number, task.window.height, task.window.width), np.nan, "f4")
+    observations = np.zeros(values.shape[1:], "u2")
     for piece in task.window.split(PIECE):
         down, across = piece.within(task.window)
         files = [paths for v in task.votes if (paths := _files(task, v, piece))]
         shape = len(task.bands), piece.height, piece.width
-        rows = max(1, STRIP_BYTES // (4 * number * max(1, len(files)) * piece.width))
+        rows = max(1, STRIP_BYTES // (4 * task.threads * number * max(1, len(files)) * piece.width))
         for start in range(0, piece.height, rows):
             strip = slice(start, min(start + rows, piece.height))
             here = slice(down.start + strip.start, down.start + strip.stop)
             stack = _stack(files, shape, number, bands.start, strip)
-            seen = np.stack([known_votes(band) for band in stack]).min(axis=0)
-            count[here, across] = np.minimum(count[here, across], seen)
+            observations[here, across] = np.stack([known_votes(band) for band in stack]).min(axis=0)
             values[:, here, across] = reducer.reduce(stack)
-    return values
+    return values, observations
 
 
 def _stack(

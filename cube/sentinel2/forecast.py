@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+import pyproj
 
 from catalog.sentinel2.price import price
 from cube.config import default_workers
 from cube.sentinel2.config import Sentinel2Config
+from cube.sentinel2.grid import footprint
 from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.scenes import PIECE
 
@@ -17,8 +21,11 @@ __all__ = ["forecast", "scratch_bytes"]
 _BASE_MEMORY = 250e6
 """An idle worker: the interpreter, GDAL and the libraries."""
 
-_DECODE_RATE = 8e6
+_DECODE_RATE = 5e6
 """Pixels of JPEG2000 that a core decodes in a second."""
+
+_AROUND = 1.3
+"""Pixels decoded for one that is used: what kernels and slanted cells reach, and the rest of code-blocks."""
 
 _CLEAR_SHARE = 0.6
 """Share of a scene that is expected to be valid: the rest of its blocks is not decoded."""
@@ -35,7 +42,7 @@ def forecast(config: Sentinel2Config, plan: Plan) -> int:
     products = [p for a in plan.acquisitions.values() for p in a.products]
     files = [p.assets[k] for p in products for k in (*keys, "SCL_20m") if k in p.assets]
     cost = price(products, keys, config.work_dir / "imagery_raw")
-    pixels = sum(f.shape[0] * f.shape[1] for f in files if f.shape is not None) * _CLEAR_SHARE
+    pixels = _CLEAR_SHARE * _AROUND * _source_pixels(plan, [int(key.rpartition("_")[2][:-1]) for key in keys])
     cells = [c.window.height * c.window.width for c in plan.cells]
     width = 2 if config.values == "int16" else 4
     stored = sum(cells) * (width * len(keys) + 2) * len(config.products)
@@ -65,6 +72,14 @@ def _free(path: Path) -> int:
     while not path.exists():
         path = path.absolute().parent
     return shutil.disk_usage(path).free
+
+
+def _source_pixels(plan: Plan, sizes: Sequence[int]) -> float:
+    """Pixels of the scenes under all cells, of bands with pixels of so many metres."""
+    geod = pyproj.Geod(ellps="WGS84")
+    areas = [abs(geod.geometry_area_perimeter(a)[0]) for a in footprint([c.cell for c in plan.cells])]
+    seen = sum(area * len(c.acquisitions) for area, c in zip(areas, plan.cells, strict=True))
+    return seen * sum(size**-2 for size in sizes)
 
 
 def _bytes(number: float) -> str:

@@ -75,8 +75,11 @@ class SourceMap:
         """Return the source pixels under the window and a margin round it; empty where they miss each other."""
         if not (np.isfinite(self.u).all() and np.isfinite(self.v).all()):
             return Window(0, 0, 0, 0)
-        low_u, low_v = (int(np.floor(a.min() - margin)) for a in (self.u, self.v))
-        high_u, high_v = (int(np.ceil(a.max() + margin)) for a in (self.u, self.v))
+        # Between nodes the map is bilinear: it is largest and smallest at nodes and on the window's edges.
+        rows, cols = _turns(self.window.row, self.window.end_row), _turns(self.window.col, self.window.end_col)
+        u, v = self._at(rows, cols)
+        low_u, low_v = (int(np.floor(a.min() - margin)) for a in (u, v))
+        high_u, high_v = (int(np.ceil(a.max() + margin)) for a in (u, v))
         here = Window(low_v, low_u, high_v - low_v, high_u - low_u)
         return here.intersect(Window(0, 0, grid.height, grid.width))
 
@@ -92,11 +95,21 @@ class SourceMap:
         number = self.window.height - first if count is None else min(count, self.window.height - first)
         rows = np.arange(self.window.row + first, self.window.row + first + number)
         cols = np.arange(self.window.col, self.window.end_col)
+        u, v = self._at(rows, cols)
         i, j = rows // NODE - self.node_row, cols // NODE - self.node_col
-        s, t = ((rows % NODE) / NODE)[:, None], (cols % NODE) / NODE
-        u, v = (_interpolate(a, i, j, s, t) for a in (self.u, self.v))
         su, sv = (m[i][:, j] if (m := _per_pixel(a)).max() > 1 else np.ones((1, 1)) for a in (self.u, self.v))
         return u, v, su, sv
+
+    def _at(self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]) -> tuple[_F, _F]:
+        """Return u and v where some rows of the lattice meet some columns."""
+        i, j = rows // NODE - self.node_row, cols // NODE - self.node_col
+        s, t = ((rows % NODE) / NODE)[:, None], (cols % NODE) / NODE
+        return _interpolate(self.u, i, j, s, t), _interpolate(self.v, i, j, s, t)
+
+
+def _turns(start: int, stop: int) -> npt.NDArray[np.int64]:
+    """The first, the last, and the nodes between."""
+    return np.unique([start, *range(-(-start // NODE) * NODE, stop, NODE), stop - 1])
 
 
 def _interpolate(nodes: _F, i: Any, j: Any, s: _F, t: _F) -> _F:

@@ -79,7 +79,8 @@ def run_sentinel2(config: Sentinel2Config, products: Sequence[Product] | None = 
         return forecast(config, make_plan(config, cells, find(config, folder, cells, products)))
     folder.claim(config.described(), config.digest(), overwrite=config.overwrite)
     say = _Log(folder.log)
-    with Workers(config.workers or default_workers(), config.engine) as workers:
+    modules = process_scene.__module__, process_cell.__module__
+    with Workers(config.workers or default_workers(), config.engine, modules) as workers:
         found = find(config, folder, cells, products)
         plan = make_plan(config, cells, found)
         write_plan(plan, folder.plan, folder.selected)
@@ -236,7 +237,8 @@ class _Job:
         return lost
 
     def _cells(self, turn: Sequence[PlannedCell], dropped: dict[str, list[tuple[str, str, str]]]) -> None:
-        tasks = [self._cell_task(cell) for cell in turn]
+        threads = max(1, self.workers.number // max(1, len(turn)))
+        tasks = [self._cell_task(cell, threads) for cell in turn]
         places = {cell.cell.id: cell for cell in turn}
         for outcome in self._run(tasks, process_cell, "cells"):
             task, result = outcome.task, outcome.result
@@ -250,7 +252,7 @@ class _Job:
             figures = {"seconds": outcome.seconds, "valid_share": result.valid_share}
             self.ledger.record(Entry(task.key, "partial" if problems else "done", tuple(problems), figures))
 
-    def _cell_task(self, planned: PlannedCell) -> CellTask:
+    def _cell_task(self, planned: PlannedCell, threads: int) -> CellTask:
         config, cell = self.config, planned.cell
         return CellTask(
             cell=cell.id,
@@ -265,6 +267,7 @@ class _Job:
             cog="cog" in config.products,
             compress=config.compress,
             kept=self.kept / cell.id if "zarr" in config.products else None,
+            threads=threads,
             tags=(
                 ("PERIOD_START", config.start.isoformat() + "Z"),
                 ("PERIOD_END", config.end.isoformat() + "Z"),

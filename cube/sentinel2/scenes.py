@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -197,6 +197,31 @@ class _ProductError(Exception):
         self.href = str(Path(next(iter(product.assets.values())).href).parent) if product.assets else product.id
 
 
+@dataclass(frozen=True)
+class _Mask:
+    """Valid pixels of a window of a raster. Kept packed, for those of a whole tile are held at once."""
+
+    window: Window
+    bits: npt.NDArray[np.uint8]
+    box: Window
+    """The smallest window that holds all that is valid."""
+
+    @classmethod
+    def of(cls, window: Window, valid: npt.NDArray[np.bool_]) -> _Mask:
+        rows, cols = (np.flatnonzero(valid.any(axis=axis)) for axis in (1, 0))
+        box = Window(window.row, window.col, 0, 0)
+        if rows.size:
+            height, width = int(rows[-1] - rows[0]) + 1, int(cols[-1] - cols[0]) + 1
+            box = Window(window.row + int(rows[0]), window.col + int(cols[0]), height, width)
+        return cls(window, np.packbits(valid), box)
+
+    @property
+    def valid(self) -> npt.NDArray[np.bool_]:
+        """Shape of the window."""
+        height, width = self.window.height, self.window.width
+        return np.unpackbits(self.bits, count=height * width).reshape(height, width).view(bool)
+
+
 @dataclass
 class _Piece:
     """A square of a cell and the source pixels under it, by grid."""
@@ -205,6 +230,8 @@ class _Piece:
     window: Window
     maps: dict[SourceGrid, SourceMap] = field(default_factory=dict)
     sources: dict[SourceGrid, Window] = field(default_factory=dict)
+    masks: dict[SourceGrid, list[_Mask]] = field(default_factory=dict)
+    """Of each product."""
 
 
 class _Scene:
@@ -226,14 +253,14 @@ class _Scene:
                         )
                     sources.append(source)
             pieces = self._pieces(sources[0])
-            ends = _last_uses(pieces, sources)
-            for number, piece in enumerate(pieces):
+            _mask(pieces, sources)
+            for piece, ended in _with_last_uses(pieces, lambda piece: _bands(piece, sources)):
                 values = self._values(piece, sources)
                 if values is not None:
                     path = piece_path(folder, piece.cell, piece.window)
                     path.parent.mkdir(exist_ok=True)
                     np.save(path, values)
-                for reader, blocks in ends.get(number, ()):
+                for reader, blocks in ended:
                     reader.forget(blocks)
 
     def _pieces(self, source: ProductSource) -> list[_Piece]:
@@ -257,12 +284,9 @@ class _Scene:
         """All bands of a piece on the lattice; None where nothing is valid."""
         out = np.empty((len(self.task.bands), piece.window.height, piece.window.width), "f4")
         filled, known = set(), False
-        for grid in piece.maps:
+        for grid, packed in piece.masks.items():
             window = piece.sources[grid]
-            masks = []
-            for source in sources:
-                with _blame(source.product):
-                    masks.append(source.valid(window, grid))
+            masks = [mask.valid for mask in packed]
             if not any(m.any() for m in masks):
                 continue
             weights = Resampler(piece.maps[grid], window, self.task.method)
@@ -280,6 +304,18 @@ class _Scene:
                 filled.add(index)
         out[[i for i in range(len(out)) if i not in filled]] = np.nan
         return out if known else None
+
+
+def _mask(pieces: Sequence[_Piece], sources: Sequence[ProductSource]) -> None:
+    """Read the scene classes under all pieces: they tell what has to be decoded of the bands."""
+    for piece, ended in _with_last_uses(pieces, lambda piece: _classes(piece, sources)):
+        for grid, window in piece.sources.items():
+            piece.masks[grid] = []
+            for source in sources:
+                with _blame(source.product):
+                    piece.masks[grid].append(_Mask.of(window, source.valid(window, grid)))
+        for reader, blocks in ended:
+            reader.forget(blocks)
 
 
 def _fuse(
@@ -312,23 +348,32 @@ class _blame:
             raise _ProductError(self.product, str(value)) from value
 
 
-def _last_uses(
-    pieces: Sequence[_Piece], sources: Sequence[ProductSource]
-) -> Mapping[int, list[tuple[BlockReader, list[tuple[int, int]]]]]:
-    """Blocks that no piece after a number needs any more."""
+_Blocks = list[tuple[BlockReader, list[tuple[int, int]]]]
+
+
+def _with_last_uses(
+    pieces: Sequence[_Piece], reads: Callable[[_Piece], Iterator[tuple[BlockReader, Window]]]
+) -> Iterator[tuple[_Piece, _Blocks]]:
+    """Pieces in turn, each with the blocks that none after it needs; the readers know all that will be read before."""
     last: dict[tuple[BlockReader, tuple[int, int]], int] = {}
     for number, piece in enumerate(pieces):
-        for reader, window in _reads(piece, sources):
+        for reader, window in reads(piece):
+            reader.expect(window)
             last.update(((reader, block), number) for block in reader.blocks(window))
-    ends: dict[int, dict[BlockReader, list[tuple[int, int]]]] = {}
+    ends: list[dict[BlockReader, list[tuple[int, int]]]] = [{} for _ in pieces]
     for (reader, block), number in last.items():
-        ends.setdefault(number, {}).setdefault(reader, []).append(block)
-    return {number: list(readers.items()) for number, readers in ends.items()}
+        ends[number].setdefault(reader, []).append(block)
+    for piece, ended in zip(pieces, ends, strict=True):
+        yield piece, list(ended.items())
 
 
-def _reads(piece: _Piece, sources: Sequence[ProductSource]) -> Iterator[tuple[BlockReader, Window]]:
+def _classes(piece: _Piece, sources: Sequence[ProductSource]) -> Iterator[tuple[BlockReader, Window]]:
     for source in sources:
-        for reader in source.bands.values():
-            yield reader, piece.sources[reader.grid]
         for grid, window in piece.sources.items():
             yield source.classes, source.class_window(window, grid)
+
+
+def _bands(piece: _Piece, sources: Sequence[ProductSource]) -> Iterator[tuple[BlockReader, Window]]:
+    for number, source in enumerate(sources):
+        for reader in source.bands.values():
+            yield reader, piece.masks[reader.grid][number].box

@@ -23,8 +23,11 @@ from catalog.sentinel2.metadata import BAND_IDS, OFFSET_SINCE
 
 __all__ = ["SafeSpec", "write_safe"]
 
-BLOCKS = {10: 1024, 20: 640, 60: 192}
-"""JPEG2000 tiles of ESA's files by pixel size."""
+LAYOUTS = {10: (1024, 256, 64), 20: (640, 128, 8), 60: (192, 64, 4)}
+"""Sides of the JPEG2000 tiles, precincts and code-blocks of ESA's files by pixel size.
+
+Those of 10 and 60 m are of files seen; of 20 m no file was at hand to see more than the tiles.
+"""
 
 _SCHEMA = "https://psd-14.sentinel2.eo.esa.int/PSD"
 
@@ -109,7 +112,9 @@ def write_safe(spec: SafeSpec, folder: Path, *, block: int | None = None) -> Pat
 
 def write_jp2(path: Path, counts: npt.NDArray[np.integer[Any]], spec: SafeSpec, pixel: int, block: int | None) -> None:
     """Write one image, lossless, in the tiling of ESA's files."""
-    side = block or BLOCKS[pixel]
+    usual, precinct, code_block = LAYOUTS[pixel]
+    side = block or usual
+    resolutions = min(5, max(1, int(np.log2(min(side, *counts.shape))) - 4))
     with rasterio.open(
         path,
         "w",
@@ -126,7 +131,10 @@ def write_jp2(path: Path, counts: npt.NDArray[np.integer[Any]], spec: SafeSpec, 
         tiled=True,  # rasterio passes block sizes on only with it
         blockxsize=side,
         blockysize=side,
-        RESOLUTIONS=min(6, max(1, int(np.log2(min(side, *counts.shape))) - 4)),
+        RESOLUTIONS=resolutions,
+        PRECINCTS=",".join(resolutions * [f"{{{precinct},{precinct}}}"]),
+        CODEBLOCK_WIDTH=code_block,
+        CODEBLOCK_HEIGHT=code_block,
     ) as file:
         file.write(counts, 1)
 
