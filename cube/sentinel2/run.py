@@ -32,7 +32,10 @@ from cube.sentinel2.publish import publish
 from cube.sentinel2.scenes import NO_SPACE, SceneResult, SceneTask, process_scene
 from cube.sentinel2.supply import Supply, find
 
-__all__ = ["run_make_grid", "run_sentinel2"]
+__all__ = ["MODULES", "run_make_grid", "run_sentinel2"]
+
+MODULES = process_scene.__module__, process_cell.__module__
+"""Of the functions that workers run."""
 
 T = TypeVar("T", bound=Task)
 R = TypeVar("R")
@@ -79,8 +82,7 @@ def run_sentinel2(config: Sentinel2Config, products: Sequence[Product] | None = 
         return forecast(config, make_plan(config, cells, find(config, folder, cells, products)))
     folder.claim(config.described(), config.digest(), overwrite=config.overwrite)
     say = _Log(folder.log)
-    modules = process_scene.__module__, process_cell.__module__
-    with Workers(config.workers or default_workers(), config.engine, modules) as workers:
+    with Workers(config.workers or default_workers(), config.engine, MODULES) as workers:
         found = find(config, folder, cells, products)
         plan = make_plan(config, cells, found)
         write_plan(plan, folder.plan, folder.selected)

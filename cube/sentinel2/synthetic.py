@@ -82,7 +82,7 @@ class SafeSpec:
         return f"GRANULE/{self.granule}/IMG_DATA/R{pixel}/{name}"
 
 
-def write_safe(spec: SafeSpec, folder: Path, *, block: int | None = None) -> Path:
+def write_safe(spec: SafeSpec, folder: Path, *, block: int | None = None, code_block: int | None = None) -> Path:
     """Write a product.
 
     Parameters
@@ -93,6 +93,8 @@ def write_safe(spec: SafeSpec, folder: Path, *, block: int | None = None) -> Pat
         Where the SAFE folder goes.
     block
         Side of the JPEG2000 tiles; default: ESA's.
+    code_block
+        Side of their code-blocks; default: ESA's.
 
     Returns
     -------
@@ -103,17 +105,24 @@ def write_safe(spec: SafeSpec, folder: Path, *, block: int | None = None) -> Pat
     for key, counts in spec.images.items():
         path = root / f"{spec.image_path(key)}.jp2"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_jp2(path, counts, spec, int(key[-3:-1]), block)
+        write_jp2(path, counts, spec, int(key[-3:-1]), block, code_block)
     (root / "GRANULE" / spec.granule).mkdir(parents=True, exist_ok=True)
     (root / "MTD_MSIL2A.xml").write_text(_product_document(spec))
     (root / "GRANULE" / spec.granule / "MTD_TL.xml").write_text(_granule_document(spec))
     return root
 
 
-def write_jp2(path: Path, counts: npt.NDArray[np.integer[Any]], spec: SafeSpec, pixel: int, block: int | None) -> None:
+def write_jp2(
+    path: Path,
+    counts: npt.NDArray[np.integer[Any]],
+    spec: SafeSpec,
+    pixel: int,
+    block: int | None = None,
+    code_block: int | None = None,
+) -> None:
     """Write one image, lossless, in the tiling of ESA's files."""
-    usual, precinct, code_block = LAYOUTS[pixel]
-    side = block or usual
+    usual, precinct, fine = LAYOUTS[pixel]
+    side, code_side = block or usual, code_block or fine
     resolutions = min(5, max(1, int(np.log2(min(side, *counts.shape))) - 4))
     with rasterio.open(
         path,
@@ -133,8 +142,8 @@ def write_jp2(path: Path, counts: npt.NDArray[np.integer[Any]], spec: SafeSpec, 
         blockysize=side,
         RESOLUTIONS=resolutions,
         PRECINCTS=",".join(resolutions * [f"{{{precinct},{precinct}}}"]),
-        CODEBLOCK_WIDTH=code_block,
-        CODEBLOCK_HEIGHT=code_block,
+        CODEBLOCK_WIDTH=code_side,
+        CODEBLOCK_HEIGHT=code_side,
     ) as file:
         file.write(counts, 1)
 

@@ -1,8 +1,10 @@
 """Composites against the bare decode of their blocks, against odc-stac and stackstac, and the median against numpy.
 
-The scenes are 64 km of a tile, as far as the cells reach, in pixels of 20 m and JPEG2000 blocks of 640. Against the
-bare decode one process stands on each side; against odc-stac and stackstac every side has all cores: ours as worker
-processes, theirs as Dask's threads, with the chunks that served them best here, cell by cell as their users do.
+The scenes are 64 km of a tile, as far as the cells reach, in pixels of 20 m and JPEG2000 blocks of 640 with code-blocks
+of 8, and once more with the code-blocks of 64 that are OpenJPEG's default. Against the bare decode one process stands
+on each side; against odc-stac and stackstac every side has all cores: ours as worker processes, which have imported
+what they need before, theirs as Dask's threads, with the chunks that served them best here, cell by cell as their
+users do.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,17 +35,21 @@ def rows(scratch: Path, quick: bool) -> list[Row]:
     archive = scratch / f"archive_{scenes}_{bands}"
     if not (archive / "whole").exists():
         _write(archive, scenes, bands, SIDE)
+    coarse = scratch / f"archive_{scenes}_{bands}_of_64"
+    if not (coarse / "whole").exists():
+        _write(coarse, scenes, bands, SIDE, code_block=64)
     given = {"archive": archive, "bands": bands}
     cells = CELLS[:2] if quick else CELLS
     return [
         *_decode(given, cells, rounds),
         *_peers(given, cells, rounds),
+        *_peers({**given, "archive": coarse}, cells, 1, "code-blocks of 64"),
         *_memory(scratch, 12 if quick else 60),
         *_median(rounds),
     ]
 
 
-def _write(archive: Path, scenes: int, bands: int, side: int, block: int = 640) -> None:
+def _write(archive: Path, scenes: int, bands: int, side: int, code_block: int | None = None) -> None:
     """Scenes of smooth ground with texture, and clouds over a third of it."""
     from cube.sentinel2.synthetic import SafeSpec, write_safe
 
@@ -68,7 +74,7 @@ def _write(archive: Path, scenes: int, bands: int, side: int, block: int = 640) 
             processing_time=datetime(2023, 1, 1),
             images=images,
         )
-        write_safe(spec, archive, block=block)
+        write_safe(spec, archive, code_block=code_block)
     (archive / "whole").touch()
 
 
@@ -90,16 +96,21 @@ def _decode(given: dict[str, Any], cells: Sequence[str], rounds: int) -> list[Ro
         rounds,
     )
     s, blocks = ({k: f(m) for k, m in found.items()} for f in (lambda m: m.seconds, lambda m: m.result["pixels"]))
-    if blocks["one"] != blocks["bare one"] or blocks["all"] != blocks["bare all"]:
-        raise AssertionError(f"not the same blocks: {blocks}")
+    if blocks["one"] > blocks["bare one"] or blocks["all"] > blocks["bare all"]:
+        raise AssertionError(f"more is decoded than the blocks under the cells: {blocks}")
 
     def row(what: str, ours: str, theirs: str, target: str | None = None, note: str = "") -> Row:
         return compare(section, what, s[ours], s[theirs], "s", target=target, note=note)
 
-    same = compare(section, "pixels decoded for those 16 cells", blocks["split"], blocks["one"], "pixels")
+    def pixels(what: str, ours: str, theirs: str) -> Row:
+        return compare(section, what, blocks[ours] / 1e6, blocks[theirs] / 1e6, "10^6")
+
+    same = pixels("pixels decoded for those 16 cells", "split", "one")
     return [
         row("one cell of 0.25 degrees, against the bare decode of its blocks", "one", "bare one", "ours <= 1.5 theirs"),
-        row(f"{len(cells)} cells, against the same", "all", "bare all", "ours <= 1.5 theirs", "same blocks"),
+        pixels("pixels decoded for it", "one", "bare one"),
+        row(f"{len(cells)} cells, against the same", "all", "bare all", "ours <= 1.5 theirs"),
+        pixels("pixels decoded for them", "all", "bare all"),
         row(
             "one cell's area in 16 cells, against in one",
             "split",
@@ -112,9 +123,10 @@ def _decode(given: dict[str, Any], cells: Sequence[str], rounds: int) -> list[Ro
     ]
 
 
-def _peers(given: dict[str, Any], cells: Sequence[str], rounds: int) -> list[Row]:
+def _peers(given: dict[str, Any], cells: Sequence[str], rounds: int, layout: str = "") -> list[Row]:
     cores = len(os.sched_getaffinity(0))
     section = f"Median composites, {cores} cores, {given['bands']} bands, {_scenes(given)} scenes"
+    section += f", {layout}" if layout else ""
     found = []
     for chosen, times in ((cells[:1], rounds), (cells, 1)):
         asked = {**given, "cells": chosen}
@@ -147,10 +159,11 @@ def build(
 ) -> Stretch:
     """A whole run; ``parts`` cuts each cell into so many along both sides."""
     from cube.config import load_config
+    from cube.engine import Workers, run_tasks
     from cube.ledger import Ledger
     from cube.sentinel2.config import Sentinel2Config
     from cube.sentinel2.grid import cell_from_id
-    from cube.sentinel2.run import run_sentinel2
+    from cube.sentinel2.run import MODULES, run_sentinel2
 
     work = Path(archive).with_name("work")
     shutil.rmtree(work, ignore_errors=True)
@@ -175,6 +188,8 @@ def build(
                 lines.append(f"{name}_{i}_{j},,{x[j]},{y[i + 1]},{x[j + 1]},{y[i]},{i},{j}")
         values["grid_csv"].write_text("\n".join(lines) + "\n")
     config = load_config(Sentinel2Config, None, values)
+    with Workers(workers, modules=MODULES) as ready:  # the server that workers are forked from stays
+        list(run_tasks([_Nothing("a"), _Nothing("b")], _Nothing.run, ready))
     yield
     code = run_sentinel2(config)
     yield
@@ -193,6 +208,16 @@ def build(
         "valid": float(1 - np.ma.getmaskarray(values).mean()),
         "pixels": sum(f["pixels"] for f in figures),
     }
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """A task that does nothing: a worker that has done it has started."""
+
+    key: str
+
+    def run(self) -> None:
+        """Do nothing."""
 
 
 def bare_decode(archive: str, bands: int, cells: list[str]) -> Stretch:
