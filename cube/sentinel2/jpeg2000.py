@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes as c
 import ctypes.util
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ __all__ = ["can_decode_areas", "decode_area"]
 _OLDEST = (2, 4)
 """Since then an area decoded alone has the bits of the whole."""
 
-_JP2, _READ, _BUFFER = 2, 1, 1 << 16
+_JP2, _READ, _BUFFER = 2, 1, 1 << 12
 _PARAMETERS_SIZE = 1 << 14
 """Room for ``opj_dparameters_t``, which takes 8.3 kB."""
 
@@ -128,7 +129,7 @@ class _Decoder:
         self._note = _Handler(lambda text, _: self.messages.append(text.decode("utf-8", "replace").strip()))
         self.image = _ImagePointer()
         self.codec = library.opj_create_decompress(_JP2)
-        self.stream = library.opj_stream_create_file_stream(str(path).encode(), _BUFFER, _READ)
+        self.stream = library.opj_stream_create_file_stream(os.fsencode(path), _BUFFER, _READ)
 
     def __enter__(self) -> _Decoder:
         parameters = c.create_string_buffer(_PARAMETERS_SIZE)

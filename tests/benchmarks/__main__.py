@@ -1,7 +1,7 @@
 """Run the benchmarks and write their figures to docs/benchmarks.md: ``python -m tests.benchmarks [NAME ...]``.
 
-Every ``bench_NAME.py`` beside this file is run in turn. Inputs and the figures of the last run of each are kept in
-``.bench/`` of the checkout, so that one can be run again without the others.
+Every ``bench_NAME.py`` beside this file is run in turn. The page has a part for each, and a run replaces its own alone.
+Inputs are kept in ``.bench/`` of the checkout.
 """
 
 from __future__ import annotations
@@ -9,17 +9,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
-import json
 import os
 import platform
 import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -59,32 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("\n".join(_sections(rows)) + "\n")
         met &= all(row.met is not False for row in rows)
         if not options.quick:
-            figures = {
-                "machine": machine(),
-                "minutes": (time.monotonic() - started) / 60,
-                "load": os.getloadavg()[2],
-                "rows": [asdict(row) for row in rows],
-            }
-            (SCRATCH / f"{name}.json").write_text(json.dumps(figures, indent=1))
-            write_page([n for n in names if (SCRATCH / f"{n}.json").exists()])
+            facts = [
+                *machine(),
+                f"`{name}` took {(time.monotonic() - started) / 60:.0f} minutes; on average {os.getloadavg()[2]:.1f} "
+                "processes wanted a core in the last quarter of an hour, its own included",
+            ]
+            write_part(name, "\n".join(["\n".join(f"- {fact}" for fact in facts) + "\n", *_sections(rows)]))
     return 0 if met else 1
 
 
-def write_page(names: Sequence[str]) -> None:
-    """Compose the page from the figures of the last run of each benchmark."""
-    parts, last = [INTRODUCTION], None
-    for name in names:
-        figures = json.loads((SCRATCH / f"{name}.json").read_text())
-        if figures["machine"] != last:
-            last = figures["machine"]
-            parts.append("Measured on:\n\n" + "\n".join(f"- {key}: {value}" for key, value in last.items()) + "\n")
-        parts.append(
-            f"`{name}` took {figures['minutes']:.0f} minutes; on average {figures['load']:.1f} processes wanted a core"
-            " in the last quarter of an hour, its own included.\n"
-        )
-        parts += _sections([Row(**row) for row in figures["rows"]])
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text("\n".join(parts))
+def write_part(name: str, text: str) -> None:
+    """Put a benchmark's part into the page, in the place of its last one."""
+    page = PAGE.read_text() if PAGE.exists() else ""
+    parts = dict(re.findall(r"<!-- (\w+) -->\n(.*?)(?=<!-- \w+ -->|\Z)", page, re.DOTALL))
+    parts[name] = f"\n{text}\n"
+    PAGE.write_text(INTRODUCTION + "".join(f"\n<!-- {n} -->\n{parts[n].rstrip()}\n" for n in sorted(parts)))
 
 
 def _sections(rows: Sequence[Row]) -> list[str]:
@@ -93,7 +79,7 @@ def _sections(rows: Sequence[Row]) -> list[str]:
     return [f"## {title}\n\n" + markdown([row for row in rows if row.section == title]) for title in titles]
 
 
-def machine() -> dict[str, Any]:
+def machine() -> list[str]:
     """What the figures depend on."""
     versions = []
     for name in LIBRARIES:
@@ -101,13 +87,12 @@ def machine() -> dict[str, Any]:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
-        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "libraries": ", ".join(versions),
-    }
+    return [
+        f"{datetime.now(UTC):%Y-%m-%d}",
+        f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        ", ".join(versions),
+    ]
 
 
 def _processor() -> str:
