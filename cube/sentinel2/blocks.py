@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
@@ -21,7 +22,7 @@ from cube.sentinel2.jpeg2000 import can_decode_areas, decode_area
 from cube.sentinel2.lattice import Window, union
 from cube.sentinel2.resample import SourceGrid
 
-__all__ = ["BlockReader", "Decoded"]
+__all__ = ["BlockReader", "Decoded", "gdal_reason"]
 
 _LEAST_SIDE = 64
 """Blocks thinner than this (rows of a plain TIFF) are read several at a time."""
@@ -71,7 +72,7 @@ class BlockReader:
                 warnings.simplefilter("ignore", NotGeoreferencedWarning)
                 self._file = rasterio.open(path)
         except (RasterioError, OSError) as error:
-            raise SourceError(f"{path} cannot be opened ({_reason(error)})") from error
+            raise SourceError(f"{path} cannot be opened ({gdal_reason(error)})") from error
         transform, crs = self._file.transform, self._file.crs
         if self._file.count != 1 or crs is None or transform.b or transform.d:
             raise SourceError(f"{path} is no georeferenced image of one band")
@@ -79,7 +80,8 @@ class BlockReader:
         self.grid = SourceGrid(code, tuple(transform)[:6], self._file.height, self._file.width)
         rows, cols = self._file.block_shapes[0]
         self.block = rows * -(-_LEAST_SIDE // rows), cols * -(-_LEAST_SIDE // cols)
-        self._by_area = self._file.driver == "JP2OpenJPEG" and can_decode_areas(path)
+        plain = self._file.driver == "JP2OpenJPEG" and self._file.colorinterp[0] != ColorInterp.palette
+        self._by_area = plain and can_decode_areas(path)
         self._areas: dict[tuple[int, int], Window] = {}
         self._kept: dict[tuple[int, int], npt.NDArray[Any]] = {}
 
@@ -154,7 +156,7 @@ class BlockReader:
             try:
                 self._kept[block] = self._pixels(area)
             except (RasterioError, OSError, SourceError) as error:
-                raise SourceError(f"{self.href} cannot be decoded at block {block} ({_reason(error)})") from error
+                raise SourceError(f"{self.href} cannot be decoded at block {block} ({gdal_reason(error)})") from error
             self.decoded.blocks += 1
             self.decoded.pixels += area.height * area.width
             self.decoded.seen.add((self.href, *block))
@@ -172,6 +174,6 @@ class BlockReader:
             self._kept.pop(block, None)
 
 
-def _reason(error: BaseException) -> str:
-    """GDAL's own words: rasterio keeps them as the cause."""
+def gdal_reason(error: BaseException) -> str:
+    """Return GDAL's own words; rasterio keeps them as the cause."""
     return " ".join(str(error.__cause__ or error).split())[:200]

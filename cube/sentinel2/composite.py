@@ -122,11 +122,14 @@ def process_cell(task: CellTask) -> CellResult:
 
     together = len(task.bands) if parse_reducer(task.reducer).joint else 1
     groups = [slice(first, first + together) for first in range(0, len(task.bands), together)]
+    known, count = inside.copy(), np.full(inside.shape, np.iinfo("u2").max, "u2")
+    statistics: dict[str, dict[str, float]] = {}
     with ThreadPoolExecutor(max_workers=task.threads) as threads:
-        made = list(threads.map(make, groups))
-    known = np.logical_and.reduce([m.known for m in made])
-    count = np.minimum.reduce([m.seen for m in made])
-    statistics = {band: s for m in made for band, s in m.statistics.items()}
+        for made in threads.map(make, groups):
+            known &= made.known
+            np.minimum(count, made.seen, out=count)
+            statistics |= made.statistics
+            del made
     count[~inside] = 0
     if task.cog:
         path = task.folder / cell_file(task.cell, "count", task.reducer)

@@ -42,15 +42,16 @@ def forecast(config: Sentinel2Config, plan: Plan) -> int:
     products = [p for a in plan.acquisitions.values() for p in a.products]
     files = [p.assets[k] for p in products for k in (*keys, "SCL_20m") if k in p.assets]
     cost = price(products, keys, config.work_dir / "imagery_raw")
-    pixels = _CLEAR_SHARE * _AROUND * _source_pixels(plan, [int(key.rpartition("_")[2][:-1]) for key in keys])
+    sizes = [int(key.rpartition("_")[2][:-1]) for key in keys]
+    pixels = _AROUND * (_CLEAR_SHARE * _source_pixels(plan, sizes) + _source_pixels(plan, [20]))  # bands and classes
     cells = [c.window.height * c.window.width for c in plan.cells]
     width = 2 if config.values == "int16" else 4
     stored = sum(cells) * (width * len(keys) + 2) * len(config.products)
     scratch = sum(scratch_bytes(c, len(keys)) for c in plan.cells)
     votes = sum(c.window.height * c.window.width * len(c.acquisitions) for c in plan.cells) * len(keys)
     workers = config.workers or default_workers()
-    largest = max(cells, default=0)
-    memory = _BASE_MEMORY + 250e6 + 12 * largest + 4 * len(keys) * PIECE * PIECE
+    threads = min(len(keys), max(1, workers // max(1, len(cells))))
+    memory = _BASE_MEMORY + 250e6 + (8 + 8 * threads) * max(cells, default=0) + 4 * len(keys) * PIECE * PIECE
     seconds = (pixels / _DECODE_RATE + votes / 20e6 + sum(cells) * len(keys) / 10e6) / workers
     empty = sum(not c.acquisitions for c in plan.cells)
     lines = [

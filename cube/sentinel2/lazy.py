@@ -16,11 +16,13 @@ import pystac
 import rioxarray
 import xarray as xr
 from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
 
 from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.convert import product_from_item
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.safe import read_safe
+from cube.sentinel2.blocks import gdal_reason
 from cube.sentinel2.config import BAND_RESOLUTIONS
 from cube.sentinel2.mask import MASK_CLASSES
 from cube.sentinel2.resample import Method
@@ -247,6 +249,8 @@ def open_composites(source: str | Path | Mapping[str, Any] | pystac.STACObject) 
     ------
     UsageError
         If there is no such thing there.
+    SourceError
+        If a GeoTIFF of the item cannot be read.
     """
     if isinstance(source, pystac.STACObject):
         return _described(source.to_dict(transform_hrefs=False), source.get_self_href() or ".")
@@ -294,7 +298,11 @@ def _cell(item: Mapping[str, Any], folder: str) -> xr.Dataset:
             continue
         href = asset["href"]
         path = href if "://" in href or href.startswith("/") else f"{folder}/{href}"
-        layer: Any = rioxarray.open_rasterio(path, chunks={"x": 512, "y": 512}, mask_and_scale=name != "count")
+        try:
+            layer: Any = rioxarray.open_rasterio(path, chunks={"x": 512, "y": 512}, mask_and_scale=name != "count")
+        except (RasterioError, OSError) as error:
+            remedy = "use a server that allows byte ranges" if "://" in path else "run the build again to make it"
+            raise SourceError(f"{path} cannot be read ({gdal_reason(error)}); {remedy}") from error
         layers[name] = layer.squeeze("band", drop=True)
     if not layers:
         raise UsageError(f"item {item.get('id')} has no GeoTIFF; open the build's composites.zarr")

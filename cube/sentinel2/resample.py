@@ -19,7 +19,7 @@ from scipy import sparse
 
 from cube.sentinel2.lattice import Lattice, Window
 
-__all__ = ["METHODS", "Method", "Resampler", "SourceGrid", "SourceMap", "source_map"]
+__all__ = ["METHODS", "Method", "Resampler", "SourceGrid", "SourceMap", "margin", "source_map"]
 
 Method = Literal["nearest", "bilinear", "cubic", "average"]
 METHODS: tuple[Method, ...] = ("nearest", "bilinear", "cubic", "average")
@@ -193,8 +193,9 @@ class Prepared:
             # A pixel stands for its area: it is known where half of that was seen.
             self.known = self.sums >= 0.5
         if weights.fallback is not None:
-            missing = (abs(weights.weights) @ (1 - given)) + (1 - abs(weights.weights) @ np.ones_like(given))
-            self.complete = missing < 1e-6 if self.whole else (abs(weights.weights) @ (1 - given)) == 0
+            # all that the kernel reaches is valid and within the raster
+            size = abs(weights.weights)
+            self.complete = (size @ (1 - given) == 0) & (size @ np.ones_like(given) > 1 - 1e-6)
             self.sums = np.where(self.complete, self.sums, weights.fallback @ given)
         self.known = self.known & (self.sums > 0)
         self.sums[~self.known] = np.nan

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from affine import Affine
 from rasterio.windows import Window as RasterWindow
 
@@ -94,6 +96,35 @@ def test_other_kinds_of_files_are_left_to_gdal(tmp_path: Path, options: dict[str
             found = reader.read(Window(10, 10, 50, 60))
             np.testing.assert_array_equal(found, file.read(1)[10:60, 10:70])
             assert reader.decoded.pixels == 192 * 192
+
+
+def test_a_palette_is_left_to_gdal(tmp_path: Path) -> None:
+    """OpenJPEG would look the colours up; counts are wanted."""
+    image = np.arange(40000, dtype="u1").reshape(200, 200)
+    place = {"crs": f"EPSG:{EPSG}", "transform": Affine(20, 0, ULX, 0, -20, ULY)}
+    profile = {"height": 200, "width": 200, "count": 1, "dtype": "uint8", **place}
+    with rasterio.open(tmp_path / "image.tif", "w", driver="GTiff", **profile) as file:
+        file.write(image, 1)
+        file.write_colormap(1, {i: (255 - i, i, i // 2, 255) for i in range(256)})
+    path = tmp_path / "image.jp2"
+    rasterio.shutil.copy(tmp_path / "image.tif", path, driver="JP2OpenJPEG", QUALITY=100, REVERSIBLE="YES")
+    with BlockReader(Asset(href=str(path)), Decoded()) as reader:
+        reader.expect(Window(90, 90, 20, 20))
+        np.testing.assert_array_equal(reader.read(Window(90, 90, 20, 20)), image[90:110, 90:110])
+
+
+def test_decoding_keeps_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "image.jp2"
+    _write(path)
+    decode_area(path, AREAS[0], "u2")
+    tracemalloc.start()
+    try:
+        for side in range(2, 192):
+            decode_area(path, Window(side, side, side, side + 1), "u2")
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 200_000
 
 
 def test_damage_is_told(tmp_path: Path) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyproj
 import pystac
 import pytest
+import rasterio
+from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from catalog.errors import UsageError
+from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.convert import item_from_product
 from catalog.sentinel2.safe import read_safe
 from cube.config import load_config
@@ -123,3 +128,20 @@ def test_composites_open_from_store_folder_and_item(archive: tuple[list[Path], l
     assert open_composites(f"{url}/w/items/{one.name}").equals(open_composites(one))
     with pytest.raises(UsageError, match="cannot be read as a STAC document"):
         open_composites(f"{url}/w/items/nowhere.json")
+    tile = next((tmp_path / "w" / "composites" / one.stem).glob("*_B02_*"))
+    profile = {"height": 900, "width": 900, "count": 1, "dtype": "float32", "crs": f"EPSG:{EPSG}"}
+    with rasterio.open(tile, "w", driver="GTiff", transform=Affine(20, 0, ULX, 0, -20, ULY), **profile) as file:
+        file.write(np.zeros((900, 900), "f4"), 1)  # more than GDAL fetches at once
+    # rasterio opens files without letting other threads run, so the server, which allows no ranges, is a process
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            address = re.search(r"http://[\d.:]+", str(server.stdout and server.stdout.readline()))
+            assert address
+            with pytest.raises(SourceError, match=r"B02_median_clip\.tif cannot be read .*byte ranges"):
+                open_composites(f"{address[0]}/w/items/{one.name}")
+        finally:
+            server.kill()
+    tile.unlink()
+    with pytest.raises(SourceError, match=r"B02_median_clip\.tif cannot be read .*run the build again"):
+        open_composites(one)

@@ -11,7 +11,7 @@ from rasterio.warp import Resampling, reproject
 
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.mask import MASK_CLASSES, class_mask, class_window, on_band_grid
-from cube.sentinel2.resample import METHODS, Method, Resampler, SourceGrid, source_map
+from cube.sentinel2.resample import METHODS, Method, Resampler, SourceGrid, margin, source_map
 
 STEP = 0.000179663056824
 DEGREES = Lattice("EPSG:4326", STEP, STEP)
@@ -79,6 +79,28 @@ def test_a_pixel_is_the_same_in_any_window(method: Method) -> None:
     part = Window(window.row + 37, window.col + 51, 90, 61)
     alone = _resample(DEGREES, part, grid, method, values, valid)
     np.testing.assert_array_equal(whole[part.within(window)], alone)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_edge_of_a_raster_is_the_same_beside_a_mask_and_without(method: Method) -> None:
+    """What a kernel lacks beyond the raster does not depend on what else the window holds."""
+    lattice = Lattice("EPSG:32606", 20, 20, 400000 - 93, 7600000 + 57)
+    grid = _grid(side=240)
+    values = np.random.default_rng(0).integers(0, 4000, (240, 240)).astype("f4")
+    valid = np.ones(values.shape, bool)
+    valid[200:, 200:] = False
+
+    def resample(window: Window) -> npt.NDArray[np.float32]:
+        mapped = source_map(lattice, window, grid)
+        source = mapped.source_window(grid, max(margin(method, s) for s in mapped.stretch()))
+        there = source.within(Window(0, 0, 240, 240))
+        return Resampler(mapped, source, method).prepare(valid[there]).apply(values[there])
+
+    whole = Window(0, 0, 250, 250)
+    together = resample(whole)
+    for row, col in np.ndindex(5, 5):
+        part = Window(50 * row, 50 * col, 50, 50)
+        np.testing.assert_array_equal(resample(part), together[part.within(whole)])
 
 
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "cubic", "average"])

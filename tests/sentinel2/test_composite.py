@@ -1,0 +1,65 @@
+"""One cell from the pieces of its scenes: bands at once, and what that holds in memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cube.sentinel2.composite import CellTask, Vote, process_cell
+from cube.sentinel2.lattice import Lattice, Window
+from cube.sentinel2.scenes import piece_path
+from tests.sentinel2.scenery import EPSG, ULX, ULY
+
+WINDOW = Window(700, 0, 100, 90)  # in two pieces
+
+
+def _task(folder: Path, window: Window = WINDOW, bands: int = 3, reducer: str = "median") -> CellTask:
+    return CellTask(
+        cell="a",
+        window=window,
+        outline="",
+        lattice=Lattice(f"EPSG:{EPSG}", 20, 20, ULX, ULY),
+        bands=tuple(f"B{i:02d}" for i in range(1, bands + 1)),
+        votes=tuple(Vote(f"d{i}", (folder / f"scene{i}",)) for i in range(5)),
+        reducer=reducer,
+        values="dn",
+        folder=folder / "cog",
+        cog=window is WINDOW,
+        compress="ZSTD",
+        kept=None,
+    )
+
+
+@pytest.mark.parametrize("reducer", ["median", "medoid", "best"])
+def test_bands_made_at_once_are_the_same(tmp_path: Path, reducer: str) -> None:
+    task = _task(tmp_path, reducer=reducer)
+    rng = np.random.default_rng(0)
+    for vote in task.votes:
+        for piece in WINDOW.split(768):
+            values = rng.normal(1000, 300, (3, piece.height, piece.width)).astype("f4")
+            values[rng.random(values.shape) < 0.4] = np.nan
+            path = piece_path(vote.folders[0], "a", piece)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, values)
+    alone = process_cell(task)
+    together = process_cell(replace(task, folder=tmp_path / "threads", threads=4))
+    assert together == alone
+    names = sorted(p.name for p in task.folder.iterdir())
+    assert len(names) == 4
+    for name in names:
+        assert (task.folder / name).read_bytes() == (tmp_path / "threads" / name).read_bytes()
+
+
+def test_memory_does_not_grow_with_the_bands(tmp_path: Path) -> None:
+    pixels = 1000 * 1000
+    tracemalloc.start()
+    try:
+        process_cell(_task(tmp_path, Window(0, 0, 1000, 1000), bands=8))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * pixels
