@@ -24,8 +24,8 @@ from cube.sentinel2.lattice import Window
 
 __all__ = ["can_decode_areas", "decode_area"]
 
-_OLDEST = (2, 4)
-"""Since then an area decoded alone has the bits of the whole."""
+_OLDEST = (2, 5)
+"""Areas have the bits of the whole there; older versions were not tried."""
 
 _JP2, _READ, _BUFFER = 2, 1, 1 << 12
 _PARAMETERS_SIZE = 1 << 14

@@ -16,7 +16,7 @@ from rasterio.windows import Window as RasterWindow
 from catalog.errors import SourceError
 from catalog.sentinel2.items import Asset
 from catalog.sentinel2.safe import read_safe
-from cube.sentinel2 import blocks, jpeg2000
+from cube.sentinel2 import jpeg2000
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.jpeg2000 import can_decode_areas, decode_area
 from cube.sentinel2.lattice import Lattice, Window
@@ -179,4 +179,3 @@ def test_only_what_is_valid_under_the_cells_is_decoded(tmp_path: Path) -> None:
 def test_blocks_are_decoded_by_area_here() -> None:
     """The wheels of rasterio bring OpenJPEG; where they cease to, builds are slower, and this test says so."""
     assert jpeg2000._library() is not None
-    assert blocks.can_decode_areas is can_decode_areas
