@@ -125,7 +125,7 @@ class _Decoder:
     """One file, its header read; good for one area."""
 
     def __init__(self, library: c.CDLL, path: Path) -> None:
-        self.library, self.path, self.messages = library, path, list[str]()
+        self.opj, self.path, self.messages = library, path, list[str]()
         self._note = _Handler(lambda text, _: self.messages.append(text.decode("utf-8", "replace").strip()))
         self.image = _ImagePointer()
         self.codec = library.opj_create_decompress(_JP2)
@@ -133,32 +133,32 @@ class _Decoder:
 
     def __enter__(self) -> _Decoder:
         parameters = c.create_string_buffer(_PARAMETERS_SIZE)
-        self.library.opj_set_default_decoder_parameters(parameters)
-        self.library.opj_set_error_handler(self.codec, self._note, None)
-        done = self.stream and self.library.opj_setup_decoder(self.codec, parameters)
-        if not (done and self.library.opj_read_header(self.stream, self.codec, c.byref(self.image))):
+        self.opj.opj_set_default_decoder_parameters(parameters)
+        self.opj.opj_set_error_handler(self.codec, self._note, None)
+        done = self.stream and self.opj.opj_setup_decoder(self.codec, parameters)
+        if not (done and self.opj.opj_read_header(self.stream, self.codec, c.byref(self.image))):
             self.__exit__()
             raise SourceError(f"{self.path} cannot be opened ({self._reason()})")
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.image:
-            self.library.opj_image_destroy(self.image)
+            self.opj.opj_image_destroy(self.image)
         if self.stream:
-            self.library.opj_stream_destroy(self.stream)
-        self.library.opj_destroy_codec(self.codec)
+            self.opj.opj_stream_destroy(self.stream)
+        self.opj.opj_destroy_codec(self.codec)
 
     def _reason(self) -> str:
         return self.messages[0][:200] if self.messages else "OpenJPEG does not say why"
 
     def is_exact(self) -> bool:
         """Whether an area has the same bits decoded alone: one component, reversible. Headers of tiles are not seen."""
-        info = self.library.opj_get_cstr_info(self.codec)
+        info = self.opj.opj_get_cstr_info(self.codec)
         if not info:
             return False
         coding = info.contents.tile.coding
         reversible = bool(coding and coding.contents.reversible)
-        self.library.opj_destroy_cstr_info(c.byref(info))
+        self.opj.opj_destroy_cstr_info(c.byref(info))
         image = self.image.contents
         one = image.components[0]
         return bool(
@@ -173,8 +173,8 @@ class _Decoder:
         """Return the pixels of a window."""
         edges = window.col, window.row, window.end_col, window.end_row
         if not (
-            self.library.opj_set_decode_area(self.codec, self.image, *edges)
-            and self.library.opj_decode(self.codec, self.stream, self.image)
+            self.opj.opj_set_decode_area(self.codec, self.image, *edges)
+            and self.opj.opj_decode(self.codec, self.stream, self.image)
         ):
             raise SourceError(self._reason())
         one = self.image.contents.components[0]
