@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ def test_decoding_keeps_nothing(tmp_path: Path) -> None:
     try:
         for side in range(2, 192):
             decode_area(path, Window(side, side, side, side + 1), "u2")
+        gc.collect()
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
