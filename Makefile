@@ -10,7 +10,7 @@ ARGS ?=
 CACHE := $(CURDIR)/.cache
 VENV := .venv
 PY := $(VENV)/bin/python
-PACKAGES := cube catalog loaders training
+PACKAGES := stratacube cube catalog loaders training
 
 export PIP_CACHE_DIR := $(CACHE)/pip
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

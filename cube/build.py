@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import StratacubeError, UsageError
 from cube.config import add_flags, load_config
+from stratacube.errors import StratacubeError, UsageError
 
 __all__ = ["JOBS", "Job", "main"]
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.config import JsonDict
 
 from catalog.abi.names import normalise_platform, parse_sector
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["AbiConfig", "add_flags", "default_cache", "load_config"]
 

@@ -15,7 +15,6 @@ import pandas as pd
 import cube
 from catalog.abi.archives import LocalArchive
 from catalog.abi.scans import Scan, SourceFile, group_scans
-from catalog.errors import UsageError
 from cube.abi.run import run_abi
 from cube.abi.synthetic import write_archive
 from cube.config import AbiConfig, load_config
@@ -26,6 +25,7 @@ from cube.sentinel2.run import run_sentinel2
 from cube.sentinel2.synthetic_scene import DemoArchive
 from cube.sentinel2.synthetic_scene import write_archive as write_sentinel2
 from cube.strata.synthetic_masks import write_cloud_systems
+from stratacube.errors import UsageError
 
 __all__ = ["run_demo", "write_demo_archive"]
 

@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from tqdm import tqdm
 
-from catalog.errors import StratacubeError
+from stratacube.errors import StratacubeError
 
 __all__ = ["ENGINES", "InlineExecutor", "Outcome", "Task", "Workers", "run_tasks"]
 

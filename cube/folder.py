@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["BuildFolder"]
 

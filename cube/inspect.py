@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from catalog.errors import UsageError
 from cube.abi.layout import TileLayout
 from cube.abi.plan import read_plan
 from cube.engine import iterate
 from cube.folder import BuildFolder
 from cube.ledger import Ledger
+from stratacube.errors import UsageError
 
 __all__ = ["ABI", "KINDS", "Kind", "status", "verify"]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
 
-from catalog.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["ArraySpec", "create_store", "write_region"]
 

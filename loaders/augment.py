@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from catalog.errors import UsageError
 from loaders.order import Pick
+from stratacube.errors import UsageError
 
 __all__ = ["Placement", "View", "coarse_on", "orient", "pixel_transform", "turned_transform"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from catalog.abi.bands import BANDS
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["Batch", "Decoder", "PackedBatch", "Quantity", "as_is", "join"]
 

@@ -14,11 +14,11 @@ from typing import Any, get_args
 import torch
 import zarr
 
-from catalog.errors import StratacubeError, UsageError
 from loaders.augment import View
 from loaders.batch import Decoder, PackedBatch
 from loaders.loader import Loader, WorkerKind
 from loaders.tiles import TileDataset
+from stratacube.errors import StratacubeError, UsageError
 
 __all__ = ["Row", "advise", "as_table", "main", "measure", "rate", "time_zarr"]
 

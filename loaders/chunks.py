@@ -24,7 +24,7 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-from catalog.errors import SourceError
+from stratacube.errors import SourceError
 
 __all__ = ["ChunkReader", "ReadTime", "Target"]
 

@@ -18,7 +18,6 @@ from dask.base import compute
 from torch.utils.data import Dataset
 from xbatcher import BatchSchema  # type: ignore[import-untyped]
 
-from catalog.errors import SourceError, UsageError
 from loaders.augment import View, turned_transform
 from loaders.batch import Decoder, PackedBatch, Quantity
 from loaders.loader import Loader
@@ -26,6 +25,7 @@ from loaders.order import Pick
 from loaders.statistics import make_decoder
 from loaders.store import find_store, opening
 from loaders.tiles import time_code
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["CubeDataset", "Sampling", "cube_loader", "images_of", "open_cube"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from catalog.abi.bands import BANDS
-from catalog.errors import UsageError
 from loaders.statistics import BandStatistics, Statistics
+from stratacube.errors import UsageError
 
 __all__ = ["draw_histograms"]
 

@@ -10,10 +10,10 @@ import torch
 import torch.distributed
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from catalog.errors import UsageError
 from loaders.batch import Batch, Decoder, PackedBatch, as_is
 from loaders.order import Dealer, Epoch, Order, Pick, Tail, picks
 from loaders.threads import ThreadedBatches
+from stratacube.errors import UsageError
 
 __all__ = ["Loader", "Source", "Stream", "WorkerKind", "rank_and_ranks"]
 

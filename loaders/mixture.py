@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from catalog.errors import UsageError
 from loaders.batch import PackedBatch, join
 from loaders.loader import Source
 from loaders.order import Pick
+from stratacube.errors import UsageError
 
 __all__ = ["Mixture"]
 

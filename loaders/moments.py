@@ -16,9 +16,9 @@ import numpy.typing as npt
 import xarray as xr
 from torch.utils.data import DataLoader, Dataset
 
-from catalog.errors import SourceError
 from loaders.statistics import BandStatistics
 from loaders.tally import describe
+from stratacube.errors import SourceError
 
 __all__ = ["PRECISION", "Box", "Moments", "boxes", "gather"]
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["Dealer", "Epoch", "Order", "Pick", "Tail", "picks"]
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import UsageError
 from loaders.batch import Decoder, Quantity
+from stratacube.errors import UsageError
 
 __all__ = ["BandStatistics", "Statistics", "make_decoder", "presets"]
 

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from catalog.errors import StratacubeError, UsageError
 from loaders.batch import Quantity
 from loaders.cubes import images_of, open_cube
 from loaders.histogram import draw_histograms
@@ -26,6 +25,7 @@ from loaders.statistics import BandStatistics, Statistics
 from loaders.store import TileStore, find_store, select
 from loaders.tally import tally
 from loaders.tiles import TileDataset
+from stratacube.errors import StratacubeError, UsageError
 
 __all__ = ["compute_statistics", "main"]
 

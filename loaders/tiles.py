@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from catalog.errors import SourceError, UsageError
 from loaders.augment import Placement, View, coarse_on, pixel_transform
 from loaders.batch import PackedBatch, Quantity
 from loaders.chunks import Target
@@ -22,6 +21,7 @@ from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.statistics import make_decoder
 from loaders.store import COEFFICIENTS, TileStore, select, weigh
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["TileDataset", "tile_loader", "time_code"]
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from catalog.errors import SourceError
+from stratacube.errors import SourceError
 
 __all__ = ["Checkpoints", "random_state", "read_state", "set_random_state"]
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 from training.models.settings import ModelConfig
 from training.settings_data import BlobsData, CubeData, CubesData, StoreData, TilesData
 

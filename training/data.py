@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from catalog.errors import UsageError
 from loaders.augment import View
 from loaders.batch import Batch as LoadedBatch
 from loaders.cubes import CubeDataset, open_cube
@@ -21,6 +20,7 @@ from loaders.mixture import Mixture
 from loaders.statistics import BandStatistics, make_decoder
 from loaders.statistics import Statistics as StoredStatistics
 from loaders.tiles import TileDataset
+from stratacube.errors import UsageError
 from training.batches import Batch, Data, Statistics, to_minutes
 from training.config import PretrainConfig
 from training.models import ModelConfig

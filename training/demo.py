@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from catalog.errors import StratacubeError, UsageError
 from loaders.stats import compute_statistics
 from loaders.store import TileStore
+from stratacube.errors import StratacubeError, UsageError
 from training.config import PretrainConfig, validate
 from training.evaluate import evaluate, table
 from training.runs import open_run

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from catalog.errors import StratacubeError, UsageError
+from stratacube.errors import StratacubeError, UsageError
 from training.batches import Data
 from training.compute import make_fabric
 from training.config import RunConfig

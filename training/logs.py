@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 from training.config import LogConfig
 
 __all__ = ["Logs"]

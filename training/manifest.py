@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 from training.batches import Data
 from training.config import PretrainConfig
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from catalog.errors import StratacubeError, UsageError
+from stratacube.errors import StratacubeError, UsageError
 from training.config import PretrainConfig, load_config, presets, print_config, slurm_job
 
 __all__ = ["STOPPED", "main"]

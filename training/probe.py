@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from catalog.errors import StratacubeError, UsageError
+from stratacube.errors import StratacubeError, UsageError
 from training.batches import Batch, BatchLoader
 from training.compute import make_fabric
 from training.config import RunConfig

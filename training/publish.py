@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import SourceError, StratacubeError, UsageError
+from stratacube.errors import SourceError, StratacubeError, UsageError
 from training.card import model_card, model_item
 from training.config import print_config
 from training.models import save_model

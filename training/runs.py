@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UsageError
 from training.checkpoint import Checkpoints, read_state
 from training.config import PretrainConfig, validate
 from training.models import MaskedAutoencoder, load_model

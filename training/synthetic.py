@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 from training.batches import Batch, Statistics, to_minutes
 
 __all__ = ["MemoryLoader", "moving_blobs"]

@@ -16,7 +16,7 @@ from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from catalog.errors import StratacubeError, UsageError
+from stratacube.errors import StratacubeError, UsageError
 from training.batches import Batch, BatchLoader, Data
 from training.checkpoint import Checkpoints, own_part, random_state, read_state, set_random_state
 from training.compute import gather, load_whole_state, make_fabric, whole_state

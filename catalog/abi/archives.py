@@ -17,7 +17,7 @@ from catalog.abi.names import HOUR, bucket, hours, parse_name, prefix, product
 from catalog.abi.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, explained, s3_filesystem
 from catalog.abi.scans import Identity, SourceFile, better
 from catalog.abi.truncation import breaks_off
-from catalog.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["Archive", "FirstOf", "LocalArchive", "S3Archive", "s3_filesystem"]
 

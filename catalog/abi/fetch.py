@@ -17,7 +17,7 @@ from pathlib import Path
 from catalog.abi.names import bucket, prefix
 from catalog.abi.s3 import CONNECT_TIMEOUT, FAULTS, READ_TIMEOUT, explained, s3_filesystem, split_url
 from catalog.abi.scans import SourceFile
-from catalog.errors import SourceError, StratacubeError, UsageError
+from stratacube.errors import SourceError, StratacubeError, UsageError
 
 __all__ = ["destination", "fetch_files"]
 

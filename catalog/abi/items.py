@@ -19,8 +19,8 @@ import pyproj
 from catalog.abi.bands import BANDS
 from catalog.abi.names import orbital_slot, parse_name
 from catalog.abi.scans import Scan, SourceFile
-from catalog.errors import SourceError
 from catalog.publish.footprints import footprint
+from stratacube.errors import SourceError
 
 __all__ = ["load_items", "save_items", "scan_from_item", "scan_item"]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 __all__ = [
     "PLATFORMS",

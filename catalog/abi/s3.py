@@ -12,7 +12,7 @@ import aiohttp
 import s3fs
 from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
 
-from catalog.errors import SourceError, StratacubeError
+from stratacube.errors import SourceError, StratacubeError
 
 __all__ = ["FAULTS", "explained", "s3_filesystem", "split_url"]
 
@@ -96,7 +96,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 @contextmanager
 def explained(bucket: str, endpoint_url: str | None = None) -> Iterator[None]:
-    """Turn whatever S3 raises in the block into one :class:`~catalog.errors.SourceError` with a remedy.
+    """Turn whatever S3 raises in the block into one :class:`~stratacube.errors.SourceError` with a remedy.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from catalog.abi.completeness import completeness, write_completeness
 from catalog.abi.names import platforms_for
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 if TYPE_CHECKING:
     from catalog.abi.archives import Archive

@@ -9,7 +9,7 @@ from typing import Any
 
 import zarr
 
-from catalog.errors import SourceError
+from stratacube.errors import SourceError
 
 __all__ = ["StoreInfo", "StoreVariable", "describe_store"]
 

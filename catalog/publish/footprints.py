@@ -10,7 +10,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
-from catalog.errors import StratacubeError
+from stratacube.errors import StratacubeError
 
 __all__ = ["Box", "enclosing_box", "footprint"]
 

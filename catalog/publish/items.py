@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 
 from catalog.abi.names import orbital_slot
-from catalog.errors import SourceError, UsageError
 from catalog.publish import vocabulary as voc
 from catalog.publish.assets import STORE, THUMBNAIL, finest_resolution, lineage, store_asset
 from catalog.publish.datacube import StoreInfo
@@ -21,6 +20,7 @@ from catalog.publish.frame import TileFrame, geostationary
 from catalog.publish.model import TileBuild
 from catalog.publish.sources import source_end, source_href, source_mode
 from catalog.publish.values import as_list, number, relative, timestamp
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["ITEM_EXTENSIONS", "TileDescriber"]
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from catalog.errors import StratacubeError, UsageError
 from catalog.publish import vocabulary as voc
 from catalog.publish.assets import STORE
 from catalog.publish.collection import Tally, collection, day_catalog, root_catalog
@@ -21,6 +20,7 @@ from catalog.publish.items import TileDescriber
 from catalog.publish.model import TileBuild
 from catalog.publish.sources import SOURCES, source_item
 from catalog.publish.values import as_list, write_json
+from stratacube.errors import StratacubeError, UsageError
 
 __all__ = ["publish_tiles"]
 

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.checksums import multihash, read_checksum
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.names import (
@@ -27,6 +26,7 @@ from catalog.sentinel2.names import (
     parse_product_name,
 )
 from catalog.sentinel2.query import BBox
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["Access", "item_from_product", "product_from_item", "products_from_items", "ring_bbox"]
 

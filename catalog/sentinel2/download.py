@@ -16,7 +16,6 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import requests.adapters
 
-from catalog.errors import SourceError
 from catalog.sentinel2.checksums import file_digest
 from catalog.sentinel2.items import Asset
 from catalog.sentinel2.locks import lock
@@ -24,6 +23,7 @@ from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
 from catalog.sentinel2.web import BUSY, LONGEST_WAIT, backoff, http_session, is_cdse, plain_url, retry_after
+from stratacube.errors import SourceError
 
 __all__ = ["DiskError", "Downloader", "PermanentError", "ServerError", "local_faults"]
 

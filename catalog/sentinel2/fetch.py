@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
-from catalog.errors import SourceError, StratacubeError, UsageError
 from catalog.sentinel2.checksums import file_digest
 from catalog.sentinel2.convert import Access
 from catalog.sentinel2.download import DiskError, Downloader, ServerError, local_faults
@@ -36,6 +35,7 @@ from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.signing import CDSE_S3, S3Signer
 from catalog.sentinel2.tokens import TokenSource
 from catalog.sentinel2.transfers import Meter, Transfers
+from stratacube.errors import SourceError, StratacubeError, UsageError
 
 __all__ = ["Failure", "Fetched", "Fetcher", "downloader", "fetch_products"]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.convert import Access, item_from_product, products_from_items
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.odata import CDSE_ODATA, search_odata
@@ -19,6 +18,7 @@ from catalog.sentinel2.saved import load_items, save_items, write_query_manifest
 from catalog.sentinel2.search import CDSE_STAC, COLLECTION, nothing_found, search_stac
 from catalog.sentinel2.select import Dropped, Selection, counted, select_products
 from catalog.sentinel2.web import is_cdse
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["Found", "find_products", "find_safe", "save_found"]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from catalog.errors import SourceError
 from catalog.sentinel2.names import parse_product_name
+from stratacube.errors import SourceError
 
 __all__ = [
     "BAND_IDS",

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from catalog.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UsageError
 
 __all__ = [
     "ProductName",

@@ -16,7 +16,6 @@ from typing import Any
 
 import requests
 
-from catalog.errors import SourceError
 from catalog.sentinel2.checksums import read_checksum
 from catalog.sentinel2.convert import Access, ring_bbox
 from catalog.sentinel2.items import Asset, Product
@@ -24,6 +23,7 @@ from catalog.sentinel2.names import asset_key, parse_datastrip, parse_product_na
 from catalog.sentinel2.query import BBox, Query
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.web import PacedAdapter, explain, http_session
+from stratacube.errors import SourceError
 
 __all__ = ["CDSE_ODATA", "CDSE_ZIPPER", "expand_manifest", "product_from_odata", "search_odata"]
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from catalog.errors import SourceError
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import read_granule
+from stratacube.errors import SourceError
 
 __all__ = [
     "is_remote",

@@ -10,9 +10,9 @@ from typing import Any
 import shapely
 from shapely.geometry import shape
 
-from catalog.errors import UsageError
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.names import normalise_baseline, normalise_platform
+from stratacube.errors import UsageError
 
 __all__ = ["BBox", "Query", "describe", "split_bbox"]
 

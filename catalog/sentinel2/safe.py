@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from catalog.errors import SourceError
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import GranuleMetadata, read_granule, read_product
+from stratacube.errors import SourceError
 
 __all__ = ["read_safe"]
 

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.places import is_remote, local_candidates, local_path
 from catalog.sentinel2.select import Dropped
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["load_items", "mark_fetched", "save_items", "write_query_manifest", "write_scene_index"]
 

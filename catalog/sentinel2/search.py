@@ -18,11 +18,11 @@ from pystac_client.exceptions import APIError, ParametersError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.query import BBox, Query, describe
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.web import PacedAdapter, explain, is_cdse
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["CDSE_STAC", "COLLECTION", "nothing_found", "search_stac"]
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["Account", "S3Keys", "read_account", "read_s3_keys"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import quote
 
-from catalog.errors import SourceError
 from catalog.sentinel2.settings import S3Keys, read_s3_keys
+from stratacube.errors import SourceError
 
 __all__ = ["CDSE_S3", "S3Signer"]
 

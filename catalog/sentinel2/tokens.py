@@ -22,9 +22,9 @@ from typing import Any
 
 import requests
 
-from catalog.errors import SourceError, StratacubeError, UsageError
 from catalog.sentinel2.settings import Account, read_account
 from catalog.sentinel2.web import BUSY, backoff, http_session, plain_url, retry_after
+from stratacube.errors import SourceError, StratacubeError, UsageError
 
 __all__ = ["CDSE_TOKEN", "TokenSource", "one_time_code"]
 

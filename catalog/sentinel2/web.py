@@ -13,8 +13,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
-from catalog.errors import SourceError
 from catalog.sentinel2.rate import Pace
+from stratacube.errors import SourceError
 
 __all__ = ["BUSY", "PacedAdapter", "backoff", "explain", "http_session", "is_cdse", "plain_url", "retry_after"]
 

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from catalog.abi.archives import Archive, FirstOf, LocalArchive, S3Archive
 from catalog.abi.scans import Scan, find_scans
-from catalog.errors import UsageError
 from cube.config import AbiConfig
+from stratacube.errors import UsageError
 
 __all__ = ["archive_of", "find", "in_period"]
 

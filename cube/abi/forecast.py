@@ -9,13 +9,13 @@ from pathlib import Path
 
 from catalog.abi.items import load_items
 from catalog.abi.scans import Scan
-from catalog.errors import SourceError
 from cube.abi.find import find
 from cube.abi.layout import TileLayout
 from cube.abi.plan import Headers, Plan, make_plan, read_plan, used_scans
 from cube.config import AbiConfig, default_workers
 from cube.engine import Workers
 from cube.folder import BuildFolder
+from stratacube.errors import SourceError
 
 __all__ = ["forecast"]
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from catalog.abi.s3 import explained, s3_filesystem
 from catalog.abi.scans import SourceFile
-from catalog.errors import SourceError
 from cube.abi.file_index import ChunkTable, Coefficients, FileIndex
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.abi.index_cache import as_it_is, cache_name, load_index, save_index
+from stratacube.errors import SourceError
 
 __all__ = ["ChunkTable", "Coefficients", "FileIndex", "IndexTask", "index_file"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from catalog.abi.bands import BANDS
-from catalog.errors import SourceError, UsageError
 from cube.abi.grid import FixedGrid, GeosProjection, Window
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["GridName", "TileLayout", "TileSpec"]
 

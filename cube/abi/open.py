@@ -16,12 +16,12 @@ import xarray as xr
 from catalog.abi.archives import LocalArchive, S3Archive
 from catalog.abi.names import SECTORS, normalise_platform, parse_sector, platforms_for
 from catalog.abi.scans import SourceFile, group_scans
-from catalog.errors import SourceError, UsageError
 from cube.abi.index import FileIndex, IndexTask
 from cube.abi.references import Reference, is_reference_store, read_references
 from cube.abi.virtual import lazy_tree
 from cube.config import default_cache
 from cube.engine import Workers, run_tasks
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["index_archive", "open_abi"]
 

@@ -15,7 +15,6 @@ import pandas as pd
 
 from catalog.abi.bands import BANDS
 from catalog.abi.scans import Scan, nearest_scan
-from catalog.errors import SourceError, UsageError
 from catalog.parquet import read_frame
 from cube.abi.grid import FixedGrid
 from cube.abi.index import FileIndex, index_file
@@ -26,6 +25,7 @@ from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.windows import Frame, candidate_times, choose_window
 from cube.sun import solar_angles
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["Headers", "Plan", "make_plan", "read_plan", "used_scans", "write_plan"]
 

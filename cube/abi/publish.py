@@ -16,7 +16,6 @@ import xarray as xr
 from catalog.abi.bands import BANDS
 from catalog.abi.items import scan_item
 from catalog.abi.scans import Scan
-from catalog.errors import StratacubeError
 from catalog.publish.model import BandInfo, TileBuild
 from catalog.publish.tiles import publish_tiles
 from cube.abi.grid import GeosProjection
@@ -29,6 +28,7 @@ from cube.folder import BuildFolder
 from cube.ledger import Problem
 from cube.preview import contact_sheet, open_raw, thumbnail
 from cube.report import write_report
+from stratacube.errors import StratacubeError
 
 __all__ = ["footprint_ring", "publish"]
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from catalog.abi.s3 import explained, s3_filesystem
-from catalog.errors import SourceError
 from cube.abi.grid import Window
 from cube.abi.index import ChunkTable, FileIndex
+from stratacube.errors import SourceError
 
 __all__ = ["ReadCount", "decode_chunk", "plan_reads", "read_windows", "stream_windows"]
 

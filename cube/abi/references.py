@@ -30,10 +30,10 @@ import pandas as pd
 
 from catalog.abi.bands import BANDS
 from catalog.abi.scans import SourceFile, better
-from catalog.errors import EncodingMismatchError, SourceError
 from catalog.parquet import read_frame
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.abi.index import ChunkTable, Coefficients, FileIndex
+from stratacube.errors import EncodingMismatchError, SourceError
 
 __all__ = ["Reference", "eras", "is_reference_store", "join", "read_references", "write_references"]
 

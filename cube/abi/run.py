@@ -17,7 +17,6 @@ from catalog.abi.completeness import completeness, write_completeness
 from catalog.abi.fetch import fetch_files
 from catalog.abi.items import load_items, save_items
 from catalog.abi.scans import Scan, SourceFile
-from catalog.errors import SourceError
 from cube.abi.find import find, in_period
 from cube.abi.forecast import forecast
 from cube.abi.grid import GeosProjection
@@ -32,6 +31,7 @@ from cube.config import AbiConfig, default_workers
 from cube.engine import Workers, run_tasks
 from cube.folder import BuildFolder
 from cube.ledger import Entry, Ledger, Problem
+from stratacube.errors import SourceError
 
 __all__ = ["run_abi"]
 

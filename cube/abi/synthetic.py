@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.abi.bands import BANDS
-from catalog.errors import UsageError
 from cube.abi.grid import FixedGrid
 from cube.abi.synthetic_format import Stripe, write_file
 from cube.abi.synthetic_pixels import radiance_of, render
 from cube.abi.synthetic_scene import Image, Sky, sky
 from cube.abi.synthetic_spec import FileSpec, naive_utc, sector_grid
 from cube.engine import local_executor
+from stratacube.errors import UsageError
 
 __all__ = ["write_archive", "write_full_disk_scan", "write_scan_file"]
 

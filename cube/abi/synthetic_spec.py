@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from catalog.abi.bands import BANDS
-from catalog.errors import UsageError
 from cube.abi.grid import FixedGrid, GeosProjection
+from stratacube.errors import UsageError
 
 __all__ = [
     "GOES16",

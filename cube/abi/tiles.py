@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from catalog.abi.bands import BANDS
 from catalog.abi.scans import SourceFile
-from catalog.errors import SourceError
 from cube.abi.grid import Window
 from cube.abi.index import FileIndex, index_file
 from cube.abi.layout import TileLayout, TileSpec
@@ -26,6 +25,7 @@ from cube.abi.read import ReadCount, stream_windows
 from cube.abi.resample import AVERAGE_FILL, average, count_factor, repeat
 from cube.ledger import Problem
 from cube.store import write_region
+from stratacube.errors import SourceError
 
 __all__ = ["Frame", "ShardResult", "ShardTask", "build_shard"]
 

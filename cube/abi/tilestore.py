@@ -15,7 +15,6 @@ import zarr
 
 from catalog.abi.bands import BANDS, band_names
 from catalog.abi.scans import Scan
-from catalog.errors import UsageError
 from cube.abi.calibrate import PHYSICAL_ATTRIBUTES, Physical, calibrate
 from cube.abi.grid import GeosProjection
 from cube.abi.index import FileIndex
@@ -23,6 +22,7 @@ from cube.abi.layout import TileLayout
 from cube.abi.tiles import stored_factor, stored_fill
 from cube.store import ArraySpec, create_store, pad_names, write_region
 from cube.sun import solar_angles
+from stratacube.errors import UsageError
 
 __all__ = ["create_tile_store", "fills_of", "open_tiles"]
 

@@ -16,11 +16,11 @@ from xarray.core import indexing
 
 from catalog.abi.bands import BANDS
 from catalog.abi.scans import better
-from catalog.errors import UsageError
 from cube.abi.calibrate import PHYSICAL_ATTRIBUTES, calibrate
 from cube.abi.grid import FixedGrid, Window
 from cube.abi.read import read_windows
 from cube.abi.references import Reference
+from stratacube.errors import UsageError
 
 __all__ = ["lazy_tree"]
 

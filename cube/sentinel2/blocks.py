@@ -16,11 +16,11 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from catalog.errors import SourceError
 from catalog.sentinel2.items import Asset
 from cube.sentinel2.jpeg2000 import can_decode_areas, decode_area
 from cube.sentinel2.lattice import Window, union
 from cube.sentinel2.resample import SourceGrid
+from stratacube.errors import SourceError
 
 __all__ = ["BlockReader", "Decoded", "gdal_reason"]
 

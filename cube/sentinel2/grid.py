@@ -16,7 +16,7 @@ import pyproj
 import shapely
 from shapely.geometry import mapping, shape
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["Cell", "cell_from_id", "footprint", "grid_cells", "make_grid", "read_cells", "select_cells", "write_grid"]
 

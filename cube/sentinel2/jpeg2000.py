@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from catalog.errors import SourceError
 from cube.sentinel2.lattice import Window
+from stratacube.errors import SourceError
 
 __all__ = ["can_decode_areas", "decode_area"]
 

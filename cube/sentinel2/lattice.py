@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["Lattice", "Window", "union"]
 

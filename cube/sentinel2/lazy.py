@@ -18,7 +18,6 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.convert import product_from_item
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.safe import read_safe
@@ -28,6 +27,7 @@ from cube.sentinel2.mask import MASK_CLASSES
 from cube.sentinel2.resample import Method
 from cube.sentinel2.scenes import group_acquisitions
 from cube.sentinel2.source import Harmonisation, harmonisation
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["open_composites", "open_sentinel2"]
 

@@ -15,13 +15,13 @@ import pyproj
 import shapely
 from shapely.geometry import shape
 
-from catalog.errors import SourceError, UsageError
 from catalog.parquet import read_frame
 from catalog.sentinel2.items import Asset, Product
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import Cell, cell_from_id, footprint, read_cells, select_cells
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.scenes import Acquisition, group_acquisitions
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["Plan", "PlannedCell", "choose_cells", "make_plan", "read_geometry", "write_plan"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["REDUCERS", "Reducer", "known_votes", "nan_median", "nan_percentile", "parse_reducer"]
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from catalog.errors import StratacubeError
 from catalog.sentinel2.items import Product
 from cube.config import default_workers
 from cube.engine import Outcome, Task, Workers, run_tasks
@@ -31,6 +30,7 @@ from cube.sentinel2.products import Values, ZarrLayout, create_composites, encod
 from cube.sentinel2.publish import publish
 from cube.sentinel2.scenes import NO_SPACE, SceneResult, SceneTask, process_scene
 from cube.sentinel2.supply import Supply, find
+from stratacube.errors import StratacubeError
 
 __all__ = ["MODULES", "run_make_grid", "run_sentinel2"]
 

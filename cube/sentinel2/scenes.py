@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
-from catalog.errors import SourceError
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.select import newest_first
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.resample import Method, Resampler, SourceGrid, SourceMap, margin, source_map
 from cube.sentinel2.source import MaskRule, ProductSource
+from stratacube.errors import SourceError
 
 NO_SPACE = "No space left on device"
 """How the system words a full disk."""

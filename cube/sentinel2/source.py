@@ -10,7 +10,6 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from catalog.errors import SourceError
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import OFFSET_SINCE, REPROCESSED, read_product
 from catalog.sentinel2.places import is_remote
@@ -18,6 +17,7 @@ from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.mask import class_mask, class_window, on_band_grid
 from cube.sentinel2.resample import SourceGrid
+from stratacube.errors import SourceError
 
 __all__ = ["NODATA_DN", "Harmonisation", "MaskRule", "ProductSource", "harmonisation"]
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.abi.scans import Scan
-from catalog.errors import SourceError, UsageError
 from cube.abi.grid import GeosProjection
 from cube.strata.base import Candidate, Problem, SampleRequest
 from cube.strata.systems import SLOTS, SystemTable, read_systems, seen_from
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["ConvectionSampler"]
 

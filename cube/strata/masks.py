@@ -21,9 +21,9 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from catalog.errors import SourceError, UsageError
 from cube.strata.base import Problem
 from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["MaskFile", "Survey", "find_masks", "survey_mask"]
 

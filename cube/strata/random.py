@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.abi.scans import Scan
-from catalog.errors import SourceError, UsageError
 from cube.abi.grid import FixedGrid
 from cube.strata.base import Candidate, Problem, SampleRequest
+from stratacube.errors import SourceError, UsageError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

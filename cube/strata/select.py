@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from catalog.errors import UsageError
 from cube.strata.base import Candidate
 from cube.sun import solar_angles
+from stratacube.errors import UsageError
 
 T = TypeVar("T")
 

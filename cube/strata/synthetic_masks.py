@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from catalog.errors import UsageError
 from cube.abi.synthetic_systems import KM_PER_DEGREE, active_systems
+from stratacube.errors import UsageError
 
 __all__ = [
     "LATITUDES",

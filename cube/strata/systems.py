@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catalog.errors import UsageError
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.strata.base import Problem
 from cube.strata.labels import MaskGrid, SystemSteps
 from cube.strata.masks import Survey, find_masks, survey_mask
+from stratacube.errors import UsageError
 
 Floats = npt.NDArray[np.float64]
 

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from catalog.abi.scans import Scan
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["Frame", "WindowChoice", "candidate_times", "choose_window"]
 

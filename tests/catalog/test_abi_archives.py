@@ -16,7 +16,7 @@ import pytest
 from catalog.abi.archives import Archive, FirstOf, LocalArchive, S3Archive
 from catalog.abi.scans import find_scans
 from catalog.abi.truncation import breaks_off
-from catalog.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UsageError
 
 NOON = datetime(2020, 1, 1, 12)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)

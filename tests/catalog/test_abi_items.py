@@ -15,7 +15,7 @@ from catalog.abi.archives import LocalArchive
 from catalog.abi.items import load_items, save_items, scan_from_item, scan_item
 from catalog.abi.names import parse_name
 from catalog.abi.scans import Scan, SourceFile, find_scans, group_scans
-from catalog.errors import SourceError
+from stratacube.errors import SourceError
 from tests.stac_validation import validate_stac
 
 START = datetime(2020, 1, 1, 0, 0, 21, 600_000)

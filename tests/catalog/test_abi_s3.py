@@ -23,7 +23,7 @@ from catalog.abi.archives import FirstOf, LocalArchive, S3Archive, s3_filesystem
 from catalog.abi.fetch import destination, fetch_files
 from catalog.abi.s3 import explained
 from catalog.abi.scans import SourceFile, find_scans
-from catalog.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UsageError
 
 NOON = datetime(2020, 1, 1, 12)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)

@@ -7,8 +7,8 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
-from catalog.errors import StratacubeError
 from catalog.publish.footprints import enclosing_box, footprint
+from stratacube.errors import StratacubeError
 
 SQUARE = [[10.0, 40.0], [10.0, 42.0], [13.0, 42.0], [13.0, 40.0]]
 

@@ -18,9 +18,9 @@ import xarray as xr
 from pyarrow import parquet
 from shapely.geometry import shape
 
-from catalog.errors import SourceError, UsageError
 from catalog.publish import publish_tiles
 from catalog.publish.collection import Tally
+from stratacube.errors import SourceError, UsageError
 from tests.catalog.publishing import PIXEL, SIZE, add_companions, make_build
 from tests.stac_validation import validate_stac
 

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.checksums import read_checksum
 from catalog.sentinel2.convert import product_from_item
 from catalog.sentinel2.download import DiskError, Downloader, ServerError
@@ -30,6 +29,7 @@ from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.settings import Account, S3Keys
 from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
+from stratacube.errors import SourceError, UsageError
 from tests.catalog.cdse_server import PASSWORD, S3_KEY, S3_SECRET, USER, CdseServer, serve
 
 ID = "S2A_MSIL2A_20200703T103031_N0500_R108_T32TMT_20230613T212700"

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.convert import item_from_product, product_from_item, products_from_items
 from catalog.sentinel2.find import find_products, find_safe, save_found
 from catalog.sentinel2.items import Asset, Product
@@ -28,6 +27,7 @@ from catalog.sentinel2.names import (
 from catalog.sentinel2.query import Query
 from catalog.sentinel2.saved import load_items, mark_fetched, save_items, write_scene_index
 from catalog.sentinel2.select import deduplicate, select_products
+from stratacube.errors import SourceError, UsageError
 from tests.stac_validation import validate_stac
 
 EVER = Query(start=datetime(2014, 1, 1), end=datetime(2030, 1, 1))

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.fetch import Fetcher
 from catalog.sentinel2.find import find_products
 from catalog.sentinel2.items import Asset
@@ -21,6 +20,7 @@ from catalog.sentinel2.odata import expand_manifest, product_from_odata, search_
 from catalog.sentinel2.query import Query
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.search import search_stac
+from stratacube.errors import SourceError, UsageError
 from tests.catalog.cdse_server import Answer, CdseServer, serve
 from tests.catalog.stac_server import serve_items
 from tests.catalog.test_sentinel2_fetch import download

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.settings import Account, read_account, read_s3_keys
 from catalog.sentinel2.tokens import TokenSource, one_time_code
+from stratacube.errors import SourceError, UsageError
 from tests.catalog.cdse_server import PASSWORD, TOTP, USER, CdseServer, serve
 
 

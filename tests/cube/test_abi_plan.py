@@ -12,11 +12,11 @@ import pytest
 
 from catalog.abi.archives import LocalArchive
 from catalog.abi.scans import find_scans
-from catalog.errors import UsageError
 from cube.abi.plan import Headers, make_plan, read_plan, write_plan
 from cube.abi.synthetic import write_archive
 from cube.config import AbiConfig, load_config
 from cube.engine import Workers
+from stratacube.errors import UsageError
 
 
 def plan_of(archive: Path, tmp_path: Path, **options: object) -> pd.DataFrame:

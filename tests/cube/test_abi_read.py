@@ -13,13 +13,13 @@ import pytest
 
 from catalog.abi.archives import LocalArchive
 from catalog.abi.scans import SourceFile, find_scans
-from catalog.errors import EncodingMismatchError, SourceError
 from cube.abi.grid import Window
 from cube.abi.index import FileIndex, index_file
 from cube.abi.index_cache import cache_name
 from cube.abi.read import plan_reads, read_windows
 from cube.abi.references import eras, join
 from cube.abi.synthetic import write_scan_file
+from stratacube.errors import EncodingMismatchError, SourceError
 
 START = datetime(2020, 7, 1, 16)
 

@@ -18,10 +18,10 @@ import xarray as xr
 import cube
 from catalog.abi.archives import LocalArchive
 from catalog.abi.scans import Scan, find_scans
-from catalog.errors import SourceError, UsageError
 from cube.abi.index import FileIndex, IndexTask
 from cube.abi.synthetic import write_archive, write_scan_file
 from cube.build import main
+from stratacube.errors import SourceError, UsageError
 
 START = datetime(2020, 7, 1, 16)
 SMALL: dict[str, Any] = {"channels": (7, 13), "shape_2km": (130, 130), "workers": 1}

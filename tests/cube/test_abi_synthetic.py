@@ -14,7 +14,6 @@ import satpy
 import xarray as xr
 from h5py import h5, h5a
 
-from catalog.errors import UsageError
 from cube.abi.grid import FixedGrid
 from cube.abi.synthetic import write_archive, write_full_disk_scan, write_scan_file
 from cube.abi.synthetic_pixels import earth_edge
@@ -22,6 +21,7 @@ from cube.abi.synthetic_scene import sky
 from cube.abi.synthetic_spec import GOES16, sector_grid
 from cube.abi.synthetic_systems import active_systems
 from cube.strata.synthetic_masks import label_systems, write_cloud_systems, write_monthly_cloud_systems
+from stratacube.errors import UsageError
 
 START = datetime(2020, 7, 1, 16)
 REAL_START = datetime(2019, 10, 27, 20, 0, 27, 551699)

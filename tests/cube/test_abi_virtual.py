@@ -17,10 +17,10 @@ import xarray as xr
 import cube
 from catalog.abi.archives import LocalArchive
 from catalog.abi.scans import SourceFile, find_scans
-from catalog.errors import UsageError
 from cube.abi.index import FileIndex, index_file
 from cube.abi.references import is_reference_store, read_references
 from cube.abi.synthetic import write_archive, write_scan_file
+from stratacube.errors import UsageError
 
 
 def files(root: Path, platform: str = "goes16", sector: str = "M1") -> list[SourceFile]:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from catalog.errors import UsageError
 from cube.abi.synthetic import write_archive
 from cube.build import main
 from cube.config import AbiConfig, load_config
+from stratacube.errors import UsageError
 
 FLAGS = ("--domain", "M1", "--channels", "13", "--grid", "2km", "--tile-size", "32", "--steps", "1", "--num-tiles", "2")
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from catalog.errors import SourceError
 from cube.engine import Workers, run_tasks
 from cube.ledger import Entry, Ledger, Problem
+from stratacube.errors import SourceError
 
 
 @dataclass(frozen=True)

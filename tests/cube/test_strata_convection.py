@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from catalog.abi.scans import Scan
-from catalog.errors import SourceError, UsageError
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.strata import SAMPLERS, Candidate, SampleRequest
 from cube.strata.convection import ConvectionSampler
 from cube.strata.windows import Frame, candidate_times, choose_window
+from stratacube.errors import SourceError, UsageError
 
 LAT = np.arange(-39.96, 40.0, 0.48)
 LON = 150.0 + 0.48 * np.arange(438)

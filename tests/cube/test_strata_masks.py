@@ -17,10 +17,10 @@ import pandas as pd
 import pyproj
 import pytest
 
-from catalog.errors import UsageError
 from cube.strata.labels import MaskGrid, survey_labels
 from cube.strata.masks import find_masks, survey_mask
 from cube.strata.systems import SLOTS, SystemTable, inside_inner_disk, read_systems, seen_from
+from stratacube.errors import UsageError
 
 LAT = np.arange(-39.96, 40.0, 2.4)
 LON = 150.0 + 2.4 * np.arange(87)

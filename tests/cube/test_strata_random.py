@@ -12,10 +12,10 @@ import pyproj
 import pytest
 
 from catalog.abi.scans import Scan
-from catalog.errors import SourceError, UsageError
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
 from cube.strata.random import allowed_places, ground_area
+from stratacube.errors import SourceError, UsageError
 
 EAST = GeosProjection(35786023.0, 6378137.0, 6356752.31414, -75.0)
 

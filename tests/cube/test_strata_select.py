@@ -9,9 +9,9 @@ import numpy as np
 import pyproj
 import pytest
 
-from catalog.errors import UsageError
 from cube.strata.base import Candidate
 from cube.strata.select import Limits, Placed, select
+from stratacube.errors import UsageError
 
 NOON = datetime(2020, 3, 20, 17, 0)  # near noon at 75 W on an equinox
 

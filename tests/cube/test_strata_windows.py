@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from catalog.abi.scans import Scan
-from catalog.errors import UsageError
 from cube.strata.windows import Frame, candidate_times, choose_window
+from stratacube.errors import UsageError
 
 EVENT = datetime(2020, 6, 1, 12, 0)
 TIMES = candidate_times(EVENT)

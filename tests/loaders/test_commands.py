@@ -9,12 +9,12 @@ import pytest
 import zarr
 from PIL import Image
 
-from catalog.errors import UsageError
 from cube.abi.tilestore import open_tiles
 from loaders import bench, stats
 from loaders.statistics import Statistics, make_decoder
 from loaders.store import TileStore
 from loaders.tiles import tile_loader
+from stratacube.errors import UsageError
 
 Maker = Callable[..., Path]
 

@@ -13,12 +13,12 @@ import xarray as xr
 import zarr
 from PIL import Image
 
-from catalog.errors import UsageError
 from cube.sentinel2.lazy import open_composites
 from loaders import stats
 from loaders.cubes import cube_loader, open_cube
 from loaders.moments import Moments
 from loaders.statistics import Statistics
+from stratacube.errors import UsageError
 from training import pretrain
 
 

@@ -16,7 +16,6 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from zarr.storage import LocalStore, WrapperStore
 
-from catalog.errors import SourceError, UsageError
 from cube.abi.open import open_abi
 from cube.abi.tilestore import open_tiles
 from cube.sentinel2.lazy import open_composites, open_sentinel2
@@ -24,6 +23,7 @@ from cube.sentinel2.synthetic import SafeSpec, write_safe
 from loaders.cubes import CubeDataset, cube_loader, open_cube
 from loaders.order import Pick
 from loaders.store import TileStore
+from stratacube.errors import SourceError, UsageError
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ import xarray as xr
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from catalog.errors import SourceError, UsageError
 from loaders.augment import View
 from loaders.batch import as_is
 from loaders.cubes import CubeDataset
@@ -25,6 +24,7 @@ from loaders.loader import Loader, Stream
 from loaders.mixture import Mixture
 from loaders.statistics import make_decoder
 from loaders.tiles import TileDataset, tile_loader
+from stratacube.errors import SourceError, UsageError
 
 Maker = Callable[..., Path]
 VIEW = View(steps=2, crop=16, align=8, where="random", flips=True, rotations=True)

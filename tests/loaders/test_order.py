@@ -5,8 +5,8 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from catalog.errors import UsageError
 from loaders.order import Dealer, Order, picks
+from stratacube.errors import UsageError
 
 
 def deal(order: Order, epoch: int, batch: int, ranks: int, tail: str = "even", position: int = 0) -> list[list[int]]:

@@ -12,13 +12,13 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-from catalog.errors import SourceError, UsageError
 from cube.abi.tilestore import open_tiles
 from loaders.augment import Placement, View, coarse_on, orient, pixel_transform
 from loaders.batch import Batch, Decoder, PackedBatch
 from loaders.order import Pick
 from loaders.store import TileStore, assign_splits
 from loaders.tiles import TileDataset, tile_loader
+from stratacube.errors import SourceError, UsageError
 
 Maker = Callable[..., Path]
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catalog.errors import UsageError
 from cube.sentinel2.grid import (
     Cell,
     cell_from_id,
@@ -21,6 +20,7 @@ from cube.sentinel2.grid import (
     write_grid,
 )
 from cube.sentinel2.lattice import Lattice, Window
+from stratacube.errors import UsageError
 
 STEP = 0.000179663056824
 

@@ -16,7 +16,6 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.convert import item_from_product
 from catalog.sentinel2.safe import read_safe
 from cube.config import load_config
@@ -24,6 +23,7 @@ from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.lazy import open_composites, open_sentinel2
 from cube.sentinel2.run import run_sentinel2
+from stratacube.errors import SourceError, UsageError
 from tests.sentinel2.scenery import EPSG, SIDE, ULX, ULY, Scene, expected_stack, small_archive
 
 pytestmark = [

@@ -10,12 +10,12 @@ import pandas as pd
 import pyproj
 import pytest
 
-from catalog.errors import SourceError, UsageError
 from catalog.sentinel2.items import Asset, Product
 from cube.build import main
 from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.plan import choose_cells, make_plan
+from stratacube.errors import SourceError, UsageError
 
 
 def _config(**options: object) -> Sentinel2Config:

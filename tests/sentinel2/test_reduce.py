@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from catalog.errors import UsageError
 from cube.sentinel2.reduce import nan_median, nan_percentile, parse_reducer
+from stratacube.errors import UsageError
 
 Stack = npt.NDArray[np.float32]
 

@@ -21,11 +21,11 @@ import xarray as xr
 import zarr
 from rasterio.merge import merge
 
-from catalog.errors import SourceError, UsageError
 from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import run_sentinel2
+from stratacube.errors import SourceError, UsageError
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, Scene, expected_stack, make_scene, small_archive
 from tests.stac_validation import validate_stac
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from catalog.errors import SourceError
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.select import deduplicate, newest_first
@@ -17,6 +16,7 @@ from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.scenes import SceneTask, group_acquisitions, piece_path, process_scene
 from cube.sentinel2.synthetic import SafeSpec, write_safe
+from stratacube.errors import SourceError
 from tests.sentinel2.scenery import EPSG, FIRST, MASKED, SIDE, ULX, ULY, Scene, make_scene
 
 LATTICE = Lattice(f"EPSG:{EPSG}", 20, 20, ULX, ULY)

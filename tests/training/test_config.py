@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 from tests.training.small import small_run
 from training.config import PretrainConfig, load_config, presets
 from training.pretrain import main

@@ -13,7 +13,7 @@ import pytest
 import torch
 import xarray as xr
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 from tests.training.small import small_run
 from training import demo, evaluate
 from training.batches import Batch, to_minutes

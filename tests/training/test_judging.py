@@ -14,7 +14,7 @@ import torch
 from jsonschema import Draft202012Validator
 from PIL import Image
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 from tests.stac_validation import _core
 from tests.training.small import BANDS, small_run
 from training import evaluate, probe, publish

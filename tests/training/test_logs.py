@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from catalog.errors import UsageError
+from stratacube.errors import UsageError
 from tests.training.small import small_run
 from training.trainer import Trainer
 

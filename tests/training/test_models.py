@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from catalog.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UsageError
 from tests.training.small import BANDS, GROUPS, KINDS, small_model
 from training.models import MaskedAutoencoder, draw_masks, load_model, save_model
 from training.models.codes import NO_TIME, CodeWidths, calendar, position_code, time_code

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from catalog.errors import StratacubeError, UsageError
+from stratacube.errors import StratacubeError, UsageError
 from tests.training.small import small_run
 from training.checkpoint import Checkpoints
 from training.config import OptimizerConfig, PretrainConfig

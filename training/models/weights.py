@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from catalog.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UsageError
 from training.models.mae import MaskedAutoencoder
 from training.models.settings import ModelConfig
 

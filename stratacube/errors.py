@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["EncodingMismatchError", "SourceError", "StratacubeError", "UsageError"]
+__all__ = [
+    "ClaimLostError",
+    "ClaimedError",
+    "EncodingMismatchError",
+    "SourceError",
+    "StratacubeError",
+    "UsageError",
+]
 
 
 class StratacubeError(Exception):
@@ -11,6 +18,14 @@ class StratacubeError(Exception):
 
 class UsageError(StratacubeError, ValueError):
     """Wrong use or configuration (exit code 2)."""
+
+
+class ClaimedError(UsageError):
+    """A folder in which another process is at work (exit code 2)."""
+
+
+class ClaimLostError(StratacubeError, PermissionError):
+    """A folder that another process has taken over: this one may write no more."""
 
 
 class SourceError(StratacubeError, OSError):

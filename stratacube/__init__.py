@@ -1,0 +1,60 @@
+"""From satellite archives to catalogued, training-ready Zarr cubes: the names to import.
+
+``open_*`` open things lazily as xarray, ``build`` makes what ``python -m cube.build`` makes, and the errors are what
+all of it raises. The packages below (``cube``, ``catalog``, ``loaders``, ``training``) hold the rest.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cube.abi.open import open_abi
+    from cube.abi.references import write_references
+    from cube.abi.tilestore import open_tiles
+    from cube.sentinel2.lazy import open_composites, open_sentinel2
+    from stratacube.errors import EncodingMismatchError, SourceError, StratacubeError, UsageError
+
+    __version__: str
+
+__all__ = [
+    "EncodingMismatchError",
+    "SourceError",
+    "StratacubeError",
+    "UsageError",
+    "__version__",
+    "open_abi",
+    "open_composites",
+    "open_sentinel2",
+    "open_tiles",
+    "write_references",
+]
+
+_HOMES = {
+    "EncodingMismatchError": "stratacube.errors",
+    "SourceError": "stratacube.errors",
+    "StratacubeError": "stratacube.errors",
+    "UsageError": "stratacube.errors",
+    "open_abi": "cube.abi.open",
+    "open_composites": "cube.sentinel2.lazy",
+    "open_sentinel2": "cube.sentinel2.lazy",
+    "open_tiles": "cube.abi.tilestore",
+    "write_references": "cube.abi.references",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: the command line and a worker need few of them."""
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        return version("stratacube")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stratacube' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """All names, for tab completion, though most are not yet imported."""
+    return sorted({*globals(), *__all__})

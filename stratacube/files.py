@@ -1,0 +1,251 @@
+"""Files that are whole or absent, and a record of what was written.
+
+Everything that is written is written aside and renamed. Before the rename the folder's guard is asked (a claim that was
+lost forbids it), after it whoever records is told: path, size, digest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import xxhash
+
+__all__ = [
+    "Written",
+    "check_guards",
+    "digest_of",
+    "guarded",
+    "human_bytes",
+    "is_stray",
+    "recorded",
+    "tell_folder",
+    "whole_file",
+    "whole_folder",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+PART = ".part"
+"""Ends the name of what is not yet whole."""
+
+_BLOCK = 1 << 20
+
+
+class Written(NamedTuple):
+    """One file as it was written."""
+
+    path: str
+    """Relative to the folder that is recorded, with forward slashes."""
+    size: int
+    digest: str
+    """XXH3 of 128 bits, in hexadecimal; empty where none was taken (scratch, and builds of older versions).
+
+    It tells accidents, not malice: it is not cryptographic, and costs a fifteenth of SHA-256."""
+
+
+@dataclass(frozen=True)
+class _Guard:
+    root: Path
+    check: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class _Record:
+    root: Path
+    written: list[Written]
+
+
+# Both are of the process, not of a thread: a task's helper threads write for it.
+_guards: list[_Guard] = []
+_records: list[_Record] = []
+
+
+@contextmanager
+def guarded(root: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Within, nothing below a folder takes its final name unless ``check`` returns."""
+    guard = _Guard(Path(os.path.abspath(root)), check)
+    _guards.append(guard)
+    try:
+        yield
+    finally:
+        _guards.remove(guard)
+
+
+@contextmanager
+def recorded(root: Path) -> Iterator[list[Written]]:
+    """Within, all that is written whole below a folder is listed, in the order it was."""
+    record = _Record(Path(os.path.abspath(root)), [])
+    _records.append(record)
+    try:
+        yield record.written
+    finally:
+        _records.remove(record)
+
+
+def check_guards(path: Path) -> None:
+    """Ask the guards of a path.
+
+    Raises
+    ------
+    ClaimLostError
+        If the claim of its folder was lost.
+    """
+    for guard in _guards:
+        if path.is_relative_to(guard.root):
+            guard.check()
+
+
+def _tell(path: Path, size: int, digest: Callable[[], str]) -> None:
+    for record in _records:
+        if path.is_relative_to(record.root):
+            inner = path.relative_to(record.root)
+            if not any(is_stray(name) for name in inner.parts):  # what is in a part is told when that is whole
+                record.written.append(Written(inner.as_posix(), size, digest()))
+
+
+def tell_folder(path: Path, *, digests: bool = True) -> None:
+    """Record all files of a folder that came to its place as a whole."""
+    path = Path(os.path.abspath(path))
+    if any(path.is_relative_to(record.root) for record in _records):
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            _tell(file, file.stat().st_size, lambda f=file: digest_of(f) if digests else "")  # type: ignore[misc]
+
+
+@contextmanager
+def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Give a path to write to, beside ``path``; it takes that name when the block ends without an error.
+
+    Parameters
+    ----------
+    path
+        What is to be written; its folder is made. What lies there is replaced.
+    durable
+        Flush to the disk before the rename, for what others build on after a crash.
+
+    Raises
+    ------
+    ClaimLostError
+        If the claim of the folder was lost; nothing has changed then.
+    """
+    path = Path(os.path.abspath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _aside(path)
+    try:
+        yield part
+        if durable:
+            _flush(part)
+        check_guards(path)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _tell(path, path.stat().st_size, lambda: digest_of(path))
+
+
+def write_bytes(path: Path, content: bytes | memoryview, *, durable: bool = False) -> None:
+    """Write a file, whole or not at all."""
+    path = Path(os.path.abspath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _aside(path)
+    try:
+        with part.open("wb", buffering=0) as file:
+            left = memoryview(content).cast("B")
+            while left:
+                left = left[file.write(left) :]
+            if durable:
+                os.fsync(file.fileno())
+        check_guards(path)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _tell(path, len(memoryview(content).cast("B")), lambda: xxhash.xxh3_128_hexdigest(content))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write JSON that any reader takes (no NaN), whole or not at all."""
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def whole_folder(path: Path, *, digests: bool = True) -> Iterator[Path]:
+    """Give a folder to fill, beside ``path``; it takes that name when the block ends without an error.
+
+    Parameters
+    ----------
+    path
+        The folder; one that lies there is replaced.
+    digests
+        Whether the record tells digests, or (of scratch) sizes alone.
+
+    Raises
+    ------
+    ClaimLostError
+        If the claim of the folder was lost; nothing has changed then.
+    """
+    path = Path(os.path.abspath(path))
+    part = _aside(path)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        check_guards(path)
+        if path.exists():  # a folder cannot be renamed over one that is not empty
+            old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old{PART}")
+            os.rename(path, old)
+            os.rename(part, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    tell_folder(path, digests=digests)
+
+
+def _aside(path: Path) -> Path:
+    """Name of what is not yet whole. Unique: two processes that write one file may not write into each other's."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+
+
+def is_stray(name: str) -> bool:
+    """Whether a file or folder of this name is what a killed run left, not yet whole."""
+    return name.endswith(PART)
+
+
+def digest_of(path: Path) -> str:
+    """Digest of a file, as :class:`Written` has it; read in blocks."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as file:
+        buffer = bytearray(_BLOCK)
+        view = memoryview(buffer)
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+    return digest.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def human_bytes(number: float) -> str:
+    """Bytes in words, to three figures."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
