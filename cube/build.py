@@ -6,6 +6,7 @@ Exit codes: 0 all done; 1 something failed, with a table of counted messages; 2 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ JOBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    handler = logging.StreamHandler(sys.stderr)
+    logging.getLogger().handlers = [handler]
+    logging.getLogger().setLevel(logging.INFO)
     given = _dashes(sys.argv[1:] if arguments is None else arguments)
     options = _parser(given).parse_args(given)
     run: Callable[[argparse.Namespace], int] = options.run
@@ -105,20 +109,24 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def _run_job(options: argparse.Namespace) -> int:
     job: Job = options.job
     flags = {k: v for k, v in vars(options).items() if k not in ("run", "job", "config")}
-    code: int = job.load(job.function)(load_config(job.load(job.config), options.config, flags))
-    return code
+    return _show(job.load(job.function)(load_config(job.load(job.config), options.config, flags)))
+
+
+def _show(answer: Any) -> int:
+    sys.stdout.write("".join(f"{line}\n" for line in answer.lines))
+    return int(answer.code)
 
 
 def _status(options: argparse.Namespace) -> int:
-    from cube.inspect import status  # noqa: PLC0415
+    from cube.job.inspect import status  # noqa: PLC0415
 
-    return status(options.output_dir)
+    return _show(status(options.output_dir))
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from cube.inspect import verify  # noqa: PLC0415
+    from cube.job.inspect import verify  # noqa: PLC0415
 
-    return verify(options.output_dir)
+    return _show(verify(options.output_dir))
 
 
 def _demo(options: argparse.Namespace) -> int:

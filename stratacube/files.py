@@ -26,6 +26,8 @@ __all__ = [
     "human_bytes",
     "is_stray",
     "recorded",
+    "remove_stray",
+    "remove_strays",
     "tell_folder",
     "whole_file",
     "whole_folder",
@@ -151,7 +153,7 @@ def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
     _tell(path, path.stat().st_size, lambda: digest_of(path))
 
 
-def write_bytes(path: Path, content: bytes | memoryview, *, durable: bool = False) -> None:
+def write_bytes(path: Path, content: bytes | bytearray | memoryview, *, durable: bool = False) -> None:
     """Write a file, whole or not at all."""
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,6 +226,36 @@ def _aside(path: Path) -> Path:
 def is_stray(name: str) -> bool:
     """Whether a file or folder of this name is what a killed run left, not yet whole."""
     return name.endswith(PART)
+
+
+def remove_strays(root: Path, *, deep: bool = True) -> None:
+    """Remove what killed runs left below a folder, not yet whole; for whoever holds its claim.
+
+    Parameters
+    ----------
+    root
+        The folder; it need not exist.
+    deep
+        Go into its folders.
+    """
+    try:
+        with os.scandir(root) as entries:
+            found = list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in found:
+        if is_stray(entry.name):
+            remove_stray(Path(entry.path))
+        elif deep and entry.is_dir(follow_symlinks=False):
+            remove_strays(Path(entry.path))
+
+
+def remove_stray(path: Path) -> None:
+    """Remove one thing that a killed run left."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def digest_of(path: Path) -> str:

@@ -19,7 +19,7 @@ from catalog.abi.s3 import CONNECT_TIMEOUT, FAULTS, READ_TIMEOUT, explained, s3_
 from catalog.abi.scans import SourceFile
 from stratacube.errors import SourceError, StratacubeError, UsageError
 
-__all__ = ["destination", "fetch_files"]
+__all__ = ["destination", "fetch_files", "local_copy"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LONGEST_WAIT = 30.0
@@ -118,6 +118,13 @@ def destination(file: SourceFile, root: Path) -> Path:
     return root / _layout(root, file.platform, file.product) / _hour(file) / file.href.rpartition("/")[2]
 
 
+def local_copy(file: SourceFile, root: Path) -> SourceFile | None:
+    """Return a remote file as it lies in a local archive, fetched whole; None where it does not."""
+    place = destination(file, root)
+    there = place.is_file() and place.stat().st_size == file.size
+    return _localised(file, place) if there else None
+
+
 def _hour(file: SourceFile) -> str:
     return prefix(file.sector, file.start).partition("/")[2]
 
@@ -164,9 +171,9 @@ class _Job:
         """Download one file, unless it is there."""
         if not file.href.startswith("s3://"):
             return file
+        if (there := local_copy(file, self.root)) is not None:
+            return there
         place = destination(file, self.root)
-        if place.is_file() and place.stat().st_size == file.size:
-            return _localised(file, place)
         with explained(file.href, self.endpoint_url), _local_faults(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             _remove_stale(place)

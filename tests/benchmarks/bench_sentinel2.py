@@ -159,8 +159,8 @@ def build(
 ) -> Stretch:
     """A whole run; ``parts`` cuts each cell into so many along both sides."""
     from cube.config import load_config
-    from cube.engine import Workers, run_tasks
-    from cube.ledger import Ledger
+    from cube.job.engine import Workers, run_tasks
+    from cube.job.ledger import Ledger
     from cube.sentinel2.config import Sentinel2Config
     from cube.sentinel2.grid import cell_from_id
     from cube.sentinel2.run import MODULES, run_sentinel2

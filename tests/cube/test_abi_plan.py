@@ -15,7 +15,7 @@ from catalog.abi.scans import find_scans
 from cube.abi.plan import Headers, make_plan, read_plan, write_plan
 from cube.abi.synthetic import write_archive
 from cube.config import AbiConfig, load_config
-from cube.engine import Workers
+from cube.job.engine import Workers
 from stratacube.errors import UsageError
 
 

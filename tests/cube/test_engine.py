@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cube.engine import Workers, run_tasks
-from cube.ledger import Entry, Ledger, Problem
+from cube.job.engine import Workers, run_tasks
+from cube.job.ledger import Entry, Ledger, Problem
 from stratacube.errors import SourceError
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cube.abi.synthetic import write_archive
 from cube.build import main
-from cube.folder import BuildFolder
+from cube.job.folder import BuildFolder
 from stratacube.errors import UsageError
 
 FLAGS = ("--domain", "M1", "--channels", "13", "--grid", "2km", "--tile-size", "32", "--steps", "1", "--num-tiles", "2")
