@@ -220,7 +220,8 @@ class BuildFolder:
         """
         described = self.described()
         there = self._stored() or {}
-        return str(there.get("source") or ("abi" if "stratification" in described else "sentinel2"))
+        own = {"stratification": "abi", "reducer": "sentinel2"}
+        return str(there.get("source") or next((name for key, name in own.items() if key in described), "unknown"))
 
     def created(self) -> datetime:
         """When the build was begun, naive UTC: the only time that the catalog tells, so that it can be rewritten."""

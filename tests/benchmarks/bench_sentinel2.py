@@ -191,7 +191,7 @@ def build(
     with Workers(workers, modules=MODULES) as ready:  # the server that workers are forked from stays
         list(run_tasks([_Nothing("a"), _Nothing("b")], _Nothing.run, ready))
     yield
-    code = run_sentinel2(config)
+    code = run_sentinel2(config).code
     yield
     if code:
         raise AssertionError(f"the build ended with {code}")

@@ -206,7 +206,7 @@ def test_unreadable_scan_drops_only_itself() -> None:
     drawn = {c.details["scan_id"] for c in maker.candidates()}
     assert len(drawn) == 5
     assert bad not in drawn
-    assert maker.problems == [(bad, "truncated")]
+    assert maker.problems == [(bad, "truncated", True)]
 
 
 def test_no_readable_scan_is_said() -> None:
