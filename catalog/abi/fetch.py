@@ -18,6 +18,7 @@ from catalog.abi.names import bucket, prefix
 from catalog.abi.s3 import CONNECT_TIMEOUT, FAULTS, READ_TIMEOUT, explained, s3_filesystem, split_url
 from catalog.abi.scans import SourceFile
 from stratacube.errors import SourceError, StratacubeError, UsageError
+from stratacube.retry import call_again
 
 __all__ = ["destination", "fetch_files", "local_copy"]
 
@@ -177,20 +178,15 @@ class _Job:
         with explained(file.href, self.endpoint_url), _local_faults(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             _remove_stale(place)
-            self._download_patiently(file, place)
+            call_again(
+                lambda: self._download(file, place),
+                tries=self.retries + 1,
+                pause=self.backoff,
+                longest=_LONGEST_WAIT,
+                again=_may_pass,
+                name=file.href,
+            )
         return _localised(file, place)
-
-    def _download_patiently(self, file: SourceFile, place: Path) -> None:
-        for attempt in range(self.retries + 1):
-            try:
-                self._download(file, place)
-                return
-            except (FileNotFoundError, PermissionError):
-                raise
-            except FAULTS as error:
-                if attempt == self.retries or _is_local(error):
-                    raise
-                time.sleep(min(self.backoff * 2**attempt, _LONGEST_WAIT))
 
     def _download(self, file: SourceFile, place: Path) -> None:
         """Download once, aside, and rename when whole."""
@@ -218,6 +214,12 @@ class _Job:
         )
         head = s3.call_s3("head_object", Bucket=name, Key=key)
         return head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another attempt may do better: not where the object is missing or refused, nor where the disk failed."""
+    lasting = isinstance(error, FileNotFoundError | PermissionError) or _is_local(error)
+    return isinstance(error, FAULTS) and not lasting
 
 
 def _is_servers_fault(error: StratacubeError) -> bool:
