@@ -23,7 +23,7 @@ from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
 from catalog.sentinel2.web import BUSY, LONGEST_WAIT, http_session, is_cdse, plain_url
-from stratacube.errors import SourceError
+from stratacube.errors import SourceError, StratacubeError
 from stratacube.files import check_guards
 from stratacube.retry import BusyError, call_again, retry_after
 
@@ -328,7 +328,7 @@ def local_faults(place: Path) -> Iterator[None]:
     """Turn faults of the disk in the block into a :class:`DiskError`."""
     try:
         yield
-    except SourceError:
+    except StratacubeError:
         raise
     except OSError as error:
         if isinstance(error, requests.RequestException):

@@ -11,9 +11,9 @@ import pytest
 
 from catalog.abi.scans import Scan, SourceFile
 from cube.abi.plan import Plan
+from cube.abi.report import write_report
 from cube.config import AbiConfig
 from cube.job.folder import BuildFolder
-from cube.abi.report import write_report
 
 START = datetime(2020, 1, 1)
 
