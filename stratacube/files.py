@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +40,9 @@ __all__ = [
 
 PART = ".part"
 """Ends the name of what is not yet whole."""
+
+_OLD = re.compile(r"\.(.+)\.[0-9a-f]{8}\.old\.part")
+"""Name of a folder that is being replaced."""
 
 _BLOCK = 1 << 20
 
@@ -101,6 +106,8 @@ def check_guards(path: Path) -> None:
     ClaimLostError
         If the claim of its folder was lost.
     """
+    if _guards:
+        path = Path(os.path.abspath(path))
     for guard in _guards:
         if path.is_relative_to(guard.root):
             guard.check()
@@ -184,7 +191,7 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path, *, digests: bool = True) -> Iterator[Path]:
+def whole_folder(path: Path, *, digests: bool = True, durable: bool = False) -> Iterator[Path]:
     """Give a folder to fill, beside ``path``; it takes that name when the block ends without an error.
 
     Parameters
@@ -193,6 +200,8 @@ def whole_folder(path: Path, *, digests: bool = True) -> Iterator[Path]:
         The folder; one that lies there is replaced.
     digests
         Whether the record tells digests, or (of scratch) sizes alone.
+    durable
+        Flush to the disk before the rename, and the rename itself.
 
     Raises
     ------
@@ -204,6 +213,9 @@ def whole_folder(path: Path, *, digests: bool = True) -> Iterator[Path]:
     part.mkdir(parents=True)
     try:
         yield part
+        if durable:
+            for file in part.rglob("*"):
+                _flush(file)
         check_guards(path)
         if path.exists():  # a folder cannot be renamed over one that is not empty
             old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old{PART}")
@@ -212,6 +224,8 @@ def whole_folder(path: Path, *, digests: bool = True) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         else:
             os.rename(part, path)
+        if durable:
+            _flush(path.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -224,19 +238,26 @@ def _aside(path: Path) -> Path:
 
 
 def is_stray(name: str) -> bool:
-    """Whether a file or folder of this name is what a killed run left, not yet whole."""
-    return name.endswith(PART)
+    """Whether a file or folder of this name is what a killed run left, not yet whole.
+
+    Libraries put their own scratch beside a part, under its name and more (GDAL's ``.ovr.tmp``).
+    """
+    return name.endswith(PART) or (name.startswith(".") and f"{PART}." in name)
 
 
-def remove_strays(root: Path, *, deep: bool = True) -> None:
+def remove_strays(root: Path, *, deep: bool = True, older: float = 0.0) -> None:
     """Remove what killed runs left below a folder, not yet whole; for whoever holds its claim.
+
+    A folder that a run had moved away to replace, and did not replace, gets its name back.
 
     Parameters
     ----------
     root
-        The folder; it need not exist.
+        The folder; it need not exist. Downloads that go on from a part must not lie in it.
     deep
         Go into its folders.
+    older
+        Seconds for which a part must not have changed, where others may be at work in the folder after all.
     """
     try:
         with os.scandir(root) as entries:
@@ -245,17 +266,29 @@ def remove_strays(root: Path, *, deep: bool = True) -> None:
         return
     for entry in found:
         if is_stray(entry.name):
-            remove_stray(Path(entry.path))
+            if not older or _age(Path(entry.path)) >= older:
+                remove_stray(Path(entry.path))
         elif deep and entry.is_dir(follow_symlinks=False):
-            remove_strays(Path(entry.path))
+            remove_strays(Path(entry.path), older=older)
 
 
 def remove_stray(path: Path) -> None:
-    """Remove one thing that a killed run left."""
-    if path.is_dir() and not path.is_symlink():
+    """Remove one thing that a killed run left, or give it its name back if nothing has taken its place."""
+    replaced = _OLD.fullmatch(path.name)
+    if replaced and not path.with_name(replaced[1]).exists():
+        check_guards(path)
+        path.rename(path.with_name(replaced[1]))
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # whoever wrote it was alive, and is done
+        return 0.0
 
 
 def digest_of(path: Path) -> str:
@@ -270,8 +303,12 @@ def digest_of(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Bring a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def human_bytes(number: float) -> str:

@@ -17,6 +17,7 @@ from affine import Affine
 
 from cube.job.store import ArraySpec, LedgeredStore, create_store, write_region
 from cube.sentinel2.lattice import Lattice, Window, union
+from stratacube.files import whole_file
 
 __all__ = ["NODATA", "Encoding", "ZarrLayout", "create_composites", "encoding", "paste", "write_cog"]
 
@@ -107,8 +108,6 @@ def write_cog(
     compress
         ``ZSTD`` or ``DEFLATE``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     options = {
         "COMPRESS": compress,
         "PREDICTOR": "YES",  # 3 for floats, 2 for integers
@@ -120,6 +119,7 @@ def write_cog(
     if compress == "ZSTD":
         options["LEVEL"] = 3  # GDAL's 9 takes twice as long for two per cent
     with (
+        whole_file(path) as part,
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
         rasterio.open(
             part,
@@ -139,7 +139,6 @@ def write_cog(
         file.set_band_description(1, name)
         file.scales, file.offsets, file.units = (scale,), (0.0,), (unit,)
         file.update_tags(**tags)
-    part.replace(path)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from cube.sentinel2.grid import footprint
 from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.products import NODATA, encoding
 from cube.sentinel2.report import composite_report
+from stratacube.files import whole_file
 
 __all__ = ["preview", "publish"]
 
@@ -130,6 +131,5 @@ def preview(paths: Sequence[Path], target: Path) -> None:
     level = np.sqrt(np.clip(np.stack(layers, axis=-1) / _BRIGHT, 0, 1))
     alpha: npt.NDArray[np.uint8] = np.where(np.all(masks, axis=0), 255, 0).astype("u1")
     image = np.dstack([np.rint(255 * level).astype("u1"), alpha])
-    part = target.with_name(target.name + ".part")
-    Image.fromarray(image, "RGBA").save(part, "PNG")
-    part.replace(target)
+    with whole_file(target) as part:
+        Image.fromarray(image, "RGBA").save(part, "PNG")
