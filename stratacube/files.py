@@ -6,6 +6,7 @@ lost forbids it), after it whoever records is told: path, size, digest.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -60,14 +61,34 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Root:
+    """A folder by the name it was given, and by the one that has no links in it."""
+
+    given: Path
+    real: Path
+
+    @classmethod
+    def of(cls, path: Path) -> _Root:
+        return cls(Path(os.path.abspath(path)), Path(os.path.realpath(path)))
+
+    def inner(self, path: Path) -> Path | None:
+        """Path below this folder, by either name; None if it is elsewhere."""
+        if path.is_relative_to(self.given):  # also what is linked into the folder
+            return path.relative_to(self.given)
+        real = Path(os.path.realpath(path.parent)) / path.name
+        return real.relative_to(self.real) if real.is_relative_to(self.real) else None
+
+
+# Not equal to another of the same content, which would be ended in its place.
+@dataclass(frozen=True, eq=False)
 class _Guard:
-    root: Path
+    root: _Root
     check: Callable[[], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Record:
-    root: Path
+    root: _Root
     written: list[Written]
 
 
@@ -79,7 +100,7 @@ _records: list[_Record] = []
 @contextmanager
 def guarded(root: Path, check: Callable[[], None]) -> Iterator[None]:
     """Within, nothing below a folder takes its final name unless ``check`` returns."""
-    guard = _Guard(Path(os.path.abspath(root)), check)
+    guard = _Guard(_Root.of(root), check)
     _guards.append(guard)
     try:
         yield
@@ -90,7 +111,7 @@ def guarded(root: Path, check: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def recorded(root: Path) -> Iterator[list[Written]]:
     """Within, all that is written whole below a folder is listed, in the order it was."""
-    record = _Record(Path(os.path.abspath(root)), [])
+    record = _Record(_Root.of(root), [])
     _records.append(record)
     try:
         yield record.written
@@ -106,25 +127,23 @@ def check_guards(path: Path) -> None:
     ClaimLostError
         If the claim of its folder was lost.
     """
-    if _guards:
-        path = Path(os.path.abspath(path))
-    for guard in _guards:
-        if path.is_relative_to(guard.root):
+    path = Path(os.path.abspath(path))
+    for guard in list(_guards):  # another thread may begin or end one
+        if guard.root.inner(path) is not None:
             guard.check()
 
 
 def _tell(path: Path, size: int, digest: Callable[[], str]) -> None:
-    for record in _records:
-        if path.is_relative_to(record.root):
-            inner = path.relative_to(record.root)
-            if not any(is_stray(name) for name in inner.parts):  # what is in a part is told when that is whole
-                record.written.append(Written(inner.as_posix(), size, digest()))
+    for record in list(_records):
+        inner = record.root.inner(path)
+        if inner is not None and not any(map(is_stray, inner.parts)):  # what is in a part is told when that is whole
+            record.written.append(Written(inner.as_posix(), size, digest()))
 
 
 def tell_folder(path: Path, *, digests: bool = True) -> None:
     """Record all files of a folder that came to its place as a whole."""
     path = Path(os.path.abspath(path))
-    if any(path.is_relative_to(record.root) for record in _records):
+    if any(record.root.inner(path) is not None for record in list(_records)):
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             _tell(file, file.stat().st_size, lambda f=file: digest_of(f) if digests else "")  # type: ignore[misc]
 
@@ -217,19 +236,31 @@ def whole_folder(path: Path, *, digests: bool = True, durable: bool = False) -> 
             for file in part.rglob("*"):
                 _flush(file)
         check_guards(path)
-        if path.exists():  # a folder cannot be renamed over one that is not empty
-            old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old{PART}")
-            os.rename(path, old)
-            os.rename(part, path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(part, path)
+        _rename_folder(part, path)
         if durable:
             _flush(path.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     tell_folder(path, digests=digests)
+
+
+def _rename_folder(part: Path, path: Path) -> None:
+    try:
+        os.rename(part, path)
+    except OSError as error:  # tried, for a look at what lies there may be old
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    else:
+        return
+    old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old{PART}")
+    os.rename(path, old)
+    try:
+        os.rename(part, path)
+    except BaseException:
+        os.rename(old, path)
+        raise
+    remove_stray(old)
 
 
 def _aside(path: Path) -> Path:
