@@ -10,12 +10,13 @@ from typing import Any
 
 from catalog.sentinel2.convert import Access, item_from_product, products_from_items
 from catalog.sentinel2.items import Product
+from catalog.sentinel2.names import CDSE_STAC
 from catalog.sentinel2.odata import CDSE_ODATA, search_odata
 from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.query import Query
 from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.saved import load_items, save_items, write_query_manifest
-from catalog.sentinel2.search import CDSE_STAC, COLLECTION, nothing_found, search_stac
+from catalog.sentinel2.search import COLLECTION, nothing_found, search_stac
 from catalog.sentinel2.select import Dropped, Selection, counted, select_products
 from catalog.sentinel2.web import is_cdse
 from stratacube.errors import SourceError, UsageError

@@ -18,15 +18,15 @@ from pystac_client.exceptions import APIError, ParametersError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 
+from catalog.sentinel2.names import CDSE_STAC
 from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.query import BBox, Query, describe
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.web import PacedAdapter, explain, is_cdse
 from stratacube.errors import SourceError, UsageError
 
-__all__ = ["CDSE_STAC", "COLLECTION", "nothing_found", "search_stac"]
+__all__ = ["COLLECTION", "nothing_found", "search_stac"]
 
-CDSE_STAC = "https://stac.dataspace.copernicus.eu/v1/"
 COLLECTION = "sentinel-2-l2a"
 REQUESTS_A_SECOND = 4.0
 """CDSE answers 429 above about 5."""

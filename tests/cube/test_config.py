@@ -11,7 +11,7 @@ import yaml
 
 from cube.abi.synthetic import write_archive
 from cube.build import main
-from cube.config import AbiConfig, load_config
+from cube.config import AbiConfig
 from stratacube.errors import UsageError
 
 FLAGS = ("--domain", "M1", "--channels", "13", "--grid", "2km", "--tile-size", "32", "--steps", "1", "--num-tiles", "2")
@@ -23,7 +23,7 @@ def config(tmp_path: Path, file: str | None = None, **flags: Any) -> AbiConfig:
     if file is not None:
         path = tmp_path / "build.yaml"
         path.write_text(file)
-    loaded: AbiConfig = load_config(AbiConfig, path, {"output_dir": str(tmp_path / "out"), **flags})
+    loaded: AbiConfig = AbiConfig.load(path, {"output_dir": str(tmp_path / "out"), **flags})
     return loaded
 
 

@@ -21,7 +21,6 @@ import xarray as xr
 import zarr
 from rasterio.merge import merge
 
-from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import run_sentinel2
@@ -64,7 +63,7 @@ def _config(work: Path, root: Path, grid: Path, **options: Any) -> Sentinel2Conf
         "workers": 1,
         **options,
     }
-    config: Sentinel2Config = load_config(Sentinel2Config, None, values)
+    config: Sentinel2Config = Sentinel2Config.load(None, values)
     return config
 
 
