@@ -106,7 +106,7 @@ class AbiConfig(Settings):
     def _agree(self) -> AbiConfig:
         unknown = [c for c in self.channels if not 1 <= c <= 16]
         if unknown:
-            raise ValueError(f"`channels`: {unknown[0]} is unknown; ABI has channels 1 to 16")
+            raise ValueError(f"channel {unknown[0]} is unknown; ABI has channels 1 to 16")
         if len(set(self.channels)) != len(self.channels):
             raise ValueError(f"`channels` {self.channels} name one twice; name each once")
         if self.stratification == "convection" and not self.convection_regex:

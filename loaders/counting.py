@@ -155,7 +155,7 @@ def _of_cubes(
     sample: _Sample, workers: int,
 ) -> Found:  # fmt: skip
     if where is not None or by != "split":
-        raise UsageError("cubes have no table of tiles; leave --where and --by out")
+        raise UsageError("cubes have no table of tiles; leave `where` and `by` out")
     wanted: list[Box] = []
     described = []
     for number, cube in enumerate(cubes):
@@ -182,7 +182,7 @@ def _check_units(cube: xr.Dataset, names: Sequence[str], quantity: Quantity) -> 
     for name in names:
         units = cube[name].attrs.get("units")
         if expected is not None and units is not None and units not in expected:
-            raise UsageError(f"{name} has units {units!r}, which is no {quantity}; say what it holds by --quantity")
+            raise UsageError(f"{name} has units {units!r}, which is no {quantity}; say what it holds by `quantity`")
 
 
 def _fingerprint(cube: xr.Dataset) -> str:

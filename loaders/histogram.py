@@ -39,7 +39,7 @@ def draw_histograms(statistics: Statistics, path: Path, split: str = "all") -> N
     try:
         sheet.save(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be written ({error}); choose another --picture") from error
+        raise UsageError(f"{path} cannot be written ({error}); choose another file") from error
 
 
 def _draw_panel(name: str, band: BandStatistics, quantity: str) -> Image.Image:

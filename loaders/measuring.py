@@ -106,7 +106,7 @@ def time_decoding(dataset: TileDataset, batch_size: int, device: str, seconds: f
         packed.to(device)
     except (RuntimeError, AssertionError) as error:  # torch says by an assertion that it was built without CUDA
         raise UsageError(
-            f"device {device!r} cannot be used ({str(error).splitlines()[0]}); try --device cpu"
+            f"device {device!r} cannot be used ({str(error).splitlines()[0]}); try `device=cpu`"
         ) from error
     decoder = Decoder()
 

@@ -267,7 +267,11 @@ def _unknown(name: str, owners: Sequence[type[Settings]], model: type[Settings],
     section, _, key = name.rpartition(".")
     known = sorted({field for owner in owners for field in owner.model_fields})
     near = difflib.get_close_matches(key, known, n=1)
-    dotted = [f"{section}.{near[0]}".lstrip(".")] if near else [n for n in _names(model) if n.rpartition(".")[2] == key]
+    dotted = (
+        [f"{section}.{near[0]}".lstrip(".")]
+        if near
+        else [n for n in _names(model) if n != name and n.rpartition(".")[2] == key]
+    )
     hint = f"did you mean `{dotted[0]}`?" if dotted else f"known keys are {', '.join(known)}"
     return f"unknown key `{name}`{source}; {hint}"
 

@@ -93,7 +93,9 @@ def _extract(
     for batch in islice(iter(loader), batches):
         here = batch.to(device)
         if here.labels is None:
-            raise UsageError("the samples have no labels; set data.label, or give --label, a column of the plan")
+            raise UsageError(
+                "the samples have no labels; give `label` (`data.label` of the config), a column of the plan"
+            )
         labels.append(here.labels.cpu())
         for name, extract in extractors.items():
             features[name].append(extract(here).float().cpu())

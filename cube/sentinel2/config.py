@@ -127,7 +127,7 @@ class Sentinel2Config(Settings):
         if unknown:
             known = ", ".join(BAND_RESOLUTIONS)
             raise ValueError(
-                f"`bands`: {unknown[0]} is unknown; level 2A has {known}{nearest(unknown[0], list(BAND_RESOLUTIONS))}"
+                f"band {unknown[0]!r} is unknown; level 2A has {known}{nearest(unknown[0], list(BAND_RESOLUTIONS))}"
             )
         if len(set(self.bands)) != len(self.bands):
             raise ValueError(f"`bands` {' '.join(self.bands)} name one twice; name each once")
@@ -139,7 +139,7 @@ class Sentinel2Config(Settings):
             raise ValueError(f"`tr` needs two positive numbers, got {self.tr[0]:g} {self.tr[1]:g}")
         wrong = [c for c in self.mask_classes if not 0 <= c < len(SCL_NAMES)]
         if wrong:
-            raise ValueError(f"`mask_classes`: {wrong[0]} is unknown; SCL has classes 0 to {len(SCL_NAMES) - 1}")
+            raise ValueError(f"scene class {wrong[0]} is unknown; SCL has classes 0 to {len(SCL_NAMES) - 1}")
         refuse_empty(self.start, self.end, ("start", "end"))
         if self.bbox is not None and self.bbox[1] >= self.bbox[3]:
             raise ValueError(

@@ -282,7 +282,7 @@ def _store(place: str) -> xr.Dataset:
     inside = "" if files.exists(f"{path}/zarr.json") else "/composites.zarr"
     if not files.exists(f"{path}{inside}/zarr.json"):
         raise UsageError(
-            f"{place} holds no composites.zarr; build with --products cog zarr, or give a cell's STAC item"
+            f"{place} holds no composites.zarr; build with `products=cog zarr`, or give a cell's STAC item"
         )
     data = xr.open_zarr(f"{place}{inside}", chunks={}, decode_coords="all")
     # xarray scales float32 by a JSON number in float64; the values are no more precise than they were.
