@@ -1,12 +1,12 @@
-"""``python -m cube.build``: build, and look at what was built.
+"""Build, and look at what was built.
 
-Exit codes: 0 all done; 1 something failed, with a table of counted messages; 2 wrong use or configuration.
+Exit codes: 0 all done; 1 something failed or is missing, with a table of counted messages; 2 wrong use or
+configuration; 130 stopped by Ctrl-C; 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cube.config import add_flags, load_config
-from stratacube.errors import StratacubeError, UsageError
+from stratacube.command import Answer, Parser, add_common, program, run
+from stratacube.errors import UsageError
+from stratacube.flags import Completion, add_flags
 
-__all__ = ["JOBS", "Job", "main"]
+__all__ = ["JOBS", "Job", "build", "main"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Job:
         module, _, name = path.partition(":")
         return getattr(import_module(f"{self.module}.{module}"), name)
 
+    def run(self, config: Path | None, settings: dict[str, Any]) -> Answer | int:
+        """Do the job that a file and settings describe."""
+        result: Answer | int = self.load(self.function)(self.load(self.config).load(config, settings))
+        return result
+
 
 JOBS = {
     "abi": Job("stratified ABI tiles", "cube", "config:AbiConfig", "abi.run:run_abi"),
@@ -42,91 +48,98 @@ JOBS = {
 }
 """Jobs by command: a new source is one line here."""
 
+LOOKS = {
+    "status": ("how far a build is", "cube.job.inspect:status"),
+    "verify": ("check everything a build should hold", "cube.job.inspect:verify"),
+    "errors": ("what went wrong in a build, counted", "cube.job.problems:errors"),
+}
+"""What looks at the folder of a build, by command."""
+
+
+def build(source: str, config: str | Path | None = None, **settings: Any) -> Answer:
+    """Build as the command line does: all that is not yet done.
+
+    Parameters
+    ----------
+    source
+        What to build: ``abi``, ``sentinel2`` or ``make-grid``.
+    config
+        YAML file of settings.
+    **settings
+        The command's flags as Python names and values, such as ``num_tiles=8``; they override the file.
+
+    Returns
+    -------
+    Answer
+        Its ``code`` is 0 if every product was made whole, 1 if something is missing.
+
+    Raises
+    ------
+    UsageError
+        If a setting is unknown or does not fit, or nothing matches what was asked for.
+    StratacubeError
+        If the build cannot be made at all.
+    """
+    from stratacube.settings import nearest  # noqa: PLC0415
+
+    if source not in JOBS:
+        raise UsageError(f"`source` is {source!r}: give {', '.join(JOBS)}{nearest(str(source), list(JOBS))}")
+    result = JOBS[source].run(None if config is None else Path(config), settings)
+    return Answer(result) if isinstance(result, int) else result
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    handler = logging.StreamHandler(sys.stderr)
-    logging.getLogger().handlers = [handler]
-    logging.getLogger().setLevel(logging.INFO)
-    given = _dashes(sys.argv[1:] if arguments is None else arguments)
-    options = _parser(given).parse_args(given)
-    run: Callable[[argparse.Namespace], int] = options.run
-    try:
-        return run(options)
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except StratacubeError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except OSError as error:
-        where = error.filename or "a file of the build"
-        sys.stderr.write(f"error: {where}: {error.strerror or error}; mend that and run the same command again\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; run the same command again to go on from here\n")
-        return 1
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return run(_parser(given), given)
 
 
-def _dashes(arguments: Sequence[str]) -> list[str]:
-    """Accept ``--flag_name`` for ``--flag-name``."""
-    fixed = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        fixed.append(flag.replace("_", "-") + equals + value if flag.startswith("--") else argument)
-    return fixed
-
-
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m cube.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser(arguments: Sequence[str]) -> Parser:
+    completing = "--print-completion" in arguments
+    parser = Parser("stratacube" if completing else program("cube.build"), description=__doc__)
+    add_common(parser)
+    parser.add_argument("--print-completion", action=Completion, help="print a shell's completion script and stop")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     for name, job in JOBS.items():
-        command = commands.add_parser(name, help=job.help, allow_abbrev=False)
+        command = commands.add_parser(
+            name, help=job.help, description=job.help, usage="%(prog)s [--config FILE] [--FLAG VALUE ...]"
+        )
         command.add_argument("--config", type=Path, help="YAML file of the same keys; flags override it")
-        if arguments[:1] == [name]:  # the libraries of the other jobs need not be imported
+        if name in arguments or completing:  # the models of the other jobs need not be imported
             add_flags(command, job.load(job.config))
-        command.set_defaults(run=_run_job, job=job)
+        add_common(command)
+        command.set_defaults(run=_run_job, job=job, resumes=True)
 
-    for name, run, text in (
-        ("status", _status, "how far a build is"),
-        ("verify", _verify, "check everything a build should hold"),
-    ):
-        command = commands.add_parser(name, help=text)
-        command.add_argument("output_dir", type=Path, help="folder of the build")
-        command.set_defaults(run=run)
+    for name, (text, place) in LOOKS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the build")
+        add_common(command, answers=True)
+        command.set_defaults(run=_look, place=place)
 
-    demo = commands.add_parser("demo", help="the whole path on a small archive written here, or on real files")
+    text = "the whole path on a small archive written here, or on real files"
+    demo = commands.add_parser("demo", help=text, description=text)
     demo.add_argument("--output-dir", type=Path, default=Path("demo"), help="where to write (default: demo)")
     demo.add_argument("--archive", type=Path, help="folder of real ABI files instead of a synthetic archive")
     demo.add_argument("--archive-only", type=Path, help="write the synthetic archive into this folder and stop")
-    demo.set_defaults(run=_demo)
+    add_common(demo)
+    demo.set_defaults(run=_demo, resumes=True)
     return parser
 
 
-def _run_job(options: argparse.Namespace) -> int:
+_OURS = ("run", "job", "config", "parser", "resumes", "verbose", "quiet")
+"""Options that are no settings of a job."""
+
+
+def _run_job(options: argparse.Namespace) -> Answer | int:
     job: Job = options.job
-    flags = {k: v for k, v in vars(options).items() if k not in ("run", "job", "config")}
-    return _show(job.load(job.function)(load_config(job.load(job.config), options.config, flags)))
+    return job.run(options.config, {k: v for k, v in vars(options).items() if k not in _OURS})
 
 
-def _show(answer: Any) -> int:
-    sys.stdout.write("".join(f"{line}\n" for line in answer.lines))
-    return int(answer.code)
-
-
-def _status(options: argparse.Namespace) -> int:
-    from cube.job.inspect import status  # noqa: PLC0415
-
-    return _show(status(options.output_dir))
-
-
-def _verify(options: argparse.Namespace) -> int:
-    from cube.job.inspect import verify  # noqa: PLC0415
-
-    return _show(verify(options.output_dir))
+def _look(options: argparse.Namespace) -> Answer | int:
+    module, _, name = options.place.partition(":")
+    look: Callable[[Path], Answer | int] = getattr(import_module(module), name)
+    return look(options.folder)
 
 
 def _demo(options: argparse.Namespace) -> int:

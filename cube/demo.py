@@ -18,7 +18,7 @@ from catalog.abi.scans import Scan, SourceFile, group_scans
 from cube.abi.folder import AbiFolder
 from cube.abi.run import run_abi
 from cube.abi.synthetic import write_archive
-from cube.config import AbiConfig, load_config
+from cube.config import AbiConfig
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.run import run_sentinel2
@@ -126,7 +126,7 @@ def _sentinel2(output: Path) -> int:
     _say("the build below leaves that product out, names it and ends with exit code 1, as it should.\n")
     _say("--- median composites")
     folder = Sentinel2Folder(output / "composites")
-    code = run_sentinel2(load_config(Sentinel2Config, None, {**archive.options(), "work_dir": folder.root})).code
+    code = run_sentinel2(Sentinel2Config.load(None, {**archive.options(), "work_dir": folder.root})).code
     named = set(pd.read_csv(folder.errors)["product"]) if folder.errors.exists() else set()
     _tell_composites(folder)
     if named == {archive.corrupt}:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from catalog.abi.bands import BANDS
+from loaders.quantities import Quantity
 from stratacube.errors import UsageError
 
 __all__ = ["Batch", "Decoder", "PackedBatch", "Quantity", "as_is", "join"]
 
-Quantity = Literal["radiance", "reflectance", "brightness_temperature", "mixed"]
 TIME_CODE = ("year", "day of year", "minute of day", "minutes since the first frame")
 
 

@@ -322,7 +322,7 @@ def open_cube(source: Any, storage_options: Mapping[str, Any] | None = None) -> 
     """
     url, options = find_store(source, storage_options or {}), dict(storage_options or {})
     remedy = (
-        "give the tiles.zarr or composites.zarr (--products cog zarr) of a build, or a store with a variable a band"
+        "give the tiles.zarr or composites.zarr (`products=cog zarr`) of a build, or a store with a variable a band"
     )
     with opening(url, "a Zarr store of a cube", remedy):
         opened: xr.Dataset = xr.open_zarr(url, chunks=None, decode_coords="all", storage_options=options or None)

@@ -42,7 +42,7 @@ def draw_histograms(statistics: Statistics, path: Path, split: str = "all") -> N
     except StratacubeError:
         raise
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be written ({error}); choose another --picture") from error
+        raise UsageError(f"{path} cannot be written ({error}); choose another file") from error
 
 
 def _save(sheet: Image.Image, path: Path) -> None:

@@ -73,7 +73,7 @@ class Statistics:
         except StratacubeError:
             raise
         except OSError as error:
-            raise UsageError(f"{path} cannot be written ({error.strerror}); choose another --output") from error
+            raise UsageError(f"{path} cannot be written ({error.strerror}); choose another file") from error
 
     @classmethod
     def load(cls, source: Any) -> Statistics:
@@ -135,7 +135,7 @@ def make_decoder(
         if loaded.quantity != quantity:
             raise UsageError(
                 f"the statistics are of {loaded.quantity}, the batches of {quantity}; read with "
-                f"quantity={loaded.quantity!r}, or make them by `python -m loaders.stats --quantity {quantity}`"
+                f"`quantity={loaded.quantity}`, or make them by `python -m loaders.stats --quantity {quantity}`"
             )
         numbers = {band: (s.mean, s.std) for band, s in loaded.bands(split).items() if s.std > 0}
     flat = [band for band, (_, std) in numbers.items() if not std > 0]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cube.abi.open import open_abi
     from cube.abi.references import write_references
     from cube.abi.tilestore import open_tiles
+    from cube.build import build
     from cube.sentinel2.lazy import open_composites, open_sentinel2
     from stratacube.errors import EncodingMismatchError, SourceError, StratacubeError, UsageError
 
@@ -24,6 +25,7 @@ __all__ = [
     "StratacubeError",
     "UsageError",
     "__version__",
+    "build",
     "open_abi",
     "open_composites",
     "open_sentinel2",
@@ -36,6 +38,7 @@ _HOMES = {
     "SourceError": "stratacube.errors",
     "StratacubeError": "stratacube.errors",
     "UsageError": "stratacube.errors",
+    "build": "cube.build",
     "open_abi": "cube.abi.open",
     "open_composites": "cube.sentinel2.lazy",
     "open_sentinel2": "cube.sentinel2.lazy",

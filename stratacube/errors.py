@@ -1,8 +1,15 @@
-"""Errors that are a sentence for the user: what was wrong, with both values, and the remedy."""
+"""Errors that are a sentence for the user: what was wrong, with both values, and the remedy.
+
+A sentence names parameters in backquotes, as the caller of the library knows them: ``give `start_dt` and `end_dt```, or
+with a value ``take `access=s3```. The command line shows its flags instead (see :mod:`stratacube.command`).
+"""
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
+    "PARAMETER",
     "ClaimLostError",
     "ClaimedError",
     "EncodingMismatchError",
@@ -11,9 +18,20 @@ __all__ = [
     "UsageError",
 ]
 
+PARAMETER = re.compile(r"`([\w.]+)(?:=([^`]*))?`")
+"""A parameter in a sentence: its name and, where one is given, its value."""
+
 
 class StratacubeError(Exception):
     """Base of every error the command line prints as one sentence (exit code 1)."""
+
+    silent = False
+    """Whether another process says it: of several ranks one is enough."""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that the sentence speaks of."""
+        return tuple(dict.fromkeys(found[1] for found in PARAMETER.finditer(str(self))))
 
 
 class UsageError(StratacubeError, ValueError):

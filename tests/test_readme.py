@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from cube.config import AbiConfig, add_flags, load_config
+from cube.config import AbiConfig
+from stratacube.flags import add_flags
 from training.config import presets
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -166,7 +167,7 @@ def check_build(arguments: Sequence[str]) -> None:
     named = flags.pop("config")
     if named:
         assert f"# {named}\n" in GUIDE.read_text()
-    config = load_config(AbiConfig, None, flags)
+    config = AbiConfig.load(None, flags)
     if config.local_data_dir is None and not named:
         assert config.start_dt, "listing S3 needs a period"
         assert config.end_dt, "listing S3 needs a period"

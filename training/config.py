@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from stratacube.errors import UsageError
+from stratacube.settings import RUN_ONLY, Settings, read_yaml
 from training.models.settings import ModelConfig
-from training.settings_data import BlobsData, CubeData, CubesData, StoreData, TilesData
+from training.settings_data import BlobsData, CubesData, TilesData
 
 __all__ = [
     "CheckpointConfig",
@@ -32,11 +32,7 @@ __all__ = [
 PRESETS = Path(__file__).parent / "configs"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class OptimizerConfig(_Section):
+class OptimizerConfig(Settings):
     """AdamW, and how its rate runs."""
 
     lr: float | None = Field(None, gt=0, description="highest rate; or give base_lr")
@@ -65,7 +61,7 @@ class OptimizerConfig(_Section):
         return self
 
 
-class RunConfig(_Section):
+class RunConfig(Settings):
     """Where and how a run computes."""
 
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="kind of device")
@@ -83,7 +79,7 @@ class RunConfig(_Section):
     requeue: bool = Field(True, description="under Slurm, put the job back in the queue when it is told to stop")
 
 
-class CheckpointConfig(_Section):
+class CheckpointConfig(Settings):
     """When state is saved, and how much is kept."""
 
     every_steps: int | None = Field(None, gt=0, description="save every so many optimizer steps")
@@ -92,7 +88,7 @@ class CheckpointConfig(_Section):
     keep_best: int = Field(1, ge=0, description="checkpoints of the lowest validation loss kept besides")
 
 
-class LogConfig(_Section):
+class LogConfig(Settings):
     """What is written while training; metrics.jsonl and metrics.csv always are."""
 
     every_steps: int = Field(10, ge=1, description="one row every so many optimizer steps")
@@ -107,7 +103,7 @@ class LogConfig(_Section):
     )
 
 
-class ValidationConfig(_Section):
+class ValidationConfig(Settings):
     """How the model is judged while it trains: always on the same masks."""
 
     every_epochs: float | None = Field(1.0, gt=0, description="validate every so many epochs; null: never")
@@ -115,22 +111,24 @@ class ValidationConfig(_Section):
     seed: int = Field(0, description="seed of the masks")
 
 
-class PretrainConfig(_Section):
+class PretrainConfig(Settings):
     """A pre-training run."""
 
-    name: str = Field(description="name of the run and of the published model")
-    output_dir: Path = Field(description="folder of the run")
+    name: str = Field(description="name of the run and of the published model", json_schema_extra=RUN_ONLY)
+    output_dir: Path = Field(description="folder of the run", json_schema_extra=RUN_ONLY)
     seed: int = Field(0, description="seed of weights, masks, order and augmentation")
-    init_from: Path | None = Field(None, description="weights to start from (safetensors), of any image size")
+    init_from: Path | None = Field(
+        None, description="weights to start from (safetensors), of any image size", json_schema_extra=RUN_ONLY
+    )
     model: ModelConfig
     data: Annotated[
         TilesData | CubesData | BlobsData, Field(discriminator="source", description="what the model learns from")
     ]
     optimizer: OptimizerConfig
-    run: RunConfig = Field(default_factory=RunConfig)
-    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    logs: LogConfig = Field(default_factory=LogConfig)
-    validation: ValidationConfig = Field(default_factory=ValidationConfig)
+    run: RunConfig = Field(default_factory=RunConfig, json_schema_extra=RUN_ONLY)
+    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig, json_schema_extra=RUN_ONLY)
+    logs: LogConfig = Field(default_factory=LogConfig, json_schema_extra=RUN_ONLY)
+    validation: ValidationConfig = Field(default_factory=ValidationConfig, json_schema_extra=RUN_ONLY)
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -165,13 +163,9 @@ def load_config(source: str | Path, changes: Sequence[str] = ()) -> PretrainConf
     if not path.exists() and str(source) in presets():
         path = PRESETS / f"{source}.yaml"
     try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UsageError(f"config {source} cannot be read ({error.strerror}); presets are {presets()}") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"config {path} is not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"config {path} holds {type(values).__name__}, not keys and values")
+        values = read_yaml(path)
+    except UsageError as error:
+        raise UsageError(f"{error}; presets are {', '.join(presets())}") from error
     for change in changes:
         _set(values, change)
     return validate(values, str(path))
@@ -180,9 +174,9 @@ def load_config(source: str | Path, changes: Sequence[str] = ()) -> PretrainConf
 def validate(values: Mapping[str, Any], source: str) -> PretrainConfig:
     """Check the values of a config; `UsageError` names the first wrong key and the nearest known one."""
     try:
-        return PretrainConfig.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(f"{source}: {_sentence(error)}") from error
+        return PretrainConfig.check(values)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
 
 
 def print_config(config: PretrainConfig) -> str:
@@ -198,12 +192,12 @@ def slurm_job() -> str | None:
 def _set(values: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals:
-        raise UsageError(f"--set {change} is not KEY=VALUE, such as optimizer.lr=1e-4")
+        raise UsageError(f"`set` {change} is not KEY=VALUE, such as optimizer.lr=1e-4")
     *sections, last = key.split(".")
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise UsageError(f"--set {change}: {section} holds a value, not keys")
+            raise UsageError(f"`set` {change}: {section} holds a value, not keys")
         values = inner
     value = yaml.safe_load(text)
     values[last] = _number(value) if isinstance(value, str) else value
@@ -215,23 +209,3 @@ def _number(text: str) -> str | float:
         return float(text)
     except ValueError:
         return text
-
-
-def _sentence(error: ValidationError) -> str:
-    """What is wrong first, in one sentence."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = sorted({name for model in _models(PretrainConfig) for name in model.model_fields})
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        return f"key {where} is not known{f'; did you mean {near[0]}?' if near else ''}"
-    message = problem["msg"].removeprefix("Value error, ")
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    given = "" if problem["type"] in ("missing", "value_error") else f", not {problem['input']!r}"
-    return f"{where or 'config'}: {message}{given}{more}"
-
-
-def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
-    sections: list[type[BaseModel]] = [ModelConfig, OptimizerConfig, RunConfig, CheckpointConfig, LogConfig]
-    sources: list[type[BaseModel]] = [TilesData, StoreData, CubesData, CubeData, BlobsData]
-    return [model, *sections, *sources, ValidationConfig]

@@ -11,54 +11,47 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from loaders.stats import compute_statistics
-from loaders.store import TileStore
-from stratacube.errors import StratacubeError, UsageError
+from stratacube.command import Answer, Parser, add_common, run
+from stratacube.errors import UsageError
 from training.config import PretrainConfig, validate
-from training.evaluate import evaluate, table
-from training.runs import open_run
-from training.trainer import Trainer
-from training.validate import Report
+
+if TYPE_CHECKING:
+    from training.validate import Report
 
 __all__ = ["demo_config", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("python -m training.demo", description=__doc__)
     parser.add_argument("build", type=Path, help="folder of a build")
     parser.add_argument("--output-dir", type=Path, help="folder of the run (default: training/ in BUILD)")
     parser.add_argument("--steps", type=int, default=600, help="optimizer steps (default: 600)")
-    options = parser.parse_args(arguments)
+    add_common(parser)
+    parser.set_defaults(run=_run, resumes=True)
+    return run(parser, arguments)
+
+
+def _run(options: argparse.Namespace) -> Answer:
+    from loaders.counting import compute_statistics  # noqa: PLC0415  (--help does not wait for torch)
+    from training.evaluation import evaluate, table  # noqa: PLC0415
+    from training.runs import open_run  # noqa: PLC0415
+    from training.trainer import Trainer  # noqa: PLC0415
+
     output = options.output_dir or options.build / "training"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        compute_statistics([str(options.build)]).save(output / "statistics.json")
-        trainer = Trainer(demo_config(options.build, output, options.steps))
-        tiles = len(trainer.data.train) * trainer.batch
-        sys.stdout.write(f"{trainer.parameters / 1e6:.1f} M parameters learn from {tiles} tiles\n")
-        trainer.fit()
-        report = evaluate(open_run(output), output / "evaluation", pictures=4)
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except StratacubeError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(f"{table(report)}\n{_verdict(report)}\n")
-    sys.stdout.write(
-        f"pictures of four held-out tiles, the first:\n{output / 'evaluation' / 'pictures' / 'sample_000.png'}\n"
-    )
-    return 0
+    output.mkdir(parents=True, exist_ok=True)
+    compute_statistics([str(options.build)]).save(output / "statistics.json")
+    trainer = Trainer(demo_config(options.build, output, options.steps))
+    tiles = len(trainer.data.train) * trainer.batch
+    sys.stdout.write(f"{trainer.parameters / 1e6:.1f} M parameters learn from {tiles} tiles\n")
+    trainer.fit()
+    report = evaluate(open_run(output), output / "evaluation", pictures=4)
+    picture = output / "evaluation" / "pictures" / "sample_000.png"
+    lines = (table(report), _verdict(report), "pictures of four held-out tiles, the first:", str(picture))
+    return Answer(0, lines)
 
 
 def _verdict(report: Report) -> str:
@@ -67,7 +60,7 @@ def _verdict(report: Report) -> str:
     for row in report.rows:
         errors[row["method"]][row["band"]] = row["rmse"]
     model = errors.pop("model")
-    shares = {method: float(np.mean([model[band] / found[band] for band in model])) for method, found in errors.items()}
+    shares = {method: fmean(model[band] / found[band] for band in model) for method, found in errors.items()}
     told = ", ".join(f"{share:.2f} of {method}" for method, share in shares.items())
     return f"error of the model on hidden patches of held-out tiles: {told}"
 
@@ -80,6 +73,8 @@ def demo_config(build: Path, output: Path, steps: int) -> PretrainConfig:
     UsageError
         If the build has fewer than four tiles.
     """
+    from loaders.store import TileStore  # noqa: PLC0415
+
     store = TileStore.open(str(build))
     if len(store) < 4:
         raise UsageError(f"{build} has {len(store)} tiles, too few to learn from some and judge on others; build more")

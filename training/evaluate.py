@@ -6,171 +6,38 @@ Written are ``evaluation.csv``, ``evaluation.json``, ``evaluation.md`` and ``pic
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import sys
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import torch
-from lightning.fabric import Fabric
+from stratacube.command import Answer, Parser, add_common, run
 
-from stratacube.errors import StratacubeError, UsageError
-from stratacube.files import whole_file, write_text
-from training.batches import Data
-from training.compute import make_fabric
-from training.config import RunConfig
-from training.data import open_data
-from training.models import draw_masks
-from training.pictures import save_pictures
-from training.runs import Opened, open_run
-from training.validate import Report, restore, validate
-
-__all__ = ["evaluate", "main", "table"]
-
-_COLUMNS = ("method", "band", "pixels", "rmse", "mae", "bias", "psnr", "ssim")
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("python -m training.evaluate", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="folder of a run, a checkpoint, or a published model")
     parser.add_argument("--which", choices=("last", "best"), default="last", help="checkpoint of a run (default: last)")
     parser.add_argument("--output-dir", type=Path, help="where to write (default: evaluation/ in CHECKPOINT)")
     parser.add_argument("--batches", type=int, help="judge on so many batches (default: all)")
     parser.add_argument("--pictures", type=int, default=4, help="samples to draw (default: 4)")
     parser.add_argument("--bands", nargs="+", help="bands to draw (default: the first of each group)")
-    options = parser.parse_args(arguments)
-    try:
-        opened = open_run(options.checkpoint, which=options.which)
-        output = options.output_dir or options.checkpoint / "evaluation"
-        report = evaluate(opened, output, batches=options.batches, pictures=options.pictures, bands=options.bands)
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except StratacubeError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(table(report) + f"\n{output}\n")
-    return 0
+    add_common(parser, answers=True)
+    parser.set_defaults(run=_run)
+    return run(parser, arguments)
 
 
-def evaluate(
-    opened: Opened,
-    output: Path,
-    *,
-    batches: int | None = None,
-    pictures: int = 4,
-    bands: Sequence[str] | None = None,
-) -> Report:
-    """Judge a model and write what comes of it.
+def _run(options: argparse.Namespace) -> Answer:
+    from training.evaluation import evaluate, table  # noqa: PLC0415  (--help does not wait for torch)
+    from training.runs import open_run  # noqa: PLC0415
 
-    Parameters
-    ----------
-    opened
-        The model.
-    output
-        Folder to write into.
-    batches
-        Batches to judge on; all if not given.
-    pictures
-        Samples to draw.
-    bands
-        Bands to draw; the first of each group if not given.
-
-    Raises
-    ------
-    UsageError
-        If the run has no validation data, or a band is not known.
-    """
-    config = opened.config
-    unknown = [band for band in bands or () if band not in config.model.bands]
-    if unknown:
-        raise UsageError(f"bands {unknown} are not among the model's {list(config.model.bands)}")
-    fabric = make_fabric(RunConfig(devices=1, precision=config.run.precision, matmul=config.run.matmul))
-    data = open_data(config, 0, 1, fabric.device)
-    if data.validation is None:
-        raise UsageError(f"{config.name} has no validation data; set them in the config's data section")
-    model = opened.model.to(fabric.device)
-    report = validate(
-        model,
-        data.validation,
-        data.statistics,
-        fabric,
-        seed=config.validation.seed,
-        batches=batches,
-        baselines=True,
-    )
-    with whole_file(output / "evaluation.csv") as part, part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
-        writer.writeheader()
-        writer.writerows(report.rows)
-    summary = {
-        "checkpoint": opened.folder.name,
-        "step": opened.step,
-        "loss": report.loss,
-        "samples": report.samples,
-        "unit": data.statistics.unit,
-        "norm_pix_loss": config.model.norm_pix_loss,
-        "rows": report.rows,
-    }
-    write_text(output / "evaluation.json", json.dumps(summary, indent=1) + "\n")
-    write_text(output / "evaluation.md", _page(opened, report, data))
-    _draw(opened, data, fabric, output / "pictures", pictures, bands)
-    return report
-
-
-def table(report: Report) -> str:
-    """Format the rows of a report as a Markdown table."""
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|---|" + "---:|" * 6]
-    for row in report.rows:
-        lines.append("| " + " | ".join(_cell(row[name]) for name in _COLUMNS) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _page(opened: Opened, report: Report, data: Data) -> str:
-    model = opened.config.model
-    note = (
-        "\nThe model predicts patches normalised by their own mean and deviation, which were taken from the truth to"
-        " bring them back: its numbers are too good to set beside the baselines.\n"
-        if model.norm_pix_loss
-        else ""
-    )
-    return (
-        f"# {opened.config.name}, step {opened.step}\n\n"
-        f"{report.samples} validation samples, {model.mask_ratio:.0%} of the tokens hidden ({model.mask}), masks drawn"
-        f" from seed {opened.config.validation.seed}; loss {report.loss:.4f}. Numbers are of masked, valid pixels, in"
-        f" {data.statistics.unit or 'the units of the data'}; PSNR and SSIM refer to each band's own range.\n{note}\n"
-        f"{table(report)}"
-    )
-
-
-def _draw(opened: Opened, data: Data, fabric: Fabric, folder: Path, count: int, bands: Sequence[str] | None) -> None:
-    """Draw the first samples."""
-    config = opened.config.model
-    names = list(bands or [config.bands[group[0]] for group in config.group_indices])
-    start = 0
-    assert data.validation is not None
-    opened.model.eval()
-    for batch in islice(iter(data.validation), count):
-        here = batch.to(fabric.device)
-        mask = draw_masks(config, opened.config.validation.seed, here.samples.tolist()).to(fabric.device)
-        with torch.no_grad(), fabric.autocast():
-            restored = restore(opened.model, here, mask)
-        start += save_pictures(restored, data.statistics, names, folder, first=start, most=count - start)
-        if start >= count:
-            break
+    opened = open_run(options.checkpoint, which=options.which)
+    output = options.output_dir or options.checkpoint / "evaluation"
+    report = evaluate(opened, output, batches=options.batches, pictures=options.pictures, bands=options.bands)
+    data = {"loss": report.loss, "samples": report.samples, "rows": report.rows, "output_dir": str(output)}
+    return Answer(0, (table(report), str(output)), data)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import subprocess
 import sys
@@ -19,14 +17,11 @@ from training.config import PretrainConfig
 __all__ = ["config_hash", "make_manifest", "refuse_other_run"]
 
 _PACKAGES = ("stratacube", "torch", "lightning", "timm", "numpy", "zarr", "safetensors", "pydantic")
-_FREE = ("name", "output_dir", "run", "checkpoints", "logs", "validation", "init_from")
-"""Keys that may change when a run goes on."""
-_FREE_DATA = ("workers", "prefetch", "validation_stores", "validation_where", "validation_cubes", "validation_samples")
 
 
 def config_hash(config: PretrainConfig) -> str:
     """Digest of the keys that decide what is learned."""
-    return hashlib.sha256(json.dumps(_deciding(config.model_dump(mode="json")), sort_keys=True).encode()).hexdigest()
+    return config.digest(64)
 
 
 def make_manifest(config: PretrainConfig, data: Data, *, ranks: int, device: str, parameters: int) -> dict[str, Any]:
@@ -48,7 +43,7 @@ def make_manifest(config: PretrainConfig, data: Data, *, ranks: int, device: str
 
 def refuse_other_run(manifest: dict[str, Any], config: PretrainConfig, data: Data, source: Path) -> None:
     """Refuse to go on from a checkpoint of another config or other data."""
-    before, now = _deciding(manifest["config"]), _deciding(config.model_dump(mode="json"))
+    before, now = config.deciding(manifest["config"]), config.described()
     differing = [
         f"{section}.{key} {old!r} -> {new!r}"
         for section in now
@@ -64,12 +59,6 @@ def refuse_other_run(manifest: dict[str, Any], config: PretrainConfig, data: Dat
             f"{source} was made from data {manifest['data_fingerprint']}, the config's data are {data.fingerprint};"
             " use another output_dir, or start from its weights with init_from"
         )
-
-
-def _deciding(config: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in config.items() if key not in _FREE}
-    kept["data"] = {key: value for key, value in config["data"].items() if key not in _FREE_DATA}
-    return kept
 
 
 def _differences(old: Any, new: Any) -> list[tuple[str, Any, Any]]:

@@ -12,25 +12,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stratacube.errors import StratacubeError, UsageError
+from stratacube.command import STOPPED, Answer, Parser, add_common, run
 from training.config import PretrainConfig, load_config, presets, print_config, slurm_job
 
-__all__ = ["STOPPED", "main"]
-
-STOPPED = 75
-"""Exit code of a run that a signal stopped (EX_TEMPFAIL of sysexits.h)."""
+__all__ = ["main"]
 
 _log = logging.getLogger("training")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.pretrain",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("python -m training.pretrain", description=__doc__)
     parser.add_argument("--config", required=True, help=f"YAML file, or a preset: {', '.join(presets())}")
     parser.add_argument("--output-dir", type=Path, help="folder of the run instead of the config's")
     parser.add_argument(
@@ -38,29 +30,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--print-config", action="store_true", help="print every key with its value and stop")
     parser.add_argument("--no-resume", action="store_true", help="refuse to go on from checkpoints in the folder")
-    options = parser.parse_args(arguments)
+    add_common(parser)
+    parser.set_defaults(run=_run, resumes=True, timed=True)
+    return run(parser, arguments)
+
+
+def _run(options: argparse.Namespace) -> Answer | int:
     changes = [*options.set, *([f"output_dir={options.output_dir}"] if options.output_dir else [])]
-    try:
-        config = load_config(options.config, changes)
-        if options.print_config:
-            sys.stdout.write(print_config(config))
-            return 0
-        return _train(config, resume=not options.no_resume)
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except StratacubeError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+    config = load_config(options.config, changes)
+    if options.print_config:
+        return Answer(0, (print_config(config),))
+    return _train(config, resume=not options.no_resume)
 
 
 def _train(config: PretrainConfig, *, resume: bool) -> int:
-    from training.stopping import requeue  # noqa: PLC0415  (so that --help does not wait for torch)
+    from training.stopping import requeue  # noqa: PLC0415  (--help does not wait for torch)
     from training.trainer import Trainer  # noqa: PLC0415
 
     trainer = Trainer(config, resume=resume)
     first = trainer.fabric.is_global_zero
-    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(asctime)s %(message)s", force=True)
+    if not first:  # one rank speaks for all
+        _log.setLevel(logging.ERROR)
     _log.info(
         "%s: %.1f M parameters, %d ranks, %d samples a step, %d of %d steps done",
         config.name,

@@ -8,33 +8,18 @@ learning model extension, linked to the collection that was trained on).
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from stratacube.errors import SourceError, StratacubeError, UsageError
-from stratacube.files import whole_folder
-from training.card import model_card, model_item
-from training.config import print_config
-from training.models import save_model
-from training.models.weights import read_weights
-from training.runs import Opened, open_run
+from stratacube.command import Answer, Parser, add_common, run
 
-__all__ = ["main", "publish"]
+__all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.publish",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("python -m training.publish", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="folder of a run or of a checkpoint")
     parser.add_argument("--which", choices=("last", "best"), default="last", help="checkpoint of a run (default: last)")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write; it must not exist")
@@ -42,89 +27,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--collection", help="STAC collection that was trained on: path of its collection.json, or a URL"
     )
     parser.add_argument("--license", default="other", help="SPDX identifier of the weights' licence (default: other)")
-    options = parser.parse_args(arguments)
-    try:
-        opened = open_run(options.checkpoint, which=options.which)
-        publish(opened, options.output_dir, collection=options.collection, licence=options.license)
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    except StratacubeError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(f"{options.output_dir}\n")
-    return 0
+    add_common(parser)
+    parser.set_defaults(run=_run)
+    return run(parser, arguments)
 
 
-def publish(opened: Opened, output: Path, *, collection: str | None = None, licence: str = "other") -> None:
-    """Write the folder; it appears whole or not at all.
+def _run(options: argparse.Namespace) -> Answer:
+    from training.publication import publish  # noqa: PLC0415  (--help does not wait for torch)
+    from training.runs import open_run  # noqa: PLC0415
 
-    Parameters
-    ----------
-    opened
-        The checkpoint.
-    output
-        Folder to write, which must not exist.
-    collection
-        Path or URL of the STAC collection that was trained on. A file lends its extent to the item.
-    licence
-        SPDX identifier.
-
-    Raises
-    ------
-    UsageError
-        If the folder exists.
-    SourceError
-        If the collection cannot be read.
-    """
-    if output.exists():
-        raise UsageError(f"{output} exists; give another folder, or remove it")
-    extent = _extent(collection)
-    with whole_folder(output) as part:
-        _fill(part, opened, output, collection, extent, licence)
-
-
-def _fill(
-    part: Path, opened: Opened, output: Path, collection: str | None, extent: dict[str, Any] | None, licence: str
-) -> None:
-    model, weights, _ = read_weights(opened.weights)
-    manifest = {**opened.manifest, "step": opened.step}
-    note = {"step": str(opened.step), "config_hash": opened.manifest["config_hash"]}
-    save_model(model, weights, part / "weights.safetensors", **note)
-    save_model(model, weights, part / "encoder.safetensors", encoder_only=True, **note)
-    (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    (part / "statistics.json").write_text(json.dumps(opened.manifest["statistics"], indent=1) + "\n")
-    (part / "config.yaml").write_text(print_config(opened.config))
-    evaluation = _evaluation(opened)
-    if evaluation is not None:
-        shutil.copytree(evaluation, part / "evaluation")
-    (part / "README.md").write_text(model_card(opened, licence, part / "evaluation"))
-    link = os.path.relpath(collection, output) if collection and "://" not in collection else collection
-    item = model_item(opened, part, link, extent, licence)
-    (part / "item.json").write_text(json.dumps(item, indent=1) + "\n")
-
-
-def _evaluation(opened: Opened) -> Path | None:
-    """Evaluation of this very step, beside the checkpoint or in its run."""
-    for folder in (opened.folder / "evaluation", opened.folder.parent.parent / "evaluation"):
-        file = folder / "evaluation.json"
-        if file.exists() and json.loads(file.read_text())["step"] == opened.step:
-            return folder
-    return None
-
-
-def _extent(collection: str | None) -> dict[str, Any] | None:
-    """Extent of a collection's file; None for a URL, which is only linked to."""
-    if collection is None or "://" in collection:
-        return None
-    try:
-        content = json.loads(Path(collection).read_text())
-    except (OSError, ValueError) as error:
-        raise SourceError(f"collection {collection} cannot be read: {error}") from error
-    if not isinstance(content, dict) or content.get("type") != "Collection":
-        raise SourceError(f"{collection} is not a STAC collection; give the collection.json of the build")
-    extent: dict[str, Any] = content["extent"]
-    return extent
+    opened = open_run(options.checkpoint, which=options.which)
+    publish(opened, options.output_dir, collection=options.collection, licence=options.license)
+    return Answer(0, (str(options.output_dir),))
 
 
 if __name__ == "__main__":

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from loaders.quantities import Quantity
+from stratacube.settings import RUN_ONLY, Settings
 
 __all__ = ["BlobsData", "CubeData", "CubesData", "StoreData", "TilesData"]
 
 Numbers = str | dict[str, tuple[float, float]]
-Quantity = Literal["radiance", "reflectance", "brightness_temperature", "mixed"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StoreData(_Section):
+class StoreData(Settings):
     """One store of a mixture."""
 
     path: str = Field(description="tile store or build folder; a path or a URL")
     weight: float = Field(1.0, gt=0, description="share of the samples relative to the other stores")
 
 
-class TilesData(_Section):
+class TilesData(Settings):
     """Samples from tile stores, through ``loaders``. Steps and size of a sample are the model's."""
 
     source: Literal["tiles"]
     stores: tuple[StoreData, ...] = Field(description="stores to learn from", min_length=1)
-    validation_stores: tuple[StoreData, ...] = Field((), description="stores to be judged on; the same if not given")
+    validation_stores: tuple[StoreData, ...] = Field(
+        (), description="stores to be judged on; the same if not given", json_schema_extra=RUN_ONLY
+    )
     where: str | None = Field(
         "split == 'train'", description="which tiles to learn from: a condition on the columns of the plan; null: all"
     )
     validation_where: str | None = Field(
-        "split == 'val'", description="which tiles to be judged on; they must not be among those learned from"
+        "split == 'val'",
+        description="which tiles to be judged on; they must not be among those learned from",
+        json_schema_extra=RUN_ONLY,
     )
     weights: str | None = Field(None, description="how often a tile is drawn: an expression of the plan's columns")
     statistics: Numbers = Field(
@@ -47,11 +49,11 @@ class TilesData(_Section):
     on_error: Literal["raise", "skip"] = Field("raise", description="what to do with a tile whose chunk is damaged")
     storage_options: dict[str, str | int | bool] = Field({}, description="for fsspec, such as {anon: true}")
     batch_size: int = Field(1, ge=1, description="samples a device and micro-step")
-    workers: int = Field(4, ge=0, description="loading processes a device")
-    prefetch: int = Field(2, ge=1, description="batches each worker reads ahead")
+    workers: int = Field(4, ge=0, description="loading processes a device", json_schema_extra=RUN_ONLY)
+    prefetch: int = Field(2, ge=1, description="batches each worker reads ahead", json_schema_extra=RUN_ONLY)
 
 
-class CubeData(_Section):
+class CubeData(Settings):
     """One cube of a mixture."""
 
     path: str = Field(
@@ -61,12 +63,14 @@ class CubeData(_Section):
     weight: float = Field(1.0, gt=0, description="share of the samples relative to the other cubes")
 
 
-class CubesData(_Section):
+class CubesData(Settings):
     """Windows of cubes, such as Sentinel-2 composites, through ``loaders``. Their size is the model's."""
 
     source: Literal["cubes"]
     cubes: tuple[CubeData, ...] = Field(description="cubes to learn from", min_length=1)
-    validation_cubes: tuple[CubeData, ...] = Field((), description="cubes to be judged on: other places or years")
+    validation_cubes: tuple[CubeData, ...] = Field(
+        (), description="cubes to be judged on: other places or years", json_schema_extra=RUN_ONLY
+    )
     statistics: Numbers = Field(description="file of python -m loaders.stats, or band: [mean, std]")
     quantity: Quantity = Field("reflectance", description="what the cubes hold; the statistics must be of it")
     sampling: Literal["grid", "stratified", "random"] = Field(
@@ -77,16 +81,16 @@ class CubesData(_Section):
     rotations: bool = Field(True, description="turn training samples at random by quarters")
     storage_options: dict[str, str | int | bool] = Field({}, description="for fsspec, such as {anon: true}")
     batch_size: int = Field(1, ge=1, description="samples a device and micro-step")
-    workers: int = Field(4, ge=0, description="loading processes a device")
-    prefetch: int = Field(2, ge=1, description="batches each worker reads ahead")
+    workers: int = Field(4, ge=0, description="loading processes a device", json_schema_extra=RUN_ONLY)
+    prefetch: int = Field(2, ge=1, description="batches each worker reads ahead", json_schema_extra=RUN_ONLY)
 
 
-class BlobsData(_Section):
+class BlobsData(Settings):
     """Moving blobs made in memory: a data set for smoke tests, with structure in space, time and across bands."""
 
     source: Literal["blobs"]
     samples: int = Field(64, ge=2, description="training samples")
-    validation_samples: int = Field(16, ge=0, description="validation samples")
+    validation_samples: int = Field(16, ge=0, description="validation samples", json_schema_extra=RUN_ONLY)
     invalid: float = Field(0.02, ge=0, lt=1, description="share of invalid pixels")
     shuffle_time: bool = Field(False, description="control: put the frames of each sample in random order")
     batch_size: int = Field(8, ge=1, description="samples a device and micro-step")

@@ -66,7 +66,7 @@ class LocalArchive:
         self.root = Path(root).absolute()
         if not self.root.is_dir():
             what = "is not a folder" if self.root.exists() else "does not exist"
-            raise UsageError(f"local archive {self.root} {what}; give the folder of ABI files with --local-data-dir")
+            raise UsageError(f"local archive {self.root} {what}; give the folder of the ABI files")
 
     def files(
         self, platform: str | None, sector: str | None, start: datetime | None, end: datetime | None
@@ -218,7 +218,7 @@ class S3Archive:
             If the bucket is refused, out of reach or too slow; one sentence with endpoint and bucket.
         """
         if start is None or end is None:
-            raise UsageError("S3 is listed by the hour; give the period with --start-dt and --end-dt")
+            raise UsageError("S3 is listed by the hour; give the period with `start_dt` and `end_dt`")
         for listing in self._in_order(platform, sector, hours(start, end)):
             yield from (file for file in listing if start <= file.start < end)
 

@@ -150,7 +150,7 @@ def _make_writable(root: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UsageError(
-            f"{root} cannot be written ({error.strerror}); give a writable folder with --local-data-dir"
+            f"{root} cannot be written ({error.strerror}); give a writable folder as `local_data_dir`"
         ) from error
 
 

@@ -175,13 +175,13 @@ def parse_sector(product: str, domain: str | None = None) -> str:
     if sector == "M" and len(letter) == 2:
         sector = letter
     if sector == "M":
-        raise UsageError(f"sector M of product {product} is two regions; choose with --domain M1 or --domain M2")
+        raise UsageError(f"sector M of product {product} is two regions; choose `domain=M1` or `domain=M2`")
     if sector not in SECTORS:
         raise UsageError(f"domain {domain!r} is unknown; the sectors are {', '.join(SECTORS)}")
     if not sector.startswith(letter):
         raise UsageError(
             f"product {product} and domain {domain} contradict each other; "
-            f"leave --domain out, or give the product as ABI-L1b-Rad{sector[0]}"
+            f"leave `domain` out, or give the product as ABI-L1b-Rad{sector[0]}"
         )
     return sector
 

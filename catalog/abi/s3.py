@@ -112,8 +112,8 @@ def explained(bucket: str, endpoint_url: str | None = None) -> Iterator[None]:
     except FAULTS as error:
         where = f"s3://{bucket.removeprefix('s3://')} at {endpoint_url or 'AWS'}"
         remedy = (
-            "check --s3-endpoint" if endpoint_url else "check the network, give --s3-endpoint"
-        ) + " or read a local copy with --local-data-dir"
+            "check `s3_endpoint`" if endpoint_url else "check the network, give `s3_endpoint`"
+        ) + " or read a local copy with `local_data_dir`"
         raise SourceError(f"{where} {_what(error)}; {remedy}") from error
 
 

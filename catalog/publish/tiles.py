@@ -79,7 +79,7 @@ def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
     except OSError as error:
         raise UsageError(
             f"the catalogue cannot be written to {output} ({error.strerror or error}); "
-            "make room or choose another --output-dir"
+            "make room or choose another folder"
         ) from error
 
 
@@ -135,9 +135,7 @@ def _refuse_foreign(output: Path) -> None:
     for name, ours in (("tiles", "collection.json"), (SOURCES, "*.json")):
         folder = output / name
         if folder.is_dir() and any(folder.iterdir()) and not any(folder.glob(ours)):
-            raise UsageError(
-                f"{folder} is there but is not part of a catalogue; move it away or choose another --output-dir"
-            )
+            raise UsageError(f"{folder} is there but is not part of a catalogue; move it away or choose another folder")
 
 
 def _exchange(output: Path, stage: Path, catalog: dict[str, Any]) -> Path:

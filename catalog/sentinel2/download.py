@@ -214,9 +214,9 @@ class Downloader:
             target = urljoin(url, response.headers.get("Location", ""))
             response.close()
             if urlsplit(target).scheme not in ("http", "https"):
-                raise PermanentError(f"{plain_url(url)} leads to an address that is not of the web; use --access s3")
+                raise PermanentError(f"{plain_url(url)} leads to an address that is not of the web; take `access=s3`")
             url = target
-        raise PermanentError(f"{plain_url(href)} leads from one address to another without an end; use --access s3")
+        raise PermanentError(f"{plain_url(href)} leads from one address to another without an end; take `access=s3`")
 
     def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
         self.pace.wait()

@@ -286,7 +286,9 @@ class Fetcher:
                 if asset.size not in (None, size):
                     raise SourceError(f"{candidate} has {size} bytes where {asset.size} are listed; fetch it again")
                 return _at(asset, candidate)
-        raise SourceError(f"{key} of {product.id} is not at {candidates[0]}; fetch it with --access https or s3")
+        raise SourceError(
+            f"{key} of {product.id} is not at {candidates[0]}; fetch it with `access=https` or `access=s3`"
+        )
 
     def _is_good(self, path: Path, asset: Asset) -> bool:
         """Whether a file that lies there is the one listed: its digest is made once and kept in the ledger."""

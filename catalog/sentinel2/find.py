@@ -10,17 +10,21 @@ from typing import Any
 
 from catalog.sentinel2.convert import Access, item_from_product, products_from_items
 from catalog.sentinel2.items import Product
+from catalog.sentinel2.names import CDSE_STAC
 from catalog.sentinel2.odata import CDSE_ODATA, search_odata
 from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.query import Query
 from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.saved import load_items, save_items, write_query_manifest
-from catalog.sentinel2.search import CDSE_STAC, COLLECTION, nothing_found, search_stac
+from catalog.sentinel2.search import COLLECTION, nothing_found, search_stac
 from catalog.sentinel2.select import Dropped, Selection, counted, select_products
 from catalog.sentinel2.web import is_cdse
 from stratacube.errors import SourceError, UsageError
 
 __all__ = ["Found", "find_products", "find_safe", "save_found"]
+
+
+_OTHER_LEVEL = "is not of level 2A"
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,9 @@ def find_products(
     Raises
     ------
     UsageError
-        If the source given is no such thing.
+        If the source given is not such a thing, nothing is found, or nothing of it is wanted; one sentence.
     SourceError
-        If no source answers, nothing is found, or nothing of it is wanted; one sentence.
+        If no source answers, or nothing is left because products cannot be read.
     """
     note, refused = "", []
     if items is not None:
@@ -115,10 +119,10 @@ def _selected(
     chosen = select_products(products, query)
     selection = Selection(chosen.products, (*refused, *chosen.dropped))
     if not selection.products:
-        raise SourceError(
-            f"none of {len(selection.dropped)} products in {where} is wanted: {counted(selection.dropped)}; "
-            "widen the filters or the period"
-        )
+        told = f"none of {len(selection.dropped)} products in {where} is wanted: {counted(selection.dropped)}"
+        if any(d.reason != _OTHER_LEVEL for d in refused):
+            raise SourceError(f"{told}; mend those that cannot be read, or widen the filters or the period")
+        raise UsageError(f"{told}; widen the filters or the period")
     return Found(selection, tuple(products), items, note)
 
 
@@ -131,7 +135,7 @@ def find_safe(folder: Path) -> tuple[list[Product], list[Dropped]]:
         If there is no such folder.
     """
     if not folder.is_dir():
-        raise UsageError(f"there is no folder {folder}; name the folder of SAFE products with --safe-dir")
+        raise UsageError(f"there is no folder {folder}; give the folder of SAFE products as `safe_dir`")
     products: list[Product] = []
     dropped: list[Dropped] = []
     for safe in _safe_folders(folder):
@@ -139,7 +143,7 @@ def find_safe(folder: Path) -> tuple[list[Product], list[Dropped]]:
         try:
             products.append(read_safe(safe))
         except OSError as error:  # SourceError is one
-            dropped.append(Dropped(name, "is not of level 2A" if "_MSIL1C_" in name else str(error)))
+            dropped.append(Dropped(name, _OTHER_LEVEL if "_MSIL1C_" in name else str(error)))
     return products, dropped
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from stratacube.errors import SourceError, UsageError
 
 __all__ = [
+    "CDSE_STAC",
     "ProductName",
     "asset_key",
     "normalise_baseline",
@@ -21,6 +22,9 @@ __all__ = [
     "parse_datatake",
     "parse_product_name",
 ]
+
+CDSE_STAC = "https://stac.dataspace.copernicus.eu/v1/"
+"""The STAC API of the Copernicus Data Space."""
 
 _NAME = re.compile(
     r"(?P<platform>S2[A-D])_MSI(?P<level>L2A)_(?P<sensing>\d{8}T\d{6})_N(?P<baseline>\d{4})_R(?P<orbit>\d{3})"

@@ -36,7 +36,7 @@ _LAST = 10_000
 
 _SLICE = timedelta(days=31)
 _SHORTEST = timedelta(minutes=1)
-_REMEDY = "give a saved search with --items"
+_REMEDY = "give a saved search as `items`"
 _MANIFEST = "manifest.safe"
 
 

@@ -13,6 +13,7 @@ from shapely.geometry import shape
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.names import normalise_baseline, normalise_platform
 from stratacube.errors import UsageError
+from stratacube.settings import refuse_empty
 
 __all__ = ["BBox", "Query", "describe", "split_bbox"]
 
@@ -43,8 +44,7 @@ class Query:
 
     def __post_init__(self) -> None:
         """Check, and spell platforms and baselines as products do."""
-        if self.end <= self.start:
-            raise UsageError(f"the period ends at {self.end} before it starts at {self.start}")
+        refuse_empty(self.start, self.end, ("start", "end"))
         for west, south, east, north in self.areas:
             if not (-90 <= south < north <= 90 and -180 <= west <= 180 and -180 <= east <= 180 and west != east):
                 raise UsageError(

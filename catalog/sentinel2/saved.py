@@ -112,7 +112,7 @@ def load_items(path: Path) -> PackedItems:
         If there is no such file, or it holds no items.
     """
     if not path.is_file():
-        raise UsageError(f"there is no file {path}; name a saved search (ItemCollection or GeoParquet) with --items")
+        raise UsageError(f"there is no file {path}; give a saved search (ItemCollection or GeoParquet) as `items`")
     try:
         items = _read_parquet(path) if path.suffix in _PARQUET else _read_json(path)
         return PackedItems(_resolved(item, path.absolute().parent) for item in items)

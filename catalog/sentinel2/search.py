@@ -18,15 +18,15 @@ from pystac_client.exceptions import APIError, ParametersError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 
+from catalog.sentinel2.names import CDSE_STAC
 from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.query import BBox, Query, describe
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.web import PacedAdapter, explain, is_cdse
 from stratacube.errors import SourceError, UsageError
 
-__all__ = ["CDSE_STAC", "COLLECTION", "nothing_found", "search_stac"]
+__all__ = ["COLLECTION", "nothing_found", "search_stac"]
 
-CDSE_STAC = "https://stac.dataspace.copernicus.eu/v1/"
 COLLECTION = "sentinel-2-l2a"
 REQUESTS_A_SECOND = 4.0
 """CDSE answers 429 above about 5."""
@@ -36,7 +36,7 @@ _PAD = timedelta(hours=1)
 """An API's time of an item may be that of the tile, up to half an orbit after the start of its datatake."""
 
 _CDSE_CATALOGUE = "cdse-stac"
-_REMEDY = "give another API with --stac-url, or a saved search with --items"
+_REMEDY = "give another API as `stac_url`, or a saved search as `items`"
 
 
 def search_stac(
@@ -110,7 +110,7 @@ def _open(url: str, io: StacApiIO) -> Client:
         raise _explained(url, error) from None
     except Exception as error:
         raise UsageError(
-            f"{url} is not a STAC API ({type(error).__name__}); give its landing page with --stac-url"
+            f"{url} is not a STAC API ({type(error).__name__}); give its landing page as `stac_url`"
         ) from error
     # CDSE has at times not declared what it does; a search that it refuses is told by its answer.
     if not client.conforms_to("ITEM_SEARCH"):
@@ -193,8 +193,8 @@ def _text(time: datetime) -> str:
     return time.isoformat() + "Z"
 
 
-def nothing_found(query: Query, where: str) -> SourceError:
+def nothing_found(query: Query, where: str) -> UsageError:
     """Say that a search came back empty."""
-    return SourceError(
+    return UsageError(
         f"{where} has no Sentinel-2 L2A product from {describe(query)}; check the area and period, or widen the filters"
     )

@@ -57,7 +57,7 @@ def read_account(environment: Mapping[str, str] | None = None) -> Account:
         missing = "CDSE_USERNAME" if not username else "CDSE_PASSWORD_FILE (or CDSE_PASSWORD)"
         raise UsageError(
             f"downloading from the Copernicus Data Space needs an account and {missing} is not set; "
-            "set it, or use --access s3 with a key pair, or --access local"
+            "set it, or take `access=s3` with a key pair, or `access=local`"
         )
     return Account(username, password or _password(Path(str(file))), values.get("CDSE_TOTP") or None)
 
@@ -99,6 +99,6 @@ def read_s3_keys(environment: Mapping[str, str] | None = None) -> S3Keys:
         if values.get(access) and values.get(secret):
             return S3Keys(values[access], values[secret])
     raise UsageError(
-        "--access s3 needs a key pair and CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY are not set; "
-        "make one at https://eodata-s3keysmanager.dataspace.copernicus.eu, or use --access https"
+        "`access=s3` needs a key pair and CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY are not set; "
+        "make one at https://eodata-s3keysmanager.dataspace.copernicus.eu, or take `access=https`"
     )

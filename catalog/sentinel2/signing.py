@@ -43,7 +43,9 @@ class S3Signer:
         """
         bucket, _, key = href.removeprefix("s3://").partition("/")
         if bucket != _BUCKET and self.endpoint == CDSE_S3:
-            raise SourceError(f"{href} lies in bucket {bucket}, but CDSE has only {_BUCKET}; use --access https for it")
+            raise SourceError(
+                f"{href} lies in bucket {bucket}, but CDSE has only {_BUCKET}; take `access=https` for it"
+            )
         return f"{self.endpoint}/{quote(bucket)}/{quote(key)}"
 
     def headers(self, url: str) -> dict[str, str]:

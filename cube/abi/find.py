@@ -44,7 +44,7 @@ def find(config: AbiConfig) -> list[Scan]:
     """
     online = config.local_data_dir is None or config.download
     if online and (config.start_dt is None or config.end_dt is None):
-        raise UsageError("listing S3 needs a period; pass --start-dt and --end-dt")
+        raise UsageError("listing S3 needs a period; give `start_dt` and `end_dt`")
     minutes = config.tolerance_minutes + (config.steps * config.step_minutes if config.steps > 1 else 0)
     reach = timedelta(minutes=minutes)
     scans = find_scans(
@@ -61,6 +61,6 @@ def find(config: AbiConfig) -> list[Scan]:
         channels = ", ".join(f"C{c:02d}" for c in config.channels)
         raise UsageError(
             f"no {config.satellite} {config.sector} scan with {channels} in {where} {period}; "
-            "check --satellite, --domain, --start-dt and --end-dt"
+            "check `satellite`, `domain`, `start_dt` and `end_dt`"
         )
     return scans

@@ -289,5 +289,5 @@ def _why_none(config: AbiConfig, selection: Selection[Spot]) -> str:
     counts = ", ".join(f"{reason} ({n})" for reason, n in selection.refused.most_common())
     text = f"no tile can be made: all {selection.drawn} candidates were refused: {counts}"
     if any(reason.startswith("no run of") for reason in selection.refused):
-        text += "; take fewer --steps (1 for single scans) or pass --allow-missing"
+        text += "; take fewer `steps` (1 for single scans) or pass `allow_missing`"
     return text

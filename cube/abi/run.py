@@ -325,7 +325,7 @@ class AbiBuild:
         run.keep(
             "publish",
             lambda: publish(build, problems, laps, run),
-            lambda: [p for p in self.folder.published if p.exists()],
+            lambda: [p for p in self.folder.published if p.exists() or self.folder.catalog.exists()],
             mark=self.folder.catalog,
             anew=run.changed,
         )

@@ -113,7 +113,7 @@ class BuildFolder:
             if error.filename is None or not Path(str(error.filename)).is_relative_to(self.root):
                 raise
             raise UsageError(
-                f"{self.PARAMETER} {self.root} cannot be written ({error.strerror}); choose another {self.PARAMETER}"
+                f"output folder {self.root} cannot be written ({error.strerror}); choose another `{self.PARAMETER}`"
             ) from error
 
     def refuse_foreign(self) -> None:
@@ -135,7 +135,7 @@ class BuildFolder:
         )
         if foreign:
             raise UsageError(
-                f"{self.root} is not empty and holds no build ({foreign[0]} is there); choose another {self.PARAMETER}"
+                f"{self.root} is not empty and holds no build ({foreign[0]} is there); choose another `{self.PARAMETER}`"
             )
 
     def refuse_other(self, described: Mapping[str, Any], digest: str) -> None:
@@ -186,7 +186,7 @@ class BuildFolder:
         if entry.facts["digest"] != digest:
             raise UsageError(
                 f"{self.config} is missing and was of another configuration ({entry.facts['digest']} there, {digest} "
-                f"here); restore it, pass overwrite, or choose another {self.PARAMETER}"
+                f"here); restore it, pass `overwrite`, or choose another `{self.PARAMETER}`"
             )
         self._write(described, digest, datetime.fromisoformat(entry.facts["created"]))
 
@@ -257,7 +257,7 @@ class BuildFolder:
         told = "; ".join(f"{k} is {there.get(k)!r} there and {described.get(k)!r} here" for k in differing[:3])
         return (
             f"{self.root} holds a build of another configuration ({told}); "
-            f"choose another {self.PARAMETER} or pass overwrite"
+            f"choose another `{self.PARAMETER}` or pass `overwrite`"
         )
 
     def _remove_build(self) -> None:

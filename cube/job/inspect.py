@@ -35,8 +35,8 @@ def inspection_of(folder: BuildFolder) -> Inspection:
     source = folder.source()
     if source not in INSPECTIONS:
         raise UsageError(
-            f"{folder.config} is of the source {source!r}, which this version does not know ({', '.join(INSPECTIONS)}); "
-            "use the version that made it"
+            f"{folder.config} is of the source {source!r}, which this version does not know "
+            f"({', '.join(INSPECTIONS)}); use the version that made it"
         )
     module, _, name = INSPECTIONS[source].partition(":")
     found: Inspection = getattr(import_module(module), name)

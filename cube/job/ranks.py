@@ -18,27 +18,21 @@ _LAUNCHERS = (
 """Variables of the number of ranks and of the own one: Open MPI; MPICH, Intel MPI and Cray; Slurm's srun."""
 
 
-class RanksError(UsageError):
-    """One of several ranks, refused; only the first one says so (``silent`` on the others)."""
-
-    silent = False
-
-
 def refuse_ranks(environment: Mapping[str, str] | None = None) -> None:
     """Refuse to be one of several ranks.
 
     Raises
     ------
-    RanksError
-        If there are several.
+    UsageError
+        If there are several; ``silent`` on all but the first.
     """
     values = os.environ if environment is None else environment
     for size, rank, launcher in _LAUNCHERS:
         number = values.get(size, "")
         if number.isdigit() and int(number) > 1:
-            error = RanksError(
+            error = UsageError(
                 f"{launcher} started {number} copies of this command, which would all build in one folder; "
-                f"start it once, without {launcher}, and give workers instead (the default is one per core)"
+                f"start it once, without {launcher}, and give `workers` instead (the default is one per core)"
             )
             error.silent = values.get(rank, "0") != "0"
             raise error

@@ -96,7 +96,7 @@ class Run:
         if entry is not None and not anew and self.holds([step]):
             return False
         begun = time.monotonic()
-        found = entry is None and not anew and mark is not None and mark.exists()
+        found = entry is None and not anew and mark is not None and mark.exists() and all(p.exists() for p in parts())
         if not found:
             make()
         written = tuple(sorted(self._told(parts())))
@@ -107,7 +107,7 @@ class Run:
             lost = ", ".join(f.path for f in before or ())
             raise StratacubeError(
                 f"the {step} of {self.folder.root} is lost or damaged ({lost}), and made anew it is another, for what "
-                "it is made from has changed since; restore it from a copy, or build anew with overwrite"
+                "it is made from has changed since; restore it from a copy, or build anew with `overwrite`"
             )
         if entry is None or written != before:  # the same once more: what the ledger says of it stands, its time too
             self.ledger.record(Entry(step, "done", (), {"seconds": time.monotonic() - begun}, files=written))

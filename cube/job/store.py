@@ -99,9 +99,7 @@ def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mappin
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SourceError(f"no space is left for {path}; make room and run the same command again") from error
-        raise UsageError(
-            f"{path} cannot be written ({error.strerror or error}); choose another --output-dir"
-        ) from error
+        raise UsageError(f"{path} cannot be written ({error.strerror or error}); choose another folder") from error
 
 
 def _forget_broken(path: Path, names: Iterable[str]) -> None:
@@ -139,7 +137,7 @@ def _check_same(path: Path, name: str, array: Any, spec: ArraySpec) -> None:
     if there != wanted or not np.array_equal(array.fill_value, spec.fill_value, equal_nan=spec.dtype[1] == "f"):
         raise UsageError(
             f"{path}/{name} is there as {there} filled with {array.fill_value}, but this build needs {wanted} filled "
-            f"with {spec.fill_value} (shape, dtype, chunk, shard); choose another --output-dir or pass --overwrite"
+            f"with {spec.fill_value} (shape, dtype, chunk, shard); choose another folder or pass `overwrite`"
         )
 
 

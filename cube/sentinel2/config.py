@@ -2,47 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from catalog.sentinel2.search import CDSE_STAC
-from cube.config import End, LocalPath, Start
-from cube.sentinel2.lattice import Lattice
-from cube.sentinel2.mask import MASK_CLASSES, SCL_NAMES
-from cube.sentinel2.reduce import parse_reducer
+from catalog.sentinel2.names import CDSE_STAC
+from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES, SCL_NAMES, band_name, reducer_name
+from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, nearest, refuse_empty
+
+if TYPE_CHECKING:
+    from cube.sentinel2.lattice import Lattice
 
 __all__ = ["BAND_RESOLUTIONS", "DEFAULT_STEP", "GridConfig", "Sentinel2Config"]
-
-BAND_RESOLUTIONS = {
-    "B01": (20, 60),
-    "B02": (10, 20, 60),
-    "B03": (10, 20, 60),
-    "B04": (10, 20, 60),
-    "B05": (20, 60),
-    "B06": (20, 60),
-    "B07": (20, 60),
-    "B08": (10,),
-    "B8A": (20, 60),
-    "B09": (60,),
-    "B11": (20, 60),
-    "B12": (20, 60),
-}
-"""Pixel sizes in metres at which a product has each band."""
 
 DEFAULT_STEP = 0.000179663056824
 """The predecessor's pixel in degrees: 20 m along a meridian."""
 
 _PREDECESSOR_CORNER = (-180.0, 90.0)
-_RUN_ONLY: dict[str, Any] = {"how": "run"}
 
 
-class GridConfig(BaseModel):
+def _band(value: Any) -> Any:
+    return band_name(value) if isinstance(value, str) else value
+
+
+Band = Annotated[str, BeforeValidator(_band)]
+
+
+class GridConfig(Settings):
     """A grid of cells to make."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     output: LocalPath = Field(description="file to write: .csv with the predecessor's columns, or .geojson")
     cell_size: float = Field(0.25, gt=0, description="side of a cell in units of the CRS")
@@ -52,17 +39,15 @@ class GridConfig(BaseModel):
     crs: str = Field("EPSG:4326", description="CRS of the cells")
 
 
-class Sentinel2Config(BaseModel):
+class Sentinel2Config(Settings):
     """A build of Sentinel-2 composites."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    work_dir: LocalPath = Field(description="folder of the build", json_schema_extra=_RUN_ONLY)
+    work_dir: LocalPath = Field(description="folder of the build", json_schema_extra=RUN_ONLY)
     bbox: list[float] | None = Field(
         None, min_length=4, max_length=4, description="west south east north, degrees; west > east crosses 180"
     )
     polygon: LocalPath | None = Field(
-        None, description="GeoJSON whose area selects cells, instead of or besides --bbox"
+        None, description="GeoJSON whose area selects cells, instead of or besides `bbox`"
     )
     cells: list[str] | None = Field(None, description="ids of the cells to make", min_length=1)
     grid_csv: LocalPath | None = Field(
@@ -70,8 +55,8 @@ class Sentinel2Config(BaseModel):
     )
     start: Start = Field(description="start of the period, ISO 8601 UTC")
     end: End = Field(description="end of the period, exclusive; a date alone means that whole day")
-    bands: list[str] = Field(
-        ["B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B11", "B12"], description="bands", min_length=1
+    bands: list[Band] = Field(
+        ["B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B11", "B12"], description="bands, such as B04", min_length=1
     )
     bands_res: int = Field(
         20, description="pixel size in metres of the files to read, where a band has it; else the band's own"
@@ -82,9 +67,9 @@ class Sentinel2Config(BaseModel):
         None,
         min_length=2,
         max_length=2,
-        description="pixel size in units of the CRS (default: 0.000179663056824 degrees, or --bands-res metres)",
+        description="pixel size in units of the CRS (default: 0.000179663056824 degrees, or `bands_res` metres)",
     )
-    tap: bool = Field(False, description="pixel edges at multiples of --tr from 0 (else counted from 180 W 90 N)")
+    tap: bool = Field(False, description="pixel edges at multiples of `tr` from 0 (else counted from 180 W 90 N)")
     crs: str | None = Field(
         None, description="CRS to lay the cells of a GeoJSON in (default EPSG:4326); a CSV names its own"
     )
@@ -103,10 +88,10 @@ class Sentinel2Config(BaseModel):
     safe_dir: LocalPath | None = Field(None, description="folder of SAFE products, any depth, instead of a search")
     stac_url: str = Field(CDSE_STAC, description="STAC API to search")
     access: Literal["https", "s3", "local"] = Field(
-        "https", description="how files come; local means they are on disk already", json_schema_extra=_RUN_ONLY
+        "https", description="how files come; local means they are on disk already", json_schema_extra=RUN_ONLY
     )
     connections: int = Field(
-        3, ge=1, le=4, description="downloads at once, shared by the whole run", json_schema_extra=_RUN_ONLY
+        3, ge=1, le=4, description="downloads at once, shared by the whole run", json_schema_extra=RUN_ONLY
     )
     max_cloud_cover: float | None = Field(None, ge=0, le=100, description="largest cloud cover of a product, per cent")
     min_sun_elevation: float | None = Field(None, ge=-90, le=90, description="lowest sun of a product, degrees")
@@ -114,59 +99,59 @@ class Sentinel2Config(BaseModel):
     platforms: list[str] | None = Field(None, description="platforms to use: sentinel-2a, sentinel-2b, sentinel-2c")
     months: list[int] | None = Field(None, description="months of the year to use, 1 to 12")
     baselines: list[str] | None = Field(None, description="processing baselines to use, such as 05.10")
-    keep_tmp: bool = Field(False, description="keep tmp/, the scenes on the lattice", json_schema_extra=_RUN_ONLY)
+    keep_tmp: bool = Field(False, description="keep tmp/, the scenes on the lattice", json_schema_extra=RUN_ONLY)
     tmp_gb: float = Field(
         200.0,
         gt=0,
         description="room for tmp/: cells are made in as many turns as that needs",
-        json_schema_extra=_RUN_ONLY,
+        json_schema_extra=RUN_ONLY,
     )
-    engine: Literal["local"] = Field("local", description="where tasks run", json_schema_extra=_RUN_ONLY)
-    workers: int | None = Field(
-        None, ge=1, description="processes (default: one per core)", json_schema_extra=_RUN_ONLY
-    )
-    retries: int = Field(2, ge=0, description="tries again after an error of the machine", json_schema_extra=_RUN_ONLY)
-    overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=_RUN_ONLY)
-    plan_only: bool = Field(False, description="stop after the plan", json_schema_extra=_RUN_ONLY)
+    engine: Literal["local"] = Field("local", description="where tasks run", json_schema_extra=RUN_ONLY)
+    workers: int | None = Field(None, ge=1, description="processes (default: one per core)", json_schema_extra=RUN_ONLY)
+    retries: int = Field(2, ge=0, description="tries again after an error of the machine", json_schema_extra=RUN_ONLY)
+    overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=RUN_ONLY)
+    plan_only: bool = Field(False, description="stop after the plan", json_schema_extra=RUN_ONLY)
     dry_run: bool = Field(
-        False, description="say what would be read and written; move no bytes", json_schema_extra=_RUN_ONLY
+        False, description="say what would be read and written; move no bytes", json_schema_extra=RUN_ONLY
     )
 
     @field_validator("reducer")
     @classmethod
     def _short(cls, name: str) -> str:
         """Names files: ``percentile:25`` is ``p25`` there."""
-        return parse_reducer(name).name
+        return reducer_name(name)
 
     @model_validator(mode="after")
     def _agree(self) -> Sentinel2Config:
         unknown = [b for b in self.bands if b not in BAND_RESOLUTIONS]
         if unknown:
-            raise ValueError(f"band {unknown[0]!r} is unknown; level 2A has {', '.join(BAND_RESOLUTIONS)}")
+            known = ", ".join(BAND_RESOLUTIONS)
+            raise ValueError(
+                f"band {unknown[0]!r} is unknown; level 2A has {known}{nearest(unknown[0], list(BAND_RESOLUTIONS))}"
+            )
         if len(set(self.bands)) != len(self.bands):
-            raise ValueError(f"bands {' '.join(self.bands)} name one twice; name each once")
+            raise ValueError(f"`bands` {' '.join(self.bands)} name one twice; name each once")
         if self.bands_res not in (10, 20, 60):
-            raise ValueError(f"--bands-res is {self.bands_res}; files come at 10, 20 and 60 m")
+            raise ValueError(f"`bands_res` is {self.bands_res}; files come at 10, 20 and 60 m")
         if self.tap and self.tr is None:
-            raise ValueError("--tap aligns pixels to --tr, which is not given; give --tr DX DY too")
+            raise ValueError("`tap` aligns pixels to `tr`, which is not given; give `tr=DX DY` too")
         if self.tr is not None and min(self.tr) <= 0:
-            raise ValueError(f"--tr is {self.tr[0]} {self.tr[1]}: pixels need two positive sizes")
+            raise ValueError(f"`tr` needs two positive numbers, got {self.tr[0]:g} {self.tr[1]:g}")
         wrong = [c for c in self.mask_classes if not 0 <= c < len(SCL_NAMES)]
         if wrong:
             raise ValueError(f"scene class {wrong[0]} is unknown; SCL has classes 0 to {len(SCL_NAMES) - 1}")
-        if self.end <= self.start:
-            raise ValueError(f"the period ends at {self.end} before it starts at {self.start}")
+        refuse_empty(self.start, self.end, ("start", "end"))
         if self.bbox is not None and self.bbox[1] >= self.bbox[3]:
             raise ValueError(
-                f"--bbox has south {self.bbox[1]} and north {self.bbox[3]}; "
+                f"`bbox` has south {self.bbox[1]} and north {self.bbox[3]}; "
                 "give west south east north with south < north"
             )
         if self.bbox is None and self.polygon is None and self.cells is None and self.grid_csv is None:
-            raise ValueError("no area is given; give --bbox, --polygon, --cells, or a --grid-csv of the cells to make")
+            raise ValueError("no area is given; give `bbox`, `polygon`, `cells`, or a `grid_csv` of the cells to make")
         if self.months is not None and not all(1 <= m <= 12 for m in self.months):
-            raise ValueError(f"months are {self.months}; months run from 1 to 12")
+            raise ValueError(f"`months` are {self.months}; months run from 1 to 12")
         if self.items is not None and self.safe_dir is not None:
-            raise ValueError("--items and --safe-dir are both given; give one source of products")
+            raise ValueError("`items` and `safe_dir` are both given; give one source of products")
         return self
 
     def asset_keys(self) -> tuple[tuple[str, str], ...]:
@@ -188,16 +173,9 @@ class Sentinel2Config(BaseModel):
         metres
             Whether its unit is a length rather than degrees.
         """
+        from cube.sentinel2.lattice import Lattice  # noqa: PLC0415  (numpy; a command line needs none)
+
         step = self.bands_res if metres else DEFAULT_STEP
         dx, dy = self.tr if self.tr is not None else (step, step)
         corner = (0.0, 0.0) if self.tap or metres else _PREDECESSOR_CORNER
         return Lattice(crs, float(dx), float(dy), *corner)
-
-    def described(self) -> dict[str, Any]:
-        """What determines the product, as plain values in a stable order."""
-        run_only = {n for n, f in type(self).model_fields.items() if f.json_schema_extra == _RUN_ONLY}
-        return self.model_dump(mode="json", exclude=run_only)
-
-    def digest(self) -> str:
-        """Hash of what determines the product."""
-        return hashlib.sha256(json.dumps(self.described(), sort_keys=True).encode()).hexdigest()[:16]

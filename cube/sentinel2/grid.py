@@ -80,7 +80,7 @@ def make_grid(
     xmin, ymin, xmax, ymax = (float(b) for b in bounds)
     name = _crs_name(crs)
     if not 0 < cell_size < np.inf:
-        raise UsageError(f"--cell-size is {cell_size}; a cell needs a positive size")
+        raise UsageError(f"`cell_size` is {cell_size}; give a positive number")
     across, down = (xmax - xmin) / cell_size, (ymax - ymin) / cell_size
     rows, cols = round(down), round(across)
     if rows < 1 or cols < 1 or abs(across - cols) > 1e-6 or abs(down - rows) > 1e-6:
@@ -90,7 +90,7 @@ def make_grid(
         )
     if rows * cols > _MOST_CELLS:
         raise UsageError(
-            f"{rows} x {cols} cells of {cell_size} are more than a file can hold; choose a larger --cell-size"
+            f"{rows} x {cols} cells of {cell_size} are more than a file can hold; choose a larger `cell_size`"
         )
     row, col = (a.ravel() for a in np.mgrid[:rows, :cols])
     frame = pd.DataFrame(
@@ -203,7 +203,7 @@ def read_cells(path: Path, crs: str | None = None) -> list[Cell]:
             cells = _csv_cells(path)
             other = next((c.crs for c in cells if crs is not None and c.crs != _crs_name(crs)), None)
             if other is not None:
-                raise UsageError(f"--crs is {crs} but grid file {path} has cells in {other}; leave --crs out")
+                raise UsageError(f"`crs` is {crs} but grid file {path} has cells in {other}; leave `crs` out")
     except OSError as error:
         raise UsageError(f"grid file {path} cannot be read ({error.strerror})") from error
     except (ValueError, pd.errors.ParserError) as error:
@@ -293,7 +293,7 @@ def cell_from_id(name: str) -> Cell:
         y = float(found["y"].replace("_", ".")) * (1 if found["ns"] == "N" else -1)
     else:
         raise UsageError(
-            f"cell id {name!r} is not of the form Q025_R083_C0119 or Q025_W149_75_N68_50; give its grid with --grid-csv"
+            f"cell id {name!r} is not of the form Q025_R083_C0119 or Q025_W149_75_N68_50; give its grid as `grid_csv`"
         )
     row, col = round((90.0 - y) / size) - 1, round((x + 180.0) / size)
     alias = f"{_size_name(size, 'EPSG:4326')}_{_place(x, y, 'EPSG:4326')}"
@@ -369,11 +369,11 @@ def select_cells(
 def _box(bbox: Sequence[float]) -> Any:
     west, south, east, north = (float(b) for b in bbox)
     if south >= north:
-        raise UsageError(f"--bbox has south {south} and north {north}; give west south east north with south < north")
+        raise UsageError(f"`bbox` has south {south} and north {north}; give west south east north with south < north")
     if not (south >= -90 and north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
-        raise UsageError(f"--bbox {west} {south} {east} {north} leaves the globe; give degrees, west south east north")
+        raise UsageError(f"`bbox` {west} {south} {east} {north} leaves the globe; give degrees, west south east north")
     if west == east:
-        raise UsageError(f"--bbox has west and east both {west}; give an area")
+        raise UsageError(f"`bbox` has west and east both {west}; give an area")
     return shapely.box(west, south, east + 360 if west > east else east, north)
 
 

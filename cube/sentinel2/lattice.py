@@ -83,7 +83,7 @@ class Lattice:
 
     def __post_init__(self) -> None:
         if not (0 < self.dx < math.inf and 0 < self.dy < math.inf):
-            raise UsageError(f"--tr is {self.dx} {self.dy}: pixels need two positive sizes")
+            raise UsageError(f"`tr` needs two positive numbers, got {self.dx:g} {self.dy:g}")
 
     def window(self, xmin: float, ymin: float, xmax: float, ymax: float) -> Window:
         """Return the pixels whose centres lie in bounds, west and north edge included, east and south edge not.
@@ -99,12 +99,12 @@ class Lattice:
         row, end_row = (math.ceil((self.y0 - y) / self.dy - 0.5) for y in (ymax, ymin))
         if end_col <= col or end_row <= row:
             raise UsageError(
-                f"bounds {xmin} {ymin} {xmax} {ymax} hold no pixel of {self.dx} x {self.dy}; choose a smaller --tr"
+                f"bounds {xmin} {ymin} {xmax} {ymax} hold no pixel of {self.dx} x {self.dy}; choose a smaller `tr`"
             )
         if (end_col - col) * (end_row - row) > _MOST_PIXELS:
             raise UsageError(
                 f"bounds {xmin} {ymin} {xmax} {ymax} hold {(end_col - col) * (end_row - row):.3g} pixels of "
-                f"{self.dx} x {self.dy}; is --tr in the units of {self.crs}?"
+                f"{self.dx} x {self.dy}; is `tr` in the units of {self.crs}?"
             )
         return Window(row, col, end_row - row, end_col - col)
 

@@ -22,11 +22,10 @@ from catalog.sentinel2.convert import product_from_item
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.safe import read_safe
 from cube.sentinel2.blocks import gdal_reason
-from cube.sentinel2.config import BAND_RESOLUTIONS
-from cube.sentinel2.mask import MASK_CLASSES
 from cube.sentinel2.resample import Method
 from cube.sentinel2.scenes import group_acquisitions
 from cube.sentinel2.source import Harmonisation, harmonisation
+from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES
 from stratacube.errors import SourceError, UsageError
 
 __all__ = ["open_composites", "open_sentinel2"]
@@ -283,7 +282,7 @@ def _store(place: str) -> xr.Dataset:
     inside = "" if files.exists(f"{path}/zarr.json") else "/composites.zarr"
     if not files.exists(f"{path}{inside}/zarr.json"):
         raise UsageError(
-            f"{place} holds no composites.zarr; build with --products cog zarr, or give a cell's STAC item"
+            f"{place} holds no composites.zarr; build with `products=cog zarr`, or give a cell's STAC item"
         )
     data = xr.open_zarr(f"{place}{inside}", chunks={}, decode_coords="all")
     # xarray scales float32 by a JSON number in float64; the values are no more precise than they were.

@@ -10,27 +10,9 @@ from scipy import ndimage
 
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.resample import SourceGrid
+from cube.sentinel2.vocabulary import MASK_CLASSES
 
-__all__ = ["MASK_CLASSES", "SCL_NAMES", "class_mask", "class_window", "on_band_grid"]
-
-MASK_CLASSES = (0, 1, 2, 3, 7, 8, 9, 10, 11)
-"""The predecessor's: all but vegetation, bare soil and water."""
-
-SCL_NAMES = (
-    "no_data",
-    "saturated_or_defective",
-    "dark_area",
-    "cloud_shadow",
-    "vegetation",
-    "not_vegetated",
-    "water",
-    "unclassified",
-    "cloud_medium_probability",
-    "cloud_high_probability",
-    "thin_cirrus",
-    "snow",
-)
-"""Names of the scene classes 0 to 11."""
+__all__ = ["MASK_CLASSES", "class_mask", "class_window", "on_band_grid"]
 
 
 def class_mask(scl: npt.NDArray[np.uint8], masked: Iterable[int], dilation: int = 0) -> npt.NDArray[np.bool_]:

@@ -71,7 +71,7 @@ def choose_cells(config: Sentinel2Config) -> list[Cell]:
     ids = config.cells
     if config.crs is not None and config.grid_csv is None:
         raise UsageError(
-            f"--crs is {config.crs}, but without --grid-csv cells are of the grid in EPSG:4326; give a grid"
+            f"`crs` is {config.crs}, but without `grid_csv` cells are of the grid in EPSG:4326; give a grid"
         )
     if config.grid_csv is not None:
         cells = read_cells(config.grid_csv, config.crs)
@@ -111,11 +111,11 @@ def read_geometry(path: Path) -> dict[str, Any]:
         features = document.get("features", [document])
         merged = shapely.union_all([shape(f.get("geometry") or f) for f in features])
     except OSError as error:
-        raise UsageError(f"--polygon {path} cannot be read ({error.strerror})") from error
+        raise UsageError(f"`polygon` {path} cannot be read ({error.strerror})") from error
     except (ValueError, AttributeError, KeyError, shapely.errors.ShapelyError) as error:
-        raise UsageError(f"--polygon {path} is no GeoJSON ({' '.join(str(error).split())[:120]})") from error
+        raise UsageError(f"`polygon` {path} is not GeoJSON ({' '.join(str(error).split())[:120]})") from error
     if merged.is_empty or not merged.area:
-        raise UsageError(f"--polygon {path} holds no area")
+        raise UsageError(f"`polygon` {path} holds no area")
     return dict(shapely.geometry.mapping(merged))
 
 
@@ -219,7 +219,7 @@ def refuse_other_cells(frame: pd.DataFrame, path: Path) -> None:
     if not there.equals(frame[_PLACES]):
         raise UsageError(
             f"{path.parent} was planned with other cells; the grid or polygon file has changed since: "
-            "choose another work_dir or pass overwrite"
+            "choose another `work_dir` or pass `overwrite`"
         )
 
 

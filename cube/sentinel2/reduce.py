@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stratacube.errors import UsageError
+from cube.sentinel2.vocabulary import reducer_name
 
 __all__ = ["REDUCERS", "Reducer", "known_votes", "nan_median", "nan_percentile", "parse_reducer"]
 
@@ -182,13 +182,8 @@ def parse_reducer(name: str) -> Reducer:
     UsageError
         If there is none of the name.
     """
+    name = reducer_name(name)
     if name in REDUCERS:
         return REDUCERS[name]
-    digits = name.removeprefix("percentile:").removeprefix("p")
-    try:
-        percent = float(digits) if digits != name else np.nan
-    except ValueError:
-        percent = np.nan
-    if not 0 <= percent <= 100:
-        raise UsageError(f"reducer {name!r} is unknown; there are {', '.join(REDUCERS)} and percentiles such as p25")
-    return Reducer(f"p{percent:g}", False, lambda stack: np.stack([nan_percentile(band, percent) for band in stack]))
+    percent = float(name.removeprefix("p"))
+    return Reducer(name, False, lambda stack: np.stack([nan_percentile(band, percent) for band in stack]))

@@ -53,9 +53,9 @@ class RandomSampler:
 
     def __init__(self, request: SampleRequest, *, area: Literal["solid_angle", "km2"] = "solid_angle") -> None:
         if request.num_tiles is None:
-            raise UsageError("The random stratum has no natural number of tiles: give --num-tiles.")
+            raise UsageError("the random stratum has no natural number of tiles; give `num_tiles`")
         if area not in ("solid_angle", "km2"):
-            raise UsageError(f'Random tiles are uniform over "solid_angle" or "km2", not "{area}".')
+            raise UsageError(f'random tiles are uniform over "solid_angle" or "km2", not "{area}"')
         self.request = request
         self.by_area = area == "km2"
         self.problems: list[Problem] = []
@@ -249,8 +249,8 @@ def allowed_places(
     if last_row < first or last_col < first:
         margins = f" with margins of {margin} pixels" if margin else ""
         raise UsageError(
-            f"A tile of {size} x {size} pixels{margins} does not fit in sector {sector} of {grid.height} x "
-            f"{grid.width} pixels: choose a smaller --tile-size{' or margin' if margin else ''}."
+            f"a tile of {size} x {size} pixels{margins} does not fit in sector {sector} of {grid.height} x "
+            f"{grid.width} pixels; choose a smaller `tile_size`{' or margin' if margin else ''}"
         )
     half = (size - 1) / 2
     rows = (np.arange(first, last_row + 1) * align + half).astype("f8")
@@ -333,8 +333,8 @@ def _bisect(allowed: Callable[[Ints], npt.NDArray[np.bool_]], inside: Ints, limi
 def _why_empty(grid: FixedGrid, rows: npt.ArrayLike, cols: npt.ArrayLike, limit: float | None, sector: str) -> str:
     zenith = _view_zenith(grid, rows, cols)
     if not np.isfinite(zenith).any():
-        return f"No tile of sector {sector} has its centre on the Earth: choose another sector or period."
+        return f"no tile of sector {sector} has its centre on the Earth; choose another sector or period"
     return (
-        f"No tile of sector {sector} has its centre within the view zenith limit of {limit:g} degrees "
-        f"(the lowest is {np.nanmin(zenith):.1f}): raise --max-view-zenith."
+        f"no tile of sector {sector} has its centre within the view zenith limit of {limit:g} degrees "
+        f"(the lowest is {np.nanmin(zenith):.1f}): raise `max_view_zenith`"
     )

@@ -30,9 +30,9 @@ import xbatcher
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from loaders.bench import Row, measure, rate, sample_bytes, time_zarr
 from loaders.cubes import cube_loader
 from loaders.loader import Loader
+from loaders.measuring import Row, measure, rate, sample_bytes, time_zarr
 from loaders.tiles import TileDataset
 from tests.benchmarks import table
 

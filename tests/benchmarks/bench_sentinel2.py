@@ -158,7 +158,6 @@ def build(
     archive: str, bands: int, cells: list[str], resampling: str = "bilinear", workers: int = 1, parts: int = 1
 ) -> Stretch:
     """A whole run; ``parts`` cuts each cell into so many along both sides."""
-    from cube.config import load_config
     from cube.job.engine import Workers, run_tasks
     from cube.job.ledger import Ledger
     from cube.sentinel2.config import Sentinel2Config
@@ -187,7 +186,7 @@ def build(
             for i, j in np.ndindex(parts, parts):
                 lines.append(f"{name}_{i}_{j},,{x[j]},{y[i + 1]},{x[j + 1]},{y[i]},{i},{j}")
         values["grid_csv"].write_text("\n".join(lines) + "\n")
-    config = load_config(Sentinel2Config, None, values)
+    config = Sentinel2Config.load(None, values)
     with Workers(workers, modules=MODULES) as ready:  # the server that workers are forked from stays
         list(run_tasks([_Nothing("a"), _Nothing("b")], _Nothing.run, ready))
     yield

@@ -225,7 +225,7 @@ def test_wrong_questions_are_refused(tmp_path):
         find_scans(archive, platform="16", sector="F", start=NOON, end=NOON - HOUR)
     with pytest.raises(UsageError, match="channel 17 is unknown; ABI has channels 1 to 16"):
         find_scans(archive, platform="16", sector="F", channels=[1, 17])
-    with pytest.raises(UsageError, match="--start-dt and --end-dt"):
+    with pytest.raises(UsageError, match="`start_dt` and `end_dt`"):
         find_scans(S3Archive(), platform="16", sector="F")
 
 

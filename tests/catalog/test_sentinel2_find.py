@@ -425,10 +425,10 @@ def test_wrong_item_files_are_told(tmp_path: Path, text: str, sentence: str) -> 
 
 def test_empty_search_and_search_of_which_nothing_is_wanted(stac: Path, tmp_path: Path) -> None:
     save_items(tmp_path / "none.json", [])
-    with pytest.raises(SourceError, match="has no Sentinel-2 L2A product from 2014-01-01T00:00"):
+    with pytest.raises(UsageError, match="has no Sentinel-2 L2A product from 2014-01-01T00:00"):
         find_products(EVER, items=tmp_path / "none.json")
     save_items(tmp_path / "some.json", recorded(stac))
-    with pytest.raises(SourceError, match=r"none of 4 products .* is wanted: 4 x cloud cover is above 5 %; widen"):
+    with pytest.raises(UsageError, match=r"none of 4 products .* is wanted: 4 x cloud cover is above 5 %; widen"):
         find_products(replace(EVER, max_cloud_cover=5), items=tmp_path / "some.json")
 
 

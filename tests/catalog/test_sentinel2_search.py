@@ -98,7 +98,7 @@ def test_real_server_area_period_and_filters(rustac: str) -> None:
 def test_unknown_collection_and_what_is_no_api(rustac: str, cdse: CdseServer) -> None:
     assert len(search_stac(JULY, rustac, "sentinel-3")) == 0
     cdse.search = lambda path, asked: (200, {"Content-Type": "application/json"}, b'{"hello": "world"}')
-    with pytest.raises(UsageError, match=r"is not a STAC API .*; give its landing page with --stac-url"):
+    with pytest.raises(UsageError, match=r"is not a STAC API .*; give its landing page as `stac_url`"):
         search_stac(JULY, cdse.url)
 
 
@@ -326,7 +326,7 @@ def test_odata_area_and_faults(cdse: CdseServer, stac: Path) -> None:
     ring = "8.0000000 46.5000000,10.0000000 46.5000000,10.0000000 47.5000000,8.0000000 47.5000000,8.0000000 46.5000000"
     assert f"OData.CSC.Intersects(area=geography'SRID=4326;POLYGON(({ring}))')" in service.asked[0]["$filter"]
     cdse.fail(f"{cdse.url}/Products", "403")
-    with pytest.raises(SourceError, match=r"Products refuses access \(403\); give a saved search with --items"):
+    with pytest.raises(SourceError, match=r"Products refuses access \(403\); give a saved search as `items`"):
         search_odata(JULY, f"{cdse.url}/Products")
 
 

@@ -15,7 +15,7 @@ from catalog.abi.scans import find_scans
 from cube.abi.plan import Headers, make_plan
 from cube.abi.plan_table import PlanTable, write_plan
 from cube.abi.synthetic import write_archive
-from cube.config import AbiConfig, load_config
+from cube.config import AbiConfig
 from cube.job.engine import Workers
 from stratacube.errors import UsageError
 
@@ -30,7 +30,7 @@ def plan_of(archive: Path, tmp_path: Path, **options: object) -> pd.DataFrame:
         "workers": 1,
         **options,
     }
-    config = load_config(AbiConfig, None, {"output_dir": tmp_path, "domain": "M1", **asked})
+    config = AbiConfig.load(None, {"output_dir": tmp_path, "domain": "M1", **asked})
     scans = find_scans(LocalArchive(archive), platform="goes16", sector="M1", channels=config.channels)
     plan = make_plan(config, scans, Headers(None, None), None, Workers())
     write_plan(plan, tmp_path / "plan.parquet")

@@ -11,7 +11,7 @@ import yaml
 
 from cube.abi.synthetic import write_archive
 from cube.build import main
-from cube.config import AbiConfig, load_config
+from cube.config import AbiConfig
 from stratacube.errors import UsageError
 
 FLAGS = ("--domain", "M1", "--channels", "13", "--grid", "2km", "--tile-size", "32", "--steps", "1", "--num-tiles", "2")
@@ -23,14 +23,14 @@ def config(tmp_path: Path, file: str | None = None, **flags: Any) -> AbiConfig:
     if file is not None:
         path = tmp_path / "build.yaml"
         path.write_text(file)
-    loaded: AbiConfig = load_config(AbiConfig, path, {"output_dir": str(tmp_path / "out"), **flags})
+    loaded: AbiConfig = AbiConfig.load(path, {"output_dir": str(tmp_path / "out"), **flags})
     return loaded
 
 
 @pytest.mark.parametrize("name", ["start_dt", "end_dt"])
 @pytest.mark.parametrize("value", ["1593561600", "1.5e9", "20200701", "true", "[2020, 7]", '"1593561600"', '"now"'])
 def test_a_number_is_no_time(tmp_path: Path, name: str, value: str) -> None:
-    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is .*give ISO 8601"):
+    with pytest.raises(UsageError, match=f"`{name}` is .*give ISO 8601"):
         config(tmp_path, f"{name}: {value}\n")
 
 
@@ -65,18 +65,18 @@ def test_dates_and_times_as_yaml_reads_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"tolerance_minutes": "inf"}, "--tolerance-minutes is 'inf'"),
-        ({"tolerance_minutes": float("nan")}, "--tolerance-minutes is nan"),
-        ({"min_spacing_km": "inf"}, "--min-spacing-km is 'inf'"),
-        ({"shard_mb": "nan"}, "--shard-mb is 'nan'"),
-        ({"output_dir": "s3://bucket/out"}, "--output-dir is 's3://bucket/out': give a folder of this machine"),
-        ({"local_data_dir": "s3://noaa-goes16"}, "--local-data-dir is 's3://noaa-goes16': give a folder"),
-        ({"systems": "all"}, "--systems goes with --stratification convection, not with random"),
+        ({"tolerance_minutes": "inf"}, "`tolerance_minutes` is 'inf': give a finite number"),
+        ({"tolerance_minutes": float("nan")}, "`tolerance_minutes` is nan"),
+        ({"min_spacing_km": "inf"}, "`min_spacing_km` is 'inf'"),
+        ({"shard_mb": "nan"}, "`shard_mb` is 'nan'"),
+        ({"output_dir": "s3://bucket/out"}, "`output_dir` is 's3://bucket/out': give a path of this machine"),
+        ({"local_data_dir": "s3://noaa-goes16"}, "`local_data_dir` is 's3://noaa-goes16': give a path"),
+        ({"systems": "all"}, "`systems` goes with `stratification=convection`, not with random"),
         (
             {"stratification": "convection", "convection_regex": "*.nc", "area": "km2"},
-            "--area goes with --stratification random, not with convection",
+            "`area` goes with `stratification=random`, not with convection",
         ),
-        ({"good_dqf": ["77"]}, r"--good-dqf is \[77\]; DQF has the values 0 to 4"),
+        ({"good_dqf": ["77"]}, r"`good_dqf` is \[77\]; DQF has the values 0 to 4"),
         ({"good_dqf": []}, "one must be good"),
         ({"channels": ["13", "13"]}, "name one twice"),
     ],

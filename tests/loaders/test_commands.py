@@ -11,6 +11,7 @@ from PIL import Image
 
 from cube.abi.tilestore import open_tiles
 from loaders import bench, stats
+from loaders.counting import compute_statistics
 from loaders.statistics import Statistics, make_decoder
 from loaders.store import TileStore
 from loaders.tiles import tile_loader
@@ -22,7 +23,7 @@ Maker = Callable[..., Path]
 @pytest.mark.parametrize("quantity", ["radiance", "brightness_temperature"])
 def test_statistics_are_exact(store: Path, quantity: str) -> None:
     truth = open_tiles(store, quantity, chunks=None)  # type: ignore[arg-type]
-    found = stats.compute_statistics([store], quantity=quantity)  # type: ignore[arg-type]
+    found = compute_statistics([store], quantity=quantity)  # type: ignore[arg-type]
     splits = TileStore.open(store).table["split"].to_numpy()
     for split, bands in found.splits.items():
         tiles = np.arange(12) if split == "all" else np.flatnonzero(splits == split)
@@ -41,11 +42,11 @@ def test_statistics_are_exact(store: Path, quantity: str) -> None:
 
 def test_statistics_of_parts_add_up(make_store: Maker) -> None:
     first, second = make_store(tiles=20, seed=1), make_store(tiles=9, seed=2)
-    together = stats.compute_statistics([first, second], by="stratum")
-    again = stats.compute_statistics([second, first], by="stratum", workers=1)
+    together = compute_statistics([first, second], by="stratum")
+    again = compute_statistics([second, first], by="stratum", workers=1)
     assert together.splits == again.splits
     assert together.splits["all"]["C01"].count == sum(together.splits[s]["C01"].count for s in ("random", "convection"))
-    few = stats.compute_statistics([first], sample=5, bands=[3])
+    few = compute_statistics([first], sample=5, bands=[3])
     assert few.provenance["stores"][0]["tiles"] == 5
     assert list(few.splits["all"]) == ["C03"]
 
@@ -112,8 +113,8 @@ def test_places_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_invalid_pixels_do_not_count(make_store: Maker) -> None:
     path = make_store()
-    before = stats.compute_statistics([path]).splits["all"]["C01"]
+    before = compute_statistics([path]).splits["all"]["C01"]
     group = zarr.open_group(path, mode="r+")
     counts, mask = group["C01"][:], group["valid"][:]
     group["C01"][:] = np.where(mask & 1, counts, 9999).astype("u2")
-    assert stats.compute_statistics([path]).splits["all"]["C01"] == before
+    assert compute_statistics([path]).splits["all"]["C01"] == before

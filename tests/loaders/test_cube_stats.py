@@ -15,6 +15,7 @@ from PIL import Image
 
 from cube.sentinel2.lazy import open_composites
 from loaders import stats
+from loaders.counting import compute_statistics
 from loaders.cubes import cube_loader, open_cube
 from loaders.moments import Moments
 from loaders.statistics import Statistics
@@ -80,12 +81,12 @@ def test_workers_change_nothing(
     for band in packed.values():
         band.attrs |= {"_FillValue": -9999, "scale_factor": 0.0003}
     first, second = write_cube(composites, chunks=(32, 32)), write_cube(packed, chunks=(90, 7), name="counts.zarr")
-    found = [stats.compute_statistics([first, second], workers=n) for n in (0, 1, 2)]
+    found = [compute_statistics([first, second], workers=n) for n in (0, 1, 2)]
     assert found[0].splits == found[1].splits == found[2].splits
     assert found[0].provenance["stores"][0]["boxes"] == 2 * 3 * 4
     assert found[0].splits["all"]["B02"].count == 2 * (90 * 120 - 31 * 41)
     assert_right(found[0], xr.concat([open_cube(p)[["B02", "B8A"]].astype("f4") for p in (first, second)], "cube"))
-    few = stats.compute_statistics([first], bands=["B8A"], sample=4, workers=1)
+    few = compute_statistics([first], bands=["B8A"], sample=4, workers=1)
     assert few.provenance["stores"][0]["boxes"] == 4
     assert list(few.splits["all"]) == ["B8A"]
 
@@ -140,7 +141,7 @@ def test_memory_does_not_grow_with_the_cube(tmp_path: Path) -> None:
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
         zarr.consolidate_metadata(tmp_path / "large.zarr")
     tracemalloc.start()
-    found = stats.compute_statistics([tmp_path / "large.zarr"])
+    found = compute_statistics([tmp_path / "large.zarr"])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found.splits["all"]["B02"].count == 2**26

@@ -167,7 +167,7 @@ def test_composites_without_their_counts(cube: xr.Dataset, write_cube: Any) -> N
         assert batch.valid[0, 0, :, :5].logical_not().all()
     with pytest.raises(UsageError, match="no bands C01"):
         TileStore.open(path.parent)
-    with pytest.raises(UsageError, match="--products cog zarr"):
+    with pytest.raises(UsageError, match="`products=cog zarr`"):
         open_cube(path.parents[1])
 
 

@@ -10,8 +10,8 @@ import s3fs
 import torch
 import xarray as xr
 
+from loaders.counting import compute_statistics
 from loaders.cubes import cube_loader, open_cube
-from loaders.stats import compute_statistics
 from loaders.tiles import tile_loader
 
 

@@ -291,14 +291,13 @@ def test_an_old_plan_makes_the_tiles_it_made_twins_too(laid: Path, lay: Callable
 def test_an_old_build_is_of_the_same_configuration_still(there: Path) -> None:
     """The paths in the folders are told as they were, and so is every default: else a command would be refused."""
     from cube.build import JOBS
-    from cube.config import load_config
 
     for folder in FINISHED:
         part, _, name = folder.partition("/")
         told = yaml.safe_load((there / folder / "config.yaml").read_text())
         model = JOBS[part].load(JOBS[part].config)
         place = {"abi": "output_dir", "sentinel2": "work_dir"}[part]
-        assert load_config(model, Path(folder) / "config.yaml", {place: folder}).digest() == told["digest"], name
+        assert model.load(Path(folder) / "config.yaml", {place: folder}).digest() == told["digest"], name
 
 
 def test_an_old_training_run_goes_on_where_it_stopped(lay: Callable[..., Path]) -> None:

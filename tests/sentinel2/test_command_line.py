@@ -163,7 +163,7 @@ def _too_wide(folder: Path) -> list[str]:
         (_endless, 2, "line 2: bounds are no rectangle"),
         (["--cells", "nobody"], 2, "cell nobody is not in the grid of 4 cells"),
         (["--start", "June"], 2, "give ISO 8601"),
-        (["--end", "2020-01-01"], 2, "before it starts"),
+        (["--end", "2020-01-01"], 2, "is not after --start"),
         (["--mask-classes", "12"], 2, "scene class 12 is unknown"),
         (["--reducer", "mode"], 2, "reducer 'mode' is unknown"),
         (["--crs", "EPSG:3413"], 2, "--crs is EPSG:3413 but grid file"),
@@ -174,7 +174,7 @@ def _too_wide(folder: Path) -> list[str]:
         (["--grid-csv", "/nowhere.csv"], 2, "grid file /nowhere.csv cannot be read"),
         (_no_grid, 2, "has no column tile_id_geo"),
         (_no_text, 2, "cannot be understood"),
-        (["--start", "2019-01-01", "--end", "2019-02-01"], 1, "outside of the period; widen"),
+        (["--start", "2019-01-01", "--end", "2019-02-01"], 2, "outside of the period; widen"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -18,7 +18,6 @@ from odc.geo.geobox import GeoBox
 
 from catalog.sentinel2.convert import item_from_product
 from catalog.sentinel2.safe import read_safe
-from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.lazy import open_composites, open_sentinel2
@@ -104,7 +103,7 @@ def test_composites_open_from_store_folder_and_item(archive: tuple[list[Path], l
         "products": ["cog", "zarr"],
         "workers": 1,
     }
-    assert run_sentinel2(load_config(Sentinel2Config, None, values)).code == 0
+    assert run_sentinel2(Sentinel2Config.load(None, values)).code == 0
     whole = open_composites(tmp_path / "w")
     assert whole["B02"].chunks is not None
     assert whole["B02"].dtype == np.float32

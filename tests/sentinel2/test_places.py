@@ -12,7 +12,6 @@ import pyproj
 import pytest
 import rasterio
 
-from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import run_sentinel2
@@ -74,7 +73,7 @@ def _build(root: Path, **options: Any) -> int:
         "products": ["cog", "zarr"],
         **options,
     }
-    return run_sentinel2(load_config(Sentinel2Config, None, values)).code
+    return run_sentinel2(Sentinel2Config.load(None, values)).code
 
 
 def _small_cells(root: Path, size: float, bounds: tuple[float, float, float, float], crs: str = "EPSG:4326") -> Path:

@@ -12,7 +12,6 @@ import pytest
 
 from catalog.sentinel2.items import Asset, Product
 from cube.build import main
-from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.plan import choose_cells, make_plan
 from stratacube.errors import SourceError, UsageError
@@ -20,7 +19,7 @@ from stratacube.errors import SourceError, UsageError
 
 def _config(**options: object) -> Sentinel2Config:
     values = {"work_dir": Path("w"), "start": "2020-06-01", "end": "2020-07-01", "bands": ["B02"], **options}
-    config: Sentinel2Config = load_config(Sentinel2Config, None, values)
+    config: Sentinel2Config = Sentinel2Config.load(None, values)
     return config
 
 

@@ -14,7 +14,6 @@ from rasterio.warp import Resampling, reproject
 from scipy.ndimage import map_coordinates
 
 from catalog.sentinel2.items import Asset, Product
-from cube.config import load_config
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
@@ -74,9 +73,7 @@ def test_exeter_through_five_baselines(data_folder: Path, tmp_path: Path) -> Non
         "workers": 1,
         "safe_dir": tmp_path / "safe",
     }
-    exact = load_config(
-        Sentinel2Config, None, {**common, "work_dir": tmp_path / "exact", "grid_csv": tmp_path / "grid.csv"}
-    )
+    exact = Sentinel2Config.load(None, {**common, "work_dir": tmp_path / "exact", "grid_csv": tmp_path / "grid.csv"})
     assert run_sentinel2(exact).code == 0
     for band, stack in stacks.items():
         layers = np.stack(stack)
@@ -88,8 +85,7 @@ def test_exeter_through_five_baselines(data_folder: Path, tmp_path: Path) -> Non
                 found = file.read(1)
             part = expected[200 * row : 200 * row + 200, 200 * col : 200 * col + 200]
             np.testing.assert_array_equal(np.where(found == -9999, np.nan, found), part)
-    degrees = load_config(
-        Sentinel2Config,
+    degrees = Sentinel2Config.load(
         None,
         {**common, "bands": ["B02"], "work_dir": tmp_path / "deg", "bbox": [-3.53, 50.70, -3.51, 50.73]},
     )
@@ -155,9 +151,7 @@ def test_tile_33twl_is_read_where_it_lies(data_folder: Path, tmp_path: Path) -> 
     write_grid(make_grid(54900, (left, top - 109800, left + 109800, top), "EPSG:32633"), tmp_path / "grid.csv")
     cell = "EPSG32633_Q54900_OE499980_N5100000_R001_C0000"
     # pixels of 120 m from 0 would cut the tile's in two: the cells are counted in 60 m
-    config = load_config(
-        Sentinel2Config,
-        None,
+    config = Sentinel2Config.load(None,
         {
             "work_dir": tmp_path / "w", "grid_csv": tmp_path / "grid.csv", "start": "2023-08-01", "end": "2023-09-01",
             "bands": ["B04"], "tr": [60, 60], "resampling": "nearest", "workers": 1, "cells": [cell],

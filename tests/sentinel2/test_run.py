@@ -21,11 +21,10 @@ import xarray as xr
 import zarr
 from rasterio.merge import merge
 
-from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import run_sentinel2
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import UsageError
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, Scene, expected_stack, make_scene, small_archive
 from tests.stac_validation import validate_stac
 
@@ -64,7 +63,7 @@ def _config(work: Path, root: Path, grid: Path, **options: Any) -> Sentinel2Conf
         "workers": 1,
         **options,
     }
-    config: Sentinel2Config = load_config(Sentinel2Config, None, values)
+    config: Sentinel2Config = Sentinel2Config.load(None, values)
     return config
 
 
@@ -331,13 +330,13 @@ def test_duplicates_give_one_vote(grid: Path, tmp_path: Path) -> None:
     ("options", "said"),
     [
         ({"bands": ["B10"]}, "band 'B10' is unknown"),
-        ({"tap": True, "tr": None}, "--tap aligns pixels to --tr"),
+        ({"tap": True, "tr": None}, "`tap` aligns pixels to `tr`"),
         ({"bbox": [0, 10, 1, 5]}, "south 10.0 and north 5.0"),
         ({"reducer": "mode"}, "reducer 'mode' is unknown"),
         ({"mask_classes": [12]}, "scene class 12"),
-        ({"end": "2021-05-01"}, "before it starts"),
-        ({"bands_res": 15}, "--bands-res is 15"),
-        ({"tr": [0.0, 1.0]}, "two positive sizes"),
+        ({"end": "2021-05-01"}, "is not after `start`"),
+        ({"bands_res": 15}, "`bands_res` is 15"),
+        ({"tr": [0.0, 1.0]}, "two positive numbers, got 0 1"),
     ],
 )
 def test_wrong_options_are_one_sentence(tmp_path: Path, grid: Path, options: dict[str, Any], said: str) -> None:
@@ -347,9 +346,9 @@ def test_wrong_options_are_one_sentence(tmp_path: Path, grid: Path, options: dic
 
 def test_nothing_found_is_one_sentence(tmp_path: Path, grid: Path, archive: tuple[Path, list[Scene]]) -> None:
     (tmp_path / "none").mkdir()
-    with pytest.raises(SourceError, match="no"):
+    with pytest.raises(UsageError, match="no"):
         run_sentinel2(_config(tmp_path / "w", tmp_path / "none", grid))
     with pytest.raises(UsageError, match="there is no folder"):
         run_sentinel2(_config(tmp_path / "v", tmp_path / "nowhere", grid))
-    with pytest.raises(SourceError, match="sensed in month"):
+    with pytest.raises(UsageError, match="sensed in month"):
         run_sentinel2(_config(tmp_path / "x", archive[0], grid, months=[1]))

@@ -25,7 +25,6 @@ from catalog.sentinel2.saved import save_items
 from catalog.sentinel2.settings import Account
 from catalog.sentinel2.tokens import TokenSource
 from cube.build import main
-from cube.config import load_config
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import run_sentinel2
@@ -59,7 +58,7 @@ def _config(tmp_path: Path, **options: object) -> Sentinel2Config:
         "workers": 1,
         **options,
     }
-    config: Sentinel2Config = load_config(Sentinel2Config, None, values)
+    config: Sentinel2Config = Sentinel2Config.load(None, values)
     return config
 
 

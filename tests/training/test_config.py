@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -23,25 +24,25 @@ def test_the_presets_are_valid_and_print_themselves(capsys) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("optimizer.wieght_decay=0.1", "key optimizer.wieght_decay is not known; did you mean weight_decay"),
-        ("epochs=3", "key epochs is not known"),
-        ("data.workers=3", "key data.blobs.workers is not known"),
+        ("optimizer.wieght_decay=0.1", "unknown key `optimizer.wieght_decay`; did you mean `optimizer.weight_decay`?"),
+        ("epochs=3", "unknown key `epochs`; did you mean `optimizer.epochs`?"),
+        ("data.workers=3", "unknown key `data.workers`; known keys are batch_size"),
         ("optimizer.base_lr=0.1", "give either lr or base_lr, not both"),
         ("optimizer.lr=null", "give either lr or base_lr, not neither"),
-        ("optimizer.lr=-1", "greater than 0, not -1"),
-        ("model.size=giant", "not 'giant'"),
+        ("optimizer.lr=-1", "`optimizer.lr` is -1: give more than 0"),
+        ("model.size=giant", "`model.size` is 'giant': give nano, tiny, small, base, large or huge"),
         ("model.frames=0", "model.frames"),
         ("run.strategy=deepspeed", "run.strategy"),
-        ("data.source=tapes", "tapes"),
+        ("data.source=tapes", "`data.source` is 'tapes': give tiles, cubes or blobs"),
         ("optimizer.lr", "is not KEY=VALUE"),
         ("seed.a=1", "holds a value"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(change: str, message: str, capsys) -> None:
-    with pytest.raises(UsageError, match=message.replace(".", r"\.")):
+    with pytest.raises(UsageError, match=re.escape(message)):
         load_config("cpu_smoke", [change])
     assert main(["--config", "cpu_smoke", "--set", change]) == 2
-    assert message in capsys.readouterr().err
+    assert message.replace("`", "") in capsys.readouterr().err
 
 
 def test_changes_are_read_as_yaml() -> None:

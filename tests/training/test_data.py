@@ -15,7 +15,7 @@ import xarray as xr
 
 from stratacube.errors import UsageError
 from tests.training.small import small_run
-from training import demo, evaluate
+from training import demo, evaluation
 from training.batches import Batch, to_minutes
 from training.config import PretrainConfig
 from training.data import open_data
@@ -104,7 +104,7 @@ def test_a_run_on_a_store_resumes_bit_equal(store: Path, tmp_path: Path) -> None
 
 def test_a_run_on_a_store_is_evaluated(store: Path, tmp_path: Path) -> None:
     Trainer(tiles_run(tmp_path / "run", store)).fit()
-    report = evaluate.evaluate(open_run(tmp_path / "run"), tmp_path / "out", pictures=2)
+    report = evaluation.evaluate(open_run(tmp_path / "run"), tmp_path / "out", pictures=2)
     assert report.samples == 4
     data = open_data(open_run(tmp_path / "run").config, 0, 1, CPU)
     batches = list(data.validation or ())

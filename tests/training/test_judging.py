@@ -17,7 +17,7 @@ from PIL import Image
 from stratacube.errors import UsageError
 from tests.stac_validation import _core
 from tests.training.small import BANDS, small_run
-from training import evaluate, probe, publish
+from training import evaluate, evaluation, probe, probing, publish
 from training.baselines import BASELINES
 from training.batches import Statistics
 from training.data import open_data
@@ -130,7 +130,7 @@ def test_validation_while_training_is_the_evaluation_afterwards(trained: Path, t
     """Same masks, same (averaged) weights, same numbers."""
     rows = [json.loads(line) for line in (trained / "validation.jsonl").read_text().splitlines()]
     last = [row for row in rows if row["step"] == 12]
-    report = evaluate.evaluate(open_run(trained), tmp_path, pictures=0)
+    report = evaluation.evaluate(open_run(trained), tmp_path, pictures=0)
     assert report.loss == pytest.approx(last[0]["loss"], rel=1e-5)
     assert [row["rmse"] for row in report.of()] == pytest.approx([row["rmse"] for row in last], rel=1e-5)
 
@@ -150,7 +150,7 @@ def test_normalised_patches_are_brought_back(tmp_path) -> None:
         for head in trainer.model.heads:
             head.weight.zero_()
     trainer.fit()
-    evaluate.evaluate(open_run(tmp_path), tmp_path / "evaluation", pictures=1)
+    evaluation.evaluate(open_run(tmp_path), tmp_path / "evaluation", pictures=1)
     report = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
     model = [row["rmse"] for row in report["rows"] if row["method"] == "model"]
     mean = [row["rmse"] for row in report["rows"] if row["method"] == "band mean"]
@@ -187,11 +187,11 @@ def test_a_probe_needs_two_classes(trained: Path, monkeypatch) -> None:
     data.train.data.labels.zero_()  # type: ignore[attr-defined]
     monkeypatch.setattr(probe, "open_data", lambda *_: data)
     with pytest.raises(UsageError, match="one class"):
-        probe.probe(opened)
+        probing.probe(opened)
 
 
 def test_publishing_makes_a_folder_that_stands_alone(trained: Path, tmp_path) -> None:
-    evaluate.evaluate(open_run(trained), trained / "evaluation", pictures=1)
+    evaluation.evaluate(open_run(trained), trained / "evaluation", pictures=1)
     collection = tmp_path / "catalog" / "collection.json"
     collection.parent.mkdir()
     extent = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from stratacube.settings import Settings
 
 __all__ = ["SIZES", "ModelConfig", "Size"]
 
@@ -33,10 +35,8 @@ SIZES = {
 """ViT-Ti/S/B/L/H; the decoder of B, L and H is MAE's (512 wide, 8 blocks, 16 heads). ``nano`` is for tests."""
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Settings):
     """A masked autoencoder: one token stands for one patch of one group of bands in one frame."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["temporal", "group", "temporal_group"] = Field(
         description="temporal: a token per frame, all bands together; group: a token per group of bands, one frame;"

@@ -1,0 +1,199 @@
+"""Statistics of every band in one pass over tiles, composites or other cubes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from loaders.cubes import images_of, open_cube
+from loaders.moments import PRECISION, Box, boxes, gather
+from loaders.quantities import Quantity
+from loaders.statistics import BandStatistics, Statistics
+from loaders.store import TileStore, find_store, select
+from loaders.tally import tally
+from loaders.tiles import TileDataset
+from stratacube.errors import UsageError
+
+__all__ = ["compute_statistics"]
+
+
+def compute_statistics(
+    stores: Sequence[Any],
+    *,
+    quantity: Quantity | None = None,
+    bands: Sequence[str | int] | None = None,
+    where: str | None = None,
+    by: str = "split",
+    sample: int | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    storage_options: dict[str, Any] | None = None,
+) -> Statistics:
+    """Count every valid pixel of some tile stores, or of some composites and other cubes.
+
+    Parameters
+    ----------
+    stores
+        Tile stores, or Zarr stores with a variable a band; they are put together.
+    quantity
+        As of :class:`loaders.batch.Decoder`; by default radiance of tiles, and reflectance of cubes, where it says what
+        they hold.
+    bands
+        All by default; a native store's bands of different sizes are counted group by group.
+    where
+        Condition on the tiles' table; cubes have none.
+    by
+        Column of the table that splits the tiles; statistics are of each value and of all. Cubes have one split, all.
+    sample, seed
+        Look at this many tiles of each store (boxes of each band of a cube) only, drawn by the seed.
+    workers
+        Processes that read and count; 0 for this one.
+    storage_options
+        For fsspec.
+
+    Returns
+    -------
+    Statistics
+        With provenance: stores, fingerprints, numbers of tiles, filter, versions.
+
+    Raises
+    ------
+    StratacubeError
+        If a store cannot be read or holds nothing to count.
+    """
+    if workers < 0 or (sample is not None and sample < 1):
+        raise UsageError(
+            f"workers {workers} must be 0 or more, and sample {sample} 1 or more; leave out what is not needed"
+        )
+    opened = [_open(source, storage_options or {}) for source in stores]
+    cubes = [found for found in opened if isinstance(found, xr.Dataset)]
+    tiles = [found for found in opened if isinstance(found, TileStore)]
+    if cubes and tiles:
+        raise UsageError("tile stores and cubes hold different quantities; take their statistics in two runs")
+    quantity = quantity or ("reflectance" if cubes else "radiance")
+    draw = _Sample(sample, seed)
+    if cubes:
+        found, described = _of_cubes(cubes, quantity, bands, where, by, draw, workers)
+    else:
+        found, described = _of_tiles(tiles, quantity, bands, where, by, draw, workers)
+    provenance = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "software": f"stratacube {importlib.metadata.version('stratacube')}",
+        **described,
+        "where": where,
+        "by": by,
+        "sample": sample,
+        "seed": seed,
+        "valid_pixels": int(sum(s.count for s in found["all"].values())),
+    }
+    return Statistics(quantity, found, provenance)
+
+
+Found = tuple[dict[str, dict[str, BandStatistics]], dict[str, Any]]
+"""Statistics by split and band, and what is to say of the stores."""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Which of many to look at."""
+
+    size: int | None
+    seed: int
+
+    def of(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        if self.size is None or self.size >= len(numbers):
+            return numbers
+        return np.sort(np.random.default_rng(self.seed).choice(numbers, self.size, replace=False))
+
+
+def _open(source: Any, options: dict[str, Any]) -> TileStore | xr.Dataset:
+    """Open a store as what it is."""
+    if isinstance(source, TileStore) or hasattr(source, "assets"):
+        return TileStore.open(source, options)
+    cube = open_cube(source, options)
+    if {"tile", "band"} <= {*map(str, cube.dims)}:
+        return TileStore.open(source, options)
+    cube.encoding["source"] = find_store(source, options)
+    return cube
+
+
+def _of_tiles(
+    stores: Sequence[TileStore], quantity: Quantity, bands: Sequence[str | int] | None, where: str | None, by: str,
+    sample: _Sample, workers: int,
+) -> Found:  # fmt: skip
+    counted, described = [], []
+    for store in stores:
+        table = store.table_for(where, by)
+        if by not in table and by != "split":
+            raise UsageError(f"{store.url} has no column {by!r} to split by; there are {', '.join(map(str, table))}")
+        tiles = sample.of(select(table, where))
+        described.append({"store": store.url, "fingerprint": store.fingerprint, "tiles": len(tiles), "of": len(store)})
+        splits = table[by].astype(str).to_numpy()[tiles] if by in table else np.full(len(tiles), "all")
+        for group in _by_size(store, bands) if len(tiles) else ():
+            counted.append((TileDataset(store, bands=group, where=tiles), splits.tolist()))
+    total = tally(counted, workers)
+    names = total.splits()
+    found = {"all": total.bands(None, quantity)}
+    if names != ["all"]:
+        found |= {name: total.bands(name, quantity) for name in names}
+    if not found["all"]:
+        raise UsageError(f"no tile has a valid pixel of {quantity}; check the filter and the bands")
+    return found, {"stores": described, "pixels": int(sum(total.pixels.values()))}
+
+
+def _of_cubes(
+    cubes: Sequence[xr.Dataset], quantity: Quantity, bands: Sequence[str | int] | None, where: str | None, by: str,
+    sample: _Sample, workers: int,
+) -> Found:  # fmt: skip
+    if where is not None or by != "split":
+        raise UsageError("cubes have no table of tiles; leave `where` and `by` out")
+    wanted: list[Box] = []
+    described = []
+    for number, cube in enumerate(cubes):
+        names, images = images_of(cube, None if bands is None else [str(b) for b in bands])
+        _check_units(cube, names, quantity)
+        looked_at = []
+        for name, image in zip(names, images, strict=True):
+            cut = boxes(image, number, name)
+            looked_at += [cut[i] for i in sample.of(np.arange(len(cut)))]
+        url = cube.encoding["source"]
+        described.append({"store": url, "fingerprint": _fingerprint(cube), "boxes": len(looked_at)})
+        wanted += looked_at
+    total = gather(cubes, wanted, workers)
+    found = {band: moments.describe() for band, moments in total.items()}
+    if not any(s.count for s in found.values()):
+        raise UsageError(f"no pixel of {', '.join(found)} is valid; check the store")
+    about = {"stores": described, "pixels": sum(moments.pixels for moments in total.values()), "percentiles": PRECISION}
+    return {"all": found}, about
+
+
+def _check_units(cube: xr.Dataset, names: Sequence[str], quantity: Quantity) -> None:
+    """Refuse a quantity that the units of a band belie."""
+    expected = {"reflectance": ("1", "%"), "brightness_temperature": ("K",)}.get(quantity)
+    for name in names:
+        units = cube[name].attrs.get("units")
+        if expected is not None and units is not None and units not in expected:
+            raise UsageError(f"{name} has units {units!r}, which is no {quantity}; say what it holds by `quantity`")
+
+
+def _fingerprint(cube: xr.Dataset) -> str:
+    """Digest of a cube's metadata and coordinates."""
+    digest = hashlib.sha256(json.dumps(cube.to_dict(data=False), sort_keys=True, default=str).encode())
+    for name in sorted(map(str, cube.coords)):
+        digest.update(np.ascontiguousarray(cube[name].values).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _by_size(store: TileStore, bands: Sequence[str | int] | None) -> list[list[str]]:
+    """Names of the bands wanted, in groups of one size."""
+    chosen = store.bands if bands is None else [store.choose([b])[0] for b in bands]
+    return [[b.name for b in chosen if b.shape == shape] for shape in sorted({b.shape for b in chosen})]

@@ -1,0 +1,10 @@
+"""What counts are decoded to."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = ["Quantity"]
+
+Quantity = Literal["radiance", "reflectance", "brightness_temperature", "mixed"]
+"""``mixed``: reflectance of the bands that measure sunlight, brightness temperature of the others."""

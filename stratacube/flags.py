@@ -1,0 +1,149 @@
+"""Command lines: parameters as flags, what was perhaps meant where one is wrong, completion in shells."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+
+from stratacube.errors import PARAMETER
+
+if TYPE_CHECKING:
+    from stratacube.settings import Settings
+
+__all__ = ["Completion", "Parser", "add_flags", "dashed", "flag"]
+
+PATH = "PATH"
+"""What help calls the value of a flag that is a file or a folder; shells complete it as one."""
+
+_NUMBERS = re.compile(r"-\.?\d[-\d.,eE+]*$")
+"""A value that begins with a minus, not a flag: a number, or several joined by commas."""
+
+
+def flag(name: str) -> str:
+    """Return the flag of a parameter."""
+    return "--" + name.replace("_", "-")
+
+
+def dashed(text: str, flags: Iterable[str]) -> str:
+    """Say a sentence in flags: each parameter in backquotes becomes its flag, or its bare name where it is none."""
+    known = set(flags)
+
+    def shown(found: re.Match[str]) -> str:
+        name, value = found[1], found[2]
+        shown = flag(name) if flag(name) in known else name
+        return shown if value is None else f"{shown} {value}" if shown != name else f"{name}={value}"
+
+    return PARAMETER.sub(shown, text)
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of one command, or of several below it: mistakes are one line, with what was perhaps meant.
+
+    ``--flag_name`` is ``--flag-name``, and a value may begin with a minus.
+    """
+
+    def __init__(self, prog: str | None = None, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog, allow_abbrev=False, **options)
+        self._negative_number_matcher = _NUMBERS
+        self.set_defaults(parser=self)
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Read arguments; a mistake ends the process with code 2, as argparse does."""
+        options, unknown = self.parse_known_args([_normalised(a) for a in arguments])
+        if unknown:
+            command: Parser = options.parser
+            wrong = next((word for word in unknown if word.startswith("-")), None)
+            if wrong is None:
+                command.error(f"what is {unknown[0]!r} for? nothing takes it")
+            name = wrong.partition("=")[0]
+            command.error(f"unknown flag {name}{_nearest(name, command.flags())}")
+        return options
+
+    def flags(self) -> list[str]:
+        """All flags of the command."""
+        return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def error(self, message: str) -> NoReturn:
+        """End with the mistake in one line: a page of usage would hide it."""
+        sys.stderr.write(f"error: {message}; see {self.prog} --help\n")
+        sys.exit(2)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is no choice. Overridden: from Python 3.14 on argparse itself says what was perhaps meant."""
+        if action.choices is not None and value not in action.choices:
+            choices = list(map(str, action.choices))
+            hint = _nearest(str(value), choices) or f"; give {', '.join(choices)}"
+            what = "unknown command" if isinstance(action, argparse._SubParsersAction) else f"{_name(action)} is"
+            self.error(f"{what} {value!r}{hint}")
+
+
+def _name(action: argparse.Action) -> str:
+    return action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    from stratacube.settings import nearest  # noqa: PLC0415  (most runs make no mistake)
+
+    return nearest(word, known)
+
+
+def _normalised(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
+    """Add one flag per field of a configuration; none has a default, so that it overrides only when given."""
+    from stratacube.settings import bare  # noqa: PLC0415  (commands without a configuration need none)
+
+    flags = [flag(name) for name in model.model_fields]
+    for name, info in model.model_fields.items():
+        kind, text = bare(info.annotation), dashed(info.description or "", flags)
+        if info.default not in (None, []) and not info.is_required() and "(default" not in text:
+            text += f" (default: {_shown(info.default)})"
+        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif get_origin(kind) is Literal:
+            options["choices"] = get_args(kind)
+        elif get_origin(kind) is list:
+            choices = get_args(get_args(kind)[0]) if get_origin(get_args(kind)[0]) is Literal else ()
+            options |= {"nargs": "+", "metavar": "{" + ",".join(map(str, choices)) + "}" if choices else name.upper()}
+        else:
+            options["metavar"] = PATH if kind is Path else name.upper()
+        parser.add_argument(flag(name), **options)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class Completion(argparse.Action):
+    """Prints the script by which a shell completes a command, and stops."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(default=argparse.SUPPRESS, choices=("bash", "zsh", "tcsh"), **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, __: Any = None) -> None:
+        """Print and stop."""
+        try:
+            import shtab  # noqa: PLC0415  (an extra)
+        except ImportError:
+            parser.error("completion needs the package shtab; run: pip install 'stratacube[completion]'")
+        _complete_paths(parser, shtab.FILE)
+        sys.stdout.write(shtab.complete(parser, shell) + "\n")
+        sys.exit(0)
+
+
+def _complete_paths(parser: argparse.ArgumentParser, how: Any) -> None:
+    for action in parser._actions:
+        if action.type is Path or action.metavar == PATH:
+            action.complete = how  # type: ignore[attr-defined]
+        elif isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_paths(command, how)

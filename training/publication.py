@@ -1,0 +1,95 @@
+"""A folder others can use: weights, settings, statistics, model card, STAC item.
+
+Written are ``weights.safetensors`` (all of the model), ``encoder.safetensors``, ``manifest.json``, ``statistics.json``,
+``config.yaml``, the evaluation if there is one, ``README.md`` (the model card) and ``item.json`` (STAC with the machine
+learning model extension, linked to the collection that was trained on).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from stratacube.errors import SourceError, UsageError
+from stratacube.files import whole_folder
+from training.card import model_card, model_item
+from training.config import print_config
+from training.models import save_model
+from training.models.weights import read_weights
+from training.runs import Opened
+
+__all__ = ["publish"]
+
+
+def publish(opened: Opened, output: Path, *, collection: str | None = None, licence: str = "other") -> None:
+    """Write the folder; it appears whole or not at all.
+
+    Parameters
+    ----------
+    opened
+        The checkpoint.
+    output
+        Folder to write, which must not exist.
+    collection
+        Path or URL of the STAC collection that was trained on. A file lends its extent to the item.
+    licence
+        SPDX identifier.
+
+    Raises
+    ------
+    UsageError
+        If the folder exists.
+    SourceError
+        If the collection cannot be read.
+    """
+    if output.exists():
+        raise UsageError(f"{output} exists; give another folder, or remove it")
+    extent = _extent(collection)
+    with whole_folder(output) as part:
+        _fill(part, opened, output, collection, extent, licence)
+
+
+def _fill(
+    part: Path, opened: Opened, output: Path, collection: str | None, extent: dict[str, Any] | None, licence: str
+) -> None:
+    model, weights, _ = read_weights(opened.weights)
+    manifest = {**opened.manifest, "step": opened.step}
+    note = {"step": str(opened.step), "config_hash": opened.manifest["config_hash"]}
+    save_model(model, weights, part / "weights.safetensors", **note)
+    save_model(model, weights, part / "encoder.safetensors", encoder_only=True, **note)
+    (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (part / "statistics.json").write_text(json.dumps(opened.manifest["statistics"], indent=1) + "\n")
+    (part / "config.yaml").write_text(print_config(opened.config))
+    evaluation = _evaluation(opened)
+    if evaluation is not None:
+        shutil.copytree(evaluation, part / "evaluation")
+    (part / "README.md").write_text(model_card(opened, licence, part / "evaluation"))
+    link = os.path.relpath(collection, output) if collection and "://" not in collection else collection
+    item = model_item(opened, part, link, extent, licence)
+    (part / "item.json").write_text(json.dumps(item, indent=1) + "\n")
+
+
+def _evaluation(opened: Opened) -> Path | None:
+    """Evaluation of this very step, beside the checkpoint or in its run."""
+    for folder in (opened.folder / "evaluation", opened.folder.parent.parent / "evaluation"):
+        file = folder / "evaluation.json"
+        if file.exists() and json.loads(file.read_text())["step"] == opened.step:
+            return folder
+    return None
+
+
+def _extent(collection: str | None) -> dict[str, Any] | None:
+    """Extent of a collection's file; None for a URL, which is only linked to."""
+    if collection is None or "://" in collection:
+        return None
+    try:
+        content = json.loads(Path(collection).read_text())
+    except (OSError, ValueError) as error:
+        raise SourceError(f"collection {collection} cannot be read: {error}") from error
+    if not isinstance(content, dict) or content.get("type") != "Collection":
+        raise SourceError(f"{collection} is not a STAC collection; give the collection.json of the build")
+    extent: dict[str, Any] = content["extent"]
+    return extent
