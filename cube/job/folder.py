@@ -135,7 +135,8 @@ class BuildFolder:
         )
         if foreign:
             raise UsageError(
-                f"{self.root} is not empty and holds no build ({foreign[0]} is there); choose another `{self.PARAMETER}`"
+                f"{self.root} is not empty and holds no build ({foreign[0]} is there); "
+                f"choose another `{self.PARAMETER}`"
             )
 
     def refuse_other(self, described: Mapping[str, Any], digest: str) -> None:

@@ -162,7 +162,8 @@ def build(
     from cube.job.ledger import Ledger
     from cube.sentinel2.config import Sentinel2Config
     from cube.sentinel2.grid import cell_from_id
-    from cube.sentinel2.run import MODULES, run_sentinel2
+    from cube.sentinel2.making import MODULES
+    from cube.sentinel2.run import run_sentinel2
 
     work = Path(archive).with_name("work")
     shutil.rmtree(work, ignore_errors=True)

@@ -12,13 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from cube.job.engine.local import InlineExecutor, local_executor
 from stratacube.claim import Fence
 from stratacube.errors import ClaimLostError, StratacubeError
-from stratacube.files import Written, guarded, recorded
+from stratacube.files import Written, recorded
 from stratacube.progress import iterate, progress
 
 __all__ = ["ENGINES", "Outcome", "Task", "Workers", "iterate", "run_tasks"]
@@ -70,9 +69,7 @@ class Workers:
         Modules of the functions that will run, where the time it takes a worker to import them counts. They must
         start no thread when imported.
     fence
-        Claim of the folder that the tasks write to.
-    root
-        That folder: what is written below it is recorded.
+        Claim of the folder that the tasks write to; what they write below it is recorded.
     """
 
     def __init__(
@@ -81,10 +78,8 @@ class Workers:
         engine: str = "local",
         modules: Sequence[str] = (),
         fence: Fence | None = None,
-        root: Path | None = None,
     ) -> None:
-        self.number, self.engine, self.modules = number, engine, modules
-        self.fence, self.root = fence, root
+        self.number, self.engine, self.modules, self.fence = number, engine, modules, fence
         self._executor: Executor | None = None
 
     def __enter__(self) -> Workers:
@@ -111,13 +106,11 @@ class Workers:
             self._executor = None
 
 
-def _in_worker(
-    function: Callable[[T], R], task: T, fence: Fence | None, root: Path | None
-) -> tuple[R, tuple[Written, ...]]:
+def _in_worker(function: Callable[[T], R], task: T, fence: Fence | None) -> tuple[R, tuple[Written, ...]]:
     """Run a task: nothing takes its name once the claim is lost, and what does is told."""
-    if fence is None or root is None:
+    if fence is None:
         return function(task), ()
-    with guarded(root, fence.check), recorded(root) as written:
+    with fence.guard(), recorded(fence.root) as written:
         return function(task), tuple(written)
 
 
@@ -174,7 +167,7 @@ def run_tasks(  # noqa: PLR0912  (one loop reads better whole)
                     try:
                         submit = (alone or workers.executor).submit
                         started = time.monotonic()
-                        future = submit(_in_worker, function, task, workers.fence, workers.root)
+                        future = submit(_in_worker, function, task, workers.fence)
                         running[future] = task, attempt, started
                     except BrokenExecutor:
                         again.appendleft((task, attempt, 0.0))
