@@ -259,7 +259,14 @@ def _sentence(model: type[Settings], error: ValidationError) -> str:
         return ": ".join(filter(None, [place.name, _remedy(problem, field)]))
     same = (p for p in problems if _place(model, p["loc"]).name == place.name)  # one for each type of a union
     remedies = list(dict.fromkeys(_remedy(p, field) for p in same))
-    return f"`{place.name}` is {reprlib.repr(problem['input'])}: {' or '.join(remedies)}"
+    return f"`{place.name}` is {_shown(problem['input'])}: {' or '.join(remedies)}"
+
+
+def _shown(value: Any) -> str:
+    """Say a value in short; a list of words as it is given."""
+    if isinstance(value, list) and value and all(isinstance(one, str | int | float) for one in value):
+        return " ".join(map(str, value))
+    return reprlib.repr(value)
 
 
 def _unknown(name: str, owners: Sequence[type[Settings]], model: type[Settings], source: str = "") -> str:
