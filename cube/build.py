@@ -80,10 +80,10 @@ def build(source: str, config: str | Path | None = None, **settings: Any) -> Ans
     StratacubeError
         If the build cannot be made at all.
     """
-    from stratacube.settings import nearest  # noqa: PLC0415
+    from stratacube.settings import nearest, one_of  # noqa: PLC0415
 
     if source not in JOBS:
-        raise UsageError(f"`source` is {source!r}: give {', '.join(JOBS)}{nearest(str(source), list(JOBS))}")
+        raise UsageError(f"`source` is {source!r}: give {one_of(list(JOBS))}{nearest(str(source), list(JOBS))}")
     result = JOBS[source].run(None if config is None else Path(config), settings)
     return Answer(result) if isinstance(result, int) else result
 

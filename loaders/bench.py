@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from stratacube.command import Answer, Parser, add_common, run
 from stratacube.errors import UsageError
+from stratacube.flags import Words
 
 __all__ = ["main"]
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m loaders.bench", description=__doc__)
     parser.add_argument("store", metavar="STORE", help="tiles.zarr, or the folder of a build; path or URL")
     parser.add_argument("--batch-size", type=int, default=4, help="samples (default: %(default)s)")
-    parser.add_argument("--bands", nargs="+", help="such as C01 C13 (default: all)")
+    parser.add_argument("--bands", nargs="+", action=Words, help="such as C01 C13 (default: all)")
     parser.add_argument("--crop", type=int, help="pixels along a side (default: whole tiles)")
     parser.add_argument("--steps", type=int, help="consecutive time steps (default: all)")
     parser.add_argument("--workers", type=int, nargs="*", help="numbers to try (default: 1, 2, 4 .. to the CPUs)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from catalog.abi.bands import BANDS
 from loaders.cubes import images_of, open_cube
 from loaders.moments import PRECISION, Box, boxes, gather
 from loaders.quantities import Quantity
@@ -70,10 +71,10 @@ def compute_statistics(
     StratacubeError
         If a store cannot be read or holds nothing to count.
     """
-    if workers < 0 or (sample is not None and sample < 1):
-        raise UsageError(
-            f"workers {workers} must be 0 or more, and sample {sample} 1 or more; leave out what is not needed"
-        )
+    if workers < 0:
+        raise UsageError(f"`workers` is {workers}: give 0 (this process alone) or more")
+    if sample is not None and sample < 1:
+        raise UsageError(f"`sample` is {sample}: give 1 or more, or leave it out to look at all")
     opened = [_open(source, storage_options or {}) for source in stores]
     cubes = [found for found in opened if isinstance(found, xr.Dataset)]
     tiles = [found for found in opened if isinstance(found, TileStore)]
@@ -139,6 +140,7 @@ def _of_tiles(
         described.append({"store": store.url, "fingerprint": store.fingerprint, "tiles": len(tiles), "of": len(store)})
         splits = table[by].astype(str).to_numpy()[tiles] if by in table else np.full(len(tiles), "all")
         for group in _by_size(store, bands) if len(tiles) else ():
+            _check_quantity(group if bands is not None else (), quantity)
             counted.append((TileDataset(store, bands=group, where=tiles), splits.tolist()))
     total = tally(counted, workers)
     names = total.splits()
@@ -148,6 +150,13 @@ def _of_tiles(
     if not found["all"]:
         raise UsageError(f"no tile has a valid pixel of {quantity}; check the filter and the bands")
     return found, {"stores": described, "pixels": int(sum(total.pixels.values()))}
+
+
+def _check_quantity(bands: Iterable[str], quantity: Quantity) -> None:
+    """Refuse bands that were asked for by name and do not have the quantity; of all bands, those that have it count."""
+    for band in bands if quantity in ("reflectance", "brightness_temperature") else ():
+        if BANDS[int(band[1:])].is_reflective != (quantity == "reflectance"):
+            raise UsageError(f"{band} has no {quantity}; leave it out of `bands`, or take `quantity=mixed`")
 
 
 def _of_cubes(
@@ -177,12 +186,12 @@ def _of_cubes(
 
 
 def _check_units(cube: xr.Dataset, names: Sequence[str], quantity: Quantity) -> None:
-    """Refuse a quantity that the units of a band belie."""
-    expected = {"reflectance": ("1", "%"), "brightness_temperature": ("K",)}.get(quantity)
+    """Refuse a quantity that the units of a band belie; radiance has units of many spellings."""
+    of_units = {"1": ("reflectance", "mixed"), "%": ("reflectance", "mixed"), "K": ("brightness_temperature", "mixed")}
     for name in names:
         units = cube[name].attrs.get("units")
-        if expected is not None and units is not None and units not in expected:
-            raise UsageError(f"{name} has units {units!r}, which is no {quantity}; say what it holds by `quantity`")
+        if units is not None and quantity not in of_units.get(units, ("radiance",)):
+            raise UsageError(f"{name} has units {units!r}, which is not {quantity}; say what it holds by `quantity`")
 
 
 def _fingerprint(cube: xr.Dataset) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 
 from loaders.quantities import Quantity
 from stratacube.command import Answer, Parser, add_common, run
+from stratacube.flags import Words
 
 if TYPE_CHECKING:
     from loaders.statistics import Statistics
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--quantity", choices=get_args(Quantity), help="default: radiance of tiles, reflectance of other cubes"
     )
-    parser.add_argument("--bands", nargs="+", help="such as C01 C13 (default: all)")
+    parser.add_argument("--bands", nargs="+", action=Words, help="such as C01 C13 (default: all)")
     parser.add_argument("--where", help="condition on the plan's columns, such as \"stratum == 'random'\"")
     parser.add_argument("--by", default="split", help="column to split by (default: %(default)s)")
     parser.add_argument("--sample", type=int, help="look at this many tiles (boxes of a cube's bands) only")

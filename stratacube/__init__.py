@@ -60,4 +60,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """All names, for tab completion, though most are not yet imported."""
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -14,7 +14,7 @@ from stratacube.errors import PARAMETER
 if TYPE_CHECKING:
     from stratacube.settings import Settings
 
-__all__ = ["Completion", "Parser", "add_flags", "dashed", "flag"]
+__all__ = ["Completion", "Parser", "Words", "add_flags", "dashed", "flag"]
 
 PATH = "PATH"
 """What help calls the value of a flag that is a file or a folder; shells complete it as one."""
@@ -121,6 +121,14 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
 
 def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+class Words(argparse.Action):
+    """A list of words, apart or joined by commas."""
+
+    def __call__(self, _: Any, options: argparse.Namespace, values: Any, __: Any = None) -> None:
+        """Keep the words."""
+        setattr(options, self.dest, [word for value in values for word in re.split(r"[,\s]+", value) if word])
 
 
 class Completion(argparse.Action):

@@ -224,7 +224,7 @@ def _place(model: type[Settings], loc: tuple[int | str, ...]) -> _Place:
             names.append(part)
             infos = [m.model_fields[part] for m in holders]
             owners, inner = holders, [m for info in infos for m in _sections(info.annotation)]
-            tagged = any(info.discriminator for info in infos)
+            tagged = len(inner) > 1
         elif inner:  # an unknown key
             names.append(part)
             owners, inner = inner, []
@@ -259,7 +259,14 @@ def _sentence(model: type[Settings], error: ValidationError) -> str:
         return ": ".join(filter(None, [place.name, _remedy(problem, field)]))
     same = (p for p in problems if _place(model, p["loc"]).name == place.name)  # one for each type of a union
     remedies = list(dict.fromkeys(_remedy(p, field) for p in same))
-    return f"`{place.name}` is {reprlib.repr(problem['input'])}: {' or '.join(remedies)}"
+    return f"`{place.name}` is {_shown(problem['input'])}: {' or '.join(remedies)}"
+
+
+def _shown(value: Any) -> str:
+    """Say a value in short; a list of words as it is given."""
+    if isinstance(value, list) and value and all(isinstance(one, str | int | float) for one in value):
+        return " ".join(map(str, value))
+    return reprlib.repr(value)
 
 
 def _unknown(name: str, owners: Sequence[type[Settings]], model: type[Settings], source: str = "") -> str:
@@ -295,10 +302,10 @@ _REMEDIES = {
     "tuple_type": "give a list",
     "dict_type": "give keys and values",
     "model_": "give keys and values",
-    "greater_than_equal": "give {ge} or more",
-    "greater_than": "give more than {gt}",
-    "less_than_equal": "give {le} or less",
-    "less_than": "give less than {lt}",
+    "greater_than_equal": "give {ge:g} or more",
+    "greater_than": "give more than {gt:g}",
+    "less_than_equal": "give {le:g} or less",
+    "less_than": "give less than {lt:g}",
 }
 """What to do by the beginning of the type of pydantic's error; the first that fits."""
 

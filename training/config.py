@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from stratacube.errors import UsageError
-from stratacube.settings import RUN_ONLY, Settings, read_yaml
+from stratacube.settings import RUN_ONLY, Settings, nearest, read_yaml
 from training.models.settings import ModelConfig
 from training.settings_data import BlobsData, CubesData, TilesData
 
@@ -165,7 +165,7 @@ def load_config(source: str | Path, changes: Sequence[str] = ()) -> PretrainConf
     try:
         values = read_yaml(path)
     except UsageError as error:
-        raise UsageError(f"{error}; presets are {', '.join(presets())}") from error
+        raise UsageError(f"{error}; presets are {', '.join(presets())}{nearest(str(source), presets())}") from error
     for change in changes:
         _set(values, change)
     return validate(values, str(path))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stratacube.command import Answer, Parser, add_common, run
+from stratacube.flags import Words
 
 __all__ = ["main"]
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output-dir", type=Path, help="where to write (default: evaluation/ in CHECKPOINT)")
     parser.add_argument("--batches", type=int, help="judge on so many batches (default: all)")
     parser.add_argument("--pictures", type=int, default=4, help="samples to draw (default: 4)")
-    parser.add_argument("--bands", nargs="+", help="bands to draw (default: the first of each group)")
+    parser.add_argument("--bands", nargs="+", action=Words, help="bands to draw (default: the first of each group)")
     add_common(parser, answers=True)
     parser.set_defaults(run=_run)
     return run(parser, arguments)

@@ -12,8 +12,17 @@ from typing import Any
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.metadata import REPROCESSED
 from catalog.sentinel2.query import Query
+from stratacube.errors import UsageError
 
-__all__ = ["Dropped", "Selection", "counted", "deduplicate", "newest_first", "select_products"]
+__all__ = [
+    "Dropped",
+    "Selection",
+    "counted",
+    "deduplicate",
+    "newest_first",
+    "refuse_lacking",
+    "select_products",
+]
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,31 @@ def select_products(products: Iterable[Product], query: Query) -> Selection:
             passed.append(product)
     single = deduplicate(passed)
     return Selection(single.products, (*dropped, *single.dropped))
+
+
+def refuse_lacking(products: Sequence[Product], keys: Iterable[str]) -> None:
+    """Refuse files that no product has, before each product is dropped for want of them.
+
+    Parameters
+    ----------
+    products
+        All that may be used.
+    keys
+        Of the files wanted, such as ``B11_20m``.
+
+    Raises
+    ------
+    UsageError
+        If no product lists one of them; it names those that are listed.
+    """
+    there = {key for product in products for key in product.assets}
+    lacking = [key for key in keys if key not in there]
+    if products and lacking:
+        known = ", ".join(sorted(key for key in there if key.startswith("B")))
+        raise UsageError(
+            f"none of {len(products)} products has {', '.join(lacking)}; they have {known or 'no bands'}: "
+            "change `bands` or `bands_res`"
+        )
 
 
 def deduplicate(products: Sequence[Product]) -> Selection:

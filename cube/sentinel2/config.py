@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from catalog.sentinel2.names import CDSE_STAC
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES, SCL_NAMES, band_name, reducer_name
-from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, nearest, refuse_empty
+from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, refuse_empty
 
 if TYPE_CHECKING:
     from cube.sentinel2.lattice import Lattice
@@ -125,10 +125,7 @@ class Sentinel2Config(Settings):
     def _agree(self) -> Sentinel2Config:
         unknown = [b for b in self.bands if b not in BAND_RESOLUTIONS]
         if unknown:
-            known = ", ".join(BAND_RESOLUTIONS)
-            raise ValueError(
-                f"band {unknown[0]!r} is unknown; level 2A has {known}{nearest(unknown[0], list(BAND_RESOLUTIONS))}"
-            )
+            raise ValueError(f"band {unknown[0]!r} is unknown; level 2A has {', '.join(BAND_RESOLUTIONS)}")
         if len(set(self.bands)) != len(self.bands):
             raise ValueError(f"`bands` {' '.join(self.bands)} name one twice; name each once")
         if self.bands_res not in (10, 20, 60):

@@ -65,7 +65,7 @@ def test_statistics_of_composites(
     assert found.provenance["stores"][0]["store"] == str(path)
     opened = open_cube(path)
     (batch,) = cube_loader(opened, {"y": 90, "x": 120}, 1, statistics=output, quantity="reflectance")
-    with pytest.raises(UsageError, match="read with quantity='reflectance'"):
+    with pytest.raises(UsageError, match="read with `quantity=reflectance`"):
         cube_loader(opened, {"y": 90, "x": 120}, 1, statistics=output)
     for c in range(2):
         normal = batch.pixels[0, 0, c][batch.valid[0, 0, c]]
