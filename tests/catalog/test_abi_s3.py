@@ -178,7 +178,7 @@ def one_sentence(error: BaseException, endpoint: str) -> str:
     assert "Traceback" not in text
     assert endpoint in text
     assert "s3://noaa-goes16" in text
-    assert "check --s3-endpoint or read a local copy with --local-data-dir" in text
+    assert "check `s3_endpoint` or read a local copy with `local_data_dir`" in text
     return text
 
 

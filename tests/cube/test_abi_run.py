@@ -409,8 +409,8 @@ def test_config_file_underscores_and_unknown_keys(
     assert len(pd.read_parquet(output / "plan.parquet")) == 2
     config.write_text("num_tile: 3\n")
     assert main(flags) == 2
-    assert "unknown key 'num_tile'" in (said := capsys.readouterr().err)
-    assert "did you mean 'num_tiles'?" in said
+    assert "unknown key" in (said := capsys.readouterr().err)
+    assert "did you mean --num-tiles?" in said
 
 
 def test_dry_run_writes_nothing(small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

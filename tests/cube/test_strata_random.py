@@ -236,7 +236,7 @@ def test_impossible_wishes_are_named(more: dict[str, object], message: str) -> N
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(UsageError, match='not "miles"'):
         sampler(request(disk(), 16), "miles")
-    with pytest.raises(UsageError, match="num-tiles"):
+    with pytest.raises(UsageError, match="give `num_tiles`"):
         sampler(request(disk(), 16, num_tiles=None))
 
 

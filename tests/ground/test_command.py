@@ -22,8 +22,8 @@ import stratacube
 from cube import build as build_module
 from cube.build import main
 from cube.config import AbiConfig
-from cube.folder import BuildFolder
-from cube.ledger import Entry, Ledger, Problem
+from cube.job.folder import BuildFolder
+from cube.job.ledger import Entry, Ledger, Problem
 from cube.sentinel2.config import Sentinel2Config
 from stratacube.command import Answer, Parser, add_common, program, run
 from stratacube.errors import SourceError, UsageError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -219,8 +220,9 @@ def test_killed_run_is_finished_by_the_same_command(
 
 
 def test_corrupt_image_drops_its_scene_only(
-    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     root = tmp_path / "safe"
     scenes = [make_scene(20 + n, FIRST + timedelta(days=n)) for n in range(4)]
     for scene in scenes:
@@ -236,7 +238,7 @@ def test_corrupt_image_drops_its_scene_only(
     errors = pd.read_csv(config.work_dir / "errors.csv")
     assert set(errors["product"]) == {scenes[2].spec.id}
     assert "cannot be decoded" in errors["reason"].iloc[0]
-    assert "cannot be decoded" in capsys.readouterr().err
+    assert "cannot be decoded" in caplog.text
     assert (config.work_dir / "indices" / "phase1_errors.csv").exists()
     item = json.loads(next(config.work_dir.glob("items/*R000_C0000.json")).read_text())
     assert item["properties"]["stratacube:dropped"][0]["product"] == scenes[2].spec.id
@@ -288,11 +290,12 @@ def test_best_takes_the_least_clouded_and_medoid_an_observation(
 
 
 def test_cell_without_a_valid_pixel_is_marked(
-    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     config = _config(tmp_path / "w", archive[0], grid, mask_classes=list(range(12)), products=["cog", "zarr"])
     assert run_sentinel2(config).code == 0
-    assert "hold no pixel" in capsys.readouterr().err
+    assert "hold no pixel" in caplog.text
     assert np.isnan(_mosaic(config.work_dir, "B02")).all()
     item = json.loads(next(config.work_dir.glob("items/*.json")).read_text())
     assert item["properties"]["stratacube:empty"] is True
@@ -300,7 +303,7 @@ def test_cell_without_a_valid_pixel_is_marked(
 
 
 def test_plan_only_and_dry_run_move_no_pixel(
-    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = run_sentinel2(_config(tmp_path / "dry", archive[0], grid, dry_run=True))
     told = "\n".join(answer.lines)

@@ -64,7 +64,9 @@ def test_a_claimed_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     trainer = Trainer(small_run(tmp_path))
     with claimed(tmp_path):
         before = contents(tmp_path)
-        with pytest.raises(ClaimedError, match=rf"{tmp_path} is being written by process {os.getpid()} on "):
+        with pytest.raises(
+            ClaimedError, match=rf"{tmp_path} is being written by this very process \(process {os.getpid()} on "
+        ):
             trainer.fit()
         assert contents(tmp_path) == before
     assert trainer.fit(stop_at=1) is False
