@@ -110,7 +110,7 @@ def test_a_file_that_cannot_be_had_drops_its_scene_only(tmp_path: Path, scenes: 
     np.testing.assert_array_equal(_mosaic(config.work_dir), _expected([s for s in scenes if s is not scenes[3]]))
     errors = pd.read_csv(config.work_dir / "errors.csv")
     assert set(errors["product"]) == {scenes[3].spec.id}
-    assert "`access`" in errors["reason"].iloc[0]
+    assert "`access=https`" in errors["reason"].iloc[0]
     shutil.copytree(tmp_path / "safe", config.work_dir / "imagery_raw", dirs_exist_ok=True)
     assert run_sentinel2(config).code == 0
     np.testing.assert_array_equal(_mosaic(config.work_dir), _expected(scenes))
