@@ -25,10 +25,13 @@ from cube.strata.windows import Frame
 from stratacube.errors import SourceError
 from stratacube.files import whole_file
 
-__all__ = ["BLOCK", "Plan", "PlanTable", "Spot", "table_of", "write_plan"]
+__all__ = ["BLOCK", "ROW_GROUP", "Plan", "PlanTable", "Spot", "table_of", "write_plan"]
 
 BLOCK = 1024
 """Tiles read at once, and of one chunk of a store's small variables."""
+
+ROW_GROUP = 8 * BLOCK
+"""Tiles that lie together in the file: what has to be held of it while a block is read."""
 
 
 @dataclass
@@ -121,7 +124,7 @@ def write_plan(plan: Plan, path: Path) -> None:
         "problems": json.dumps([asdict(p) for p in plan.problems]),
     }
     with whole_file(path) as part:
-        frame.to_parquet(part, engine="pyarrow", index=False, row_group_size=8 * BLOCK)
+        frame.to_parquet(part, engine="pyarrow", index=False, row_group_size=ROW_GROUP)
 
 
 class PlanTable:
