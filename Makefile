@@ -5,6 +5,7 @@ PYTHON ?= python3
 ARCHIVE ?=
 TRAIN ?=
 JOBS ?= 2
+LIMIT ?= 300
 ARGS ?=
 
 CACHE := $(CURDIR)/.cache
@@ -26,7 +27,7 @@ export STRATACUBE_CACHE := $(CACHE)/stratacube
 TIDILY := scratch=$$(mktemp -d) && chmod 755 "$$scratch" && trap 'rm -rf "$$scratch"' EXIT INT TERM && TMPDIR="$$scratch"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types format bench constraints clean
+.PHONY: help demo test slow lint types format bench installs constraints clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -57,6 +58,12 @@ format: $(VENV)/installed-test ## mend style and formatting where a tool can
 
 bench: $(VENV)/installed-test ## the benchmarks, into docs/benchmarks.md; ARGS picks some
 	@$(TIDILY) $(PY) -m tests.benchmarks $(ARGS)
+
+installs: ## resolve each extra without constraints on PYTHON, LIMIT seconds each; installs nothing; ARGS="test" picks some
+	rm -rf $(CACHE)/installs
+	$(PYTHON) -m venv $(CACHE)/installs
+	@$(TIDILY) $(CACHE)/installs/bin/python tests/installs.py --limit $(LIMIT) $(ARGS)
+	rm -rf $(CACHE)/installs
 
 constraints: ## take the newest versions that go together into constraints.txt; then run the tests
 	rm -rf $(CACHE)/newest

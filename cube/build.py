@@ -49,9 +49,9 @@ JOBS = {
 """Jobs by command: a new source is one line here."""
 
 LOOKS = {
-    "status": ("how far a build is", "cube.inspect:status"),
-    "verify": ("check everything a build should hold", "cube.inspect:verify"),
-    "errors": ("what went wrong in a build, counted", "cube.problems:errors"),
+    "status": ("how far a build is", "cube.job.inspect:status"),
+    "verify": ("check everything a build should hold", "cube.job.inspect:verify"),
+    "errors": ("what went wrong in a build, counted", "cube.job.problems:errors"),
 }
 """What looks at the folder of a build, by command."""
 

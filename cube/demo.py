@@ -15,10 +15,10 @@ import pandas as pd
 import cube
 from catalog.abi.archives import LocalArchive
 from catalog.abi.scans import Scan, SourceFile, group_scans
+from cube.abi.folder import AbiFolder
 from cube.abi.run import run_abi
 from cube.abi.synthetic import write_archive
 from cube.config import AbiConfig
-from cube.folder import BuildFolder
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.run import run_sentinel2
@@ -112,7 +112,7 @@ def _abi(output: Path) -> int:
             step_minutes=10,
             **flags,
         )
-        codes.append(run_abi(config))
+        codes.append(run_abi(config).code)
         _tell(output / name)
     return max(codes)
 
@@ -126,7 +126,7 @@ def _sentinel2(output: Path) -> int:
     _say("the build below leaves that product out, names it and ends with exit code 1, as it should.\n")
     _say("--- median composites")
     folder = Sentinel2Folder(output / "composites")
-    code = run_sentinel2(Sentinel2Config.load(None, {**archive.options(), "work_dir": folder.root}))
+    code = run_sentinel2(Sentinel2Config.load(None, {**archive.options(), "work_dir": folder.root})).code
     named = set(pd.read_csv(folder.errors)["product"]) if folder.errors.exists() else set()
     _tell_composites(folder)
     if named == {archive.corrupt}:
@@ -154,7 +154,7 @@ def _real(output: Path, archive: Path) -> int:
         step_minutes=minutes,
         tolerance_minutes=minutes / 2,
     )
-    code = run_abi(config)
+    code = run_abi(config).code
     _tell(output / "real")
     return code
 
@@ -192,7 +192,7 @@ def _tell_composites(folder: Sentinel2Folder) -> None:
 
 def _tell(root: Path) -> None:
     """Open what was built and say where its parts are."""
-    folder = BuildFolder(root)
+    folder = AbiFolder(root)
     tiles = cube.open_tiles(root, "radiance")
     band = next(name for name in tiles.data_vars if str(name).startswith("C") and str(name)[1:].isdigit())
     mean = float(tiles[band].isel(tile=0).mean())

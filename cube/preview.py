@@ -15,6 +15,7 @@ import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 
 from cube.abi.calibrate import calibrate
+from stratacube.files import whole_file
 
 __all__ = ["contact_sheet", "open_raw", "thumbnail"]
 
@@ -69,8 +70,8 @@ def thumbnail(dataset: xr.Dataset, tile: int, path: Path, size: int = 256) -> st
         What it shows, such as ``natural colour, step 3``; ``no valid pixel`` for an empty tile.
     """
     picture, caption = _draw(_Tile(dataset, tile, size))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, format="PNG", optimize=True)
+    with whole_file(path) as part:
+        picture.save(part, format="PNG", optimize=True)
     return caption
 
 
@@ -118,8 +119,8 @@ def contact_sheet(previews: Path, tiles: pd.DataFrame, path: Path, *, cell: int 
         sheet.paste((0, 0, 0), (left, top, left + cell, top + cell))
         sheet.paste(small, (left, top), small)
         draw.multiline_text((left, top + cell + 2), text, fill=(220, 220, 220), font=font, spacing=2)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG", optimize=True)
+    with whole_file(path) as part:
+        sheet.save(part, format="PNG", optimize=True)
     return len(shown)
 
 

@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from catalog.abi.bands import BANDS
 from loaders.statistics import BandStatistics, Statistics
-from stratacube.errors import UsageError
+from stratacube.errors import StratacubeError, UsageError
+from stratacube.files import whole_file
 
 __all__ = ["draw_histograms"]
 
@@ -37,9 +38,19 @@ def draw_histograms(statistics: Statistics, path: Path, split: str = "all") -> N
         panel = _draw_panel(name, band, statistics.quantity)
         sheet.paste(panel, (i % columns * _PANEL[0], i // columns * _PANEL[1]))
     try:
-        sheet.save(path)
+        _save(sheet, path)
+    except StratacubeError:
+        raise
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be written ({error}); choose another file") from error
+
+
+def _save(sheet: Image.Image, path: Path) -> None:
+    kind = Image.registered_extensions().get(path.suffix.lower())  # the part that is written has another suffix
+    if kind is None:
+        raise ValueError(f"unknown file extension: {path.suffix}")
+    with whole_file(path) as part:
+        sheet.save(part, format=kind)
 
 
 def _draw_panel(name: str, band: BandStatistics, quantity: str) -> Image.Image:

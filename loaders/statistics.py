@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from loaders.batch import Decoder, Quantity
-from stratacube.errors import UsageError
+from stratacube.errors import StratacubeError, UsageError
+from stratacube.files import write_text
 
 __all__ = ["BandStatistics", "Statistics", "make_decoder", "presets"]
 
@@ -68,7 +69,9 @@ class Statistics:
         """Write as JSON."""
         text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1, allow_nan=True)
         try:
-            path.write_text(text + "\n")
+            write_text(path, text + "\n")
+        except StratacubeError:
+            raise
         except OSError as error:
             raise UsageError(f"{path} cannot be written ({error.strerror}); choose another file") from error
 

@@ -38,7 +38,7 @@ class Answer:
 
     code: int = 0
     """Exit code."""
-    lines: tuple[str, ...] = ()
+    lines: Sequence[str] = ()
     """What to print."""
     data: Any = None
     """The same as plain values, for ``--json``."""
@@ -102,10 +102,9 @@ def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
         try:
             answer = function(options)
             return answer if isinstance(answer, int) else _print(answer, as_json=getattr(options, "json", False))
-        except UsageError as error:
-            return _fail(WRONG, f"error: {dashed(str(error), flags)}")
         except StratacubeError as error:
-            return _fail(FAILED, f"error: {dashed(str(error), flags)}")
+            code = WRONG if isinstance(error, UsageError) else FAILED
+            return code if error.silent else _fail(code, f"error: {dashed(str(error), flags)}")
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             return _fail(FAILED, f"error: {where}{error.strerror or error}; mend that and run the same command again")

@@ -25,6 +25,9 @@ PARAMETER = re.compile(r"`([\w.]+)(?:=([^`]*))?`")
 class StratacubeError(Exception):
     """Base of every error the command line prints as one sentence (exit code 1)."""
 
+    silent = False
+    """Whether another process says it: of several ranks one is enough."""
+
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that the sentence speaks of."""

@@ -6,10 +6,13 @@ lost forbids it), after it whoever records is told: path, size, digest.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +29,8 @@ __all__ = [
     "human_bytes",
     "is_stray",
     "recorded",
+    "remove_stray",
+    "remove_strays",
     "tell_folder",
     "whole_file",
     "whole_folder",
@@ -36,6 +41,9 @@ __all__ = [
 
 PART = ".part"
 """Ends the name of what is not yet whole."""
+
+_OLD = re.compile(r"\.(.+)\.[0-9a-f]{8}\.old\.part")
+"""Name of a folder that is being replaced."""
 
 _BLOCK = 1 << 20
 
@@ -53,14 +61,34 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True)
+class _Root:
+    """A folder by the name it was given, and by the one that has no links in it."""
+
+    given: Path
+    real: Path
+
+    @classmethod
+    def of(cls, path: Path) -> _Root:
+        return cls(Path(os.path.abspath(path)), Path(os.path.realpath(path)))
+
+    def inner(self, path: Path) -> Path | None:
+        """Path below this folder, by either name; None if it is elsewhere."""
+        if path.is_relative_to(self.given):  # also what is linked into the folder
+            return path.relative_to(self.given)
+        real = Path(os.path.realpath(path.parent)) / path.name
+        return real.relative_to(self.real) if real.is_relative_to(self.real) else None
+
+
+# Not equal to another of the same content, which would be ended in its place.
+@dataclass(frozen=True, eq=False)
 class _Guard:
-    root: Path
+    root: _Root
     check: Callable[[], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Record:
-    root: Path
+    root: _Root
     written: list[Written]
 
 
@@ -72,7 +100,7 @@ _records: list[_Record] = []
 @contextmanager
 def guarded(root: Path, check: Callable[[], None]) -> Iterator[None]:
     """Within, nothing below a folder takes its final name unless ``check`` returns."""
-    guard = _Guard(Path(os.path.abspath(root)), check)
+    guard = _Guard(_Root.of(root), check)
     _guards.append(guard)
     try:
         yield
@@ -83,7 +111,7 @@ def guarded(root: Path, check: Callable[[], None]) -> Iterator[None]:
 @contextmanager
 def recorded(root: Path) -> Iterator[list[Written]]:
     """Within, all that is written whole below a folder is listed, in the order it was."""
-    record = _Record(Path(os.path.abspath(root)), [])
+    record = _Record(_Root.of(root), [])
     _records.append(record)
     try:
         yield record.written
@@ -99,23 +127,23 @@ def check_guards(path: Path) -> None:
     ClaimLostError
         If the claim of its folder was lost.
     """
-    for guard in _guards:
-        if path.is_relative_to(guard.root):
+    path = Path(os.path.abspath(path))
+    for guard in list(_guards):  # another thread may begin or end one
+        if guard.root.inner(path) is not None:
             guard.check()
 
 
 def _tell(path: Path, size: int, digest: Callable[[], str]) -> None:
-    for record in _records:
-        if path.is_relative_to(record.root):
-            inner = path.relative_to(record.root)
-            if not any(is_stray(name) for name in inner.parts):  # what is in a part is told when that is whole
-                record.written.append(Written(inner.as_posix(), size, digest()))
+    for record in list(_records):
+        inner = record.root.inner(path)
+        if inner is not None and not any(map(is_stray, inner.parts)):  # what is in a part is told when that is whole
+            record.written.append(Written(inner.as_posix(), size, digest()))
 
 
 def tell_folder(path: Path, *, digests: bool = True) -> None:
     """Record all files of a folder that came to its place as a whole."""
     path = Path(os.path.abspath(path))
-    if any(path.is_relative_to(record.root) for record in _records):
+    if any(record.root.inner(path) is not None for record in list(_records)):
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             _tell(file, file.stat().st_size, lambda f=file: digest_of(f) if digests else "")  # type: ignore[misc]
 
@@ -151,7 +179,7 @@ def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
     _tell(path, path.stat().st_size, lambda: digest_of(path))
 
 
-def write_bytes(path: Path, content: bytes | memoryview, *, durable: bool = False) -> None:
+def write_bytes(path: Path, content: bytes | bytearray | memoryview, *, durable: bool = False) -> None:
     """Write a file, whole or not at all."""
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +210,7 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path, *, digests: bool = True) -> Iterator[Path]:
+def whole_folder(path: Path, *, digests: bool = True, durable: bool = False) -> Iterator[Path]:
     """Give a folder to fill, beside ``path``; it takes that name when the block ends without an error.
 
     Parameters
@@ -191,6 +219,8 @@ def whole_folder(path: Path, *, digests: bool = True) -> Iterator[Path]:
         The folder; one that lies there is replaced.
     digests
         Whether the record tells digests, or (of scratch) sizes alone.
+    durable
+        Flush to the disk before the rename, and the rename itself.
 
     Raises
     ------
@@ -202,18 +232,35 @@ def whole_folder(path: Path, *, digests: bool = True) -> Iterator[Path]:
     part.mkdir(parents=True)
     try:
         yield part
+        if durable:
+            for file in part.rglob("*"):
+                _flush(file)
         check_guards(path)
-        if path.exists():  # a folder cannot be renamed over one that is not empty
-            old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old{PART}")
-            os.rename(path, old)
-            os.rename(part, path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.rename(part, path)
+        _rename_folder(part, path)
+        if durable:
+            _flush(path.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     tell_folder(path, digests=digests)
+
+
+def _rename_folder(part: Path, path: Path) -> None:
+    try:
+        os.rename(part, path)
+    except OSError as error:  # tried, for a look at what lies there may be old
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    else:
+        return
+    old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old{PART}")
+    os.rename(path, old)
+    try:
+        os.rename(part, path)
+    except BaseException:
+        os.rename(old, path)
+        raise
+    remove_stray(old)
 
 
 def _aside(path: Path) -> Path:
@@ -222,8 +269,57 @@ def _aside(path: Path) -> Path:
 
 
 def is_stray(name: str) -> bool:
-    """Whether a file or folder of this name is what a killed run left, not yet whole."""
-    return name.endswith(PART)
+    """Whether a file or folder of this name is what a killed run left, not yet whole.
+
+    Libraries put their own scratch beside a part, under its name and more (GDAL's ``.ovr.tmp``).
+    """
+    return name.endswith(PART) or (name.startswith(".") and f"{PART}." in name)
+
+
+def remove_strays(root: Path, *, deep: bool = True, older: float = 0.0) -> None:
+    """Remove what killed runs left below a folder, not yet whole; for whoever holds its claim.
+
+    A folder that a run had moved away to replace, and did not replace, gets its name back.
+
+    Parameters
+    ----------
+    root
+        The folder; it need not exist. Downloads that go on from a part must not lie in it.
+    deep
+        Go into its folders.
+    older
+        Seconds for which a part must not have changed, where others may be at work in the folder after all.
+    """
+    try:
+        with os.scandir(root) as entries:
+            found = list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in found:
+        if is_stray(entry.name):
+            if not older or _age(Path(entry.path)) >= older:
+                remove_stray(Path(entry.path))
+        elif deep and entry.is_dir(follow_symlinks=False):
+            remove_strays(Path(entry.path), older=older)
+
+
+def remove_stray(path: Path) -> None:
+    """Remove one thing that a killed run left, or give it its name back if nothing has taken its place."""
+    replaced = _OLD.fullmatch(path.name)
+    if replaced and not path.with_name(replaced[1]).exists():
+        check_guards(path)
+        path.rename(path.with_name(replaced[1]))
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # whoever wrote it was alive, and is done
+        return 0.0
 
 
 def digest_of(path: Path) -> str:
@@ -238,8 +334,12 @@ def digest_of(path: Path) -> str:
 
 
 def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Bring a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def human_bytes(number: float) -> str:

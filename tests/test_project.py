@@ -32,7 +32,7 @@ FRONT_DOOR = [ROOT / "stratacube" / name for name in ("__init__.py", "__main__.p
 """They name what lies behind them, and load it late."""
 
 MOST_LINES = 400
-TARGETS = ("help", "demo", "test", "slow", "lint", "types", "format", "bench", "constraints", "clean")
+TARGETS = ("help", "demo", "test", "slow", "lint", "types", "format", "bench", "installs", "constraints", "clean")
 
 # Written in pieces, so that this file passes its own check.
 HOSTS = tuple(
@@ -131,6 +131,21 @@ def test_imports_run_one_way(package: str) -> None:
     assert not wrong
 
 
+BY_HAND = re.compile(
+    r"os\.re(?:place|name)\(|\.rename\((?!columns)|\.replace\((?:path|place|target)\)|mkstemp|\"\.part\""
+)
+RENAMED_BY_HAND = {
+    "catalog/sentinel2/download.py",  # a part that the next run goes on from
+    "catalog/publish/tiles.py",  # two folders are exchanged at once
+}
+
+
+@pytest.mark.parametrize("package", ["catalog", "loaders", "training", "cube/strata"])
+def test_whole_or_absent_writes_are_of_one_module(package: str) -> None:
+    found = {str(p.relative_to(ROOT)) for p in modules(package) if BY_HAND.search(p.read_text())}
+    assert found <= RENAMED_BY_HAND
+
+
 def test_building_loads_no_torch() -> None:
     code = "import sys, cube.build, cube.abi.run, cube.abi.open; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
@@ -201,6 +216,32 @@ def requirements(project: dict[str, object], extra: str) -> Iterator[Requirement
 
 def pinned(pin: Requirement) -> Version:
     return Version(next(iter(pin.specifier)).version)
+
+
+def test_the_stackstac_extra_says_what_stackstac_caps(project: dict[str, object]) -> None:
+    """Else pip chooses something newer first, and may try version after version before it comes back to that."""
+    extras = project["optional-dependencies"]
+    assert isinstance(extras, dict)
+    ours = {canonicalize_name(r.name): r.specifier for r in map(Requirement, extras["stackstac"])}
+    theirs = [Requirement(text) for text in importlib.metadata.requires("stackstac") or ()]
+    caps = {
+        canonicalize_name(r.name): {s.version for s in r.specifier if s.operator == "<"}
+        for r in theirs
+        if r.marker is None and any(s.operator == "<" for s in r.specifier)
+    }
+    assert "pandas" in caps
+    for name, versions in caps.items():
+        assert name in ours, f"stackstac caps {name}"
+        assert not any(ours[name].contains(version) for version in versions), f"stackstac caps {name} at {versions}"
+
+
+def test_a_resolver_that_does_not_end_is_ended_and_told() -> None:
+    command = [sys.executable, "tests/installs.py", "--limit", "0.01", "stackstac"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    for line in done.stdout.splitlines():
+        assert re.search(r"^Python 3\.\d+\.\d+  (pip \S+|uv) +\[stackstac\] +no end within 0\.01 s \(", line), line
+    assert done.stdout
 
 
 @needs_make

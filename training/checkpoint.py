@@ -8,7 +8,6 @@ is written under another name, flushed to the disk and renamed.
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 
 from stratacube.errors import SourceError
+from stratacube.files import whole_folder
 
 __all__ = ["Checkpoints", "random_state", "read_state", "set_random_state"]
 
@@ -64,16 +64,9 @@ class Checkpoints:
         fill
             Writes the files into the folder it is given.
         """
-        target, partial = self.path(step), self.folder / f".step_{step:08d}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        fill(partial)
-        for file in partial.iterdir():
-            _flush(file)
-        if target.exists():  # the same step again: a stop right after a regular save
-            shutil.rmtree(target)
-        partial.rename(target)
-        _flush(self.folder)
+        target = self.path(step)
+        with whole_folder(target, durable=True) as part:  # replaces: a stop may come right after a regular save
+            fill(part)
         return target
 
     def drop_old(self, losses: Mapping[int, float]) -> None:
@@ -125,11 +118,3 @@ def set_random_state(state: Mapping[str, Any]) -> None:
 def own_part(parts: Sequence[Any], rank: int, ranks: int) -> Any:
     """Pick this rank's part of what all ranks saved; with another number of ranks, the first one's."""
     return parts[rank] if len(parts) == ranks else parts[0]
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,9 +19,20 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
+from stratacube.errors import StratacubeError
 from training.config import RunConfig
 
-__all__ = ["gather", "load_whole_state", "make_fabric", "model_flops", "peak_flops", "shards", "whole_state"]
+__all__ = [
+    "gather",
+    "load_whole_state",
+    "make_fabric",
+    "model_flops",
+    "on_first_rank",
+    "peak_flops",
+    "raise_on_all",
+    "shards",
+    "whole_state",
+]
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _PEAK_BF16 = {
@@ -115,6 +127,37 @@ def gather(fabric: Fabric, value: Any) -> list[Any]:
     parts: list[Any] = [None] * fabric.world_size
     torch.distributed.all_gather_object(parts, value)
     return parts
+
+
+def on_first_rank(fabric: Fabric, function: Callable[[], None]) -> None:
+    """Do something on the first rank; a fault of it is raised on all, so that none waits for one that has gone.
+
+    Parameters
+    ----------
+    fabric
+        The ranks; all must call this.
+    function
+        What only the first rank does.
+    """
+    fault: Exception | None = None
+    if fabric.is_global_zero:
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001  (raised again below, on all ranks)
+            fault = error
+    raise_on_all(fabric, fault)
+
+
+def raise_on_all(fabric: Fabric, fault: Exception | None) -> None:
+    """Raise on every rank the first fault that any has met; return on all where none has."""
+    told = fault
+    if fault is not None and not isinstance(fault, StratacubeError):  # others' errors cannot always be sent
+        told = StratacubeError(f"another rank failed ({type(fault).__name__}: {' '.join(str(fault).split())[:300]})")
+    faults = [found for found in gather(fabric, told) if found is not None]
+    if fault is not None:
+        raise fault
+    if faults:
+        raise faults[0]
 
 
 def peak_flops(device: torch.device, given: float | None) -> float | None:

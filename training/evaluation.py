@@ -16,6 +16,7 @@ import torch
 from lightning.fabric import Fabric
 
 from stratacube.errors import UsageError
+from stratacube.files import whole_file, write_text
 from training.batches import Data
 from training.compute import make_fabric
 from training.config import RunConfig
@@ -77,7 +78,7 @@ def evaluate(
         baselines=True,
     )
     output.mkdir(parents=True, exist_ok=True)
-    with (output / "evaluation.csv").open("w", newline="") as file:
+    with whole_file(output / "evaluation.csv") as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows(report.rows)
@@ -90,8 +91,8 @@ def evaluate(
         "norm_pix_loss": config.model.norm_pix_loss,
         "rows": report.rows,
     }
-    (output / "evaluation.json").write_text(json.dumps(summary, indent=1) + "\n")
-    (output / "evaluation.md").write_text(_page(opened, report, data))
+    write_text(output / "evaluation.json", json.dumps(summary, indent=1) + "\n")
+    write_text(output / "evaluation.md", _page(opened, report, data))
     _draw(opened, data, fabric, output / "pictures", pictures, bands)
     return report
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from stratacube.errors import UsageError
+from stratacube.files import check_guards, write_text
 from training.config import LogConfig
 
 __all__ = ["Logs"]
@@ -43,6 +43,7 @@ class Logs:
 
     def __init__(self, folder: Path, config: LogConfig, name: str, step: int, settings: Row) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.tables = {kind: _Table(folder, kind, step) for kind in ("metrics", "validation")}
         self.sinks: list[_Sink] = []
         if config.tensorboard:
@@ -51,13 +52,15 @@ class Logs:
             self.sinks.append(_MLflow(config.mlflow_uri, config.mlflow_experiment, name, folder, settings))
 
     def metrics(self, step: int, row: Row) -> None:
-        """Write a row of training."""
+        """Write a row of training; not one more when the claim of the folder is lost."""
+        check_guards(self.folder)
         self.tables["metrics"].write({"step": step, **row})
         for sink in self.sinks:
             sink.write(step, {f"train/{key}": value for key, value in row.items()})
 
     def validation(self, step: int, loss: float, bands: list[dict[str, Any]]) -> None:
-        """Write a validation: its loss and a row a band."""
+        """Write a validation, its loss and a row a band; not one more when the claim of the folder is lost."""
+        check_guards(self.folder)
         for row in bands:
             self.tables["validation"].write({"step": step, "loss": loss, **row})
         values = {f"validation/{row['band']}/{k}": v for row in bands for k, v in row.items() if k != "band"}
@@ -77,8 +80,8 @@ class _Table:
         self.lines, self.table = folder / f"{name}.jsonl", folder / f"{name}.csv"
         rows = [json.loads(line) for line in self.lines.read_text().splitlines()] if self.lines.exists() else []
         rows = [row for row in rows if row["step"] <= step]
-        _replace(self.lines, "".join(json.dumps(row) + "\n" for row in rows))
-        _replace(self.table, _as_csv(rows, header=True) if rows else "")
+        write_text(self.lines, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.table, _as_csv(rows, header=True) if rows else "")
 
     def write(self, row: Row) -> None:
         header = self.table.stat().st_size == 0
@@ -95,12 +98,6 @@ def _as_csv(rows: list[Any], *, header: bool) -> str:
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 _MLFLOW_TEXT = 500
@@ -151,7 +148,7 @@ class _MLflow:
                 mlflow.log_params({key: str(value)[:_MLFLOW_TEXT] for key, value in _flat(settings)})
         except (ImportError, mlflow.exceptions.MlflowException) as error:
             raise UsageError(f"logs.mlflow_uri {uri} cannot be used ({' '.join(str(error).split())[:300]})") from error
-        mark.write_text(run.info.run_id)
+        write_text(mark, run.info.run_id)
 
     def write(self, step: int, row: Row) -> None:
         numbers = {key.replace("/", "."): float(v) for key, v in row.items() if isinstance(v, int | float)}

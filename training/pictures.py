@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from stratacube.files import whole_file
 from training.batches import Statistics
 from training.validate import Restored
 
@@ -67,7 +68,8 @@ def save_pictures(
             chosen = (sample, slice(None), number)
             panels = _panels(truth[chosen], estimate[chosen], masked[chosen], valid[chosen], statistics.span[number])
             blocks.append((band, panels))
-        _compose(blocks, statistics.unit).save(folder / f"sample_{first + sample:03d}.png")
+        with whole_file(folder / f"sample_{first + sample:03d}.png") as part:
+            _compose(blocks, statistics.unit).save(part, format="PNG")
     return count
 
 

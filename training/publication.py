@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stratacube.errors import SourceError, UsageError
+from stratacube.files import whole_folder
 from training.card import model_card, model_item
 from training.config import print_config
 from training.models import save_model
@@ -47,25 +48,28 @@ def publish(opened: Opened, output: Path, *, collection: str | None = None, lice
     if output.exists():
         raise UsageError(f"{output} exists; give another folder, or remove it")
     extent = _extent(collection)
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with whole_folder(output) as part:
+        _fill(part, opened, output, collection, extent, licence)
+
+
+def _fill(
+    part: Path, opened: Opened, output: Path, collection: str | None, extent: dict[str, Any] | None, licence: str
+) -> None:
     model, weights, _ = read_weights(opened.weights)
     manifest = {**opened.manifest, "step": opened.step}
     note = {"step": str(opened.step), "config_hash": opened.manifest["config_hash"]}
-    save_model(model, weights, partial / "weights.safetensors", **note)
-    save_model(model, weights, partial / "encoder.safetensors", encoder_only=True, **note)
-    (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    (partial / "statistics.json").write_text(json.dumps(opened.manifest["statistics"], indent=1) + "\n")
-    (partial / "config.yaml").write_text(print_config(opened.config))
+    save_model(model, weights, part / "weights.safetensors", **note)
+    save_model(model, weights, part / "encoder.safetensors", encoder_only=True, **note)
+    (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (part / "statistics.json").write_text(json.dumps(opened.manifest["statistics"], indent=1) + "\n")
+    (part / "config.yaml").write_text(print_config(opened.config))
     evaluation = _evaluation(opened)
     if evaluation is not None:
-        shutil.copytree(evaluation, partial / "evaluation")
-    (partial / "README.md").write_text(model_card(opened, licence, partial / "evaluation"))
+        shutil.copytree(evaluation, part / "evaluation")
+    (part / "README.md").write_text(model_card(opened, licence, part / "evaluation"))
     link = os.path.relpath(collection, output) if collection and "://" not in collection else collection
-    item = model_item(opened, partial, link, extent, licence)
-    (partial / "item.json").write_text(json.dumps(item, indent=1) + "\n")
-    partial.rename(output)
+    item = model_item(opened, part, link, extent, licence)
+    (part / "item.json").write_text(json.dumps(item, indent=1) + "\n")
 
 
 def _evaluation(opened: Opened) -> Path | None:

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -16,10 +16,12 @@ from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from stratacube.claim import claimed
 from stratacube.errors import StratacubeError, UsageError
+from stratacube.files import remove_strays, write_text
 from training.batches import Batch, BatchLoader, Data
 from training.checkpoint import Checkpoints, own_part, random_state, read_state, set_random_state
-from training.compute import gather, load_whole_state, make_fabric, whole_state
+from training.compute import gather, load_whole_state, make_fabric, on_first_rank, raise_on_all, whole_state
 from training.config import PretrainConfig, print_config
 from training.data import open_data
 from training.logs import Logs
@@ -86,13 +88,14 @@ class Trainer:
             device=str(self.fabric.device),
             parameters=self.parameters,
         )
-        latest = self.checkpoints.latest()
-        if latest is not None and not resume:
+        self.newest = self.checkpoints.latest()
+        """Newest checkpoint: the state is as it was then, or has grown from it."""
+        if self.newest is not None and not resume:
             raise UsageError(
-                f"{config.output_dir} holds checkpoints up to {latest.name}; resume, or use another folder"
+                f"{config.output_dir} holds checkpoints up to {self.newest.name}; resume, or use another folder"
             )
-        if latest is not None:
-            self._load(latest)
+        if self.newest is not None:
+            self._load(self.newest)
 
     @property
     def batch(self) -> int:
@@ -121,12 +124,48 @@ class Trainer:
         -------
         bool
             True if the schedule is done; False if a signal stopped the run, which is then saved.
+
+        Raises
+        ------
+        UsageError
+            If another run is at work in the output folder, or has been since this one was made.
+        ClaimLostError
+            If another run has taken the folder over, because this one was stopped for long.
         """
-        config, first = self.config, self.fabric.is_global_zero
-        if first:
-            config.output_dir.mkdir(parents=True, exist_ok=True)
-            (config.output_dir / "config.yaml").write_text(print_config(config))
-        logs = Logs(config.output_dir, config.logs, config.name, self.step, self.manifest["config"]) if first else None
+        with self._claimed():
+            return self._train(stop_at)
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        """Own the run's folder: the first rank takes the claim, and all hear what came of it."""
+        folder = self.config.output_dir
+        with ExitStack() as claims:
+
+            def claim() -> None:
+                folder.mkdir(parents=True, exist_ok=True)
+                claims.enter_context(claimed(folder))
+                remove_strays(folder)
+
+            on_first_rank(self.fabric, claim)
+            latest, fault = self.checkpoints.latest(), None
+            if latest != self.newest:
+                fault = UsageError(
+                    f"{folder} was trained on by another run in between (its newest checkpoint is"
+                    f" {latest and latest.name}, not {self.newest and self.newest.name}); run the same command again"
+                )
+            raise_on_all(self.fabric, fault)
+            yield
+
+    def _train(self, stop_at: int | None) -> bool:
+        config = self.config
+        logs: Logs | None = None
+
+        def open_logs() -> None:
+            nonlocal logs
+            write_text(config.output_dir / "config.yaml", print_config(config))
+            logs = Logs(config.output_dir, config.logs, config.name, self.step, self.manifest["config"])
+
+        on_first_rank(self.fabric, open_logs)
         meter = Meter(config.model, self.fabric.device, config.logs.peak_tflops)
         batches = _endless(self.data.train)
         total = torch.zeros((), device=self.fabric.device)
@@ -226,9 +265,13 @@ class Trainer:
                 f"loss {mean} or gradient norm {row['grad_norm']} is not finite at step {self.step};"
                 f" lower the rate, set optimizer.clip, or check the data, and go on from {self.checkpoints.latest()}"
             )
-        if logs is not None:
+
+        def write() -> None:
+            assert logs is not None
             logs.metrics(self.step, row)
             _log.info("step %d/%d: loss %.4f, rate %.2e", self.step, self.schedule.steps, mean, row["lr"])
+
+        on_first_rank(self.fabric, write)
 
     def _validate(self, logs: Logs | None) -> None:
         if self.data.validation is None or self.config.validation.every_epochs is None:
@@ -244,29 +287,46 @@ class Trainer:
                 batches=settings.batches,
             )
         self.losses[self.step] = report.loss
-        if logs is not None:
+
+        def write() -> None:
+            assert logs is not None
             logs.validation(self.step, report.loss, report.of())
             _log.info("step %d: validation loss %.4f", self.step, report.loss)
+
+        on_first_rank(self.fabric, write)
 
     def _save(self) -> None:
         weights, moments = whole_state(self.model, self.optimizer)
         ranks = gather(self.fabric, {"random": random_state(), "loader": dict(self.data.train.state_dict())})
-        if self.fabric.is_global_zero:
-            state = {"step": self.step, "optimizer": moments, "ranks": ranks, "losses": self.losses}
+        state = {"step": self.step, "optimizer": moments, "ranks": ranks, "losses": self.losses}
 
-            def fill(folder: Path) -> None:
-                save_model(self.config.model, weights, folder / "weights.safetensors", step=str(self.step))
-                if self.average is not None:
-                    values = {name: value.cpu() for name, value in self.average.values.items()}
-                    save_model(self.config.model, values, folder / "ema.safetensors", step=str(self.step))
-                torch.save(state, folder / "state.pt")
-                (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1) + "\n")
+        def fill(folder: Path) -> None:
+            save_model(self.config.model, weights, folder / "weights.safetensors", step=str(self.step))
+            if self.average is not None:
+                values = {name: value.cpu() for name, value in self.average.values.items()}
+                save_model(self.config.model, values, folder / "ema.safetensors", step=str(self.step))
+            torch.save(state, folder / "state.pt")
+            (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1) + "\n")
 
+        def write() -> None:
             self.checkpoints.write(self.step, fill)
             self.checkpoints.drop_old(self.losses)
-        self.fabric.barrier()
+
+        on_first_rank(self.fabric, write)  # the others wait until it is there
+        self.newest = self.checkpoints.path(self.step)
 
     def _load(self, path: Path) -> None:
+        try:
+            self._load_state(path)
+        except OSError as error:
+            if path.exists():
+                raise
+            raise UsageError(
+                f"{path} was removed while it was read: another run is at work in {self.config.output_dir}; wait until"
+                " it ends and run the same command again"
+            ) from error
+
+    def _load_state(self, path: Path) -> None:
         manifest = json.loads((path / "manifest.json").read_text())
         refuse_other_run(manifest, self.config, self.data, path)
         state = read_state(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+
+from stratacube.files import whole_file
 
 if TYPE_CHECKING:
     from catalog.abi.scans import Scan
@@ -68,10 +69,8 @@ def completeness(
 
 def write_completeness(table: pd.DataFrame, path: Path) -> None:
     """Write the table as CSV, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    table.to_csv(part, index=False)
-    os.replace(part, path)
+    with whole_file(path) as part:
+        table.to_csv(part, index=False)
 
 
 def _by_sector(scans: Sequence[Scan]) -> Iterator[tuple[tuple[str, str], list[Scan]]]:

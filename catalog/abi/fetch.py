@@ -17,9 +17,11 @@ from pathlib import Path
 from catalog.abi.names import bucket, prefix
 from catalog.abi.s3 import CONNECT_TIMEOUT, FAULTS, READ_TIMEOUT, explained, s3_filesystem, split_url
 from catalog.abi.scans import SourceFile
-from stratacube.errors import SourceError, StratacubeError, UsageError
+from stratacube.errors import ClaimLostError, SourceError, StratacubeError, UsageError
+from stratacube.files import whole_file
+from stratacube.retry import call_again
 
-__all__ = ["destination", "fetch_files"]
+__all__ = ["destination", "fetch_files", "local_copy"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LONGEST_WAIT = 30.0
@@ -91,7 +93,7 @@ def fetch_files(
                 try:
                     here.append(future.result())
                     failed_in_a_row = 0
-                except _DiskError:
+                except (_DiskError, ClaimLostError):
                     raise
                 except CancelledError:
                     failures.append((file, f"not tried: the server had failed {patience} times in a row"))
@@ -116,6 +118,13 @@ def destination(file: SourceFile, root: Path) -> Path:
     archive of one product), and into ``<root>/<product>/YYYY/DDD/HH/`` everywhere else.
     """
     return root / _layout(root, file.platform, file.product) / _hour(file) / file.href.rpartition("/")[2]
+
+
+def local_copy(file: SourceFile, root: Path) -> SourceFile | None:
+    """Return a remote file as it lies in a local archive, fetched whole; None where it does not."""
+    place = destination(file, root)
+    there = place.is_file() and place.stat().st_size == file.size
+    return _localised(file, place) if there else None
 
 
 def _hour(file: SourceFile) -> str:
@@ -164,44 +173,35 @@ class _Job:
         """Download one file, unless it is there."""
         if not file.href.startswith("s3://"):
             return file
+        if (there := local_copy(file, self.root)) is not None:
+            return there
         place = destination(file, self.root)
-        if place.is_file() and place.stat().st_size == file.size:
-            return _localised(file, place)
         with explained(file.href, self.endpoint_url), _local_faults(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             _remove_stale(place)
-            self._download_patiently(file, place)
+            call_again(
+                lambda: self._download(file, place),
+                tries=self.retries + 1,
+                pause=self.backoff,
+                longest=_LONGEST_WAIT,
+                again=_may_pass,
+                name=file.href,
+            )
         return _localised(file, place)
-
-    def _download_patiently(self, file: SourceFile, place: Path) -> None:
-        for attempt in range(self.retries + 1):
-            try:
-                self._download(file, place)
-                return
-            except (FileNotFoundError, PermissionError):
-                raise
-            except FAULTS as error:
-                if attempt == self.retries or _is_local(error):
-                    raise
-                time.sleep(min(self.backoff * 2**attempt, _LONGEST_WAIT))
 
     def _download(self, file: SourceFile, place: Path) -> None:
         """Download once, aside, and rename when whole."""
-        part = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}.part")
         # botocore does not repeat here what this class repeats itself.
         s3 = s3_filesystem(
             self.endpoint_url, connect_timeout=self.connect_timeout, read_timeout=self.read_timeout, retries=0
         )
-        try:
+        with whole_file(place) as part:
             s3.get_file(file.href, str(part), max_concurrency=1)
             size = part.stat().st_size
             if size != file.size:
                 raise SourceError(f"{file.href} came with {size} bytes where the listing says {file.size}; list again")
             if _is_md5(file.tag) and _md5(part) != file.tag and not self._is_encrypted(file):
                 raise SourceError(f"{file.href} came with a digest other than its ETag {file.tag}; try again")
-            os.replace(part, place)
-        finally:
-            part.unlink(missing_ok=True)
 
     def _is_encrypted(self, file: SourceFile) -> bool:
         """Whether the server keeps the object under a key of its owner: its ETag is no digest then."""
@@ -211,6 +211,12 @@ class _Job:
         )
         head = s3.call_s3("head_object", Bucket=name, Key=key)
         return head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another attempt may do better: not where the object is missing or refused, nor where the disk failed."""
+    lasting = isinstance(error, FileNotFoundError | PermissionError) or _is_local(error)
+    return isinstance(error, FAULTS) and not lasting
 
 
 def _is_servers_fault(error: StratacubeError) -> bool:
@@ -246,7 +252,7 @@ def _md5(path: Path) -> str:
 
 def _remove_stale(place: Path) -> None:
     """Remove what killed runs left of a file."""
-    for part in place.parent.glob(f"{place.name}.*.part"):
+    for part in place.parent.glob(f"*{place.name}.*.part"):
         if time.time() - part.stat().st_mtime > _STALE:
             part.unlink(missing_ok=True)
 

@@ -7,7 +7,6 @@ projection 2.0.0.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from catalog.abi.names import orbital_slot, parse_name
 from catalog.abi.scans import Scan, SourceFile
 from catalog.publish.footprints import footprint
 from stratacube.errors import SourceError
+from stratacube.files import whole_file
 
 __all__ = ["load_items", "save_items", "scan_from_item", "scan_item"]
 
@@ -149,15 +149,12 @@ def save_items(path: Path, scans: Iterable[Scan], *, item: Callable[[Scan], dict
     item
         Describes a scan.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "w", encoding="utf-8") as file:
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(_HEAD)
         for i, scan in enumerate(scans):
             file.write(",\n" if i else "\n")
             file.write(json.dumps(item(scan), separators=(",", ":"), ensure_ascii=False, allow_nan=False))
         file.write(f"\n{_TAIL}\n")
-    os.replace(part, path)
 
 
 def load_items(path: Path) -> list[Scan]:

@@ -19,15 +19,16 @@ from catalog.publish.geoparquet import write_index
 from catalog.publish.items import TileDescriber
 from catalog.publish.model import TileBuild
 from catalog.publish.sources import SOURCES, source_item
-from catalog.publish.values import as_list, write_json
+from catalog.publish.values import as_list
 from stratacube.errors import StratacubeError, UsageError
+from stratacube.files import check_guards, tell_folder, write_json
 
 __all__ = ["publish_tiles"]
 
 FLAT_LIMIT = 1000
 """Up to so many tiles the collection links its items itself; beyond that, one catalogue a day does."""
 
-STAGE = ".publish"
+STAGE = ".publish.part"
 
 
 def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
@@ -140,11 +141,13 @@ def _refuse_foreign(output: Path) -> None:
 def _exchange(output: Path, stage: Path, catalog: dict[str, Any]) -> Path:
     """Put the staged folders in the place of the old ones, then the catalogue."""
     path = output / "catalog.json"
+    check_guards(output)
     path.unlink(missing_ok=True)
     for name in ("tiles", SOURCES):
         if (output / name).exists():
             (output / name).rename(stage / f"old-{name}")
         (stage / name).rename(output / name)
+        tell_folder(output / name)
     write_json(path, catalog)
     shutil.rmtree(stage)
     return path

@@ -1,19 +1,16 @@
-"""Values as STAC writes them: times, numbers, relative addresses, files."""
+"""Values as STAC writes them: times, numbers, relative addresses."""
 
 from __future__ import annotations
 
-import json
-import os
 import posixpath
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import pandas as pd
 
-__all__ = ["as_list", "number", "relative", "timestamp", "write_json"]
+__all__ = ["as_list", "number", "relative", "timestamp"]
 
 
 def timestamp(time: Any) -> str | None:
@@ -47,11 +44,3 @@ def relative(target: str, folder: str) -> str:
         return target
     path = posixpath.relpath(target, folder)
     return path if path.startswith("..") else f"./{path}"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)

@@ -22,8 +22,10 @@ from catalog.sentinel2.locks import lock
 from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
-from catalog.sentinel2.web import BUSY, LONGEST_WAIT, backoff, http_session, is_cdse, plain_url, retry_after
-from stratacube.errors import SourceError
+from catalog.sentinel2.web import BUSY, LONGEST_WAIT, http_session, is_cdse, plain_url
+from stratacube.errors import SourceError, StratacubeError
+from stratacube.files import check_guards
+from stratacube.retry import BusyError, call_again, retry_after
 
 __all__ = ["DiskError", "Downloader", "PermanentError", "ServerError", "local_faults"]
 
@@ -56,14 +58,6 @@ class ServerError(SourceError):
 
 class PermanentError(SourceError):
     """The file cannot be had, whatever is tried."""
-
-
-class _Again(Exception):
-    """One attempt failed; another one may not. Never carries a request, which holds secrets."""
-
-    def __init__(self, reason: str, wait: float | None = None, *, everyone: bool = False) -> None:
-        super().__init__(reason)
-        self.reason, self.wait, self.everyone = reason, wait, everyone
 
 
 @dataclass(frozen=True)
@@ -130,43 +124,56 @@ class Downloader:
                 if asset.checksum is None:  # nothing would tell whether what lies there is of the same file
                     file.truncate(0)
                 try:
-                    self._patiently(asset, file, part, received)
+                    self._bring(asset, file, part, received)
                 finally:
                     if file.seek(0, os.SEEK_END) == 0:
                         part.unlink(missing_ok=True)
                 os.fsync(file.fileno())
+                check_guards(place)
                 os.replace(part, place)
 
-    def _patiently(self, asset: Asset, file: BinaryIO, part: Path, received: Callable[[int], None]) -> None:
-        attempt, spoilt = 0, False
-        while True:
-            before = file.seek(0, os.SEEK_END)
-            try:
-                if asset.size is None or before != asset.size:
-                    self._attempt(asset, file, received)
-            except _Again as again:
-                attempt = 0 if file.seek(0, os.SEEK_END) - before >= _FAIR_PROGRESS else attempt + 1
-                self._rest(asset, again, attempt)
-                continue
-            reason = _wrong(asset, part)
+    def _bring(self, asset: Asset, file: BinaryIO, part: Path, received: Callable[[int], None]) -> None:
+        """Receive a file to its end; one that is not what was listed is asked for once more."""
+        reason: str | None = ""
+        for _ in range(2):
+            self._receive_all(asset, file, received)
+            reason = _mismatch(asset, part)
             if reason is None:
                 return
             file.truncate(0)
-            if spoilt:
-                raise PermanentError(f"{plain_url(asset.href)} {reason}, twice; search again, it may have changed")
-            spoilt = True
+        raise PermanentError(f"{plain_url(asset.href)} {reason}, twice; search again, it may have changed")
 
-    def _rest(self, asset: Asset, again: _Again, attempt: int) -> None:
-        """Wait before the next attempt, or give up."""
-        wait = backoff(max(attempt - 1, 0), self.pause) if again.wait is None else again.wait
-        if attempt >= self.tries or wait > LONGEST_WAIT:
-            raise ServerError(
-                f"{plain_url(asset.href)} {again.reason} in {attempt} attempts; run again to go on from there"
+    def _receive_all(self, asset: Asset, file: BinaryIO, received: Callable[[int], None]) -> None:
+        before = 0
+
+        def attempt() -> None:
+            nonlocal before
+            before = file.seek(0, os.SEEK_END)
+            if asset.size is None or before != asset.size:
+                self._attempt(asset, file, received)
+
+        try:
+            call_again(
+                attempt,
+                tries=self.tries,
+                pause=self.pause,
+                again=lambda fault: isinstance(fault, BusyError) and (fault.wait or 0) <= LONGEST_WAIT,
+                progress=lambda: file.seek(0, os.SEEK_END) - before >= _FAIR_PROGRESS,
+                rest=self._rest,
+                name=plain_url(asset.href),
             )
-        if again.everyone:
-            self.pace.hold(wait)
+        except BusyError as busy:
+            reason = f"{busy.reason} in {busy.attempts} attempts"
         else:
-            time.sleep(wait)
+            return
+        raise ServerError(f"{plain_url(asset.href)} {reason}; run again to go on from there")
+
+    def _rest(self, fault: BaseException, seconds: float) -> None:
+        """Wait, with all requests where the server means them all."""
+        if isinstance(fault, BusyError) and fault.everyone:
+            self.pace.hold(seconds)
+        else:
+            time.sleep(seconds)
 
     def _attempt(self, asset: Asset, file: BinaryIO, received: Callable[[int], None]) -> None:
         """Ask for what is missing; a token that is refused is renewed once, without a pause."""
@@ -221,7 +228,7 @@ class Downloader:
             reason = "could not be reached"
         except requests.RequestException as error:
             reason = f"gave no answer ({type(error).__name__})"
-        raise _Again(reason)  # outside of the handler: the fault carries the request and its token along
+        raise BusyError(reason)  # outside of the handler: the fault carries the request and its token along
 
     def _check(self, asset: Asset, response: requests.Response, have: int) -> None:
         """Raise unless the answer is the file, or what is missing of it."""
@@ -230,9 +237,9 @@ class Downloader:
         if status in BUSY:
             wait = retry_after(response.headers)
             everyone = wait is not None or status == requests.codes.too_many_requests
-            raise _Again(f"was busy ({status})", wait, everyone=everyone)
+            raise BusyError(f"was busy ({status})", wait, everyone=everyone)
         if status == requests.codes.requested_range_not_satisfiable:
-            raise _Again("has less than was received before") if have else PermanentError(f"{where} is empty")
+            raise BusyError("has less than was received before") if have else PermanentError(f"{where} is empty")
         if status in (401, 403):
             raise PermanentError(f"{where} refuses access ({status}); check the credentials and what they allow")
         if status in (404, 410):
@@ -240,7 +247,7 @@ class Downloader:
         if status not in (200, 206):
             raise PermanentError(f"{where} answered {status} where a file was asked for; search again")
         if status == requests.codes.partial_content and not _continues(response, have):
-            raise _Again("sent another part than was asked for")
+            raise BusyError("sent another part than was asked for")
 
     def _receive(
         self, asset: Asset, response: requests.Response, file: BinaryIO, received: Callable[[int], None]
@@ -259,7 +266,7 @@ class Downloader:
         if not reason and asset.size is not None and have < asset.size:
             reason = f"broke off after {have} of {asset.size} bytes"
         if reason:
-            raise _Again(reason)
+            raise BusyError(reason)
 
 
 def _refuse_what_is_no_file(response: requests.Response, where: str) -> None:
@@ -272,7 +279,7 @@ def _refuse_what_is_no_file(response: requests.Response, where: str) -> None:
     except requests.RequestException:
         text = b""
     if _OVER_QUOTA in text:
-        raise _Again("had too many connections open (DAT-ZIP-100)", everyone=True)
+        raise BusyError("had too many connections open (DAT-ZIP-100)", everyone=True)
     raise PermanentError(f"{where} answered {kind} where a file was asked for; search again")
 
 
@@ -281,7 +288,7 @@ def _continues(response: requests.Response, have: int) -> bool:
     return match is not None and int(match[1]) == have
 
 
-def _wrong(asset: Asset, part: Path) -> str | None:
+def _mismatch(asset: Asset, part: Path) -> str | None:
     """What is wrong with a file that came to its end."""
     size = part.stat().st_size
     if asset.size is not None and size != asset.size:
@@ -321,7 +328,7 @@ def local_faults(place: Path) -> Iterator[None]:
     """Turn faults of the disk in the block into a :class:`DiskError`."""
     try:
         yield
-    except SourceError:
+    except StratacubeError:
         raise
     except OSError as error:
         if isinstance(error, requests.RequestException):

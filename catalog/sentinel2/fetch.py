@@ -35,7 +35,7 @@ from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.signing import CDSE_S3, S3Signer
 from catalog.sentinel2.tokens import TokenSource
 from catalog.sentinel2.transfers import Meter, Transfers
-from stratacube.errors import SourceError, StratacubeError, UsageError
+from stratacube.errors import ClaimLostError, SourceError, StratacubeError, UsageError
 
 __all__ = ["Failure", "Fetched", "Fetcher", "downloader", "fetch_products"]
 
@@ -216,7 +216,7 @@ class Fetcher:
             raise self._fatal
         try:
             found = self._bring(product, key)
-        except (UsageError, DiskError) as error:
+        except (UsageError, DiskError, ClaimLostError) as error:
             self._fatal = error
             raise
         except ServerError as error:

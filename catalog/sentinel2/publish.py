@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from catalog.publish import vocabulary as voc
 from catalog.publish.footprints import enclosing_box, footprint
-from catalog.publish.values import timestamp, write_json
+from catalog.publish.values import timestamp
+from stratacube.files import write_json
 
 __all__ = ["BAND_FACTS", "CellRecord", "CompositeBuild", "publish_cells"]
 

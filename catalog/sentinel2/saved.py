@@ -10,6 +10,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.places import is_remote, local_candidates, local_path
 from catalog.sentinel2.select import Dropped
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import SourceError, StratacubeError, UsageError
+from stratacube.files import PART, whole_file
 
 __all__ = ["load_items", "mark_fetched", "save_items", "write_query_manifest", "write_scene_index"]
 
@@ -54,41 +56,45 @@ def save_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
     SourceError
         If the file cannot be written.
     """
-    part, lines = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.lines")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in _PARQUET and not items:
+        raise UsageError(f"{path.name}: GeoParquet cannot hold no item at all")
+    with _written(path) as part:
         if path.suffix in _PARQUET:
-            _write_parquet(part, lines, items)
+            _write_parquet(part, items)
         else:
             with part.open("w", encoding="utf-8") as file:
                 file.write(_HEAD)
                 for i, item in enumerate(items):
                     file.write((",\n" if i else "\n") + _text(item))
                 file.write(f"\n{_TAIL}\n")
-        os.replace(part, path)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all; say in one sentence where that fails."""
+    try:
+        with whole_file(path) as part:
+            yield part
+    except StratacubeError:
+        raise
     except OSError as error:
-        raise _unwritten(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)
-        lines.unlink(missing_ok=True)
+        raise SourceError(
+            f"{path} cannot be written ({error.strerror or error}); mend that and run the same command again"
+        ) from error
 
 
-def _unwritten(path: Path, error: OSError) -> SourceError:
-    return SourceError(
-        f"{path} cannot be written ({error.strerror or error}); mend that and run the same command again"
-    )
-
-
-def _write_parquet(path: Path, lines: Path, items: Sequence[Mapping[str, Any]]) -> None:
+def _write_parquet(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
     """Write a table by way of a file with an item a line, which is read in batches: memory stays small."""
     # The library brings geopandas: seconds that only this format should pay.
     from stac_geoparquet.arrow import parse_stac_ndjson_to_parquet  # noqa: PLC0415
 
-    if not items:
-        raise UsageError(f"{path.name.removeprefix('.').removesuffix('.part')}: GeoParquet cannot hold no item at all")
-    with lines.open("w", encoding="utf-8") as file:
-        file.writelines(_text(item) + "\n" for item in items)
-    parse_stac_ndjson_to_parquet(lines, path, chunk_size=4096, compression="zstd")
+    lines = path.with_name(f"{path.stem}.lines{PART}")
+    try:
+        with lines.open("w", encoding="utf-8") as file:
+            file.writelines(_text(item) + "\n" for item in items)
+        parse_stac_ndjson_to_parquet(lines, path, chunk_size=4096, compression="zstd")
+    finally:
+        lines.unlink(missing_ok=True)
 
 
 def _text(item: Mapping[str, Any]) -> str:
@@ -265,15 +271,7 @@ def _blank(value: Any) -> Any:
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(part, path)
-    except OSError as error:
-        raise _unwritten(path, error) from error
-    finally:
-        part.unlink(missing_ok=True)
+    with _written(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

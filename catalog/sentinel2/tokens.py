@@ -23,8 +23,9 @@ from typing import Any
 import requests
 
 from catalog.sentinel2.settings import Account, read_account
-from catalog.sentinel2.web import BUSY, backoff, http_session, plain_url, retry_after
+from catalog.sentinel2.web import BUSY, http_session, plain_url
 from stratacube.errors import SourceError, StratacubeError, UsageError
+from stratacube.retry import BusyError, call_again, retry_after
 
 __all__ = ["CDSE_TOKEN", "TokenSource", "one_time_code"]
 
@@ -135,21 +136,31 @@ class TokenSource:
 
     def _ask(self, fields: dict[str, str]) -> tuple[int, dict[str, Any]]:
         """Post to the endpoint; answers that mean later, and faults, are waited out."""
-        fault = ""
-        for attempt in range(self._tries):
-            try:
-                response = self._session.post(
-                    self._url, data={"client_id": _CLIENT, **fields}, timeout=self._timeout, allow_redirects=False
-                )
-            except requests.RequestException as error:
-                fault, wait = type(error).__name__, None
-            else:
-                fault, wait = str(response.status_code), retry_after(response.headers)
-                if response.status_code not in BUSY:
-                    return response.status_code, _json(response)
-            if attempt < self._tries - 1:
-                time.sleep(min(wait if wait is not None else backoff(attempt, self._pause), _LONGEST_WAIT))
-        raise SourceError(f"{plain_url(self._url)} gives no token ({fault}); check the network and run again later")
+        try:
+            return call_again(
+                lambda: self._ask_once(fields),
+                tries=self._tries,
+                pause=self._pause,
+                longest=_LONGEST_WAIT,
+                name=plain_url(self._url),
+            )
+        except BusyError as busy:
+            reason = busy.reason
+        raise SourceError(f"{plain_url(self._url)} gives no token ({reason}); check the network and run again later")
+
+    def _ask_once(self, fields: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        try:
+            response = self._session.post(
+                self._url, data={"client_id": _CLIENT, **fields}, timeout=self._timeout, allow_redirects=False
+            )
+        except requests.RequestException as error:
+            fault = type(error).__name__
+        else:
+            if response.status_code not in BUSY:
+                return response.status_code, _json(response)
+            wait = retry_after(response.headers)
+            raise BusyError(str(response.status_code), None if wait is None else min(wait, _LONGEST_WAIT))
+        raise BusyError(fault)  # outside of the handler: the library's error carries the request and its password along
 
     def _keep(self, answer: dict[str, Any]) -> None:
         now = time.monotonic()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,8 +13,9 @@ from requests.auth import AuthBase
 
 from catalog.sentinel2.rate import Pace
 from stratacube.errors import SourceError
+from stratacube.retry import BusyError, call_again, retry_after
 
-__all__ = ["BUSY", "PacedAdapter", "backoff", "explain", "http_session", "is_cdse", "plain_url", "retry_after"]
+__all__ = ["BUSY", "PacedAdapter", "explain", "http_session", "is_cdse", "plain_url"]
 
 BUSY = (429, 500, 502, 503, 504)
 """Answers that mean: later."""
@@ -35,6 +34,14 @@ class _NoAuth(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request
+
+
+class _BusyAnswer(BusyError):
+    """An answer that means: later."""
+
+    def __init__(self, response: requests.Response, wait: float | None) -> None:
+        super().__init__(f"{response.status_code}", wait)
+        self.response = response
 
 
 class PacedAdapter(HTTPAdapter):
@@ -60,25 +67,36 @@ class PacedAdapter(HTTPAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send, wait and repeat; the last answer or fault stands."""
-        for attempt in range(self.tries):
-            last = attempt == self.tries - 1
+        answer = super().send
+
+        def attempt() -> requests.Response:
             self.pace.wait()
-            try:
-                response = super().send(request, *args, **kwargs)
-            except (requests.ConnectionError, requests.Timeout):
-                if last:
-                    raise
-                self.sleep(backoff(attempt, self.pause))
-                continue
+            response = answer(request, *args, **kwargs)
             wait = retry_after(response.headers)
-            if response.status_code not in BUSY or last or (wait or 0) > LONGEST_WAIT:
-                return response
-            response.close()
-            if wait is None:
-                self.sleep(backoff(attempt, self.pause))
-            else:
-                self.pace.hold(wait)
-        raise AssertionError("no attempt was made")
+            if response.status_code in BUSY and (wait or 0) <= LONGEST_WAIT:
+                raise _BusyAnswer(response, wait)
+            return response
+
+        try:
+            return call_again(
+                attempt,
+                tries=self.tries,
+                pause=self.pause,
+                again=(_BusyAnswer, requests.ConnectionError, requests.Timeout),
+                rest=self._rest,
+                name=plain_url(request.url or ""),
+            )
+        except _BusyAnswer as busy:
+            return busy.response
+
+    def _rest(self, fault: BaseException, seconds: float) -> None:
+        """Wait alone, or with all requests where the server has said for how long."""
+        if isinstance(fault, _BusyAnswer):
+            fault.response.close()
+        if getattr(fault, "wait", None) is None:
+            self.sleep(seconds)
+        else:
+            self.pace.hold(seconds)
 
 
 def http_session(adapter: HTTPAdapter | None = None) -> requests.Session:
@@ -89,30 +107,6 @@ def http_session(adapter: HTTPAdapter | None = None) -> requests.Session:
         session.mount("http://", adapter)
         session.mount("https://", adapter)
     return session
-
-
-def backoff(attempt: int, pause: float, longest: float = 60.0) -> float:
-    """Seconds to wait after an attempt, the first being number 0."""
-    return float(min(pause * 2**attempt, longest))
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that ``Retry-After`` asks for, as a number or a date; None where there is none.
-
-    Source: RFC 9110, section 10.2.3.
-    """
-    text = headers.get("Retry-After")
-    if text is None:
-        return None
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        then = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (then - datetime.now(UTC if then.tzinfo else None)).total_seconds())
 
 
 def plain_url(url: str) -> str:

@@ -37,6 +37,8 @@ class IndexTask:
     source: SourceFile
     cache: Path
     endpoint_url: str | None = None
+    scan_id: str = ""
+    """The scan it is a channel of."""
 
     @property
     def key(self) -> str:

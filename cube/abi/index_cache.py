@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from catalog.abi.scans import SourceFile
 from cube.abi.file_index import ChunkTable, Coefficients, FileIndex
 from cube.abi.grid import FixedGrid, GeosProjection
+from stratacube.files import whole_file
 
 __all__ = ["as_it_is", "cache_name", "load_index", "save_index"]
 
@@ -49,19 +49,8 @@ def save_index(index: FileIndex, path: Path) -> None:
         "mid_time": int(index.mid_time.astype("i8")),
         **{k: getattr(index, k) for k in ("scale", "offset", "units", "wavelength", "valid_fraction")},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A unique temporary name: two workers may index the same file at once, and either result serves.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        _write_npz(handle, header, index)
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
-
-
-def _write_npz(handle: int, header: dict[str, Any], index: FileIndex) -> None:
-    with os.fdopen(handle, "wb") as file:
+    # Two workers may index the same file at once; either result serves.
+    with whole_file(path) as part, part.open("wb") as file:
         np.savez(
             file,
             header=np.frombuffer(json.dumps(header).encode(), "u1"),

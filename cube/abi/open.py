@@ -20,7 +20,7 @@ from cube.abi.index import FileIndex, IndexTask
 from cube.abi.references import Reference, is_reference_store, read_references
 from cube.abi.virtual import lazy_tree
 from cube.config import default_cache
-from cube.engine import Workers, run_tasks
+from cube.job.engine import Workers, run_tasks
 from stratacube.errors import SourceError, UsageError
 
 __all__ = ["index_archive", "open_abi"]

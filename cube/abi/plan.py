@@ -1,33 +1,32 @@
-"""The plan: which tiles to make, from which scans. One row a tile; nothing of it depends on the number of workers."""
+"""Planning: which tiles to make, from which scans. Nothing of it depends on the number of workers."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from catalog.abi.bands import BANDS
 from catalog.abi.scans import Scan, nearest_scan
-from catalog.parquet import read_frame
 from cube.abi.grid import FixedGrid
 from cube.abi.index import FileIndex, index_file
 from cube.abi.layout import TileLayout, TileSpec
+from cube.abi.plan_table import Plan, Spot, table_of
 from cube.config import AbiConfig
-from cube.engine import InlineExecutor, Workers
+from cube.job.engine import InlineExecutor, Workers
+from cube.job.ledger import Problem
 from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.windows import Frame, candidate_times, choose_window
 from cube.sun import solar_angles
 from stratacube.errors import SourceError, UsageError
 
-__all__ = ["Headers", "Plan", "make_plan", "read_plan", "used_scans", "write_plan"]
+__all__ = ["Headers", "make_plan"]
 
 RANDOM_TILES = 100
 """Tiles of a random build that asks for no number."""
@@ -75,7 +74,7 @@ class Headers:
         error = SourceError(f"scan {scan.id} has no files")
         for channel in sorted(scan.files, key=lambda c: (-BANDS[c].pixel, c)):
             try:
-                return index_file(scan.files[channel], self.cache, self.endpoint_url)
+                return index_file(scan.files[channel], self.cache, self.endpoint_url).without_chunks()
             except SourceError as unreadable:
                 error = unreadable
         return error
@@ -84,31 +83,6 @@ class Headers:
         """Grid of a scan with pixels of a given side in radians."""
         grid = self.of(scan).grid
         return grid.rescaled(pixel / grid.dx)
-
-
-@dataclass
-class Plan:
-    """The tiles of a build."""
-
-    tiles: pd.DataFrame
-    refused: Counter[str]
-    """Candidates left out, by reason."""
-    problems: list[str]
-    """Inputs of the stratum that could not be used."""
-
-
-@dataclass(frozen=True)
-class _Spot:
-    """What the planner knows of a placed tile."""
-
-    scan: Scan
-    grid: FixedGrid
-    row: int
-    col: int
-    requested: tuple[Any, ...]
-    frames: tuple[Frame, ...]
-    start: int
-    scores: tuple[float, ...]
 
 
 def make_plan(
@@ -168,11 +142,10 @@ def make_plan(
         sampler.write_tables(tables)
     if not selection.tiles:
         raise UsageError(_why_none(config, selection))
-    return Plan(
-        _table(config, layout, selection.tiles),
-        selection.refused,
-        [f"{p.source}: {p.message}" for p in sampler.problems],
-    )
+    avoided = {p.source: p.message for p in sampler.problems if p.replaced} | planner.unreadable
+    problems = [Problem("source", f"{p.source}: {p.message}") for p in sampler.problems if not p.replaced]
+    problems += [Problem("avoided", reason, input=scan) for scan, reason in sorted(avoided.items())]
+    return Plan(table_of(config.channels, config.seed, layout, selection.tiles), selection.refused, problems)
 
 
 class _Planner:
@@ -188,8 +161,10 @@ class _Planner:
         self._at: dict[tuple[str, datetime], list[Frame]] = {}
         self._reasons: dict[tuple[str, datetime, bool], str | None] = {}
         self._proposed: set[Any] = set()
+        self.unreadable: dict[str, str] = {}
+        """Scans that no tile could be placed in, and why."""
 
-    def select(self, sampler: Sampler, limits: Limits) -> Selection[_Spot]:
+    def select(self, sampler: Sampler, limits: Limits) -> Selection[Spot]:
         """Take complete tiles first; those with missing channels only if there are too few."""
         channels = set(self.config.channels)
         if limits.num_tiles is None or not any(channels <= set(s.files) for s in self.scans):
@@ -199,9 +174,7 @@ class _Planner:
         if len(chosen.tiles) == limits.num_tiles:
             return chosen
         self.complete_only = False
-        self._proposed = {
-            (t.payload.scan.id, t.payload.row, t.payload.col, t.candidate.system_id) for t in chosen.tiles
-        }
+        self._proposed = {t.payload.content for t in chosen.tiles}
         wanted = limits.num_tiles - len(chosen.tiles)
         more = select(sampler.candidates(), self.place, replace(limits, num_tiles=wanted), taken=chosen.tiles)
         more.refused.pop("taken already", None)
@@ -209,7 +182,7 @@ class _Planner:
         more.drawn += chosen.drawn
         return more
 
-    def place(self, candidate: Candidate) -> Placed[_Spot] | str:  # noqa: PLR0911  (each return is a reason)
+    def place(self, candidate: Candidate) -> Placed[Spot] | str:  # noqa: PLR0911  (each return is a reason)
         """Find the event's scan, the tile around the place, and the best window; or say why not."""
         scans = self.by_platform[candidate.platform] if candidate.platform else self.scans
         scan = nearest_scan(scans, candidate.time, self.tolerance)
@@ -219,7 +192,8 @@ class _Planner:
             return reason
         try:
             grid = self.headers.grid(scan, self.layout.pixel)
-        except SourceError:
+        except SourceError as error:
+            self.unreadable[scan.id] = str(error)
             return "unreadable scan"
         size = self.layout.tile_size
         window = place_tile(grid, candidate.longitude, candidate.latitude, size, align=self.layout.align)
@@ -235,23 +209,15 @@ class _Planner:
             frames, self.config.steps, max_daylight_zenith=DAYLIGHT_ZENITH if self.config.max_solar_zenith else None
         )
         kept = frames[choice.start : choice.start + self.config.steps]
-        key = scan.id, window.row, window.col, candidate.system_id
-        if key in self._proposed:
-            return "taken already"
         if reason := self._unfit(kept):
             return reason
-        self._proposed.add(key)
+        times, scores = tuple(f.time for f in kept), tuple(choice.scores)
+        spot = Spot(scan, grid, window.row, window.col, times, tuple(kept), choice.start, scores)
+        # Only now: two events may come to the same pixels, two of one system above all, by the same best window.
+        if spot.content in self._proposed:
+            return "taken already"
+        self._proposed.add(spot.content)
         zenith, _ = grid.projection.view_angles(lon, lat)
-        spot = _Spot(
-            scan,
-            grid,
-            window.row,
-            window.col,
-            tuple(f.time for f in kept),
-            tuple(kept),
-            choice.start,
-            tuple(choice.scores),
-        )
         return Placed(candidate, scan.start, lat, lon, float(zenith), spot)
 
     def _unfit(self, frames: Sequence[Frame]) -> str | None:
@@ -317,82 +283,11 @@ def _each_scan_once(frames: list[Frame], channels: int) -> list[Frame]:
     return [f if f.scan is None or nearest[f.scan.id] is f else replace(f, scan=None, missing=channels) for f in frames]
 
 
-def _why_none(config: AbiConfig, selection: Selection[_Spot]) -> str:
+def _why_none(config: AbiConfig, selection: Selection[Spot]) -> str:
     if not selection.drawn:
         return "the stratum proposed no place and time in the period; widen --start-dt and --end-dt"
     counts = ", ".join(f"{reason} ({n})" for reason, n in selection.refused.most_common())
     text = f"no tile can be made: all {selection.drawn} candidates were refused: {counts}"
     if any(reason.startswith("no run of") for reason in selection.refused):
-        text += "; take fewer --steps (1 for single scans) or pass --allow-missing"
+        text += "; take fewer `steps` (1 for single scans) or pass `allow_missing`"
     return text
-
-
-def _table(config: AbiConfig, layout: TileLayout, tiles: Sequence[Placed[_Spot]]) -> pd.DataFrame:
-    """One row a tile, in order of time, so that tiles of one scan share a shard."""
-    rows = []
-    for placed in sorted(tiles, key=lambda p: (p.time, p.payload.scan.id, p.payload.row, p.payload.col)):
-        spot, candidate = placed.payload, placed.candidate
-        scan = spot.scan
-        name = f"{scan.platform}_{scan.sector}_{placed.time:%Y%m%dT%H%M%S}_r{spot.row:05d}_c{spot.col:05d}"
-        rows.append(
-            {
-                "tile_id": name if candidate.system_id is None else f"{name}_s{candidate.system_id}",
-                "stratum": candidate.stratum,
-                "platform": scan.platform,
-                "sector": scan.sector,
-                "event_time": placed.time,
-                "event_scan": scan.id,
-                "latitude": placed.latitude,
-                "longitude": placed.longitude,
-                "view_zenith": placed.view_zenith,
-                "x_left": spot.grid.left + spot.col * spot.grid.dx,
-                "y_top": spot.grid.top + spot.row * spot.grid.dy,
-                "row": spot.row,
-                "col": spot.col,
-                "probability": candidate.probability,
-                "score": spot.scores[spot.start],
-                "seed": config.seed,
-                "system_id": candidate.system_id,
-                "requested_times": list(spot.requested),
-                "scan_ids": [f.scan.id if f.scan else "" for f in spot.frames],
-                "scan_starts": [f.scan.start if f.scan else np.datetime64("NaT", "us") for f in spot.frames],
-                "missing": [
-                    f"C{c:02d}@{step}"
-                    for step, f in enumerate(spot.frames)
-                    for c in config.channels
-                    if f.scan is None or c not in f.scan.files
-                ],
-                "window_start": spot.start,
-                "window_scores": list(spot.scores),
-            }
-        )
-    frame = pd.DataFrame(rows)
-    frame.insert(0, "tile", np.arange(len(frame)))
-    frame["shard"] = frame["tile"] // layout.tiles_per_shard
-    frame["system_id"] = frame["system_id"].astype("Int64")
-    frame["event_time"] = frame["event_time"].astype("datetime64[us]")
-    for name in ("requested_times", "scan_starts"):
-        frame[name] = [np.asarray([np.datetime64(t, "us") for t in times]) for times in frame[name]]
-    return frame
-
-
-def used_scans(plan: Plan, scans: Sequence[Scan]) -> dict[str, Scan]:
-    """Scans the plan names, by id."""
-    wanted = {name for names in plan.tiles["scan_ids"] for name in names if name} | set(plan.tiles["event_scan"])
-    return {scan.id: scan for scan in scans if scan.id in wanted}
-
-
-def write_plan(plan: Plan, path: Path) -> None:
-    """Write ``plan.parquet``; what was refused travels in its metadata."""
-    temporary = path.with_suffix(".part")
-    frame = plan.tiles.copy()
-    frame.attrs = {"refused": json.dumps(plan.refused), "problems": json.dumps(plan.problems)}
-    frame.to_parquet(temporary, engine="pyarrow", index=False)
-    temporary.replace(path)
-
-
-def read_plan(path: Path) -> Plan:
-    """Read what :func:`write_plan` wrote."""
-    frame = read_frame(path)
-    attrs, frame.attrs = frame.attrs, {}
-    return Plan(frame, Counter(json.loads(attrs["refused"])), json.loads(attrs["problems"]))

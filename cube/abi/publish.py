@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,53 +15,69 @@ import xarray as xr
 
 from catalog.abi.bands import BANDS
 from catalog.abi.items import scan_item
-from catalog.abi.scans import Scan
+from catalog.abi.shelf import ScanShelf
 from catalog.publish.model import BandInfo, TileBuild
 from catalog.publish.tiles import publish_tiles
+from cube.abi.folder import AbiFolder
 from cube.abi.grid import GeosProjection
-from cube.abi.index import FileIndex
 from cube.abi.layout import TileLayout
-from cube.abi.plan import Plan
+from cube.abi.plan import Headers
+from cube.abi.plan_table import PlanTable
+from cube.abi.report import tile_report
 from cube.config import AbiConfig
-from cube.engine import Workers, run_tasks
-from cube.folder import BuildFolder
-from cube.ledger import Problem
+from cube.job.ledger import Problem
+from cube.job.report import write_report
+from cube.job.run import Run
 from cube.preview import contact_sheet, open_raw, thumbnail
-from cube.report import write_report
-from stratacube.errors import StratacubeError
+from stratacube.errors import SourceError, StratacubeError
 
-__all__ = ["footprint_ring", "publish"]
+__all__ = ["Publication", "footprint_ring", "publish"]
 
 _EDGE_POINTS = 16
 
 
-def publish(
-    config: AbiConfig,
-    folder: BuildFolder,
-    plan: Plan,
-    used: Mapping[str, Scan],
-    scans: Sequence[Scan],
-    headers: Mapping[str, FileIndex],
-    projections: Mapping[int, GeosProjection],
-    problems: Sequence[Problem],
-    laps: Mapping[str, float],
-    workers: Workers,
-) -> None:
+@dataclass(frozen=True)
+class Publication:
+    """A build to describe."""
+
+    config: AbiConfig
+    folder: AbiFolder
+    plan: PlanTable
+    shelf: ScanShelf
+    headers: Headers
+
+    def projection(self, scan_id: str) -> GeosProjection:
+        """Return the satellite's view that the tiles of a scan are laid in."""
+        return self.headers.of(self.shelf[scan_id]).grid.projection
+
+
+def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, float], run: Run) -> None:
     """Write previews, the report and, last, the catalog."""
-    tiles = plan.tiles
-    failed = {p.tile_id for p in problems if p.kind == "product"}
+    config, folder = build.config, build.folder
+    failed = {p.product for p in problems if p.kind == "product"}
+    tiles = build.plan.frame()
     made = tiles[~tiles["tile_id"].isin(failed)]
-    _previews(folder, made, workers)
-    errors = pd.DataFrame(
-        [{"tile": p.tile_id, "scan": p.scan_id, "file": p.href, "reason": p.reason} for p in problems],
-        columns=["tile", "scan", "file", "reason"],
-        dtype=str,
+    _previews(folder, made, run)
+    sheet = folder.previews / "contact_sheet.png"
+    report = tile_report(
+        config,
+        len(tiles),
+        build.plan.refused,
+        build.shelf.scans(),
+        made,
+        sheet.relative_to(folder.root) if sheet.exists() else None,
     )
-    write_report(folder, config, plan, scans, errors, laps, built=made)
+    write_report(folder.report, report, problems, laps, folder.created(), config.digest())
     if made.empty:
         return
     layout = TileLayout.of(config)
-    build = TileBuild(
+    projections = {int(row.tile): build.projection(row.event_scan) for row in made.itertuples()}
+    errors = pd.DataFrame(
+        [{"tile": p.product, "scan": p.input, "file": p.href, "reason": p.reason} for p in problems],
+        columns=["tile", "scan", "file", "reason"],
+        dtype=str,
+    )
+    described = TileBuild(
         id=f"abi-{config.stratification}-{config.digest()}",
         title=f"GOES ABI tiles, {config.stratification}",
         description=(
@@ -82,13 +98,37 @@ def publish(
             int(row.tile): footprint_ring(projections[int(row.tile)], row.x_left, row.y_top, layout.side)
             for row in made.itertuples()
         },
-        sources={name: _source(scan, headers) for name, scan in used.items()},
+        sources=_Sources(build),
         errors=errors,
-        dropped=dict(plan.refused),
+        dropped=dict(build.plan.refused),
         angles=_angles(folder.tiles, made),
         software={name: importlib.metadata.version(name) for name in ("zarr", "numpy", "isal", "h5py")},
     )
-    publish_tiles(folder.root, made, build)
+    publish_tiles(folder.root, made, described)
+
+
+class _Sources(Mapping[str, Any]):
+    """Items of the source scans, each made when it is asked for."""
+
+    def __init__(self, build: Publication) -> None:
+        self.build = build
+
+    def __getitem__(self, name: str) -> Any:
+        """Item of a scan, with the sector's outline where one of its files can be read."""
+        scan = self.build.shelf[name]
+        try:
+            grid = self.build.headers.of(scan).grid
+        except SourceError:
+            return scan_item(scan)
+        side = grid.width * grid.dx, grid.height * -grid.dy
+        ring = footprint_ring(grid.projection, grid.left, grid.top, *side)
+        return scan_item(scan, geometry=ring, projection=grid.projection.crs)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.build.plan.named)
+
+    def __len__(self) -> int:
+        return len(self.build.plan.named)
 
 
 def _band_info(channel: int) -> BandInfo:
@@ -102,17 +142,6 @@ def _band_info(channel: int) -> BandInfo:
         resolution=band.gsd,
         common_name=band.common_name,
     )
-
-
-def _source(scan: Scan, headers: Mapping[str, FileIndex]) -> Any:
-    """Item of a source scan, with the sector's outline where one of its files was read."""
-    known = [headers[f.href] for f in scan.files.values() if f.href in headers]
-    if not known:
-        return scan_item(scan)
-    grid = known[0].grid
-    side = grid.width * grid.dx, grid.height * -grid.dy
-    ring = footprint_ring(grid.projection, grid.left, grid.top, *side)
-    return scan_item(scan, geometry=ring, projection=grid.projection.crs)
 
 
 def _angles(store: Path, tiles: pd.DataFrame) -> pd.DataFrame:
@@ -195,7 +224,7 @@ def _draw(task: _PreviewTask) -> None:
             thumbnail(data, tile, path)
 
 
-def _previews(folder: BuildFolder, tiles: pd.DataFrame, workers: Workers) -> None:
+def _previews(folder: AbiFolder, tiles: pd.DataFrame, run: Run) -> None:
     folder.previews.mkdir(exist_ok=True)
     tasks = [
         _PreviewTask(
@@ -205,7 +234,7 @@ def _previews(folder: BuildFolder, tiles: pd.DataFrame, workers: Workers) -> Non
         )
         for shard, rows in tiles.groupby("shard")
     ]
-    for outcome in run_tasks(tasks, _draw, workers, label="drawing"):
+    for outcome in run.do(tasks, _draw, "drawing"):
         if outcome.error:
             raise StratacubeError(f"thumbnails of {outcome.task.key} could not be drawn: {outcome.error}")
     contact_sheet(folder.previews, tiles, folder.previews / "contact_sheet.png")

@@ -14,8 +14,6 @@ A day is written beside its place and renamed, so adding one touches no other.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -34,6 +32,7 @@ from catalog.parquet import read_frame
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.abi.index import ChunkTable, Coefficients, FileIndex
 from stratacube.errors import EncodingMismatchError, SourceError
+from stratacube.files import remove_strays, whole_folder, write_json
 
 __all__ = ["Reference", "eras", "is_reference_store", "join", "read_references", "write_references"]
 
@@ -41,6 +40,9 @@ _MARK, _FILES = "references.json", "files.parquet"
 _FORMAT = {"format": "stratacube references", "version": 1}
 _RECORD = 100_000
 """References of one Parquet file, to a whole number of scans."""
+
+_ABANDONED = 3600.0
+"""Seconds after which a day that is not whole is taken for a killed run's: one is written in seconds."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def write_references(indexes: Iterable[FileIndex], root: Path) -> list[Path]:
     """
     root.mkdir(parents=True, exist_ok=True)
     if not is_reference_store(root):
-        (root / _MARK).write_text(json.dumps(_FORMAT) + "\n")
+        write_json(root / _MARK, _FORMAT, indent=None)
+    remove_strays(root, older=_ABANDONED)
     days: dict[Path, dict[str, FileIndex]] = defaultdict(dict)
     for index in indexes:
         source = index.source
@@ -141,24 +144,17 @@ def _latest(indexes: Iterable[FileIndex]) -> list[FileIndex]:
 
 
 def _write_day(day: Path, files: Iterable[FileIndex]) -> None:
-    temporary = day.with_name(day.name + f".{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     rows = []
     by_band: dict[int, list[FileIndex]] = defaultdict(list)
     for index in files:
         by_band[index.source.channel].append(index)
-    for channel, indexes in sorted(by_band.items()):
-        for signature, members in eras(indexes).items():
-            leaf = f"{BANDS[channel].name}-{signature}"
-            _write_leaf(temporary / leaf, members)
-            rows += [_row(index) | {"leaf": leaf, "position": i} for i, index in enumerate(members)]
-    pd.DataFrame(rows).to_parquet(temporary / _FILES, engine="pyarrow", index=False)
-    replaced = day.with_name(day.name + f".{os.getpid()}.old")
-    if day.exists():
-        day.rename(replaced)
-    temporary.rename(day)
-    shutil.rmtree(replaced, ignore_errors=True)
+    with whole_folder(day) as part:
+        for channel, indexes in sorted(by_band.items()):
+            for signature, members in eras(indexes).items():
+                leaf = f"{BANDS[channel].name}-{signature}"
+                _write_leaf(part / leaf, members)
+                rows += [_row(index) | {"leaf": leaf, "position": i} for i, index in enumerate(members)]
+        pd.DataFrame(rows).to_parquet(part / _FILES, engine="pyarrow", index=False)
     _read_record.cache_clear()
     _record_size.cache_clear()
 

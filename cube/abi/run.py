@@ -1,291 +1,366 @@
-"""The main job: find, plan, fetch, build, publish; each step is skipped when its result is there."""
+"""A build of ABI tiles, as the job runs it."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
 from datetime import date
-from itertools import groupby
+from functools import cached_property
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import yaml
 
 from catalog.abi.completeness import completeness, write_completeness
-from catalog.abi.fetch import fetch_files
+from catalog.abi.fetch import fetch_files, local_copy
 from catalog.abi.items import load_items, save_items
 from catalog.abi.scans import Scan, SourceFile
+from catalog.abi.shelf import ScanShelf
+from cube.abi.estimate import estimate
 from cube.abi.find import find, in_period
-from cube.abi.forecast import forecast
+from cube.abi.folder import AbiFolder
 from cube.abi.grid import GeosProjection
-from cube.abi.index import FileIndex, IndexTask, index_file
+from cube.abi.index import IndexTask, index_file
 from cube.abi.layout import TileLayout, TileSpec
-from cube.abi.plan import Headers, Plan, make_plan, read_plan, used_scans, write_plan
-from cube.abi.publish import publish
+from cube.abi.numbers import ScanNumbers
+from cube.abi.plan import Headers, make_plan
+from cube.abi.plan_table import PlanTable, write_plan
+from cube.abi.publish import Publication, publish
 from cube.abi.references import write_references
+from cube.abi.template import create_tile_store, fills_of
 from cube.abi.tiles import Frame, ShardResult, ShardTask, build_shard
-from cube.abi.tilestore import create_tile_store, fills_of
 from cube.config import AbiConfig, default_workers
-from cube.engine import Workers, run_tasks
-from cube.folder import BuildFolder
-from cube.ledger import Entry, Ledger, Problem
+from cube.job.engine import Outcome
+from cube.job.folder import FORMAT
+from cube.job.job import run_job
+from cube.job.ledger import Problem
+from cube.job.run import Run
+from cube.job.source import Manner, Planned
+from stratacube.command import Answer
 from stratacube.errors import SourceError
 
-__all__ = ["run_abi"]
+__all__ = ["AbiBuild", "run_abi"]
+
+_FETCHED_AT_ONCE = 64
+"""Scans whose files are asked for together: enough to keep all connections busy, few enough to hold."""
 
 
-def run_abi(config: AbiConfig) -> int:
+def run_abi(config: AbiConfig) -> Answer:
     """Run all of a build that is not yet done.
 
     Returns
     -------
-    int
-        0 if every product was made whole, 1 if something is missing from them; ``OUTPUT/errors.csv`` says what.
+    Answer
+        Code 0 if every product was made whole, 1 if something is missing from them; ``errors.csv`` says what.
 
     Raises
     ------
     StratacubeError
         If the build cannot be made at all.
     """
-    if config.dry_run:
-        return forecast(config)
-    with Workers(config.workers or default_workers(), config.engine) as workers:
-        return _run(config, workers)
+    return run_job(AbiBuild(config), dry_run=config.dry_run)
 
 
-def _run(config: AbiConfig, workers: Workers) -> int:
-    folder = BuildFolder(config.output_dir)
-    folder.claim(config.described(), config.digest(), overwrite=config.overwrite)
-    timer = _Timer()
-    scans = _find(config, folder)
-    timer.lap("find")
-    plan = _plan(config, folder, scans, workers)
-    timer.lap("plan")
-    if config.plan_only:
-        _say(f"planned {len(plan.tiles)} tiles: {folder.plan}")
-        shortage = _shortage(config, plan)
-        if shortage:
-            _say(shortage)
-        return 1 if plan.problems or shortage else 0
-    used, unfetched = _fetch(config, folder, used_scans(plan, scans))
-    timer.lap("fetch")
-    job = _Job(config, folder, plan, used, unfetched, workers)
-    if job.is_done():
-        return _tell(folder, plan, _write_errors(config, folder, job.problems()))
-    job.index()
-    timer.lap("index")
-    job.build()
-    timer.lap("build")
-    problems = job.problems()
-    shown = _write_errors(config, folder, problems)
-    publish(config, folder, plan, used, scans, job.headers, job.projections, problems, timer.laps, workers)
-    return _tell(folder, plan, shown)
+class AbiBuild:
+    """What is ABI's in the five steps; see :class:`cube.job.source.Source`.
 
+    Parameters
+    ----------
+    config
+        What to make.
+    """
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
-@dataclass
-class _Timer:
-    """Seconds of each step, for the report."""
-
-    laps: dict[str, float] = field(default_factory=dict)
-    last: float = field(default_factory=time.monotonic)
-
-    def lap(self, name: str) -> None:
-        now = time.monotonic()
-        self.laps[name], self.last = now - self.last, now
-
-
-def _find(config: AbiConfig, folder: BuildFolder) -> list[Scan]:
-    """Scans found, from the saved collection when there is one: a run can be replayed offline."""
-    if folder.sources.exists():
-        return load_items(folder.sources)
-    scans = find(config)
-    asked = [s for s in scans if in_period(config, s)]
-    table = completeness(asked, config.channels, start=config.start_dt, end=config.end_dt)
-    write_completeness(table, folder.completeness)
-    save_items(folder.sources, scans)
-    _say(f"found {len(scans)} scans, {sum(len(s.files) for s in scans)} files")
-    return scans
-
-
-def _plan(config: AbiConfig, folder: BuildFolder, scans: Sequence[Scan], workers: Workers) -> Plan:
-    if folder.plan.exists():
-        return read_plan(folder.plan)
-    plan = make_plan(config, scans, Headers(folder.index, config.s3_endpoint), folder.root, workers)
-    write_plan(plan, folder.plan)
-    for problem in plan.problems:
-        _say(f"left out: {problem}")
-    return plan
-
-
-def _fetch(
-    config: AbiConfig, folder: BuildFolder, used: dict[str, Scan]
-) -> tuple[dict[str, Scan], list[tuple[SourceFile, str]]]:
-    """With ``--download``, whole files of the scans used come to disk first; else byte ranges are read in place."""
-    remote = [f for scan in used.values() for f in scan.files.values() if f.href.startswith("s3://")]
-    if not config.download or not remote:
-        return used, []
-    fetched, failures = fetch_files(remote, config.local_data_dir or folder.archive, endpoint_url=config.s3_endpoint)
-    local = {(f.platform, f.sector, f.channel, f.start): f for f in fetched}
-    here = {
-        scan.id: replace(
-            scan, files={c: local.get((f.platform, f.sector, c, f.start), f) for c, f in scan.files.items()}
-        )
-        for scan in used.values()
+    modules: Sequence[str] = ()
+    problem_columns = {  # noqa: RUF012  (a constant of the class)
+        "kind": "kind",
+        "reason": "reason",
+        "product": "tile_id",
+        "input": "scan_id",
+        "part": "channel",
+        "href": "href",
     }
-    return here, failures
 
-
-class _Job:
-    """Steps from the plan to the finished store."""
-
-    def __init__(
-        self,
-        config: AbiConfig,
-        folder: BuildFolder,
-        plan: Plan,
-        used: Mapping[str, Scan],
-        unfetched: Sequence[tuple[SourceFile, str]],
-        workers: Workers,
-    ) -> None:
-        self.config, self.folder, self.plan, self.used = config, folder, plan, used
+    def __init__(self, config: AbiConfig) -> None:
+        self.config = config
+        self.folder = AbiFolder(config.output_dir)
         self.layout = TileLayout.of(config)
-        self.workers = workers
-        self.ledger = Ledger(folder.ledger)
-        self.unfetched = list(unfetched)
-        self.headers: dict[str, FileIndex] = {}
-        self.unreadable: dict[str, str] = {}
-        self.projections: dict[int, GeosProjection] = {}
+        self.headers = Headers(self.folder.index, config.s3_endpoint)
+        self.manner = Manner(
+            engine=config.engine,
+            workers=config.workers or default_workers(),
+            retries=config.retries,
+            overwrite=config.overwrite,
+            plan_only=config.plan_only,
+            allow_missing=config.allow_missing,
+        )
+        self.unfetched: list[tuple[SourceFile, str]] = []
 
-    def index(self) -> None:
-        """References of every file the plan names, and the virtual cube of them."""
-        framed = {name for names in self.plan.tiles["scan_ids"] for name in names if name}
-        files = [self.used[n].files[c] for n in sorted(framed) for c in sorted(self.used[n].files)]
-        tasks = [IndexTask(f, self.folder.index, self.config.s3_endpoint) for f in files]
-        for outcome in run_tasks(
-            tasks,
-            IndexTask.header,
-            self.workers,
-            retries=self.config.retries if any(f.href.startswith("s3://") for f in files) else 0,
-            label="indexing",
-        ):
+    def described(self) -> dict[str, Any]:
+        """What determines the tiles."""
+        return self.config.described()
+
+    def digest(self) -> str:
+        """Hash of that."""
+        return self.config.digest()
+
+    def estimate(self) -> Iterator[tuple[str, str]]:
+        """Say what would be read and written."""
+        return estimate(self.config, self.folder, self.layout, self.manner)
+
+    def find(self, run: Run) -> None:
+        """List the scans of the archive; a run can be replayed offline from the list."""
+
+        def make() -> None:
+            scans = find(self.config)
+            asked = [s for s in scans if in_period(self.config, s)]
+            table = completeness(asked, self.config.channels, start=self.config.start_dt, end=self.config.end_dt)
+            write_completeness(table, self.folder.completeness)
+            save_items(self.folder.sources, scans)
+            run.say("found %d scans, %d files", len(scans), sum(len(s.files) for s in scans))
+
+        run.keep("find", make, lambda: [self.folder.sources, self.folder.completeness], mark=self.folder.sources)
+
+    def plan(self, run: Run) -> Planned:
+        """Choose places, times and windows."""
+
+        def make() -> None:
+            scans = load_items(self.folder.sources)
+            plan = make_plan(self.config, scans, self.headers, self.folder.root, run.workers)
+            write_plan(plan, self.folder.plan)
+
+        def parts() -> list[Path]:
+            return [self.folder.plan, *(t for t in self.folder.tables if t.exists())]
+
+        if run.keep("plan", make, parts, mark=self.folder.plan, fixed=True):
+            for problem in self.table.problems:
+                run.say("%s: %s %s", problem.kind, problem.input, problem.reason)
+        shortage = _shortage(self.config.num_tiles, self.table)
+        return Planned(
+            len(self.table.shard_numbers),
+            f"{self.table.tiles} tiles in {len(self.table.shard_numbers)} shards",
+            [shortage] if shortage else [],
+        )
+
+    @cached_property
+    def table(self) -> PlanTable:
+        """The plan, once it is written."""
+        return PlanTable(self.folder.plan)
+
+    @cached_property
+    def shelf(self) -> ScanShelf:
+        """The scans found, where their files lie now."""
+        return ScanShelf(self.folder.sources, self._localised)
+
+    def _localised(self, scan: Scan) -> Scan:
+        """With ``download``, files that have been fetched are read from disk."""
+        if self.config.download:
+            for channel, file in scan.files.items():
+                if file.href.startswith("s3://"):
+                    scan.files[channel] = local_copy(file, self._archive) or file
+        return scan
+
+    @property
+    def _archive(self) -> Path:
+        return self.config.local_data_dir or self.folder.archive
+
+    def build(self, run: Run) -> None:
+        """Fetch, index, and make every shard that the ledger does not know as done."""
+        if self.config.download:
+            self._fetch()
+        done = self._done(run)
+        to_do = [n for n in self.table.shard_numbers if n not in done]
+        if not to_do and run.holds(["arrays", "references"]):
+            return
+        numbers = self._index(run)
+        done &= self._arrays(run, numbers, done)
+        to_do = [n for n in self.table.shard_numbers if n not in done]
+        for outcome in run.do(self._tasks(numbers, done), build_shard, "building", total=len(to_do)):
+            _record(run, outcome)
+        run.keep("references", lambda: self._refer(numbers), lambda: [self.folder.references], anew=run.changed)
+
+    def _fetch(self) -> None:
+        """Bring whole files of the scans used to disk; without ``download`` byte ranges are read in place."""
+        names = iter(self.table.named)
+        while batch := list(islice(names, _FETCHED_AT_ONCE)):
+            files = [f for name in batch for f in self.shelf[name].files.values() if f.href.startswith("s3://")]
+            _, failures = fetch_files(files, self._archive, endpoint_url=self.config.s3_endpoint)
+            self.unfetched += failures
+        self.__dict__.pop("shelf", None)  # it may hold scans from before
+
+    def _done(self, run: Run) -> set[int]:
+        """Shards that were made and are there as they were written."""
+        keys = {_key(n): n for n in self.table.shard_numbers}
+        return {keys[key] for key in run.done(keys)}
+
+    def _index(self, run: Run) -> ScanNumbers:
+        """Read the header of every file that tiles are cut from; its references stay in the cache."""
+        numbers = ScanNumbers(self.layout, self.table.framed)
+        total = remote = 0
+        for name in self.table.framed:
+            scan = self.shelf[name]
+            numbers.add_scan(scan)
+            total += len(scan.files)
+            remote += any(f.href.startswith("s3://") for f in scan.files.values())
+        tasks = (
+            IndexTask(files[channel], self.folder.index, self.config.s3_endpoint, name)
+            for name in self.table.framed
+            for files in [self.shelf[name].files]
+            for channel in sorted(files)
+        )
+        retries = self.manner.retries if remote else 0  # a disk does not fail now and then
+        first = ""
+        for outcome in run.do(tasks, IndexTask.header, "indexing", total, retries):
+            first = first or outcome.task.key
             if outcome.result is None:
-                self.unreadable[outcome.task.key] = outcome.error or ""
+                numbers.unreadable[outcome.task.key] = outcome.error or ""
             else:
-                self.headers[outcome.task.key] = outcome.result
-        if not self.headers:
-            raise SourceError(f"none of the {len(files)} planned files is readable; the first is {files[0].href}")
-        grids = Headers(self.folder.index, self.config.s3_endpoint)
-        for row in self.plan.tiles.itertuples():
-            self.projections[int(row.tile)] = grids.of(self.used[row.event_scan]).grid.projection
+                numbers.add_header(outcome.task.scan_id, outcome.result)
+        if not numbers.readable:
+            raise SourceError(f"none of the {total} planned files is readable; the first is {first}")
+        return numbers
 
-    def is_done(self) -> bool:
-        """Whether every shard is made and all is published."""
-        shards = {f"shard-{n:06d}" for n in self.plan.tiles["shard"]}
-        return self.folder.catalog.exists() and all(self.ledger.is_done(key) for key in shards)
-
-    def build(self) -> None:
-        """Make every shard that the ledger does not know as done."""
+    def _arrays(self, run: Run, numbers: ScanNumbers, done: set[int]) -> set[int]:
+        """Write the store's metadata and small variables; return the shards whose pixels they still describe."""
         store = self.folder.tiles
+        described = run.holds(["arrays"]) if "arrays" in run.ledger.entries else store.exists()
+        # What the store said of tiles whose files are gone is lost with it: those shards are made anew, as they can.
+        kept = done if described else {n for n in done if not self._lacks(n, numbers)}
         attributes = {
             "title": f"ABI tiles, {self.config.stratification}",
             "stratacube_version": importlib.metadata.version("stratacube"),
+            "stratacube_format": FORMAT,
             "config": yaml.safe_dump(self.config.described(), sort_keys=False),
             "config_hash": self.config.digest(),
             "source": "NOAA GOES-R ABI L1b radiances",
             "grid": self.config.grid,
             "tile_size": self.config.tile_size,
         }
-        kept = self.plan.tiles["shard"].map(lambda n: self.ledger.is_done(f"shard-{n:06d}")).to_numpy(bool)
-        create_tile_store(
-            store, self.layout, self.plan.tiles, self.used, self.headers, self.projections, attributes, kept
-        )
-        tasks = [t for t in self._tasks() if not self.ledger.is_done(t.key)]
-        for outcome in run_tasks(
-            tasks,
-            build_shard,
-            self.workers,
-            retries=self.config.retries,
-            label="building",
-        ):
-            self.ledger.record(_entry(outcome.task, outcome.result, outcome.error, outcome.seconds))
-        for _, day in groupby(sorted(self.headers.values(), key=_day), key=_day):
-            indexes = [index_file(h.source, self.folder.index, self.config.s3_endpoint) for h in day]
-            write_references(indexes, self.folder.references)
+        images = {*(f"C{c:02d}" for c in self.layout.channels), *self.layout.mask_groups()}
 
-    def _tasks(self) -> list[ShardTask]:
-        fills = fills_of(self.layout, self.headers, self.folder.tiles)
-        tasks = []
-        for shard, rows in self.plan.tiles.groupby("shard"):
+        def make() -> None:
+            create_tile_store(
+                store, self.layout, self.table, numbers, self._projection, attributes, kept if described else ()
+            )
+
+        def parts() -> Iterator[Path]:
+            yield store / "zarr.json"
+            for array in sorted(p for p in store.iterdir() if p.is_dir()):
+                yield array / "zarr.json" if array.name in images else array
+
+        run.keep("arrays", make, parts, anew=True)
+        return kept
+
+    @cached_property
+    def _scans_of_shards(self) -> dict[int, set[str]]:
+        """Scans of each shard."""
+        scans: dict[int, set[str]] = {}
+        for block in self.table.blocks(["shard", "scan_ids"]):
+            for shard, names in zip(block["shard"], block["scan_ids"], strict=True):
+                scans.setdefault(int(shard), set()).update(n for n in names if n)
+        return scans
+
+    def _lacks(self, shard: int, numbers: ScanNumbers) -> bool:
+        """Whether a file of a shard cannot be read now."""
+        hrefs = (f.href for name in self._scans_of_shards[shard] for f in self.shelf[name].files.values())
+        return any(href in numbers.unreadable for href in hrefs)
+
+    def _projection(self, scan_id: str) -> GeosProjection:
+        return self.headers.of(self.shelf[scan_id]).grid.projection
+
+    def _tasks(self, numbers: ScanNumbers, done: set[int]) -> Iterator[ShardTask]:
+        fills = fills_of(self.layout, numbers, self.folder.tiles)
+        for shard, rows in self.table.shards():
+            if shard in done:
+                continue
             tiles, frames = [], []
             for position, row in enumerate(rows.itertuples()):
-                tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, self.projections[int(row.tile)]))
-                frames += [
-                    Frame(position, step, name, self.used[name].files, self._lost(name))
-                    for step, name in enumerate(row.scan_ids)
-                    if name
-                ]
-            tasks.append(
-                ShardTask(
-                    shard=int(shard),
-                    first=int(rows["tile"].iloc[0]),
-                    tiles=tuple(tiles),
-                    frames=tuple(frames),
-                    layout=self.layout,
-                    fills=fills,
-                    good_flags=tuple(self.config.good_dqf),
-                    store=self.folder.tiles,
-                    cache=self.folder.index,
-                    endpoint_url=self.config.s3_endpoint,
-                )
+                tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, self._projection(row.event_scan)))
+                for step, name in enumerate(row.scan_ids):
+                    if name:
+                        files = self.shelf[name].files
+                        frames.append(Frame(position, step, name, files, _lost(files, numbers)))
+            yield ShardTask(
+                shard=shard,
+                first=int(rows["tile"].iloc[0]),
+                tiles=tuple(tiles),
+                frames=tuple(frames),
+                layout=self.layout,
+                fills=fills,
+                good_flags=tuple(self.config.good_dqf),
+                store=self.folder.tiles,
+                cache=self.folder.index,
+                endpoint_url=self.config.s3_endpoint,
             )
-        return tasks
 
-    def _lost(self, scan_id: str) -> dict[int, tuple[SourceFile, str]]:
-        files = self.used[scan_id].files
-        return {c: (f, self.unreadable[f.href]) for c, f in files.items() if f.href in self.unreadable}
+    def _refer(self, numbers: ScanNumbers) -> None:
+        """Write the virtual cube of the scans that tiles were cut from, a day at a time."""
+        files = (
+            f for name in self.table.framed for f in self.shelf[name].files.values() if f.href not in numbers.unreadable
+        )
+        for _, day in groupby(sorted(files, key=_day), key=_day):
+            indexes = [index_file(file, self.folder.index, self.config.s3_endpoint) for file in day]
+            write_references(indexes, self.folder.references)
 
-    def problems(self) -> list[Problem]:
-        """Everything dropped or absent, in a stable order."""
-        found = [*self.ledger.problems(), *(Problem("source", text) for text in self.plan.problems)]
-        if shortage := _shortage(self.config, self.plan):
-            found.append(Problem("product", shortage))
-        for row in self.plan.tiles.itertuples():
-            for lack in row.missing:
-                band, _, step = lack.partition("@")
-                scan = row.scan_ids[int(step)]
-                when = f"scan {scan}" if scan else f"no scan near {row.requested_times[int(step)]}"
-                found.append(
-                    Problem("missing", f"{band} is not in the archive ({when})", row.tile_id, scan, int(band[1:]))
-                )
-        found += [Problem("source", reason, channel=f.channel, href=f.href) for f, reason in self.unfetched]
-        return found
+    def problems(self, run: Run) -> Iterator[Problem]:
+        """Everything absent, in a stable order."""
+        yield from self.table.problems
+        if shortage := _shortage(self.config.num_tiles, self.table):
+            yield Problem("product", shortage)
+        for block in self.table.blocks(["tile_id", "scan_ids", "requested_times", "missing"]):
+            for row in block.itertuples():
+                for lack in row.missing:
+                    band, _, step = lack.partition("@")
+                    scan = row.scan_ids[int(step)]
+                    when = f"scan {scan}" if scan else f"no scan near {row.requested_times[int(step)]}"
+                    reason = f"{band} is not in the archive ({when})"
+                    yield Problem("missing", reason, row.tile_id, scan, str(int(band[1:])))
+        for file, reason in self.unfetched:
+            yield Problem("source", reason, part=str(file.channel), href=file.href)
+
+    def publish(self, run: Run, problems: Sequence[Problem]) -> None:
+        """Draw, report and describe the tiles."""
+        laps = {step: run.seconds(step) or 0.0 for step in ("find", "plan", "arrays", "references")}
+        build = Publication(self.config, self.folder, self.table, self.shelf, self.headers)
+        run.keep(
+            "publish",
+            lambda: publish(build, problems, laps, run),
+            lambda: [p for p in self.folder.published if p.exists() or self.folder.catalog.exists()],
+            mark=self.folder.catalog,
+            anew=run.changed,
+        )
 
 
-def _shortage(config: AbiConfig, plan: Plan) -> str | None:
+def _shortage(wanted: int | None, plan: PlanTable) -> str | None:
     """Say that fewer tiles were planned than asked for, if so."""
-    missing = (config.num_tiles or 0) - len(plan.tiles)
+    missing = (wanted or 0) - plan.tiles
     if missing <= 0:
         return None
     refused = ", ".join(f"{reason} ({n})" for reason, n in plan.refused.most_common(3)) or "none was left"
-    return f"{missing} of {config.num_tiles} tiles found no place; candidates were left out for: {refused}"
+    return f"{missing} of {wanted} tiles found no place; candidates were left out for: {refused}"
 
 
-def _day(header: FileIndex) -> date:
-    return header.source.start.date()
+def _key(shard: int) -> str:
+    return f"shard-{shard:06d}"
 
 
-def _entry(task: ShardTask, result: ShardResult | None, error: str | None, seconds: float) -> Entry:
+def _day(file: SourceFile) -> date:
+    return file.start.date()
+
+
+def _lost(files: dict[int, SourceFile], numbers: ScanNumbers) -> dict[int, tuple[SourceFile, str]]:
+    """Files that could not be indexed, and why."""
+    return {c: (f, numbers.unreadable[f.href]) for c, f in files.items() if f.href in numbers.unreadable}
+
+
+def _record(run: Run, outcome: Outcome[ShardTask, ShardResult]) -> None:
+    task, result = outcome.task, outcome.result
     if result is None:
-        problems = tuple(Problem("product", error or "", tile.tile_id) for tile in task.tiles)
-        return Entry(task.key, "failed", problems)
+        reason = outcome.error or ""
+        run.record(task.key, "failed", [Problem("product", reason, tile.tile_id) for tile in task.tiles])
+        return
     figures = {
-        "seconds": seconds,
+        "seconds": outcome.seconds,
         "chunks": result.read.chunks,
         "bytes": result.read.bytes,
         "requests": result.read.requests,
@@ -293,28 +368,4 @@ def _entry(task: ShardTask, result: ShardResult | None, error: str | None, secon
         "lattice_shift": result.shift,
     }
     status = "partial" if result.problems else "done"
-    return Entry(task.key, status, tuple(result.problems), figures, tuple(result.empty))
-
-
-def _write_errors(config: AbiConfig, folder: BuildFolder, problems: Sequence[Problem]) -> pd.DataFrame:
-    """Write ``errors.csv`` when there is anything in it, and return its rows."""
-    shown = [vars(p) for p in problems if not (config.allow_missing and p.kind == "missing")]
-    frame = pd.DataFrame(shown)
-    if shown:
-        frame.to_csv(folder.errors, index=False)
-    else:
-        folder.errors.unlink(missing_ok=True)
-    return frame
-
-
-def _tell(folder: BuildFolder, plan: Plan, errors: pd.DataFrame) -> int:
-    """Say how it went, and return the exit code."""
-    if errors.empty:
-        _say(f"done: {len(plan.tiles)} tiles in {folder.tiles}")
-        return 0
-    _say(f"{len(plan.tiles)} tiles in {folder.tiles}, with what follows missing from them:")
-    counts = errors.groupby(["kind", "reason"]).size().sort_values(ascending=False)
-    for (kind, reason), count in counts.head(10).items():
-        _say(f"  {count:6d} x {kind}: {reason}")
-    _say(f"every case is in {folder.errors}; mend the files and run the same command again to fill them in")
-    return 1
+    run.record(task.key, status, result.problems, figures, result.empty, outcome.written)

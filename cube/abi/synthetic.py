@@ -22,7 +22,7 @@ from cube.abi.synthetic_format import Stripe, write_file
 from cube.abi.synthetic_pixels import radiance_of, render
 from cube.abi.synthetic_scene import Image, Sky, sky
 from cube.abi.synthetic_spec import FileSpec, naive_utc, sector_grid
-from cube.engine import local_executor
+from cube.job.engine import local_executor
 from stratacube.errors import UsageError
 
 __all__ = ["write_archive", "write_full_disk_scan", "write_scan_file"]

@@ -22,6 +22,7 @@ from h5py import h5a, h5d, h5ds, h5p, h5s, h5t
 
 from cube.abi.synthetic_header import FLAGS, PixelStatistics, header_values
 from cube.abi.synthetic_spec import FileSpec
+from stratacube.files import whole_file
 
 __all__ = ["Stripe", "write_file"]
 
@@ -49,24 +50,18 @@ def write_file(path: Path, spec: FileSpec, stripes: Iterable[Stripe]) -> None:
     stripes : iterable of (counts, dqf)
         Pixels from north to south in whole rows; every stripe but the last is a multiple of the chunk height.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    try:
-        # Bounds that give the superblock and chunk index of the real files (netCDF-4 on HDF5 1.8).
-        with h5py.File(part, "w", libver=("v108", "v108"), track_order=True) as file:
-            layout = _layout()
-            variables = {name: _create(file, name, entry, spec) for name, entry in layout["variables"].items()}
-            statistics = _write_pixels(variables["Rad"], variables["DQF"], spec, stripes)
-            values = header_values(spec, statistics)
-            for name, text in layout["global"].items():
-                _put_attribute(file.id, name, _resolve(text, values))
-            _mark_dimensions(layout, variables)
-            for name, entry in layout["variables"].items():
-                if entry:
-                    _fill_variable(name, entry, variables, values, spec)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    # Bounds that give the superblock and chunk index of the real files (netCDF-4 on HDF5 1.8).
+    with whole_file(path) as part, h5py.File(part, "w", libver=("v108", "v108"), track_order=True) as file:
+        layout = _layout()
+        variables = {name: _create(file, name, entry, spec) for name, entry in layout["variables"].items()}
+        statistics = _write_pixels(variables["Rad"], variables["DQF"], spec, stripes)
+        values = header_values(spec, statistics)
+        for name, text in layout["global"].items():
+            _put_attribute(file.id, name, _resolve(text, values))
+        _mark_dimensions(layout, variables)
+        for name, entry in layout["variables"].items():
+            if entry:
+                _fill_variable(name, entry, variables, values, spec)
 
 
 @cache

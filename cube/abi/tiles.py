@@ -23,8 +23,8 @@ from cube.abi.index import FileIndex, index_file
 from cube.abi.layout import TileLayout, TileSpec
 from cube.abi.read import ReadCount, stream_windows
 from cube.abi.resample import AVERAGE_FILL, average, count_factor, repeat
-from cube.ledger import Problem
-from cube.store import write_region
+from cube.job.ledger import Problem
+from cube.job.store import write_region
 from stratacube.errors import SourceError
 
 __all__ = ["Frame", "ShardResult", "ShardTask", "build_shard"]
@@ -152,7 +152,7 @@ def _patiently(source: SourceFile, read: Any) -> Any:
 
 
 def _problem(task: ShardTask, frame: Frame, channel: int, source: SourceFile, reason: str) -> Problem:
-    return Problem("source", reason, task.tiles[frame.tile].tile_id, frame.scan_id, channel, source.href)
+    return Problem("source", reason, task.tiles[frame.tile].tile_id, frame.scan_id, str(channel), source.href)
 
 
 def _place(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from rasterio.features import geometry_mask
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.products import NODATA, Values, encoding, write_cog
 from cube.sentinel2.reduce import known_votes, parse_reducer
-from cube.sentinel2.scenes import PIECE, piece_path
+from cube.sentinel2.scenes import PIECE, SceneResult, piece_path
+from stratacube.errors import StratacubeError
+from stratacube.files import whole_folder, write_json
 
-__all__ = ["CellResult", "CellTask", "Vote", "cell_file", "process_cell"]
+__all__ = ["CellResult", "CellTask", "ScratchLostError", "Vote", "cell_file", "process_cell"]
 
 STRIP_BYTES = 48_000_000
 """Size of a stack of observations that is reduced at once; sorting takes a few times as much."""
@@ -32,6 +34,10 @@ class Vote:
 
     datatake: str
     folders: tuple[Path, ...]
+
+
+class ScratchLostError(StratacubeError):
+    """Scenes or kept values that were written and are not there any more, as where a cleaner of old files passes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,8 @@ class CellTask:
     compress: str
     kept: Path | None
     """Where the stored values are kept for the Zarr store."""
+    result: Path
+    """File for what the cell holds."""
     threads: int = 1
     """Bands that are made at once, where there are more workers than cells."""
     tags: tuple[tuple[str, str], ...] = ()
@@ -106,12 +114,27 @@ def cell_file(cell: str, band: str, reducer: str) -> str:
 
 
 def process_cell(task: CellTask) -> CellResult:
-    """Reduce the observations of a cell and write its products, band by band unless the reducer needs all at once."""
+    """Reduce the observations of a cell and write its products, band by band unless the reducer needs all at once.
+
+    Raises
+    ------
+    ScratchLostError
+        If a piece of a scene is gone: without it the cell would be wrong in silence.
+    """
+    try:
+        with whole_folder(task.kept, digests=False) if task.kept is not None else nullcontext(None) as kept:
+            result = _process(task, _Pieces(task), _Kept(kept))
+    except FileNotFoundError as error:
+        raise ScratchLostError(f"{error.filename} is gone") from error
+    write_json(task.result, asdict(result), indent=1)
+    return result
+
+
+def _process(task: CellTask, pieces: _Pieces, kept: _Kept) -> CellResult:
     inside = _inside(task)
-    kept = _Kept(task.kept)
 
     def make(bands: slice) -> _Made:
-        values, seen = _reduce(task, bands)
+        values, seen = _reduce(task, bands, pieces)
         known, statistics = inside.copy(), {}
         for band, data in zip(task.bands[bands], values, strict=True):
             data[~inside] = np.nan
@@ -139,7 +162,6 @@ def process_cell(task: CellTask) -> CellResult:
     kept.save("count", count)
     if task.outline:
         kept.save("inside", inside)
-    kept.finish()
     number = count[inside]
     return CellResult(
         cell=task.cell,
@@ -150,9 +172,7 @@ def process_cell(task: CellTask) -> CellResult:
             "mean": float(number.mean()) if number.size else 0.0,
         },
         statistics=statistics,
-        datatakes=tuple(
-            sorted({v.datatake for v in task.votes for p in task.window.split(PIECE) if _files(task, v, p)})
-        ),
+        datatakes=tuple(sorted({v.datatake for v in task.votes for p in task.window.split(PIECE) if pieces.of(v, p)})),
         pixels=number.size,
     )
 
@@ -180,11 +200,25 @@ def _write(task: CellTask, band: str, data: npt.NDArray[np.float32], pixels: int
     return _statistics(data, kind.factor * kind.scale, pixels)
 
 
-def _files(task: CellTask, vote: Vote, piece: Window) -> list[Path]:
-    return [p for f in vote.folders if (p := piece_path(f, task.cell, piece)).exists()]
+class _Pieces:
+    """The pieces of a cell that its scenes wrote, as they listed them."""
+
+    def __init__(self, task: CellTask) -> None:
+        self.cell = task.cell
+        self.listed: dict[Path, set[tuple[int, int]]] = {}
+        for folder in {f for vote in task.votes for f in vote.folders}:
+            scene = SceneResult.load(folder)
+            if scene is None:
+                raise ScratchLostError(f"{folder} is gone")
+            self.listed[folder] = {(row, col) for cell, row, col, _ in scene.pieces if cell == task.cell}
+
+    def of(self, vote: Vote, piece: Window) -> list[Path]:
+        """Files of a vote over a piece."""
+        at = piece.row, piece.col
+        return [piece_path(f, self.cell, piece) for f in vote.folders if at in self.listed[f]]
 
 
-def _reduce(task: CellTask, bands: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
+def _reduce(task: CellTask, bands: slice, pieces: _Pieces) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
     """Reduce some bands over the whole cell in strips of bounded memory; with them, their least observations."""
     reducer = parse_reducer(task.reducer)
     number = len(task.bands[bands])
@@ -192,7 +226,7 @@ def _reduce(task: CellTask, bands: slice) -> tuple[npt.NDArray[np.float32], npt.
     observations = np.zeros(values.shape[1:], "u2")
     for piece in task.window.split(PIECE):
         down, across = piece.within(task.window)
-        files = [paths for v in task.votes if (paths := _files(task, v, piece))]
+        files = [paths for v in task.votes if (paths := pieces.of(v, piece))]
         shape = len(task.bands), piece.height, piece.width
         rows = max(1, STRIP_BYTES // (4 * task.threads * number * max(1, len(files)) * piece.width))
         for start in range(0, piece.height, rows):
@@ -227,7 +261,7 @@ def _read_rows(path: Path, shape: tuple[int, int, int], band: int, rows: slice, 
     with path.open("rb", buffering=0) as file:
         file.seek(header + 4 * width * (band * height + rows.start))
         if file.readinto(out.data.cast("B")) != out.nbytes:
-            raise OSError(f"{path} ends within row {rows.stop} of band {band}; remove tmp/ and run again")
+            raise ScratchLostError(f"{path} ends within row {rows.stop} of band {band}")
 
 
 def _inside(task: CellTask) -> npt.NDArray[np.bool_]:
@@ -253,20 +287,11 @@ def _statistics(values: npt.NDArray[np.float32], scale: float, pixels: int) -> d
 
 
 class _Kept:
-    """Values for the Zarr store, kept in a folder that takes its name only when it is whole."""
+    """Values for the Zarr store, kept in a folder, if one is given."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        if folder is not None:
-            self.part = folder.with_name(folder.name + ".part")
-            shutil.rmtree(self.part, ignore_errors=True)
-            self.part.mkdir(parents=True)
 
     def save(self, name: str, data: npt.NDArray[Any]) -> None:
         if self.folder is not None:
-            np.save(self.part / f"{name}.npy", data)
-
-    def finish(self) -> None:
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.part.rename(self.folder)
+            np.save(self.folder / f"{name}.npy", data)

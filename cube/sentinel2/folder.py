@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from cube.folder import BuildFolder
+from cube.job.folder import BuildFolder
 
 __all__ = ["Sentinel2Folder"]
-
-_ROOM = 1 << 25
-"""Bytes that a disk must take to be not full: one that failed may have removed its file, of about this size."""
 
 
 @dataclass(frozen=True)
 class Sentinel2Folder(BuildFolder):
     """Paths of the parts of a build."""
 
+    SOURCE: ClassVar[str] = "sentinel2"
+    PARAMETER: ClassVar[str] = "work_dir"
     PARTS: ClassVar[tuple[str, ...]] = (
         *BuildFolder.PARTS,
         "collection.json",
@@ -27,7 +24,7 @@ class Sentinel2Folder(BuildFolder):
         "composites.zarr",
         "indices",
         "items",
-        "logs",
+        "plan.part",
         "tmp",
     )
 
@@ -76,11 +73,6 @@ class Sentinel2Folder(BuildFolder):
         return self.indices / "phase1_errors.csv"
 
     @property
-    def log(self) -> Path:
-        """What the runs said."""
-        return self.root / "logs" / "pipeline.log"
-
-    @property
     def tmp(self) -> Path:
         """Scenes and cells in the making."""
         return self.root / "tmp"
@@ -90,17 +82,9 @@ class Sentinel2Folder(BuildFolder):
         """Scenes on the lattice, a folder each."""
         return self.tmp / "scenes"
 
-    def is_full(self) -> bool:
-        """Whether the disk takes no more. Only trying tells: libraries word a full disk in many ways, or not at all."""
-        probe = self.root / "room.part"
-        try:
-            with probe.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, _ROOM)
-        except OSError as error:
-            return error.errno in (errno.ENOSPC, errno.EDQUOT)
-        finally:
-            probe.unlink(missing_ok=True)
-        return False
+    def kept(self, cell: str) -> Path:
+        """Values of a cell that is made, until they are in the Zarr store."""
+        return self.tmp / "cells" / cell
 
     @property
     def composites(self) -> Path:
@@ -111,3 +95,8 @@ class Sentinel2Folder(BuildFolder):
     def store(self) -> Path:
         """The Zarr store over the lattice."""
         return self.root / "composites.zarr"
+
+    @property
+    def published(self) -> tuple[Path, ...]:
+        """What describes the composites, but for their previews."""
+        return self.catalog, self.report, self.root / "collection.json", self.root / "items"

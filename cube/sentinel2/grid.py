@@ -16,7 +16,8 @@ import pyproj
 import shapely
 from shapely.geometry import mapping, shape
 
-from stratacube.errors import UsageError
+from stratacube.errors import StratacubeError, UsageError
+from stratacube.files import whole_file, write_text
 
 __all__ = ["Cell", "cell_from_id", "footprint", "grid_cells", "make_grid", "read_cells", "select_cells", "write_grid"]
 
@@ -146,11 +147,13 @@ def _crs_name(crs: str) -> str:
 def write_grid(frame: pd.DataFrame, path: Path) -> None:
     """Write a grid file: CSV, or GeoJSON by its name (outlines in longitude and latitude)."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() in (".geojson", ".json"):
-            path.write_text(json.dumps(_collection(grid_cells(frame))))
+            write_text(path, json.dumps(_collection(grid_cells(frame))))
         else:
-            frame.to_csv(path, index=False)
+            with whole_file(path) as part:
+                frame.to_csv(part, index=False)
+    except StratacubeError:
+        raise
     except OSError as error:
         raise UsageError(f"grid file {path} cannot be written ({error.strerror})") from error
 

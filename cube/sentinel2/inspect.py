@@ -1,4 +1,4 @@
-"""What is particular to looking at a Sentinel-2 build: see :mod:`cube.inspect`."""
+"""What is particular to looking at a Sentinel-2 build: see :mod:`cube.job.inspect`."""
 
 from __future__ import annotations
 
@@ -13,59 +13,77 @@ import rasterio
 import zarr
 
 from catalog.parquet import read_frame
-from cube.engine import iterate
-from cube.folder import BuildFolder
-from cube.inspect import Kind
-from cube.ledger import Ledger
+from cube.job.folder import BuildFolder
+from cube.job.ledger import Entry, Ledger
+from cube.job.source import Planned
 from cube.sentinel2.composite import CellResult, cell_file
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.lattice import Window
+from stratacube.progress import iterate
 
 __all__ = ["SENTINEL2"]
+
+_REMEDY = "remove it and run the same command again"
 
 Known = Callable[[], npt.NDArray[np.bool_]]
 """Reads where an array holds a value over the pixels of a cell."""
 
 
-def _title(config: Mapping[str, Any]) -> str:
-    return f"Sentinel-2 {config['reducer']} composites, {' '.join(config['bands'])}"
+class _Sentinel2:
+    """Builds of composites."""
 
+    folder = Sentinel2Folder
+    tasks = "cell "
 
-def _tasks(folder: BuildFolder, ledger: Ledger) -> tuple[str, list[str]]:
-    cells = [f"cell {name}" for name in read_frame(folder.plan, ["cell"])["cell"]]
-    failed = [k for k, e in ledger.entries.items() if k.startswith("shard ") and e.status != "done"]
-    return f"{len(cells)} cells", cells + failed
+    def title(self, config: Mapping[str, Any]) -> str:
+        """Say what a configuration makes."""
+        return f"Sentinel-2 {config['reducer']} composites, {' '.join(config['bands'])}"
 
+    def planned(self, folder: BuildFolder) -> Planned:
+        """Read what was planned."""
+        cells = len(read_frame(folder.plan, ["cell"]))
+        return Planned(cells, f"{cells} cells")
 
-def _faults(folder: BuildFolder, config: dict[str, Any], ledger: Ledger) -> Iterator[str]:
-    """Every product of every cell that was made is there, decodes, and holds the pixels that were counted."""
-    places = Sentinel2Folder(folder.root)
-    names = (*config["bands"], "count")
-    plan = read_frame(places.plan)
-    remedy = f"remove its line from {places.ledger.name} and build again"
-    stored: dict[str, Any] = {}
-    if "zarr" in config["products"]:
-        stored = {n: zarr.open_array(places.store / n, mode="r") for n in names if (places.store / n).exists()}
-        yield from (f"{places.store / n} is missing; build again" for n in names if n not in stored)
-    origin = int(plan["row"].min()), int(plan["col"].min())
-    for row in iterate(list(plan.itertuples()), "verifying"):
-        entry = ledger.entries.get(f"cell {row.cell}")
-        if entry is None or entry.status == "failed":
-            continue
-        try:
-            result = CellResult.load(places.result(row.cell))
-        except (OSError, ValueError, TypeError) as error:
-            yield f"{places.result(row.cell)} cannot be read ({error}); {remedy}"
-            continue
-        window = Window(row.row - origin[0], row.col - origin[1], row.height, row.width)
-        if "cog" in config["products"]:
-            for name in names:
-                path = places.composites / row.cell / cell_file(row.cell, name, config["reducer"])
-                fault = _fault(result, name, window, partial(_in_geotiff, path))
-                yield from () if fault is None else (f"{path} {fault}; {remedy}",)
-        for name, array in stored.items():
-            fault = _fault(result, name, window, partial(_in_store, array, window))
-            yield from () if fault is None else (f"{places.store / name} {fault} in cell {row.cell}; {remedy}",)
+    def expected(self, folder: BuildFolder, config: Mapping[str, Any], entry: Entry) -> Iterator[str]:
+        """Products of an entry of 0.1.0."""
+        kind, _, name = entry.key.partition(" ")
+        names = (*config["bands"], "count")
+        if kind == "cell":
+            yield f"indices/cells/{name}.json"
+            if "cog" in config["products"]:
+                yield from (f"composites/{name}/{cell_file(name, n, config['reducer'])}" for n in names)
+        elif kind == "shard":
+            yield from (f"composites.zarr/{n}/c/{name.replace(' ', '/')}" for n in names)
+
+    def faults(self, folder: BuildFolder, config: Mapping[str, Any], ledger: Ledger) -> Iterator[str]:
+        """Every product of every cell that was made is there, decodes, and holds the pixels that were counted."""
+        places = Sentinel2Folder(folder.root)
+        names = (*config["bands"], "count")
+        plan = read_frame(places.plan)
+        stored: dict[str, Any] = {}
+        if "zarr" in config["products"]:
+            described = [n for n in names if (places.store / n / "zarr.json").exists()]
+            stored = {n: zarr.open_array(places.store / n, mode="r") for n in described}
+            yield from (f"{places.store / n} is missing; {_REMEDY}" for n in names if n not in stored)
+        origin = int(plan["row"].min()), int(plan["col"].min())
+        for row in iterate(list(plan.itertuples()), "decoding"):
+            entry = ledger.entries.get(f"cell {row.cell}")
+            if entry is None or entry.status not in ("done", "partial"):
+                continue
+            try:
+                result = CellResult.load(places.result(row.cell))
+            except (OSError, ValueError, TypeError) as error:
+                yield f"{places.result(row.cell)} cannot be read ({error}); {_REMEDY}"
+                continue
+            window = Window(row.row - origin[0], row.col - origin[1], row.height, row.width)
+            if "cog" in config["products"]:
+                for name in names:
+                    path = places.composites / row.cell / cell_file(row.cell, name, config["reducer"])
+                    fault = _fault(result, name, window, partial(_in_geotiff, path))
+                    yield from () if fault is None else (f"{path} {fault}; {_REMEDY}",)
+            for name, array in stored.items():
+                fault = _fault(result, name, window, partial(_in_store, array, window))
+                yield from () if fault is None else (f"{places.store / name} {fault} in cell {row.cell}; {_REMEDY}",)
 
 
 def _fault(result: CellResult, name: str, window: Window, known: Known) -> str | None:
@@ -91,4 +109,4 @@ def _in_store(array: Any, window: Window) -> npt.NDArray[np.bool_]:
     return np.asarray(~np.isnan(values) if np.isnan(array.fill_value) else values != array.fill_value)
 
 
-SENTINEL2 = Kind(_title, _tasks, _faults)
+SENTINEL2 = _Sentinel2()

@@ -17,13 +17,24 @@ from shapely.geometry import shape
 
 from catalog.parquet import read_frame
 from catalog.sentinel2.items import Asset, Product
+from cube.job.folder import RULES
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import Cell, cell_from_id, footprint, read_cells, select_cells
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.scenes import Acquisition, group_acquisitions
 from stratacube.errors import SourceError, UsageError
+from stratacube.files import whole_file, write_text
 
-__all__ = ["Plan", "PlannedCell", "choose_cells", "make_plan", "read_geometry", "write_plan"]
+__all__ = [
+    "Plan",
+    "PlannedCell",
+    "choose_cells",
+    "make_plan",
+    "plan_frame",
+    "read_geometry",
+    "refuse_other_cells",
+    "write_plan",
+]
 
 _CELL = 0.25
 _PLACES = ["cell", "row", "col", "height", "width", "outline"]
@@ -60,7 +71,7 @@ def choose_cells(config: Sentinel2Config) -> list[Cell]:
     ids = config.cells
     if config.crs is not None and config.grid_csv is None:
         raise UsageError(
-            f"--crs is {config.crs}, but without --grid-csv cells are of the grid in EPSG:4326; give a grid"
+            f"`crs` is {config.crs}, but without `grid_csv` cells are of the grid in EPSG:4326; give a grid"
         )
     if config.grid_csv is not None:
         cells = read_cells(config.grid_csv, config.crs)
@@ -100,11 +111,11 @@ def read_geometry(path: Path) -> dict[str, Any]:
         features = document.get("features", [document])
         merged = shapely.union_all([shape(f.get("geometry") or f) for f in features])
     except OSError as error:
-        raise UsageError(f"--polygon {path} cannot be read ({error.strerror})") from error
+        raise UsageError(f"`polygon` {path} cannot be read ({error.strerror})") from error
     except (ValueError, AttributeError, KeyError, shapely.errors.ShapelyError) as error:
-        raise UsageError(f"--polygon {path} is no GeoJSON ({' '.join(str(error).split())[:120]})") from error
+        raise UsageError(f"`polygon` {path} is not GeoJSON ({' '.join(str(error).split())[:120]})") from error
     if merged.is_empty or not merged.area:
-        raise UsageError(f"--polygon {path} holds no area")
+        raise UsageError(f"`polygon` {path} holds no area")
     return dict(shapely.geometry.mapping(merged))
 
 
@@ -172,14 +183,8 @@ def _reached(areas: Any, crs: str, size: tuple[int, int], transform: Sequence[fl
     return near
 
 
-def write_plan(plan: Plan, path: Path, selected: Path) -> None:
-    """Write the plan, one row a cell, and the predecessor's list of selected cells.
-
-    Raises
-    ------
-    UsageError
-        If the folder has a plan of other cells: what is made of them cannot be gone on with.
-    """
+def plan_frame(plan: Plan) -> pd.DataFrame:
+    """Return the plan as a table, one row a cell."""
     rows = [
         {
             "cell": p.cell.id,
@@ -196,18 +201,33 @@ def write_plan(plan: Plan, path: Path, selected: Path) -> None:
         }
         for p in plan.cells
     ]
-    frame = pd.DataFrame(rows)
-    if path.exists() and not read_frame(path, _PLACES).equals(frame[_PLACES]):
+    return pd.DataFrame(rows)
+
+
+def refuse_other_cells(frame: pd.DataFrame, path: Path) -> None:
+    """Refuse to go on with a plan of other cells: what is made of them is not what is asked for.
+
+    Raises
+    ------
+    UsageError
+        If the cells differ.
+    """
+    try:
+        there = read_frame(path, _PLACES)
+    except (OSError, ValueError, KeyError):  # it is damaged, and written once more
+        return
+    if not there.equals(frame[_PLACES]):
         raise UsageError(
             f"{path.parent} was planned with other cells; the grid or polygon file has changed since: "
-            "choose another --work-dir or pass --overwrite"
+            "choose another `work_dir` or pass `overwrite`"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    frame.to_parquet(part, index=False)
-    part.replace(path)
-    selected.parent.mkdir(parents=True, exist_ok=True)
+
+
+def write_plan(frame: pd.DataFrame, path: Path, selected: Path) -> None:
+    """Write the plan, and the predecessor's list of selected cells."""
     listed = frame.rename(columns={"cell": "tile_id_rc"})
-    listed[["tile_id_rc", "tile_id_geo", "xmin", "ymin", "xmax", "ymax", "row", "col", "height", "width"]].to_csv(
-        selected, index=False
-    )
+    columns = ["tile_id_rc", "tile_id_geo", "xmin", "ymin", "xmax", "ymax", "row", "col", "height", "width"]
+    write_text(selected, listed[columns].to_csv(index=False))
+    frame.attrs = {"rules": RULES}
+    with whole_file(path) as part:
+        frame.to_parquet(part, index=False)

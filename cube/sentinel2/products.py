@@ -15,8 +15,9 @@ import rasterio
 import zarr
 from affine import Affine
 
+from cube.job.store import ArraySpec, LedgeredStore, create_store, write_region
 from cube.sentinel2.lattice import Lattice, Window, union
-from cube.store import ArraySpec, create_store
+from stratacube.files import whole_file
 
 __all__ = ["NODATA", "Encoding", "ZarrLayout", "create_composites", "encoding", "paste", "write_cog"]
 
@@ -107,8 +108,6 @@ def write_cog(
     compress
         ``ZSTD`` or ``DEFLATE``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     options = {
         "COMPRESS": compress,
         "PREDICTOR": "YES",  # 3 for floats, 2 for integers
@@ -120,6 +119,7 @@ def write_cog(
     if compress == "ZSTD":
         options["LEVEL"] = 3  # GDAL's 9 takes twice as long for two per cent
     with (
+        whole_file(path) as part,
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
         rasterio.open(
             part,
@@ -139,7 +139,6 @@ def write_cog(
         file.set_band_description(1, name)
         file.scales, file.offsets, file.units = (scale,), (0.0,), (unit,)
         file.update_tags(**tags)
-    part.replace(path)
 
 
 @dataclass(frozen=True)
@@ -254,8 +253,8 @@ def create_composites(
         },
     }  # fmt: skip
     create_store(path, arrays, {**geozarr, **attributes})
-    zarr.open_array(path / "y", mode="r+")[:] = lattice.y(np.arange(whole.row, whole.end_row))
-    zarr.open_array(path / "x", mode="r+")[:] = lattice.x(np.arange(whole.col, whole.end_col))
+    write_region(path, "y", 0, lattice.y(np.arange(whole.row, whole.end_row)))
+    write_region(path, "x", 0, lattice.x(np.arange(whole.col, whole.end_col)))
 
 
 def _axes(crs: pyproj.CRS) -> tuple[dict[str, str], dict[str, str]]:
@@ -293,8 +292,9 @@ def paste(
     """
     place = layout.shard_window(index)
     rows, cols = place.within(layout.window)
+    store = LedgeredStore(path)
     for name, cells in parts.items():
-        array = zarr.open_array(path / name, mode="r+", zarr_format=3)
+        array = zarr.open_array(store, path=name, mode="r+", zarr_format=3)
         values = np.asarray(array[rows, cols])
         for window, data, inside in cells:
             common = window.intersect(place)

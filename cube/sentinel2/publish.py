@@ -15,13 +15,16 @@ from PIL import Image
 from rasterio.enums import Resampling
 
 from catalog.sentinel2.publish import CellRecord, CompositeBuild, publish_cells
-from cube.ledger import Problem
+from cube.job.ledger import Problem
+from cube.job.report import write_report
 from cube.sentinel2.composite import CellResult, cell_file
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import footprint
 from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.products import NODATA, encoding
+from cube.sentinel2.report import composite_report
+from stratacube.files import whole_file
 
 __all__ = ["preview", "publish"]
 
@@ -37,8 +40,9 @@ def publish(
     plan: Plan,
     results: Mapping[str, CellResult],
     problems: Sequence[Problem],
+    laps: Mapping[str, float],
 ) -> None:
-    """Write previews and, last, the catalogue."""
+    """Write previews, the report and, last, the catalogue."""
     kind = encoding(config.values, config.reducer)
     crs = pyproj.CRS(plan.lattice.crs)
     metres = 111_195.0 if crs.is_geographic else crs.axis_info[0].unit_conversion_factor
@@ -63,6 +67,8 @@ def publish(
         store=folder.store.name if "zarr" in config.products else None,
     )
     made = [p for p in plan.cells if p.cell.id in results]
+    report = composite_report(config, plan, results)
+    write_report(folder.report, report, problems, laps, folder.created(), config.digest())
     publish_cells(folder.root, build, [_record(config, folder, plan, p, results[p.cell.id], problems) for p in made])
 
 
@@ -75,7 +81,7 @@ def _record(
     problems: Sequence[Problem],
 ) -> CellRecord:
     cell, window = planned.cell, planned.window
-    dropped = [{"product": p.scan_id, "reason": p.reason} for p in problems if p.tile_id == cell.id and p.scan_id]
+    dropped = [{"product": p.input, "reason": p.reason} for p in problems if p.product == cell.id and p.input]
     lost = {d["product"] for d in dropped}
     files = {}
     if "cog" in config.products:
@@ -125,6 +131,5 @@ def preview(paths: Sequence[Path], target: Path) -> None:
     level = np.sqrt(np.clip(np.stack(layers, axis=-1) / _BRIGHT, 0, 1))
     alpha: npt.NDArray[np.uint8] = np.where(np.all(masks, axis=0), 255, 0).astype("u1")
     image = np.dstack([np.rint(255 * level).astype("u1"), alpha])
-    part = target.with_name(target.name + ".part")
-    Image.fromarray(image, "RGBA").save(part, "PNG")
-    part.replace(target)
+    with whole_file(target) as part:
+        Image.fromarray(image, "RGBA").save(part, "PNG")

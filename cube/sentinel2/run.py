@@ -1,48 +1,52 @@
-"""The main job: find, plan, build, publish; each step is skipped when its result is there."""
+"""A build of Sentinel-2 composites, as the job runs it."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import yaml
 
 from catalog.sentinel2.items import Product
 from cube.config import default_workers
-from cube.engine import Outcome, Task, Workers, run_tasks
-from cube.ledger import Entry, Ledger, Problem
-from cube.sentinel2.composite import CellResult, CellTask, Vote, process_cell
+from cube.job.folder import FORMAT
+from cube.job.job import run_job
+from cube.job.ledger import Problem
+from cube.job.outcome import write_errors
+from cube.job.ranks import refuse_ranks
+from cube.job.run import Run
+from cube.job.source import Manner, Planned
+from cube.sentinel2.composite import CellResult
 from cube.sentinel2.config import GridConfig, Sentinel2Config
+from cube.sentinel2.estimate import estimate
 from cube.sentinel2.folder import Sentinel2Folder
-from cube.sentinel2.forecast import forecast, scratch_bytes
-from cube.sentinel2.grid import make_grid, write_grid
-from cube.sentinel2.lattice import Window
-from cube.sentinel2.plan import Plan, PlannedCell, choose_cells, make_plan, write_plan
-from cube.sentinel2.products import Values, ZarrLayout, create_composites, encoding, paste
+from cube.sentinel2.grid import Cell, make_grid, write_grid
+from cube.sentinel2.making import MODULES, Making, cell_key, shard_key
+from cube.sentinel2.plan import (
+    Plan,
+    PlannedCell,
+    choose_cells,
+    make_plan,
+    plan_frame,
+    refuse_other_cells,
+    write_plan,
+)
+from cube.sentinel2.products import ZarrLayout, create_composites, encoding
 from cube.sentinel2.publish import publish
-from cube.sentinel2.scenes import NO_SPACE, SceneResult, SceneTask, process_scene
-from cube.sentinel2.supply import Supply, find
-from stratacube.errors import StratacubeError
+from cube.sentinel2.supply import find, write_scene_list
+from stratacube.claim import claimed
+from stratacube.command import Answer
+from stratacube.errors import UsageError
 
-__all__ = ["MODULES", "run_make_grid", "run_sentinel2"]
-
-MODULES = process_scene.__module__, process_cell.__module__
-"""Of the functions that workers run."""
-
-T = TypeVar("T", bound=Task)
-R = TypeVar("R")
+__all__ = ["Sentinel2Build", "run_make_grid", "run_sentinel2"]
 
 
-def run_make_grid(config: GridConfig) -> int:
-    """Write a grid of cells and return the exit code.
+def run_make_grid(config: GridConfig) -> Answer:
+    """Write a grid of cells.
 
     Raises
     ------
@@ -51,12 +55,18 @@ def run_make_grid(config: GridConfig) -> int:
     """
     xmin, ymin, xmax, ymax = config.bounds
     frame = make_grid(config.cell_size, (xmin, ymin, xmax, ymax), config.crs)
-    write_grid(frame, config.output)
-    sys.stderr.write(f"{len(frame)} cells: {config.output}\n")
-    return 0
+    refuse_ranks()
+    output = config.output
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"grid file {output} cannot be written ({error.strerror})") from error
+    with claimed(output.parent, output.with_name(f".{output.name}.claim"), told=output):
+        write_grid(frame, output)
+    return Answer(0, [f"{len(frame)} cells: {config.output}"], {"cells": len(frame), "output": str(config.output)})
 
 
-def run_sentinel2(config: Sentinel2Config, products: Sequence[Product] | None = None) -> int:
+def run_sentinel2(config: Sentinel2Config, products: Sequence[Product] | None = None) -> Answer:
     """Run all of a build that is not yet done.
 
     Parameters
@@ -68,308 +78,194 @@ def run_sentinel2(config: Sentinel2Config, products: Sequence[Product] | None = 
 
     Returns
     -------
-    int
-        0 if every product was made whole, 1 if something is missing from them; ``errors.csv`` says what.
+    Answer
+        Code 0 if every product was made whole, 1 if something is missing from them; ``errors.csv`` says what.
 
     Raises
     ------
     StratacubeError
         If the build cannot be made at all.
     """
-    folder = Sentinel2Folder(config.work_dir)
-    cells = choose_cells(config)
-    if config.dry_run:
-        return forecast(config, make_plan(config, cells, find(config, folder, cells, products)))
-    folder.claim(config.described(), config.digest(), overwrite=config.overwrite)
-    say = _Log(folder.log)
-    with Workers(config.workers or default_workers(), config.engine, MODULES) as workers:
-        found = find(config, folder, cells, products)
-        plan = make_plan(config, cells, found)
-        write_plan(plan, folder.plan, folder.selected)
-        say(f"{len(found)} products, those left out are in {folder.left_out}")
-        say(f"planned {len(plan.cells)} cells from {len(plan.acquisitions)} acquisitions: {folder.plan}")
-        if config.plan_only:
-            return 0
-        job = _Job(config, folder, plan, workers)
-        job.build()
-        publish(config, folder, plan, job.results(), job.dropped())
-        return _finish(folder, plan, job, say)
+    return run_job(Sentinel2Build(config, products), dry_run=config.dry_run)
 
 
-class _Log:
-    """Says what happens, and keeps it."""
+class Sentinel2Build:
+    """What is Sentinel-2's in the five steps; see :class:`cube.job.source.Source`.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
+    Parameters
+    ----------
+    config
+        What to make.
+    products
+        Products to choose from instead of a search.
+    """
 
-    def __call__(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        with self.path.open("a") as file:
-            file.write(text + "\n")
+    modules: Sequence[str] = MODULES
+    problem_columns = {  # noqa: RUF012  (a constant of the class)
+        "kind": "kind",
+        "reason": "reason",
+        "product": "cell",
+        "input": "product",
+        "href": "href",
+    }
 
+    def __init__(self, config: Sentinel2Config, products: Sequence[Product] | None = None) -> None:
+        self.config, self.given = config, products
+        self.folder = Sentinel2Folder(config.work_dir)
+        self.manner = Manner(
+            engine=config.engine,
+            workers=config.workers or default_workers(),
+            retries=config.retries,
+            overwrite=config.overwrite,
+            plan_only=config.plan_only,
+        )
+        self.cells: list[Cell] = choose_cells(config)
+        self.found: list[Product] = []
 
-@dataclass(frozen=True)
-class _ShardTask:
-    """One shard of the Zarr store, and the cells to put into it."""
+    def described(self) -> dict[str, Any]:
+        """What determines the composites."""
+        return self.config.described()
 
-    index: tuple[int, int]
-    layout: ZarrLayout
-    store: Path
-    bands: tuple[str, ...]
-    values: Values
-    reducer: str
-    cells: tuple[tuple[Window, Path], ...]
+    def digest(self) -> str:
+        """Hash of that."""
+        return self.config.digest()
+
+    def estimate(self) -> Iterator[tuple[str, str]]:
+        """Say what would be read and written."""
+        found = find(self.config, self.folder, self.cells, self.given)
+        return estimate(self.config, make_plan(self.config, self.cells, found), self.manner.workers)
+
+    def find(self, run: Run) -> None:
+        """Search for products, or list a folder of them; a run can be replayed from the list."""
+
+        def search() -> None:
+            self.found = find(self.config, self.folder, self.cells, self.given)
+
+        def parts() -> list[Path]:
+            return [p for p in (self.folder.items,) if p.exists()]
+
+        if not run.keep("find", search, parts, mark=self.folder.items, fixed=True) or not self.found:
+            search()  # from the list
+        write_scene_list(self.folder, self.found)
+        run.say("%d products, those left out are in %s", len(self.found), self.folder.left_out)
+
+    def plan(self, run: Run) -> Planned:
+        """Lay the cells on the lattice, and find what reaches each."""
+        frame = plan_frame(self.planned)
+        if self.folder.plan.exists():
+            refuse_other_cells(frame, self.folder.plan)
+        run.keep(
+            "plan",
+            lambda: write_plan(frame, self.folder.plan, self.folder.selected),
+            lambda: [self.folder.plan, self.folder.selected],
+        )
+        run.say(
+            "planned %d cells from %d acquisitions: %s",
+            len(self.planned.cells),
+            len(self.planned.acquisitions),
+            self.folder.plan,
+        )
+        return Planned(len(self.planned.cells), f"{len(self.planned.cells)} cells")
+
+    @cached_property
+    def planned(self) -> Plan:
+        """What to make, once the products are found."""
+        return make_plan(self.config, self.cells, self.found)
+
+    @cached_property
+    def layout(self) -> ZarrLayout:
+        """Of the Zarr store."""
+        return ZarrLayout.of([p.window for p in self.planned.cells])
 
     @property
-    def key(self) -> str:
-        return f"shard {self.index[0]} {self.index[1]}"
+    def _to_store(self) -> bool:
+        return "zarr" in self.config.products
 
-
-def _write_shard(task: _ShardTask) -> None:
-    kind = encoding(task.values, task.reducer)
-    for name in (*task.bands, "count"):
-        data = []
-        for window, kept in task.cells:
-            values = np.load(kept / f"{name}.npy", mmap_mode="r")
-            outline = kept / "inside.npy"
-            inside = np.load(outline) if outline.exists() else None
-            if name == "count" or (kind.dtype == "float32" and kind.factor == 1):
-                data.append((window, values, inside))
-            elif kind.dtype == "float32":
-                data.append((window, values * np.float32(kind.factor), inside))
-            else:
-                data.append((window, kind.encode(values), inside))
-        paste(task.store, task.layout, task.index, {name: data})
-
-
-class _Job:
-    """Steps from the plan to the finished products."""
-
-    def __init__(self, config: Sentinel2Config, folder: Sentinel2Folder, plan: Plan, workers: Workers) -> None:
-        self.config, self.folder, self.plan, self.workers = config, folder, plan, workers
-        self.ledger = Ledger(folder.ledger)
-        self.supply = Supply(config, folder)
-        self.layout = ZarrLayout.of([p.window for p in plan.cells])
-        self.kept = folder.tmp / "cells"
-
-    def build(self) -> None:
-        """Make every cell that the ledger does not know as done."""
-        if "zarr" in self.config.products:
-            self._create_store()
-        for turn in self._turns():
-            dropped = self._scenes(turn)
-            self._cells(turn, dropped)
+    def build(self, run: Run) -> None:
+        """Make every cell that the ledger does not know as done, as many at a time as tmp has room for."""
+        if self._to_store:
+            self._arrays(run)
+        to_do = self._to_do(run)
+        making = Making(self.config, self.folder, self.planned, self.layout, run)
+        for turn in making.turns(to_do):
+            making.make(turn)
             if not self.config.keep_tmp:
                 shutil.rmtree(self.folder.scenes, ignore_errors=True)
-        if "zarr" in self.config.products:
-            self._shards()
-        if not self.config.keep_tmp and not self._failed():
+        failed = any(e.status == "failed" for e in run.ledger.entries.values())
+        if not self.config.keep_tmp and not failed:
             shutil.rmtree(self.folder.tmp, ignore_errors=True)
+        empty = sorted(cell for cell, result in self.results(run) if result.valid_share == 0) if to_do else []
+        if empty:
+            run.say(
+                "%d cells hold no pixel valid in all bands, such as %s; their products say so", len(empty), empty[0]
+            )
 
-    def _failed(self) -> bool:
-        return any(e.status == "failed" for e in self.ledger.entries.values())
-
-    def _turns(self) -> Iterator[list[PlannedCell]]:
-        """Cells to make, as many at a time as tmp has room for their scenes."""
-        turn: list[PlannedCell] = []
-        held = 0.0
-        for cell in self.plan.cells:
-            if self.ledger.is_done(f"cell {cell.cell.id}"):
-                continue
-            size = scratch_bytes(cell, len(self.config.bands))
-            if turn and held + size > self.config.tmp_gb * 1e9:
-                yield turn
-                turn, held = [], 0.0
-            turn.append(cell)
-            held += size
-        if turn:
-            yield turn
-
-    def _run(self, tasks: Sequence[T], function: Callable[[T], R], label: str) -> Iterator[Outcome[T, R]]:
-        for outcome in run_tasks(
-            tasks,
-            function,
-            self.workers,
-            retries=self.config.retries,
-            label=label,
-        ):
-            if outcome.error is not None and (NO_SPACE in outcome.error or self.folder.is_full()):
-                raise StratacubeError(
-                    f"the disk under {self.folder.root} is full; free some and run the same command again to go on"
-                )
-            yield outcome
-
-    def _scenes(self, turn: Sequence[PlannedCell]) -> dict[str, list[tuple[str, str, str]]]:
-        """Bring the scenes of some cells onto the lattice; return what was dropped, by acquisition."""
-        reached: dict[str, list[tuple[str, Window]]] = {}
-        for cell in turn:
-            for key in cell.acquisitions:
-                reached.setdefault(key, []).append((cell.cell.id, cell.window))
-        used = [self.plan.acquisitions[key] for key in reached]
-        dropped: dict[str, list[tuple[str, str, str]]] = {}
-        for batch in self.supply.batches(used, self.workers.number):
-            tasks = [
-                SceneTask(
-                    acquisition=acquisition,
-                    cells=tuple(reached[acquisition.key]),
-                    lattice=self.plan.lattice,
-                    bands=self.config.asset_keys(),
-                    method=self.config.resampling,
-                    masked=tuple(self.config.mask_classes),
-                    dilation=self.config.mask_dilation,
-                    folder=self.folder.scenes,
-                )
-                for acquisition in batch
-            ]
-            for outcome in self._run(tasks, process_scene, "scenes"):
-                dropped[outcome.task.acquisition.key] = self._record_scene(outcome)
-        return dropped
-
-    def _record_scene(self, outcome: Outcome[SceneTask, SceneResult]) -> list[tuple[str, str, str]]:
-        figures: dict[str, float] = {"seconds": outcome.seconds}
-        result = outcome.result
-        if result is not None:
-            lost = [(name, href, self.supply.reason(name, why)) for name, href, why in result.dropped]
-            figures |= {"blocks": result.blocks, "skipped": result.skipped, "pixels": result.pixels}
-        else:
-            # Without its scene a cell would be wrong in silence: it is made from the others and marked partial.
-            lost = [(p.id, "", str(outcome.error)) for p in outcome.task.acquisition.products]
-        self.ledger.record(Entry(outcome.task.key, "partial" if lost else "done", (), figures))
-        return lost
-
-    def _cells(self, turn: Sequence[PlannedCell], dropped: dict[str, list[tuple[str, str, str]]]) -> None:
-        threads = max(1, self.workers.number // max(1, len(turn)))
-        tasks = [self._cell_task(cell, threads) for cell in turn]
-        places = {cell.cell.id: cell for cell in turn}
-        for outcome in self._run(tasks, process_cell, "cells"):
-            task, result = outcome.task, outcome.result
-            missing = [drop for key in places[task.cell].acquisitions for drop in dropped[key]]
-            problems = [Problem("source", why, task.cell, name, href=href) for name, href, why in missing]
-            if result is None:
-                problems.append(Problem("product", str(outcome.error), task.cell))
-                self.ledger.record(Entry(task.key, "failed", tuple(problems)))
-                continue
-            _write_json(self.folder.result(task.cell), asdict(result))
-            figures = {"seconds": outcome.seconds, "valid_share": result.valid_share}
-            self.ledger.record(Entry(task.key, "partial" if problems else "done", tuple(problems), figures))
-
-    def _cell_task(self, planned: PlannedCell, threads: int) -> CellTask:
-        config, cell = self.config, planned.cell
-        return CellTask(
-            cell=cell.id,
-            window=planned.window,
-            outline=cell.outline,
-            lattice=self.plan.lattice,
-            bands=tuple(config.bands),
-            votes=self._votes(planned),
-            reducer=config.reducer,
-            values=config.values,
-            folder=self.folder.composites / cell.id,
-            cog="cog" in config.products,
-            compress=config.compress,
-            kept=self.kept / cell.id if "zarr" in config.products else None,
-            threads=threads,
-            tags=(
-                ("PERIOD_START", config.start.isoformat() + "Z"),
-                ("PERIOD_END", config.end.isoformat() + "Z"),
-                ("SOFTWARE", f"stratacube {importlib.metadata.version('stratacube')}"),
-                ("CONFIG_HASH", config.digest()),
-            ),
-        )
-
-    def _votes(self, planned: PlannedCell) -> tuple[Vote, ...]:
-        """Group the acquisitions of a cell by datatake; the least clouded first for ``best``, else in order of time."""
-        datatakes: dict[str, list[str]] = {}
-        for key in planned.acquisitions:
-            datatakes.setdefault(self.plan.acquisitions[key].datatake, []).append(key)
-        votes = []
-        for name, keys in datatakes.items():
-            members = sorted((self.plan.acquisitions[k] for k in keys), key=lambda a: a.rank)
-            clouds = [p.cloud_cover for a in members for p in a.products if p.cloud_cover is not None]
-            cloud = float(np.mean(clouds)) if clouds and self.config.reducer == "best" else 0.0
-            order = cloud, members[0].datatake_start, name
-            votes.append((order, Vote(name, tuple(self.folder.scenes / a.key for a in members))))
-        return tuple(vote for _, vote in sorted(votes, key=lambda v: v[0]))
-
-    def _create_store(self) -> None:
+    def _arrays(self, run: Run) -> None:
+        """Write the store's metadata and coordinates."""
         attributes = {
             "title": f"Sentinel-2 L2A {self.config.reducer} composites",
             "source": "Copernicus Sentinel-2 level 2A surface reflectance",
             "time_coverage_start": self.config.start.isoformat() + "Z",
             "time_coverage_end": self.config.end.isoformat() + "Z",
             "stratacube_version": importlib.metadata.version("stratacube"),
+            "stratacube_format": FORMAT,
             "config": yaml.safe_dump(self.config.described(), sort_keys=False),
             "config_hash": self.config.digest(),
         }
-        kind = encoding(self.config.values, self.config.reducer)
-        create_composites(self.folder.store, self.plan.lattice, self.layout, self.config.bands, kind, attributes)
+        kind, store = encoding(self.config.values, self.config.reducer), self.folder.store
+        images = {*self.config.bands, "count"}
 
-    def _shards(self) -> None:
-        """Put the cells that were made into the shards they lie in; a shard is written whole by one worker."""
-        shards: dict[tuple[int, int], list[tuple[Window, Path]]] = {}
-        for cell in self.plan.cells:
-            kept = self.kept / cell.cell.id
-            if kept.exists():
-                for index in self.layout.shards_of(cell.window):
-                    shards.setdefault(index, []).append((cell.window, kept))
-        tasks = [
-            _ShardTask(
-                index,
-                self.layout,
-                self.folder.store,
-                tuple(self.config.bands),
-                self.config.values,
-                self.config.reducer,
-                tuple(cells),
-            )
-            for index, cells in sorted(shards.items())
+        def parts() -> Iterator[Path]:
+            yield store / "zarr.json"
+            for array in sorted(p for p in store.iterdir() if p.is_dir()):
+                yield array / "zarr.json" if array.name in images else array
+
+        run.keep(
+            "arrays",
+            lambda: create_composites(store, self.planned.lattice, self.layout, self.config.bands, kind, attributes),
+            parts,
+        )
+
+    def _to_do(self, run: Run) -> list[PlannedCell]:
+        """Cells that were not made, or of whose products something is not as it was written."""
+        done = run.done(cell_key(p.cell.id) for p in self.planned.cells)
+        lost: set[tuple[int, int]] = set()
+        if self._to_store:
+            shards = {i for p in self.planned.cells for i in self.layout.shards_of(p.window)}
+            whole = run.done(shard_key(i) for i in shards)
+            lost = {i for i in shards if shard_key(i) not in whole}
+        return [
+            p
+            for p in self.planned.cells
+            if cell_key(p.cell.id) not in done or (lost and not lost.isdisjoint(self.layout.shards_of(p.window)))
         ]
-        for outcome in self._run(tasks, _write_shard, "shards"):
-            error, key = outcome.error, outcome.task.key
-            problems: tuple[Problem, ...] = (
-                () if error is None else (Problem("product", f"{key} of {self.folder.store}: {error}"),)
-            )
-            self.ledger.record(Entry(key, "failed" if error else "done", problems))
 
-    def results(self) -> dict[str, CellResult]:
-        """What each finished cell holds."""
-        found = {}
-        for planned in self.plan.cells:
-            entry = self.ledger.entries.get(f"cell {planned.cell.id}")
-            if entry is not None and entry.status != "failed":
-                found[planned.cell.id] = CellResult.load(self.folder.result(planned.cell.id))
-        return found
+    def results(self, run: Run) -> Iterator[tuple[str, CellResult]]:
+        """Yield what each finished cell holds."""
+        for planned in self.planned.cells:
+            entry = run.ledger.entries.get(cell_key(planned.cell.id))
+            if entry is not None and entry.status in ("done", "partial"):
+                yield planned.cell.id, CellResult.load(self.folder.result(planned.cell.id))
 
-    def dropped(self) -> list[Problem]:
-        """Everything dropped or not made, in a stable order."""
-        return self.ledger.problems()
+    def problems(self, run: Run) -> Iterator[Problem]:
+        """Nothing but what the ledger's entries say."""
+        yield from ()
 
+    def publish(self, run: Run, problems: Sequence[Problem]) -> None:
+        """Draw and describe the composites."""
+        rows = list(dict.fromkeys(Problem(p.kind, p.reason, "", p.input, "", p.href) for p in problems))
+        columns = {k: v for k, v in self.problem_columns.items() if k != "product"}
+        write_errors(self.folder.phase1_errors, [p for p in rows if p.kind == "source"], columns)
+        laps = {step: run.seconds(step) or 0.0 for step in ("find", "plan", "arrays")}
 
-def _write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1))
-    part.replace(path)
+        def parts() -> list[Path]:
+            previews = sorted(self.folder.composites.glob("*/preview.png"))
+            return [*(p for p in self.folder.published if p.exists()), *previews]
 
-
-def _finish(folder: Sentinel2Folder, plan: Plan, job: _Job, say: _Log) -> int:
-    """Write ``errors.csv`` and say how it went."""
-    empty = sorted(name for name, result in job.results().items() if result.valid_share == 0)
-    if empty:
-        say(f"{len(empty)} cells hold no pixel valid in all bands, such as {empty[0]}; their products say so")
-    problems = job.dropped()
-    if not problems:
-        folder.errors.unlink(missing_ok=True)
-        folder.phase1_errors.unlink(missing_ok=True)
-        say(f"done: {len(plan.cells)} cells in {folder.root}")
-        return 0
-    frame = pd.DataFrame([vars(p) for p in problems]).rename(columns={"tile_id": "cell", "scan_id": "product"})
-    frame = frame[["kind", "reason", "cell", "product", "href"]]
-    frame.to_csv(folder.errors, index=False)
-    frame[frame["kind"] == "source"].drop(columns="cell").drop_duplicates().to_csv(folder.phase1_errors, index=False)
-    say(f"{len(plan.cells)} cells in {folder.root}, with what follows missing from them:")
-    for (kind, reason), count in frame.groupby(["kind", "reason"]).size().sort_values(ascending=False).head(10).items():
-        say(f"  {count:6d} x {kind}: {reason}")
-    say(f"every case is in {folder.errors}; mend the files and run the same command again to fill them in")
-    return 1
+        run.keep(
+            "publish",
+            lambda: publish(self.config, self.folder, self.planned, dict(self.results(run)), problems, laps),
+            parts,
+            mark=self.folder.catalog,
+            anew=run.changed,
+        )

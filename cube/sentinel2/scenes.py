@@ -28,12 +28,9 @@ from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.resample import Method, Resampler, SourceGrid, SourceMap, margin, source_map
 from cube.sentinel2.source import MaskRule, ProductSource
 from stratacube.errors import SourceError
-
-NO_SPACE = "No space left on device"
-"""How the system words a full disk."""
+from stratacube.files import whole_folder
 
 __all__ = [
-    "NO_SPACE",
     "PIECE",
     "Acquisition",
     "SceneResult",
@@ -42,6 +39,9 @@ __all__ = [
     "piece_path",
     "process_scene",
 ]
+
+SCENE = "scene.json"
+"""In the folder of an acquisition: what came of it."""
 
 PIECE = 768
 """Side of a piece in lattice pixels, a multiple of the resampler's nodes: what a worker holds at once."""
@@ -123,6 +123,9 @@ class SceneResult:
     bands: tuple[str, ...]
     products: tuple[str, ...]
     """Products that were read."""
+    pieces: tuple[tuple[str, int, int, int], ...]
+    """Cell, first row, first column and bytes of each piece that was written: a file that is not there is a loss, and
+    only where none is listed was nothing seen."""
     dropped: tuple[tuple[str, str, str], ...] = ()
     """Product, its file or folder, and why it was dropped."""
     blocks: int = 0
@@ -134,57 +137,72 @@ class SceneResult:
     def load(cls, folder: Path) -> SceneResult | None:
         """Read the result in a folder, None where there is no whole one."""
         try:
-            kept = json.loads((folder / "scene.json").read_text())
-        except (OSError, ValueError):
+            kept = json.loads((folder / SCENE).read_text())
+            kept = {
+                k: tuple(tuple(i) if isinstance(i, list) else i for i in v) if isinstance(v, list) else v
+                for k, v in kept.items()
+            }
+            return cls(**kept)
+        except (OSError, ValueError, TypeError, AttributeError):
             return None
-        kept = {
-            k: tuple(tuple(i) if isinstance(i, list) else i for i in v) if isinstance(v, list) else v
-            for k, v in kept.items()
-        }
-        return cls(**kept)
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether every piece lies in the folder as it was written."""
+        try:
+            return all((folder / c / _piece_name(r, k)).stat().st_size == n for c, r, k, n in self.pieces)
+        except OSError:
+            return False
 
 
 def piece_path(folder: Path, cell: str, piece: Window) -> Path:
     """Return the file of a piece in an acquisition's folder."""
-    return folder / cell / f"{piece.row}_{piece.col}.npy"
+    return folder / cell / _piece_name(piece.row, piece.col)
+
+
+def _piece_name(row: int, col: int) -> str:
+    return f"{row}_{col}.npy"
 
 
 def process_scene(task: SceneTask) -> SceneResult:
     """Process an acquisition; an unreadable product is dropped whole, so that all bands see the same scenes."""
     begun = time.monotonic()
     there = SceneResult.load(task.result)
-    names = tuple(b for b, _ in task.bands)
     wanted = {p.id for p in task.acquisition.products}
-    if there is not None and {*there.cells} >= {c for c, _ in task.cells} and {*there.products} == wanted:
+    reached = there is not None and {*there.cells} >= {c for c, _ in task.cells} and {*there.products} == wanted
+    if there is not None and reached and there.is_whole(task.result):
         return there  # a scene that lacks a product is made anew: the file may have been mended
-    part = task.result.with_name(task.result.name + ".part")
+    with whole_folder(task.result, digests=False) as part:
+        return _make(task, part, begun)
+
+
+def _make(task: SceneTask, part: Path, begun: float) -> SceneResult:
+    """Fill the folder of an acquisition."""
     products, dropped = list(task.acquisition.products), []
-    decoded = Decoded()
+    decoded, pieces = Decoded(), list[tuple[str, int, int, int]]()
     while True:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        decoded = Decoded()
+        for left in part.iterdir():  # of a try before
+            shutil.rmtree(left)
+        decoded, pieces = Decoded(), []
         try:
             if products:
                 with rasterio.Env(**GDAL_OPTIONS):
-                    _Scene(task, products, decoded).write(part)
+                    pieces = list(_Scene(task, products, decoded).write(part))
             break
         except _ProductError as error:
             products.remove(error.product)
             dropped.append((error.product.id, error.href, str(error)))
     result = SceneResult(
         cells=tuple(c for c, _ in task.cells),
-        bands=names,
+        bands=tuple(b for b, _ in task.bands),
         products=tuple(p.id for p in products),
         dropped=tuple(dropped),
         blocks=decoded.blocks,
         skipped=decoded.skipped,
         pixels=decoded.pixels,
         seconds=time.monotonic() - begun,
+        pieces=tuple(pieces),
     )
-    (part / "scene.json").write_text(json.dumps(asdict(result)))
-    shutil.rmtree(task.result, ignore_errors=True)
-    part.rename(task.result)
+    (part / SCENE).write_text(json.dumps(asdict(result)))
     return result
 
 
@@ -240,12 +258,13 @@ class _Scene:
     def __init__(self, task: SceneTask, products: Sequence[Product], decoded: Decoded) -> None:
         self.task, self.products, self.decoded = task, products, decoded
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path) -> Iterator[tuple[str, int, int, int]]:
+        """Write the pieces, and yield what lists them."""
         with ExitStack() as opened:
             rule, keys = MaskRule(self.task.masked, self.task.dilation), dict(self.task.bands)
             sources: list[ProductSource] = []
             for product in self.products:
-                with _blame(product):
+                with _attributed_to(product):
                     source = opened.enter_context(ProductSource(product, keys, rule, self.decoded))
                     if sources and source.grids() != sources[0].grids():
                         raise SourceError(
@@ -260,6 +279,7 @@ class _Scene:
                     path = piece_path(folder, piece.cell, piece.window)
                     path.parent.mkdir(exist_ok=True)
                     np.save(path, values)
+                    yield piece.cell, piece.window.row, piece.window.col, path.stat().st_size
                 for reader, blocks in ended:
                     reader.forget(blocks)
 
@@ -312,7 +332,7 @@ def _mask(pieces: Sequence[_Piece], sources: Sequence[ProductSource]) -> None:
         for grid, window in piece.sources.items():
             piece.masks[grid] = []
             for source in sources:
-                with _blame(source.product):
+                with _attributed_to(source.product):
                     piece.masks[grid].append(_Mask.of(window, source.valid(window, grid)))
         for reader, blocks in ended:
             reader.forget(blocks)
@@ -322,19 +342,19 @@ def _fuse(
     band: str, window: Window, sources: Sequence[ProductSource], masks: Sequence[npt.NDArray[np.bool_]]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Merge the halves of a tile on its own grid: the first product that is valid counts."""
-    with _blame(sources[0].product):
+    with _attributed_to(sources[0].product):
         values, there = sources[0].values(band, window, masks[0])
     for source, mask in zip(sources[1:], masks[1:], strict=True):
         wanted = mask & ~there
         if wanted.any():
-            with _blame(source.product):
+            with _attributed_to(source.product):
                 more, found = source.values(band, window, wanted)
             values[found] = more[found]
             there = there | found
     return values, there
 
 
-class _blame:
+class _attributed_to:
     """Tie an unreadable source to its product."""
 
     def __init__(self, product: Product) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -24,8 +24,11 @@ from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import Cell, footprint
 from cube.sentinel2.scenes import Acquisition
+from stratacube.files import write_text
 
-__all__ = ["Supply", "find"]
+__all__ = ["Supply", "find", "write_scene_list"]
+
+_log = logging.getLogger(__name__)
 
 _BATCH = 4
 """Scenes a worker waits for before it begins: starting workers takes longer than a scene."""
@@ -49,7 +52,7 @@ def find(
     if products is not None:
         chosen = select_products(products, query)
         if not config.dry_run:
-            _write_lists(folder, chosen.products, chosen.dropped)
+            _write_left_out(folder, chosen.dropped)
         return list(chosen.products)
     if folder.items.exists():
         kept = find_products(query, items=folder.items, access=config.access).products
@@ -58,9 +61,9 @@ def find(
         query, items=config.items, safe_dir=config.safe_dir, stac_url=config.stac_url, access=config.access
     )
     if found.note:
-        sys.stderr.write(found.note + "\n")
+        _log.info("%s", found.note)
     if not config.dry_run:
-        _write_lists(folder, found.products, found.selection.dropped)
+        _write_left_out(folder, found.selection.dropped)
         save_found(found, folder.indices)  # last: where it is, the search is not repeated
     return list(found.products)
 
@@ -92,11 +95,15 @@ def _turned(bounds: tuple[float, float, float, float]) -> tuple[float, float, fl
     return west, south, 180.0 if east == -180 else east, north
 
 
-def _write_lists(folder: Sentinel2Folder, used: Sequence[Product], dropped: Sequence[Dropped]) -> None:
-    folder.indices.mkdir(parents=True, exist_ok=True)
-    write_scene_index(folder.scene_index, used, folder.archive)
+def write_scene_list(folder: Sentinel2Folder, used: Sequence[Product]) -> None:
+    """Write the predecessor's list of image files, unless it is there."""
+    if not folder.scene_index.exists():
+        write_scene_index(folder.scene_index, used, folder.archive)
+
+
+def _write_left_out(folder: Sentinel2Folder, dropped: Sequence[Dropped]) -> None:
     rows = [{"id": d.id, "reason": d.reason} for d in dropped]
-    pd.DataFrame(rows, columns=["id", "reason"]).to_csv(folder.left_out, index=False)
+    write_text(folder.left_out, pd.DataFrame(rows, columns=["id", "reason"]).to_csv(index=False))
 
 
 class Supply:
@@ -149,7 +156,7 @@ class Supply:
                     yield ready
                     ready = []
         if fetcher.meter.bytes_received:
-            sys.stderr.write(fetcher.meter.line() + "\n")
+            _log.info("%s", fetcher.meter.line())
         if self.folder.scene_index.exists():
             mark_fetched(self.folder.scene_index)
 
@@ -165,7 +172,7 @@ class Supply:
     def _tell(self, meter: Meter) -> None:
         if time.monotonic() - self._told >= _TELL_EVERY:
             self._told = time.monotonic()
-            sys.stderr.write(meter.line() + "\n")
+            _log.info("%s", meter.line())
 
 
 def _remote(acquisition: Acquisition) -> Any:

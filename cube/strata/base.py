@@ -80,6 +80,8 @@ class Problem(NamedTuple):
 
     source: str
     message: str
+    replaced: bool = False
+    """Whether another input was taken instead, so that nothing lacks it."""
 
 
 class Sampler(Protocol):

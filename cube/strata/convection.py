@@ -179,7 +179,7 @@ class ConvectionSampler:
             try:
                 projection = self.request.grid_of(scan).projection
             except SourceError as error:
-                self.problems.append(Problem(scan.id, str(error)))
+                self.problems.append(Problem(scan.id, str(error), replaced=True))
                 continue
             here = projection.longitude_of_projection_origin
             slot = min(SLOTS, key=lambda name: abs((here - SLOTS[name].subpoint + 180.0) % 360.0 - 180.0))

@@ -123,7 +123,7 @@ class RandomSampler:
         try:
             grid = self.request.grid_of(scan)
         except SourceError as error:
-            problem = Problem(scan.id, str(error))
+            problem = Problem(scan.id, str(error), replaced=True)
             if problem not in self.problems:
                 self.problems.append(problem)
             return None

@@ -20,6 +20,7 @@ from cube.strata.base import Problem
 from cube.strata.labels import MaskGrid, SystemSteps
 from cube.strata.masks import Survey, find_masks, survey_mask
 from stratacube.errors import UsageError
+from stratacube.files import whole_file
 
 Floats = npt.NDArray[np.float64]
 
@@ -268,6 +269,6 @@ def _extent(grid: MaskGrid) -> str:
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> Path:
-    part = path.with_name(path.name + ".part")
-    table.to_csv(part, index=False, date_format="%Y-%m-%d %H:%M:%S")
-    return part.replace(path)
+    with whole_file(path) as part:
+        table.to_csv(part, index=False, date_format="%Y-%m-%d %H:%M:%S")
+    return path

@@ -1,6 +1,7 @@
 """Run the benchmarks and write their figures to docs/benchmarks.md: ``python -m tests.benchmarks [NAME ...]``.
 
 Every ``bench_NAME.py`` beside this file is run in turn. The page has a part for each, and a run replaces its own alone.
+With ``--against COMMIT`` this code is compared with an earlier commit of it instead; that too is a part of the page.
 Inputs are kept in ``.bench/`` of the checkout.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.benchmarks.against import GROUPS, TURNS, part
 from tests.benchmarks.table import CHECKOUT, Row, markdown
 
 HERE = Path(__file__).resolve().parent
@@ -43,7 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=str(__doc__).splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run: {', '.join(names)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="small inputs and one round; the page is not written")
+    parser.add_argument("--against", metavar="COMMIT", help="compare with an earlier commit instead, by CPU time")
+    parser.add_argument("--turns", type=int, default=TURNS, help=f"of the comparison (default: {TURNS})")
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, help="parts of the comparison; the page is not written")
     options = parser.parse_args(arguments)
+    if options.against:
+        return _against(options)
     if unknown := sorted(set(options.names) - set(names)):
         parser.error(f"no benchmark is called {unknown[0]}; there are {', '.join(names)}")
     met = True
@@ -56,13 +63,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("\n".join(_sections(rows)) + "\n")
         met &= all(row.met is not False for row in rows)
         if not options.quick:
-            facts = [
-                *machine(),
-                f"`{name}` took {(time.monotonic() - started) / 60:.0f} minutes; on average {os.getloadavg()[2]:.1f} "
-                "processes wanted a core in the last quarter of an hour, its own included",
-            ]
-            write_part(name, "\n".join(["\n".join(f"- {fact}" for fact in facts) + "\n", *_sections(rows)]))
+            write_part(name, "\n".join([_facts(name, started), *_sections(rows)]))
     return 0 if met else 1
+
+
+def _against(options: argparse.Namespace) -> int:
+    """Compare with an earlier commit; exit code 1 if anything is slower."""
+    started = time.monotonic()
+    groups = options.groups or ()
+    turns = 2 if options.quick else options.turns
+    table, met = part(options.against, SCRATCH / "against", turns, groups)
+    sys.stderr.write(table)
+    if not options.quick and not groups:
+        write_part("against", f"{_facts('against', started)}\n{table}")
+    return 0 if met else 1
+
+
+def _facts(name: str, started: float) -> str:
+    """What a run's figures depend on, as a list."""
+    facts = [
+        *machine(),
+        f"`{name}` took {(time.monotonic() - started) / 60:.0f} minutes; on average {os.getloadavg()[2]:.1f} "
+        "processes wanted a core in the last quarter of an hour, its own included",
+    ]
+    return "".join(f"- {fact}\n" for fact in facts)
 
 
 def write_part(name: str, text: str) -> None:

@@ -158,11 +158,12 @@ def build(
     archive: str, bands: int, cells: list[str], resampling: str = "bilinear", workers: int = 1, parts: int = 1
 ) -> Stretch:
     """A whole run; ``parts`` cuts each cell into so many along both sides."""
-    from cube.engine import Workers, run_tasks
-    from cube.ledger import Ledger
+    from cube.job.engine import Workers, run_tasks
+    from cube.job.ledger import Ledger
     from cube.sentinel2.config import Sentinel2Config
     from cube.sentinel2.grid import cell_from_id
-    from cube.sentinel2.run import MODULES, run_sentinel2
+    from cube.sentinel2.making import MODULES
+    from cube.sentinel2.run import run_sentinel2
 
     work = Path(archive).with_name("work")
     shutil.rmtree(work, ignore_errors=True)
@@ -190,7 +191,7 @@ def build(
     with Workers(workers, modules=MODULES) as ready:  # the server that workers are forked from stays
         list(run_tasks([_Nothing("a"), _Nothing("b")], _Nothing.run, ready))
     yield
-    code = run_sentinel2(config)
+    code = run_sentinel2(config).code
     yield
     if code:
         raise AssertionError(f"the build ended with {code}")

@@ -139,7 +139,7 @@ def test_product_and_domain_name_a_sector(product, domain, sector):
     [
         ("ABI-L1b-RadF", "M1", "ABI-L1b-RadF and domain M1 contradict"),
         ("ABI-L1b-RadM1", "M2", "ABI-L1b-RadM1 and domain M2 contradict"),
-        ("ABI-L1b-RadM", None, "--domain M1 or --domain M2"),
+        ("ABI-L1b-RadM", None, "`domain=M1` or `domain=M2`"),
         ("ABI-L1b-Rad", "M3", "'M3' is unknown; the sectors are F, C, M1, M2"),
         ("ABI-L2-CMIPF", None, "'ABI-L2-CMIPF' is not read"),
     ],

@@ -23,7 +23,8 @@ from catalog.abi.archives import FirstOf, LocalArchive, S3Archive, s3_filesystem
 from catalog.abi.fetch import destination, fetch_files
 from catalog.abi.s3 import explained
 from catalog.abi.scans import SourceFile, find_scans
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import ClaimLostError, SourceError, UsageError
+from stratacube.files import guarded
 
 NOON = datetime(2020, 1, 1, 12)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -177,7 +178,7 @@ def one_sentence(error: BaseException, endpoint: str) -> str:
     assert "Traceback" not in text
     assert endpoint in text
     assert "s3://noaa-goes16" in text
-    assert "check --s3-endpoint or read a local copy with --local-data-dir" in text
+    assert "check `s3_endpoint` or read a local copy with `local_data_dir`" in text
     return text
 
 
@@ -291,6 +292,16 @@ def test_complete_files_are_kept_and_others_replaced(server, tmp_path):
     assert [f.size for f in again] == [f.size for f in files]
     assert Path(again[1].href).read_bytes() == content_of(files[1].href.removeprefix("s3://noaa-goes16/"))
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_lost_claim_gives_no_file_its_name(tmp_path, server):
+    def lost():
+        raise ClaimLostError("lost")
+
+    files = listed(S3Archive(server), NOON, NOON + MINUTE)
+    with guarded(tmp_path, lost), pytest.raises(ClaimLostError, match=r"^lost$"):
+        fetch_files(files, tmp_path, endpoint_url=server)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 def test_local_files_pass_through(tmp_path, server):

@@ -19,8 +19,10 @@ from pyarrow import parquet
 from shapely.geometry import shape
 
 from catalog.publish import publish_tiles
-from catalog.publish.collection import Tally
-from stratacube.errors import SourceError, UsageError
+from catalog.publish.collection import Tally, root_catalog
+from catalog.publish.tiles import STAGE
+from stratacube.errors import ClaimLostError, SourceError, UsageError
+from stratacube.files import digest_of, guarded, is_stray, recorded
 from tests.catalog.publishing import PIXEL, SIZE, add_companions, make_build
 from tests.stac_validation import validate_stac
 
@@ -234,6 +236,40 @@ def test_interrupted_run_leaves_no_catalog_and_can_be_repeated(tmp_path, monkeyp
             publish_tiles(output, plan, build)
     publish_tiles(output, plan, build)
     assert files_of(output) == whole
+
+
+def test_all_that_is_published_is_recorded(tmp_path):
+    output = tmp_path / "out"
+    plan, build = make_build(output, 3)
+    for _ in range(2):  # where nothing was, and in the place of what there was
+        with recorded(output) as written:
+            publish_tiles(output, plan, build)
+        assert {w.path for w in written} == set(files_of(output))
+        assert all(w.digest == digest_of(output / w.path) for w in written)
+    assert not [p for p in output.rglob("*") if is_stray(p.name)]
+
+
+def test_a_lost_claim_keeps_the_old_catalog(tmp_path):
+    output = tmp_path / "out"
+    plan, build = make_build(output, 3)
+    publish_tiles(output, plan, build)
+    whole, lost = files_of(output), False
+
+    def check():
+        if lost:
+            raise ClaimLostError("lost")
+
+    def prepared(made):
+        nonlocal lost
+        lost = True
+        return root_catalog(made)
+
+    with pytest.MonkeyPatch.context() as patched, guarded(output, check):
+        patched.setattr("catalog.publish.tiles.root_catalog", prepared)
+        with pytest.raises(ClaimLostError):
+            publish_tiles(output, plan, replace(build, title="another"))
+    assert files_of(output) == whole
+    assert is_stray(STAGE)
 
 
 def test_failure_before_the_exchange_keeps_the_old_catalog(tmp_path):

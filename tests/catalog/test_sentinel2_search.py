@@ -90,7 +90,7 @@ def test_real_server_area_period_and_filters(rustac: str) -> None:
     summers = replace(JULY, end=datetime(2022, 1, 1), months=[7], platforms=["S2B"])
     assert len(find_products(summers, stac_url=rustac).products) == 32
     with pytest.raises(
-        SourceError, match="has no Sentinel-2 L2A product from 2020-07-01T00:00 to 2020-08-01T00:00 in 170"
+        UsageError, match="has no Sentinel-2 L2A product from 2020-07-01T00:00 to 2020-08-01T00:00 in 170"
     ):
         find_products(replace(JULY, areas=((170.0, 0.0, -170.0, 1.0),)), stac_url=rustac)
 
@@ -199,7 +199,7 @@ def test_retry_after_and_pace(cdse: CdseServer, stac: Path, items: list[dict[str
 @pytest.mark.parametrize(
     ("faults", "sentence"),
     [
-        (["401"], r"v1/ refuses access \(401\); give another API with --stac-url"),
+        (["401"], r"v1/ refuses access \(401\); give another API as `stac_url`"),
         (["403"], r"refuses access \(403\)"),
         (["429"] * 2, r"still asks to slow down \(429\) after repeated waits; run again later"),
         (["429:7200"], r"still asks to slow down"),

@@ -12,10 +12,11 @@ import pytest
 
 from catalog.abi.archives import LocalArchive
 from catalog.abi.scans import find_scans
-from cube.abi.plan import Headers, make_plan, read_plan, write_plan
+from cube.abi.plan import Headers, make_plan
+from cube.abi.plan_table import PlanTable, write_plan
 from cube.abi.synthetic import write_archive
 from cube.config import AbiConfig
-from cube.engine import Workers
+from cube.job.engine import Workers
 from stratacube.errors import UsageError
 
 
@@ -33,8 +34,8 @@ def plan_of(archive: Path, tmp_path: Path, **options: object) -> pd.DataFrame:
     scans = find_scans(LocalArchive(archive), platform="goes16", sector="M1", channels=config.channels)
     plan = make_plan(config, scans, Headers(None, None), None, Workers())
     write_plan(plan, tmp_path / "plan.parquet")
-    again = read_plan(tmp_path / "plan.parquet")
-    pd.testing.assert_frame_equal(again.tiles, plan.tiles)
+    again = PlanTable(tmp_path / "plan.parquet")
+    pd.testing.assert_frame_equal(again.frame(), plan.tiles)
     assert again.refused == plan.refused
     return plan.tiles
 

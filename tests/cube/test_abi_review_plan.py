@@ -172,9 +172,11 @@ def test_a_dry_run_tells_of_the_configuration_asked(
     assert build(archive, output, "--plan-only") == 0
     assert build(archive, output, "--dry-run") == 0
     assert "tiles      3 of 32 px" in capsys.readouterr().out
-    assert build(archive, output, "--dry-run", "--num-tiles", "5", "--tile-size", "16") == 0
+    assert build(archive, output, "--dry-run", "--overwrite", "--num-tiles", "5", "--tile-size", "16") == 0
     assert "tiles      5 of 16 px" in capsys.readouterr().out
     assert len(tiles_of(output)) == 3
+    assert build(archive, output, "--dry-run", "--num-tiles", "5") == 2  # as the run would
+    assert "num_tiles is 3 there and 5 here" in capsys.readouterr().err
     first = scans_of(archive)[0]
     for file in {s.id: s for s in scans_of(archive)}[used_file(output, archive, 7)[0]].files.values():
         Path(file.href).write_bytes(b"\x89HDF\r\n\x1a\nnot really")
@@ -182,7 +184,7 @@ def test_a_dry_run_tells_of_the_configuration_asked(
         Path(file.href).write_bytes(b"")
     assert build(archive, output, "--dry-run") == 0
     assert "tiles      3 of 32 px" in capsys.readouterr().out
-    assert build(archive, output, "--dry-run", "--num-tiles", "6") == 0
+    assert build(archive, output, "--dry-run", "--overwrite", "--num-tiles", "6") == 0
     assert "tiles      6 of 32 px" in capsys.readouterr().out
 
 

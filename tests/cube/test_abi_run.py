@@ -178,17 +178,18 @@ def test_a_killed_run_is_finished_by_the_same_command(small_archive: Path, built
     process = subprocess.Popen(command, cwd=root, start_new_session=True, stderr=subprocess.DEVNULL)
     ledger = output / "ledger.jsonl"
     for _ in range(1200):
-        if ledger.exists() and ledger.read_bytes().count(b"\n") >= 2:
+        if ledger.exists() and ledger.read_bytes().count(b'"shard-') >= 2:
             break
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = ledger.read_bytes()
-    assert before.count(b"\n") < 4, "the run ended before it could be killed"
+    assert before.count(b'"shard-') < 4, "the run ended before it could be killed"
     ledger.write_bytes(before + b'{"key": "shard-0000')  # a line that the crash cut short
     subprocess.run(command, cwd=root, check=True, capture_output=True)
     keys = [line.split(b'"')[3] for line in ledger.read_bytes().splitlines() if line.endswith(b"}")]
-    assert len(keys) == len(set(keys)) == pd.read_parquet(output / "plan.parquet")["shard"].nunique() == 4
+    shards = [key for key in keys if key.startswith(b"shard-")]  # each made once
+    assert len(shards) == len(set(shards)) == pd.read_parquet(output / "plan.parquet")["shard"].nunique() == 4
     assert_same_stores(built / "tiles.zarr", output / "tiles.zarr")
 
 
@@ -408,8 +409,8 @@ def test_config_file_underscores_and_unknown_keys(
     assert len(pd.read_parquet(output / "plan.parquet")) == 2
     config.write_text("num_tile: 3\n")
     assert main(flags) == 2
-    assert "unknown key 'num_tile'" in (said := capsys.readouterr().err)
-    assert "did you mean 'num_tiles'?" in said
+    assert "unknown key" in (said := capsys.readouterr().err)
+    assert "did you mean --num-tiles?" in said
 
 
 def test_dry_run_writes_nothing(small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from cube.abi.folder import AbiFolder
 from cube.abi.synthetic import write_archive
 from cube.build import main
-from cube.folder import BuildFolder
+from cube.job.ledger import Ledger
+from stratacube.claim import CLAIM
 from stratacube.errors import UsageError
 
 FLAGS = ("--domain", "M1", "--channels", "13", "--grid", "2km", "--tile-size", "32", "--steps", "1", "--num-tiles", "2")
@@ -66,14 +68,15 @@ def test_a_folder_with_the_config_of_something_else_is_left_alone(
     assert contents(output) == before
 
 
-@pytest.mark.parametrize("name", [n for n in BuildFolder.PARTS if not n.startswith("config")])
+@pytest.mark.parametrize("name", [n for n in AbiFolder.PARTS if not n.startswith("config")])
 def test_a_file_or_folder_that_happens_to_be_named_as_a_part_is_left_alone(tmp_path: Path, name: str) -> None:
     for output, path in ((tmp_path / "a", tmp_path / "a" / name), (tmp_path / "b", tmp_path / "b" / name / "data")):
         path.parent.mkdir(parents=True)
         path.write_text("precious")
         for overwrite in (False, True):
-            with pytest.raises(UsageError, match=rf"holds no build \({re.escape(name)} is there"):
-                BuildFolder(output).claim({"seed": 1}, "digest", overwrite=overwrite)
+            refused = pytest.raises(UsageError, match=rf"holds no build \({re.escape(name)} is there")
+            with refused, AbiFolder(output).opened({"seed": 1}, "digest", overwrite=overwrite):
+                pass
         assert path.read_text() == "precious"
 
 
@@ -86,7 +89,7 @@ def test_overwriting_removes_the_build_and_nothing_else(archive: Path, tmp_path:
     (output / "previews").symlink_to(elsewhere)
     (output / "errors.csv").write_text("stale")
     before = sorted(p.name for p in output.iterdir())
-    assert set(before) <= set(BuildFolder.PARTS)
+    assert set(before) <= {*AbiFolder.PARTS, CLAIM}
     # A folder that holds something else besides a build: all of that stays.
     (output / "notes").mkdir()
     (output / "notes" / "a.txt").write_text("precious")
@@ -96,7 +99,8 @@ def test_overwriting_removes_the_build_and_nothing_else(archive: Path, tmp_path:
     assert build(archive, output, "--overwrite", "--plan-only", "--seed", "7") == 0
     there = {p.name for p in output.iterdir()}
     assert {"notes", "archive", "my.txt", "plan.parquet"} <= there
-    assert not {"tiles.zarr", "catalog.json", "previews", "errors.csv", "ledger.jsonl"} & there
+    assert not {"tiles.zarr", "catalog.json", "previews", "errors.csv"} & there
+    assert not any(key.startswith("shard-") for key in Ledger(output / "ledger.jsonl").entries)
     assert (output / "notes" / "a.txt").read_text() == "precious"
     assert (elsewhere / "shared.png").read_text() == "precious"
 
@@ -118,7 +122,7 @@ def test_a_failed_first_attempt_does_not_lock_the_folder(
     assert build(archive, output, "--tile-size", "2048") == 2
     assert "2048" in capsys.readouterr().err or (output / "config.yaml").exists()
     assert build(archive, output, "--plan-only") == 0
-    assert BuildFolder(output).described()["tile_size"] == 32
+    assert AbiFolder(output).described()["tile_size"] == 32
 
 
 def test_a_stray_temporary_of_a_crash_is_no_build(archive: Path, tmp_path: Path) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from catalog.abi.scans import Scan, SourceFile
-from cube.abi.plan import Plan
+from cube.abi.report import tile_report
 from cube.config import AbiConfig
-from cube.folder import BuildFolder
-from cube.report import write_report
+from cube.job.ledger import Problem
+from cube.job.report import write_report
 
 START = datetime(2020, 1, 1)
 
@@ -38,24 +39,22 @@ def table(tiles: int, days: int = 2) -> pd.DataFrame:
     )
 
 
-def no_errors() -> pd.DataFrame:
-    return pd.DataFrame(columns=["tile", "scan", "file", "reason"], dtype=str)
-
-
 @pytest.fixture
 def made(tmp_path):
-    def write(plan=None, errors=None, scans=None, **options):
-        channels = options.pop("channels", [2, 13])
-        folder = BuildFolder(tmp_path / "-".join(map(str, channels)))
-        config = AbiConfig(output_dir=folder.root, channels=channels, num_tiles=6)
-        folder.claim(config.described(), config.digest(), overwrite=False)
-        folder.previews.mkdir(exist_ok=True)
-        (folder.previews / "contact_sheet.png").touch()
-        plan = plan or Plan(table(6), Counter(), [])
-        scans = [scan(0, [2, 13])] if scans is None else scans
-        errors = no_errors() if errors is None else errors
-        write_report(folder, config, plan, scans, errors, {"plan": 1.25, "build": 61.0}, **options)
-        return folder.report.read_text()
+    def write(tiles=None, problems=(), scans=None, refused=None, built=None, channels=(2, 13)):
+        path = tmp_path / "report.md"
+        config = AbiConfig(output_dir=tmp_path, channels=list(channels), num_tiles=6)
+        tiles = table(6) if tiles is None else tiles
+        report = tile_report(
+            config,
+            len(tiles),
+            Counter(refused),
+            [scan(0, [2, 13])] if scans is None else scans,
+            tiles if built is None else built,
+            Path("previews/contact_sheet.png"),
+        )
+        write_report(path, report, problems, {"plan": 1.25, "build": 61.0}, START, config.digest())
+        return path.read_text()
 
     return write
 
@@ -74,8 +73,7 @@ def test_whole_build(made):
 
 def test_errors_are_counted_by_reason(made):
     reasons = ["cut short"] * 3 + ["no | pipe"] + [f"reason {i:02d}" for i in range(30)]
-    errors = pd.DataFrame({"tile": "t1", "scan": "", "file": "f", "reason": reasons})
-    text = made(errors=errors)
+    text = made(problems=[Problem("source", reason, "t1", href="f") for reason in reasons])
     rows = re.findall(r"^\| (.+) \| (\d+) \|$", text.split("## Errors")[1].split("##")[0], re.MULTILINE)
     assert rows[:2] == [("cut short", "3"), (r"no \| pipe", "1")]
     assert len(rows) == 20
@@ -84,18 +82,22 @@ def test_errors_are_counted_by_reason(made):
 
 
 def test_lacks_are_told(made):
-    plan = Plan(table(4), Counter({"tile centre off the Earth": 7, "no scan": 9}), ["m.nc: no DCS_number"])
-    text = made(plan, scans=[scan(0, [2, 13]), scan(1, [13])], built=plan.tiles.iloc[1:])
+    refused = {"tile centre off the Earth": 7, "no scan": 9}
+    tiles = table(4)
+    problems = [Problem("source", "m.nc: no DCS_number"), Problem("avoided", "cut short", input="s1")]
+    text = made(tiles, problems, [scan(0, [2, 13]), scan(1, [13])], refused, tiles.iloc[1:])
     assert "**3 of 4 planned tiles were made (6 were asked for; see the candidates left out).**" in text
     assert "With all channels asked for: 1." in text
     assert "| C02 | 1 | 1 |" in text
     assert "| C13 |" not in text
     assert text.index("no scan | 9") < text.index("tile centre off the Earth | 7")
-    assert "- m.nc: no DCS_number" in text
+    assert "| m.nc: no DCS_number | 1 |" in text
+    assert "Errors: 1, counted below." in text  # what was avoided is none
+    assert text.index("Avoided, and others taken:") < text.index("| cut short | 1 |")
 
 
 def test_long_period_is_told_by_month(made):
-    text = made(Plan(table(40, days=40), Counter(), []))
+    text = made(table(40, days=40))
     assert "| 2020-01 | 31 |" in text
     assert "| 2020-02 | 9 |" in text
 
@@ -109,7 +111,7 @@ def test_code_is_for_the_bands_at_hand(made):
 
 
 def test_nothing_made(made):
-    text = made(Plan(table(2), Counter(), []), scans=[], built=table(2).head(0))
+    text = made(table(2), scans=[], built=table(2).head(0))
     assert "**0 of 2 planned tiles were made (6 were asked for" in text
     assert "No scan was found." in text
     assert "## Made\n\nNothing." in text

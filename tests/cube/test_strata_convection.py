@@ -168,7 +168,7 @@ def test_unreadable_scans_are_passed_over(masks: str) -> None:
 
     maker = SAMPLERS["convection"](request("goes16", grid_of=only_later), masks=masks)
     assert list(maker.candidates()) == drawn(masks, request("goes16"))
-    assert maker.problems == [(first.id, "truncated")]
+    assert maker.problems == [(first.id, "truncated", True)]
 
     def none(_: Scan) -> FixedGrid:
         raise SourceError("truncated")

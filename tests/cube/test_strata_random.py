@@ -206,7 +206,7 @@ def test_unreadable_scan_drops_only_itself() -> None:
     drawn = {c.details["scan_id"] for c in maker.candidates()}
     assert len(drawn) == 5
     assert bad not in drawn
-    assert maker.problems == [(bad, "truncated")]
+    assert maker.problems == [(bad, "truncated", True)]
 
 
 def test_no_readable_scan_is_said() -> None:
@@ -236,7 +236,7 @@ def test_impossible_wishes_are_named(more: dict[str, object], message: str) -> N
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(UsageError, match='not "miles"'):
         sampler(request(disk(), 16), "miles")
-    with pytest.raises(UsageError, match="num-tiles"):
+    with pytest.raises(UsageError, match="give `num_tiles`"):
         sampler(request(disk(), 16, num_tiles=None))
 
 

@@ -20,10 +20,10 @@ import pytest
 
 import stratacube
 from cube import build as build_module
+from cube.abi.folder import AbiFolder
 from cube.build import main
 from cube.config import AbiConfig
-from cube.folder import BuildFolder
-from cube.ledger import Entry, Ledger, Problem
+from cube.job.ledger import Entry, Ledger, Problem
 from cube.sentinel2.config import Sentinel2Config
 from stratacube.command import Answer, Parser, add_common, program, run
 from stratacube.errors import SourceError, UsageError
@@ -313,9 +313,10 @@ def test_help_comes_at_once(command: tuple[str, ...]) -> None:
 @pytest.fixture
 def failed(tmp_path: Path) -> Path:
     """A build with a ledger of three problems."""
-    folder = BuildFolder(tmp_path / "b")
+    folder = AbiFolder(tmp_path / "b")
     config = AbiConfig.check({"output_dir": folder.root})
-    folder.claim(config.described(), config.digest(), overwrite=False)
+    with folder.opened(config.described(), config.digest(), overwrite=False):
+        pass
     problems = tuple(Problem("source", r, href=h) for r, h in (("bad", "1"), (f"{folder.root}/x is", ""), ("bad", "2")))
     Ledger(folder.ledger).record(Entry("shard-000000", "partial", problems))
     return folder.root
@@ -329,19 +330,19 @@ def test_errors_of_a_build_are_counted(failed: Path, capsys: pytest.CaptureFixtu
     told = json.loads(capsys.readouterr().out)
     assert told["counts"][0] == {"kind": "source", "reason": "bad", "count": 2}
     assert [row["href"] for row in told["rows"]] == ["1", "", "2"]
-    BuildFolder(failed).errors.write_text("kind,reason,cell,product,href\nsource,gone,c,p,h\n")
+    AbiFolder(failed).errors.write_text("kind,reason,cell,product,href\nsource,gone,c,p,h\n")
     assert main(["errors", str(failed)]) == 0
     assert capsys.readouterr().out == f"     1 x source: gone\n{failed}: 1 errors\n"
     assert main(["errors", str(failed / "nothing")]) == 2
 
 
 def test_looks_may_answer_or_return_a_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import cube.inspect
+    import cube.job.inspect
 
-    monkeypatch.setattr(cube.inspect, "status", lambda root: Answer(1, (f"{root}",), {"root": str(root)}))
+    monkeypatch.setattr(cube.job.inspect, "status", lambda root: Answer(1, (f"{root}",), {"root": str(root)}))
     assert main(["status", "x", "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == {"root": "x"}
-    monkeypatch.setattr(cube.inspect, "status", lambda root: 1)
+    monkeypatch.setattr(cube.job.inspect, "status", lambda root: 1)
     assert main(["status", "x"]) == 1
 
 
@@ -350,7 +351,7 @@ def test_building_from_python_is_the_command(tmp_path: Path) -> None:
     file.write_text("cell-size: 10\nbounds: [0, 60, 10, 70]\n")
     assert main(["make-grid", "--config", str(file), "--output", str(tmp_path / "a.csv"), "--cell-size", "5"]) == 0
     answer = stratacube.build("make-grid", file, output=tmp_path / "b.csv", cell_size=5)
-    assert answer == Answer(0)
+    assert answer == Answer(0, [f"4 cells: {tmp_path / 'b.csv'}"], {"cells": 4, "output": str(tmp_path / "b.csv")})
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     with pytest.raises(UsageError, match=r"unknown key `cell_sze`; did you mean `cell_size`\?"):
         stratacube.build("make-grid", output=tmp_path / "c.csv", cell_sze=5)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from cube.sentinel2.composite import CellTask, Vote, process_cell
 from cube.sentinel2.lattice import Lattice, Window
-from cube.sentinel2.scenes import piece_path
+from cube.sentinel2.scenes import SceneResult, piece_path
 from tests.sentinel2.scenery import EPSG, ULX, ULY
 
 WINDOW = Window(700, 0, 100, 90)  # in two pieces
@@ -31,7 +32,15 @@ def _task(folder: Path, window: Window = WINDOW, bands: int = 3, reducer: str = 
         cog=window is WINDOW,
         compress="ZSTD",
         kept=None,
+        result=folder / "result.json",
     )
+
+
+def _scene(folder: Path, pieces: list[tuple[str, int, int, int]]) -> None:
+    """What tells a cell which pieces a scene wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scene = SceneResult(cells=("a",), bands=(), products=(), pieces=tuple(pieces))
+    (folder / "scene.json").write_text(json.dumps(asdict(scene)))
 
 
 @pytest.mark.parametrize("reducer", ["median", "medoid", "best"])
@@ -45,6 +54,8 @@ def test_bands_made_at_once_are_the_same(tmp_path: Path, reducer: str) -> None:
             path = piece_path(vote.folders[0], "a", piece)
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, values)
+        pieces = [("a", p.row, p.col, 0) for p in WINDOW.split(768)]
+        _scene(vote.folders[0], pieces)
     alone = process_cell(task)
     together = process_cell(replace(task, folder=tmp_path / "threads", threads=4))
     assert together == alone
@@ -56,9 +67,12 @@ def test_bands_made_at_once_are_the_same(tmp_path: Path, reducer: str) -> None:
 
 def test_memory_does_not_grow_with_the_bands(tmp_path: Path) -> None:
     pixels = 1000 * 1000
+    task = _task(tmp_path, Window(0, 0, 1000, 1000), bands=8)
+    for vote in task.votes:
+        _scene(vote.folders[0], [])
     tracemalloc.start()
     try:
-        process_cell(_task(tmp_path, Window(0, 0, 1000, 1000), bands=8))
+        process_cell(task)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

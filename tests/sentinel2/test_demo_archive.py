@@ -21,7 +21,7 @@ def test_demo_archive_builds_to_one_landscape(tmp_path: Path) -> None:
     assert {p.baseline for p in products} == {"03.01", "04.00", "05.00", "05.10"}
     assert len({(p.tile, p.datatake_start) for p in products}) == len(products) - 2  # two processings, two halves
     values = {**archive.options(), "work_dir": tmp_path / "work", "workers": 1}
-    assert run_sentinel2(Sentinel2Config.load(None, values)) == 1
+    assert run_sentinel2(Sentinel2Config.load(None, values)).code == 1
     errors = pd.read_csv(tmp_path / "work" / "errors.csv")
     assert set(errors["product"]) == {archive.corrupt}
     left_out = pd.read_csv(tmp_path / "work" / "indices" / "left_out.csv")

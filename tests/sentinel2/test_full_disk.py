@@ -14,6 +14,8 @@ import pytest
 import zarr
 
 from cube.build import main
+from cube.job.engine import Workers
+from cube.job.run import Run
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import make_grid, write_grid
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
@@ -88,8 +90,8 @@ def test_full_disk_is_one_sentence_and_loses_nothing(
 
 
 def test_folder_knows_a_full_disk(disk: Path) -> None:
-    folder = Sentinel2Folder(disk)
-    assert not folder.is_full()
+    run = Run(Sentinel2Folder(disk), Workers(), 0, lambda entry: ())
+    assert not run.is_full()
     _leave(disk, 100_000)
-    assert folder.is_full()
+    assert run.is_full()
     assert [p.name for p in disk.iterdir()] == ["ballast"]

@@ -103,7 +103,7 @@ def test_composites_open_from_store_folder_and_item(archive: tuple[list[Path], l
         "products": ["cog", "zarr"],
         "workers": 1,
     }
-    assert run_sentinel2(Sentinel2Config.load(None, values)) == 0
+    assert run_sentinel2(Sentinel2Config.load(None, values)).code == 0
     whole = open_composites(tmp_path / "w")
     assert whole["B02"].chunks is not None
     assert whole["B02"].dtype == np.float32

@@ -73,7 +73,7 @@ def _build(root: Path, **options: Any) -> int:
         "products": ["cog", "zarr"],
         **options,
     }
-    return run_sentinel2(Sentinel2Config.load(None, values))
+    return run_sentinel2(Sentinel2Config.load(None, values)).code
 
 
 def _small_cells(root: Path, size: float, bounds: tuple[float, float, float, float], crs: str = "EPSG:4326") -> Path:

@@ -74,7 +74,7 @@ def test_cells_by_id_and_by_polygon(tmp_path: Path) -> None:
     area.write_text('{"type": "Polygon", "coordinates": [[[10.3, 45.3], [10.4, 45.3], [10.4, 45.4], [10.3, 45.3]]]}')
     assert [c.alias for c in choose_cells(_config(polygon=area))] == ["Q025_E010_25_N45_25"]
     area.write_text("{}")
-    with pytest.raises(UsageError, match="--polygon"):
+    with pytest.raises(UsageError, match="`polygon`"):
         choose_cells(_config(polygon=area))
     with pytest.raises(UsageError, match="no area is given"):
         _config()

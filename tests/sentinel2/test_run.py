@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -85,7 +86,7 @@ def _mosaic(work: Path, band: str, reducer: str = "median") -> np.ndarray:
 @pytest.fixture(scope="module")
 def built(archive: tuple[Path, list[Scene]], grid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("build") / "work"
-    assert run_sentinel2(_config(work, archive[0], grid, products=["cog", "zarr"])) == 0
+    assert run_sentinel2(_config(work, archive[0], grid, products=["cog", "zarr"])).code == 0
     return work
 
 
@@ -163,7 +164,7 @@ def test_catalogue_is_valid_and_tells_the_sources(built: Path, archive: tuple[Pa
 
 def test_second_run_does_nothing(built: Path, archive: tuple[Path, list[Scene]], grid: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in built.glob("composites/*/*.tif")}
-    assert run_sentinel2(_config(built, archive[0], grid, products=["cog", "zarr"])) == 0
+    assert run_sentinel2(_config(built, archive[0], grid, products=["cog", "zarr"])).code == 0
     assert {p: p.stat().st_mtime_ns for p in built.glob("composites/*/*.tif")} == before
     assert not (built / "tmp").exists()
     listed = pd.read_csv(built / "indices" / "selected_gridcells.csv")
@@ -182,7 +183,7 @@ def _digest(work: Path) -> dict[str, str]:
 def test_four_workers_make_the_same_bytes(
     built: Path, archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path
 ) -> None:
-    assert run_sentinel2(_config(tmp_path / "w", archive[0], grid, products=["cog", "zarr"], workers=4)) == 0
+    assert run_sentinel2(_config(tmp_path / "w", archive[0], grid, products=["cog", "zarr"], workers=4)).code == 0
     assert _digest(tmp_path / "w") == _digest(built)
 
 
@@ -190,7 +191,7 @@ def test_little_room_for_scenes_takes_turns_and_changes_nothing(
     built: Path, archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path
 ) -> None:
     options = {"products": ["cog", "zarr"], "tmp_gb": 0.0012, "keep_tmp": True}
-    assert run_sentinel2(_config(tmp_path / "w", archive[0], grid, **options)) == 0
+    assert run_sentinel2(_config(tmp_path / "w", archive[0], grid, **options)).code == 0
     assert _digest(tmp_path / "w") == _digest(built)
     assert list((tmp_path / "w" / "tmp" / "scenes").iterdir())
 
@@ -202,7 +203,7 @@ def test_killed_run_is_finished_by_the_same_command(
     script = (
         "import sys; from cube.sentinel2.config import Sentinel2Config as C;"
         "from cube.sentinel2.run import run_sentinel2;"
-        "sys.exit(run_sentinel2(C.model_validate_json(sys.argv[1])))"
+        "sys.exit(run_sentinel2(C.model_validate_json(sys.argv[1])).code)"
     )
     command = [sys.executable, "-c", script, config.model_dump_json()]
     running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -214,13 +215,14 @@ def test_killed_run_is_finished_by_the_same_command(
         time.sleep(0.005)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
-    assert run_sentinel2(config) == 0
+    assert run_sentinel2(config).code == 0
     assert _digest(tmp_path / "w") == _digest(built)
 
 
 def test_corrupt_image_drops_its_scene_only(
-    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     root = tmp_path / "safe"
     scenes = [make_scene(20 + n, FIRST + timedelta(days=n)) for n in range(4)]
     for scene in scenes:
@@ -229,14 +231,14 @@ def test_corrupt_image_drops_its_scene_only(
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     config = _config(tmp_path / "w", root, grid, products=["cog", "zarr"])
-    assert run_sentinel2(config) == 1
+    assert run_sentinel2(config).code == 1
     kept = [s for s in scenes if s is not scenes[2]]
     for band in BANDS:
         np.testing.assert_array_equal(_mosaic(config.work_dir, band), _median(_expected(kept, band)))
     errors = pd.read_csv(config.work_dir / "errors.csv")
     assert set(errors["product"]) == {scenes[2].spec.id}
     assert "cannot be decoded" in errors["reason"].iloc[0]
-    assert "cannot be decoded" in capsys.readouterr().err
+    assert "cannot be decoded" in caplog.text
     assert (config.work_dir / "indices" / "phase1_errors.csv").exists()
     item = json.loads(next(config.work_dir.glob("items/*R000_C0000.json")).read_text())
     assert item["properties"]["stratacube:dropped"][0]["product"] == scenes[2].spec.id
@@ -244,7 +246,7 @@ def test_corrupt_image_drops_its_scene_only(
     validate_stac(item)
     # mended, the same command fills it in
     path.write_bytes(content)
-    assert run_sentinel2(config) == 0
+    assert run_sentinel2(config).code == 0
     np.testing.assert_array_equal(_mosaic(config.work_dir, "B03"), _median(_expected(scenes, "B03")))
     assert not (config.work_dir / "errors.csv").exists()
     with xr.open_zarr(config.work_dir / "composites.zarr", mask_and_scale=False, chunks=None) as store:
@@ -265,7 +267,7 @@ def test_other_reducers_and_values(
     archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, options: dict[str, Any], check: Any
 ) -> None:
     config = _config(tmp_path / "w", archive[0], grid, bands=["B02"], **options)
-    assert run_sentinel2(config) == 0
+    assert run_sentinel2(config).code == 0
     expected = check(_expected(archive[1], "B02"))
     np.testing.assert_allclose(_mosaic(config.work_dir, "B02", config.reducer), expected, rtol=1e-5, atol=2e-3)
     with rasterio.open(next(config.work_dir.glob("composites/*/*B02*.tif"))) as file:
@@ -280,7 +282,7 @@ def test_best_takes_the_least_clouded_and_medoid_an_observation(
     stacks = {b: _expected(archive[1], b)[:, :100, :100] for b in BANDS}
     for reducer in ("best", "medoid"):
         config = _config(tmp_path / reducer, archive[0], grid, reducer=reducer, cells=cells)
-        assert run_sentinel2(config) == 0
+        assert run_sentinel2(config).code == 0
         found = {b: _mosaic(config.work_dir, b, reducer) for b in BANDS}
         same = np.all([stacks[b] == found[b] for b in BANDS], axis=0).any(axis=0)
         assert same[~np.isnan(found["B02"])].all()
@@ -288,11 +290,12 @@ def test_best_takes_the_least_clouded_and_medoid_an_observation(
 
 
 def test_cell_without_a_valid_pixel_is_marked(
-    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     config = _config(tmp_path / "w", archive[0], grid, mask_classes=list(range(12)), products=["cog", "zarr"])
-    assert run_sentinel2(config) == 0
-    assert "hold no pixel" in capsys.readouterr().err
+    assert run_sentinel2(config).code == 0
+    assert "hold no pixel" in caplog.text
     assert np.isnan(_mosaic(config.work_dir, "B02")).all()
     item = json.loads(next(config.work_dir.glob("items/*.json")).read_text())
     assert item["properties"]["stratacube:empty"] is True
@@ -300,14 +303,15 @@ def test_cell_without_a_valid_pixel_is_marked(
 
 
 def test_plan_only_and_dry_run_move_no_pixel(
-    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert run_sentinel2(_config(tmp_path / "dry", archive[0], grid, dry_run=True)) == 0
-    told = capsys.readouterr().out
+    answer = run_sentinel2(_config(tmp_path / "dry", archive[0], grid, dry_run=True))
+    told = "\n".join(answer.lines)
+    assert answer.code == 0
     assert "12, 0 of them reached by no product" in told
     assert "download   0 files" in told
     assert not (tmp_path / "dry").exists()
-    assert run_sentinel2(_config(tmp_path / "plan", archive[0], grid, plan_only=True)) == 0
+    assert run_sentinel2(_config(tmp_path / "plan", archive[0], grid, plan_only=True)).code == 0
     plan = pd.read_parquet(tmp_path / "plan" / "plan.parquet")
     assert len(plan) == 12
     assert not (tmp_path / "plan" / "composites").exists()
@@ -318,7 +322,7 @@ def test_duplicates_give_one_vote(grid: Path, tmp_path: Path) -> None:
     for scene in (old, new):
         scene.write(tmp_path / "safe")
     config = _config(tmp_path / "w", tmp_path / "safe", grid)
-    assert run_sentinel2(config) == 0
+    assert run_sentinel2(config).code == 0
     np.testing.assert_array_equal(_mosaic(config.work_dir, "B02"), _median(_expected([new], "B02")))
     dropped = pd.read_csv(config.work_dir / "indices" / "left_out.csv")
     assert dropped["id"].tolist() == [old.spec.id]

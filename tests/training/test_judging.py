@@ -170,7 +170,7 @@ def test_the_probe_judges_features(trained: Path, capsys) -> None:
 def test_the_classifier_finds_a_linear_rule() -> None:
     features = torch.randn(400, 6)
     labels = (features @ torch.tensor([1.0, -2, 0, 0, 3, 0]) > 0).long()
-    predicted = probe._classify(features[:300], labels[:300], features[300:], 2, 1e-4)
+    predicted = probing._classify(features[:300], labels[:300], features[300:], 2, 1e-4)
     assert (predicted == labels[300:]).float().mean() > 0.95
 
 
@@ -185,7 +185,7 @@ def test_a_probe_needs_two_classes(trained: Path, monkeypatch) -> None:
     opened = open_run(trained)
     data = open_data(opened.config, 0, 1, torch.device("cpu"))
     data.train.data.labels.zero_()  # type: ignore[attr-defined]
-    monkeypatch.setattr(probe, "open_data", lambda *_: data)
+    monkeypatch.setattr(probing, "open_data", lambda *_: data)
     with pytest.raises(UsageError, match="one class"):
         probing.probe(opened)
 

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from cube.folder import BuildFolder
-from cube.ledger import Ledger
+from cube.job.folder import BuildFolder
+from cube.job.ledger import Ledger
 from stratacube.command import Answer
 
 __all__ = ["errors"]

@@ -2,67 +2,63 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
 
 from catalog.abi.items import load_items
 from catalog.abi.scans import Scan
 from cube.abi.find import find
+from cube.abi.folder import AbiFolder
 from cube.abi.layout import TileLayout
-from cube.abi.plan import Headers, Plan, make_plan, read_plan, used_scans
-from cube.config import AbiConfig, default_workers
-from cube.engine import Workers
-from cube.folder import BuildFolder
+from cube.abi.plan import Headers, make_plan
+from cube.abi.plan_table import PlanTable
+from cube.config import AbiConfig
+from cube.job.engine import Workers
+from cube.job.source import Manner
 from stratacube.errors import SourceError
+from stratacube.files import human_bytes
 
-__all__ = ["forecast"]
+__all__ = ["estimate"]
 
 _BASE_MEMORY = 200e6
 """An idle worker: the interpreter and its libraries."""
 
 
-def forecast(config: AbiConfig) -> int:
+def estimate(config: AbiConfig, folder: AbiFolder, layout: TileLayout, manner: Manner) -> Iterator[tuple[str, str]]:
     """Say what a build would read and write; nothing is written, and only listings and a few headers are read."""
-    folder = BuildFolder(config.output_dir)
     known = folder.holds(config.digest()) and not config.overwrite
     scans = load_items(folder.sources) if known and folder.sources.exists() else find(config)
     headers = Headers(None, config.s3_endpoint)
-    number = config.workers or default_workers()
     if known and folder.plan.exists():
-        plan = read_plan(folder.plan)
+        tiles = PlanTable(folder.plan).frame()
     else:
-        with Workers(number, config.engine) as workers:
-            plan = make_plan(config, scans, headers, None, workers)
-    layout = TileLayout.of(config)
-    used = used_scans(plan, scans)
+        with Workers(manner.workers, manner.engine) as workers:
+            tiles = make_plan(config, scans, headers, None, workers).tiles
+    named = {name for names in tiles["scan_ids"] for name in names if name} | set(tiles["event_scan"])
+    used = {scan.id: scan for scan in scans if scan.id in named}
     files = [f for scan in used.values() for f in scan.files.values()]
-    read, moved = _expected_reads(layout, plan, used, headers), 0
+    read, moved = _expected_reads(layout, tiles, used, headers), 0
     if config.download:
         moved = sum(f.size for f in files if f.href.startswith("s3://"))
     stored = sum(2 * layout.band_size(c) ** 2 for c in config.channels)
     stored += sum(2 * layout.band_size(c[0]) ** 2 for c in layout.mask_groups().values())
-    stored *= config.steps * len(plan.tiles)
+    stored *= config.steps * len(tiles)
     memory = _BASE_MEMORY + 6 * max(2 * layout.tiles_per_shard * layout.band_size(c) ** 2 for c in config.channels)
-    lines = [
-        f"tiles      {len(plan.tiles)} of {config.tile_size} px, {config.steps} steps, {len(config.channels)} bands",
-        f"read       {_bytes(read)} of {len(files)} files ({_bytes(sum(f.size for f in files))}) of {len(used)} scans",
-        f"download   {_bytes(moved)}",
-        f"write      {_bytes(stored)} before compression, in {plan.tiles['shard'].nunique()} shards a band",
-        f"memory     about {_bytes(memory)} a worker, {number} workers",
-        f"duration   about {_expected_seconds(read, stored, len(files)) / number:.0f} s once files are at hand",
-        f"disk free  {_bytes(_free(config.output_dir))} at {config.output_dir}",
-    ]
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0
+    seconds = _expected_seconds(read, stored, len(files)) / manner.workers
+    yield "tiles", f"{len(tiles)} of {config.tile_size} px, {config.steps} steps, {len(config.channels)} bands"
+    read_from = f"{len(files)} files ({human_bytes(sum(f.size for f in files))}) of {len(used)} scans"
+    yield "read", f"{human_bytes(read)} of {read_from}"
+    yield "download", human_bytes(moved)
+    yield "write", f"{human_bytes(stored)} before compression, in {tiles['shard'].nunique()} shards a band"
+    yield "memory", f"about {human_bytes(memory)} a worker, {manner.workers} workers"
+    yield "duration", f"about {seconds:.0f} s once files are at hand"
 
 
-def _expected_reads(layout: TileLayout, plan: Plan, used: Mapping[str, Scan], headers: Headers) -> float:
+def _expected_reads(layout: TileLayout, tiles: pd.DataFrame, used: Mapping[str, Scan], headers: Headers) -> float:
     """Bytes of the chunks under the tiles: a file's size times the share of its area that its tiles cover."""
     total = 0.0
-    tiles = plan.tiles["scan_ids"].explode().value_counts()
-    for name, count in tiles.items():
+    for name, count in tiles["scan_ids"].explode().value_counts().items():
         if not name:
             continue
         try:
@@ -78,17 +74,3 @@ def _expected_reads(layout: TileLayout, plan: Plan, used: Mapping[str, Scan], he
 def _expected_seconds(read: float, stored: float, files: int) -> float:
     """Rough duration on one core: decoding, compressing and indexing rates of an ordinary machine."""
     return read / 60e6 + stored / 250e6 + files * 0.02
-
-
-def _free(path: Path) -> int:
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"

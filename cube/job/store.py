@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,45 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import LocalStore
 
 from stratacube.errors import SourceError, UsageError
+from stratacube.files import check_guards, write_bytes
 
-__all__ = ["ArraySpec", "create_store", "write_region"]
+__all__ = ["ArraySpec", "LedgeredStore", "create_store", "write_region"]
+
+
+class LedgeredStore(LocalStore):
+    """A local store whose chunks are written like all else: whole or not at all, fenced, recorded.
+
+    Zarr's own store renames too, but asks no claim before it does and tells nobody what it wrote.
+    """
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write a key."""
+        self._check_writable()
+        write_bytes(self.root / key, value.as_buffer_like())
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write a key that is not there; a store has one writer, so that looking first is enough."""
+        if not (self.root / key).exists():
+            await self.set(key, value)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """Write a key; newer versions of zarr call this instead."""
+        self._check_writable()
+        write_bytes(self.root / key, value.as_buffer_like())
+
+    async def delete(self, key: str) -> None:
+        """Remove a key."""
+        check_guards(self.root / key)
+        await super().delete(key)
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Remove all below a prefix."""
+        check_guards(self.root / prefix)
+        await super().delete_dir(prefix)
 
 
 @dataclass(frozen=True)
@@ -45,27 +81,42 @@ def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mappin
         If an array is there with another shape, dtype or chunking, or the folder cannot be written.
     """
     try:
-        group = zarr.open_group(path, mode="a", zarr_format=3, attributes=dict(attributes))
+        store = LedgeredStore(path)
+        _forget_broken(path, arrays)
+        group = zarr.open_group(store, mode="a", zarr_format=3, attributes=dict(attributes))
         group.attrs.put(dict(attributes))
         for name, spec in arrays.items():
-            if name in group and (path / name / "c").exists():
+            kept = (path / name / "c").exists()
+            if name in group and kept:
                 _check_same(path, name, group[name], spec)
                 group[name].attrs.put(dict(spec.attributes))
             else:
-                _create_array(group, name, spec)  # again, where nothing has been written to it yet
+                _create_array(group, name, spec, overwrite=not kept)  # again, where nothing was written to it yet
         with warnings.catch_warnings():
             # zarr warns that version 3 has yet to adopt consolidated metadata; readers that do not know it ignore it.
             warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-            zarr.consolidate_metadata(path, zarr_format=3)
+            zarr.consolidate_metadata(store, zarr_format=3)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SourceError(f"no space is left for {path}; make room and run the same command again") from error
-        raise UsageError(
-            f"{path} cannot be written ({error.strerror or error}); choose another --output-dir"
-        ) from error
+        raise UsageError(f"{path} cannot be written ({error.strerror or error}); choose another folder") from error
 
 
-def _create_array(group: zarr.Group, name: str, spec: ArraySpec) -> None:
+def _forget_broken(path: Path, names: Iterable[str]) -> None:
+    """Remove metadata that is not metadata any more; it is written anew, and the chunks beside it are kept."""
+    for folder in (path, *(path / name for name in names)):
+        described = folder / "zarr.json"
+        try:
+            whole = isinstance(json.loads(described.read_bytes()).get("node_type"), str)
+        except FileNotFoundError:
+            continue
+        except (ValueError, AttributeError):
+            whole = False
+        if not whole:
+            described.unlink()
+
+
+def _create_array(group: zarr.Group, name: str, spec: ArraySpec, *, overwrite: bool) -> None:
     group.create_array(
         name,
         shape=spec.shape,
@@ -76,7 +127,7 @@ def _create_array(group: zarr.Group, name: str, spec: ArraySpec) -> None:
         fill_value=spec.fill_value,
         dimension_names=spec.dims,
         attributes=dict(spec.attributes),
-        overwrite=True,
+        overwrite=overwrite,
     )
 
 
@@ -86,13 +137,13 @@ def _check_same(path: Path, name: str, array: Any, spec: ArraySpec) -> None:
     if there != wanted or not np.array_equal(array.fill_value, spec.fill_value, equal_nan=spec.dtype[1] == "f"):
         raise UsageError(
             f"{path}/{name} is there as {there} filled with {array.fill_value}, but this build needs {wanted} filled "
-            f"with {spec.fill_value} (shape, dtype, chunk, shard); choose another --output-dir or pass --overwrite"
+            f"with {spec.fill_value} (shape, dtype, chunk, shard); choose another folder or pass `overwrite`"
         )
 
 
 def write_region(path: Path, name: str, start: int, values: npt.NDArray[Any]) -> None:
     """Write rows ``start:start + len(values)`` of an array; the caller owns every shard it touches."""
-    array = zarr.open_array(path / name, mode="r+", zarr_format=3)
+    array = zarr.open_array(LedgeredStore(path), path=name, mode="r+", zarr_format=3)
     array[start : start + len(values)] = values
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import pyproj
 
 from catalog.sentinel2.price import price
-from cube.config import default_workers
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import footprint
 from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.scenes import PIECE
+from stratacube.files import human_bytes
 
-__all__ = ["forecast", "scratch_bytes"]
+__all__ = ["estimate", "scratch_bytes"]
 
 _BASE_MEMORY = 250e6
 """An idle worker: the interpreter, GDAL and the libraries."""
@@ -36,7 +33,7 @@ def scratch_bytes(cell: PlannedCell, bands: int) -> float:
     return 4.0 * bands * cell.window.height * cell.window.width * len(cell.acquisitions)
 
 
-def forecast(config: Sentinel2Config, plan: Plan) -> int:
+def estimate(config: Sentinel2Config, plan: Plan, workers: int) -> Iterator[tuple[str, str]]:
     """Say what a build would read and write; nothing is written and no pixel is read."""
     keys = [key for _, key in config.asset_keys()]
     products = [p for a in plan.acquisitions.values() for p in a.products]
@@ -49,30 +46,19 @@ def forecast(config: Sentinel2Config, plan: Plan) -> int:
     stored = sum(cells) * (width * len(keys) + 2) * len(config.products)
     scratch = sum(scratch_bytes(c, len(keys)) for c in plan.cells)
     votes = sum(c.window.height * c.window.width * len(c.acquisitions) for c in plan.cells) * len(keys)
-    workers = config.workers or default_workers()
     threads = min(len(keys), max(1, workers // max(1, len(cells))))
     memory = _BASE_MEMORY + 250e6 + (8 + 8 * threads) * max(cells, default=0) + 4 * len(keys) * PIECE * PIECE
     seconds = (pixels / _DECODE_RATE + votes / 20e6 + sum(cells) * len(keys) / 10e6) / workers
     empty = sum(not c.acquisitions for c in plan.cells)
-    lines = [
-        f"cells      {len(plan.cells)}, {empty} of them reached by no product",
-        f"products   {len(products)} of {len(plan.acquisitions)} acquisitions",
-        f"read       {len(files)} files, {_bytes(sum(f.size or 0 for f in files))}",
-        f"download   {cost.files} files, {_bytes(cost.bytes)}, about {cost.seconds(config.connections) / 3600:.2f} h",
-        f"write      {_bytes(stored)} before compression",
-        f"tmp        {_bytes(min(scratch, config.tmp_gb * 1e9))}",
-        f"memory     about {_bytes(memory)} a worker, {workers} workers",
-        f"duration   about {seconds / 3600:.2f} h once files are at hand",
-        f"disk free  {_bytes(_free(config.work_dir))} at {config.work_dir}",
-    ]
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0
-
-
-def _free(path: Path) -> int:
-    while not path.exists():
-        path = path.absolute().parent
-    return shutil.disk_usage(path).free
+    hours = cost.seconds(config.connections) / 3600
+    yield "cells", f"{len(plan.cells)}, {empty} of them reached by no product"
+    yield "products", f"{len(products)} of {len(plan.acquisitions)} acquisitions"
+    yield "read", f"{len(files)} files, {human_bytes(sum(f.size or 0 for f in files))}"
+    yield "download", f"{cost.files} files, {human_bytes(cost.bytes)}, about {hours:.2f} h"
+    yield "write", f"{human_bytes(stored)} before compression"
+    yield "tmp", human_bytes(min(scratch, config.tmp_gb * 1e9))
+    yield "memory", f"about {human_bytes(memory)} a worker, {workers} workers"
+    yield "duration", f"about {seconds / 3600:.2f} h once files are at hand"
 
 
 def _source_pixels(plan: Plan, sizes: Sequence[int]) -> float:
@@ -81,11 +67,3 @@ def _source_pixels(plan: Plan, sizes: Sequence[int]) -> float:
     areas = [abs(geod.geometry_area_perimeter(a)[0]) for a in footprint([c.cell for c in plan.cells])]
     seen = sum(area * len(c.acquisitions) for area, c in zip(areas, plan.cells, strict=True))
     return seen * sum(size**-2 for size in sizes)
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"

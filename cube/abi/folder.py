@@ -1,0 +1,76 @@
+"""The folder of a build of ABI tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from cube.job.folder import BuildFolder
+
+__all__ = ["AbiFolder"]
+
+
+@dataclass(frozen=True)
+class AbiFolder(BuildFolder):
+    """Paths of the parts of a build."""
+
+    SOURCE: ClassVar[str] = "abi"
+    PARTS: ClassVar[tuple[str, ...]] = (
+        *BuildFolder.PARTS,
+        ".publish",
+        ".publish.part",
+        "completeness.csv",
+        "convection_lifetimes.csv",
+        "convection_metadata.csv",
+        "index",
+        "plan.part",
+        "previews",
+        "references",
+        "report.part",
+        "sources",
+        "sources.json",
+        "sources.part",
+        "tiles",
+        "tiles.zarr",
+    )
+
+    @property
+    def sources(self) -> Path:
+        """All scans found, as a STAC ItemCollection."""
+        return self.root / "sources.json"
+
+    @property
+    def completeness(self) -> Path:
+        """Scan by channel: what the archive has."""
+        return self.root / "completeness.csv"
+
+    @property
+    def tables(self) -> tuple[Path, ...]:
+        """Tables that a stratum may write beside the plan."""
+        return self.root / "convection_metadata.csv", self.root / "convection_lifetimes.csv"
+
+    @property
+    def index(self) -> Path:
+        """Cached references per file."""
+        return self.root / "index"
+
+    @property
+    def references(self) -> Path:
+        """The virtual cube of the scans used."""
+        return self.root / "references"
+
+    @property
+    def tiles(self) -> Path:
+        """The tile store."""
+        return self.root / "tiles.zarr"
+
+    @property
+    def previews(self) -> Path:
+        """Thumbnails and contact sheet."""
+        return self.root / "previews"
+
+    @property
+    def published(self) -> tuple[Path, ...]:
+        """What describes the tiles."""
+        return self.catalog, self.report, self.previews, self.root / "tiles", self.root / "sources"

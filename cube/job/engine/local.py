@@ -1,0 +1,57 @@
+"""The engine of one machine: worker processes, or with one worker this process itself."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing import forkserver
+from typing import Any
+
+__all__ = ["InlineExecutor", "local_executor"]
+
+
+class InlineExecutor(Executor):
+    """Runs each task in the calling process, at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run and return a finished future."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  (an executor hands on whatever its task raised)
+            future.set_exception(error)
+        return future
+
+
+def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
+    """Processes of this machine, that know some modules from the start; with one worker, this process itself."""
+    if workers == 1:
+        return InlineExecutor()
+    # zarr and HDF5 keep threads and locks that do not survive a fork.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(modules or _PRELOADED))
+    forkserver.ensure_running()  # imports while the caller still prepares its tasks
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+
+
+_PRELOADED = ("numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.features", "pyproj")
+"""Imported once by the server that workers are forked from: slow to import, and without threads of their own."""
+
+
+def _begin_worker() -> None:
+    """Processes are the parallelism: libraries inside a worker start no threads unless the user set a number."""
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        threading.Thread(target=_end_with, args=(driver.sentinel,), daemon=True).start()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GDAL_NUM_THREADS", "BLOSC_NTHREADS"):
+        os.environ.setdefault(name, "1")
+
+
+def _end_with(driver: int) -> None:
+    """End when the driver does, though it was killed: else the task goes on beside the next run, in its files."""
+    multiprocessing.connection.wait([driver])
+    os._exit(1)

@@ -1,0 +1,271 @@
+"""The folder of a build: where its parts lie, whether it is ours to write in, and that one run at a time does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from cube.job.ledger import Entry, Ledger
+from stratacube.claim import CLAIM, Fence, claimed
+from stratacube.errors import StratacubeError, UsageError
+from stratacube.files import is_stray, recorded, remove_strays, write_text
+
+__all__ = ["FORMAT", "RULES", "BuildFolder"]
+
+FORMAT = 2
+"""Of folders and stores. 1 (0.1.0, which wrote no number) recorded no digests."""
+
+RULES = 2
+"""Version of the rules by which a plan is drawn. 2: no two tiles of the same pixels and times."""
+
+
+@dataclass(frozen=True)
+class BuildFolder:
+    """Paths of the parts of a build."""
+
+    root: Path
+
+    PARTS: ClassVar[tuple[str, ...]] = (
+        "catalog.json",
+        "config.yaml",
+        "errors.csv",
+        "ledger.jsonl",
+        "logs",
+        "plan.parquet",
+        "report.md",
+    )
+    """Names that a build may have in its folder: all that overwriting one removes."""
+    PARAMETER: ClassVar[str] = "output_dir"
+    """What the folder is called among the parameters of the build."""
+    SOURCE: ClassVar[str] = ""
+    """Name of the source whose builds lie in such folders."""
+
+    @property
+    def config(self) -> Path:
+        """The configuration the folder was made with."""
+        return self.root / "config.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """One row a product."""
+        return self.root / "plan.parquet"
+
+    @property
+    def ledger(self) -> Path:
+        """What is done."""
+        return self.root / "ledger.jsonl"
+
+    @property
+    def archive(self) -> Path:
+        """Files fetched, where no local archive is given: sources, kept when a build is removed."""
+        return self.root / "archive"
+
+    @property
+    def errors(self) -> Path:
+        """What failed and why; absent when nothing did."""
+        return self.root / "errors.csv"
+
+    @property
+    def report(self) -> Path:
+        """What was asked and what was made."""
+        return self.root / "report.md"
+
+    @property
+    def log(self) -> Path:
+        """What the runs said."""
+        return self.root / "logs" / "pipeline.log"
+
+    @property
+    def catalog(self) -> Path:
+        """The STAC catalog."""
+        return self.root / "catalog.json"
+
+    @contextmanager
+    def opened(self, described: Mapping[str, Any], digest: str, *, overwrite: bool) -> Iterator[Fence]:
+        """Own the folder within the block, as this build's: begun now, or gone on with.
+
+        A build that has not got as far as a plan gives way to another configuration.
+
+        Raises
+        ------
+        ClaimedError
+            If another run is at work in it.
+        UsageError
+            If it cannot be written, holds a build of another configuration, or holds something else.
+        """
+        try:
+            self.refuse_foreign()
+            self.root.mkdir(parents=True, exist_ok=True)
+            with claimed(self.root) as fence:
+                self.refuse_foreign()  # another run may have begun, and ended, since
+                self._begin(described, digest, overwrite=overwrite)
+                yield fence
+        except StratacubeError:
+            raise
+        except OSError as error:
+            if error.filename is None or not Path(str(error.filename)).is_relative_to(self.root):
+                raise
+            raise UsageError(
+                f"output folder {self.root} cannot be written ({error.strerror}); choose another `{self.PARAMETER}`"
+            ) from error
+
+    def refuse_foreign(self) -> None:
+        """Refuse a folder that holds something, and no build.
+
+        Raises
+        ------
+        UsageError
+            If it does.
+        """
+        if not self.root.exists() or self._stored() or self._recorded():
+            return
+        # The configuration is the first that a build writes: where it is not, only these can be a build's.
+        ours = {self.archive.name, CLAIM, "config.part"}
+        foreign = sorted(
+            p.name
+            for p in self.root.iterdir()
+            if p.name not in ours and not (is_stray(p.name) and p.name.startswith(f".{self.config.name}."))
+        )
+        if foreign:
+            raise UsageError(
+                f"{self.root} is not empty and holds no build ({foreign[0]} is there); "
+                f"choose another `{self.PARAMETER}`"
+            )
+
+    def refuse_other(self, described: Mapping[str, Any], digest: str) -> None:
+        """Refuse a folder with the build of another configuration, once that is planned.
+
+        Raises
+        ------
+        UsageError
+            If it holds one.
+        """
+        there = self._stored()
+        if there is not None:
+            self._refuse_newer(there)
+            if there["digest"] != digest and (self.plan.exists() or "plan" in Ledger(self.ledger).entries):
+                raise UsageError(self._difference(there["build"], described))
+
+    def _begin(self, described: Mapping[str, Any], digest: str, *, overwrite: bool) -> None:
+        there, recorded_as = self._stored(), self._recorded()
+        remove_strays(self.root, deep=False)  # those deeper down go when their part is listed
+        (self.root / "config.part").unlink(missing_ok=True)
+        if there is None and recorded_as is not None and not overwrite:
+            self._restore(recorded_as, described, digest)
+            return
+        if there is not None and not overwrite:
+            self.refuse_other(described, digest)
+            if there["digest"] == digest:
+                return
+        self._remove_build()
+        created = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+        with recorded(self.root) as written:
+            self._write(described, digest, created)
+        facts = {"created": created.isoformat(), "digest": digest}
+        Ledger(self.ledger).record(Entry("config", "done", facts=facts, files=tuple(written)))
+
+    def _write(self, described: Mapping[str, Any], digest: str, created: datetime) -> None:
+        made = {
+            "format": FORMAT,
+            "rules": RULES,
+            "source": self.SOURCE,
+            "created": created,
+            "digest": digest,
+            "build": dict(described),
+        }
+        write_text(self.config, yaml.safe_dump(made, sort_keys=False))
+
+    def _restore(self, entry: Entry, described: Mapping[str, Any], digest: str) -> None:
+        """Write a configuration that was lost once more: the ledger knows which it was, and of when."""
+        if entry.facts["digest"] != digest:
+            raise UsageError(
+                f"{self.config} is missing and was of another configuration ({entry.facts['digest']} there, {digest} "
+                f"here); restore it, pass `overwrite`, or choose another `{self.PARAMETER}`"
+            )
+        self._write(described, digest, datetime.fromisoformat(entry.facts["created"]))
+
+    def holds(self, digest: str) -> bool:
+        """Whether the build of a configuration is in the folder, begun or done."""
+        there = self._stored()
+        return there is not None and there["digest"] == digest
+
+    def described(self) -> dict[str, Any]:
+        """Return the configuration the folder was made with.
+
+        Raises
+        ------
+        UsageError
+            If there is no build in the folder.
+        """
+        there = self._stored()
+        if there is None:
+            remedy = "run its command again, which writes it anew" if self._recorded() else "give the folder of a build"
+            raise UsageError(f"{self.root} holds no build (no config.yaml of one); {remedy}")
+        self._refuse_newer(there)
+        return dict(there["build"])
+
+    def source(self) -> str:
+        """Name of the source of the build in the folder; of 0.1.0, which did not write it, by what only one has.
+
+        Raises
+        ------
+        UsageError
+            If there is no build in the folder.
+        """
+        described = self.described()
+        there = self._stored() or {}
+        own = {"stratification": "abi", "reducer": "sentinel2"}
+        return str(there.get("source") or next((name for key, name in own.items() if key in described), "unknown"))
+
+    def created(self) -> datetime:
+        """When the build was begun, naive UTC: the only time that the catalog tells, so that it can be rewritten."""
+        created: datetime = yaml.safe_load(self.config.read_text())["created"]
+        return created
+
+    def _stored(self) -> dict[str, Any] | None:
+        """What ``config.yaml`` says, if it is that of a build."""
+        try:
+            stored = yaml.safe_load(self.config.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None
+        ours = isinstance(stored, dict) and {"created", "digest", "build"} <= stored.keys()
+        return stored if ours else None
+
+    def _recorded(self) -> Entry | None:
+        """What the ledger says of the configuration, if it is that of a build."""
+        try:
+            entry = Ledger(self.ledger).entries.get("config")
+        except OSError:
+            return None
+        return entry if entry is not None and {"created", "digest"} <= entry.facts.keys() else None
+
+    def _refuse_newer(self, there: Mapping[str, Any]) -> None:
+        if there.get("format", 1) > FORMAT:
+            raise UsageError(
+                f"{self.root} has format {there['format']} and this version knows formats up to {FORMAT}; "
+                "use the version that made it, or a newer one"
+            )
+
+    def _difference(self, there: Mapping[str, Any], described: Mapping[str, Any]) -> str:
+        differing = [k for k in {**there, **described} if there.get(k) != described.get(k)]
+        told = "; ".join(f"{k} is {there.get(k)!r} there and {described.get(k)!r} here" for k in differing[:3])
+        return (
+            f"{self.root} holds a build of another configuration ({told}); "
+            f"choose another `{self.PARAMETER}` or pass `overwrite`"
+        )
+
+    def _remove_build(self) -> None:
+        """Remove the parts of a build and nothing else; fetched files stay, being sources. The mark goes last."""
+        for name in (*(n for n in self.PARTS if n != self.config.name), self.config.name):
+            path = self.root / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)

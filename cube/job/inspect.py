@@ -1,0 +1,202 @@
+"""Looking at a build: how far it is, and whether it holds all that it should."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cube.job.folder import BuildFolder
+from cube.job.ledger import Ledger
+from cube.job.listing import Listing
+from cube.job.outcome import is_lack
+from cube.job.source import Inspection, Planned
+from stratacube.command import Answer
+from stratacube.errors import UsageError
+from stratacube.progress import iterate
+
+__all__ = ["inspection_of", "status", "verify"]
+
+INSPECTIONS = {"abi": "cube.abi.inspect:ABI", "sentinel2": "cube.sentinel2.inspect:SENTINEL2"}
+"""By source: a new one is one line here."""
+
+
+def inspection_of(folder: BuildFolder) -> Inspection:
+    """What is particular to the builds of the source of a folder.
+
+    Raises
+    ------
+    UsageError
+        If there is no build in it, or one of a source that is not known here.
+    """
+    source = folder.source()
+    if source not in INSPECTIONS:
+        raise UsageError(
+            f"{folder.config} is of the source {source!r}, which this version does not know "
+            f"({', '.join(INSPECTIONS)}); use the version that made it"
+        )
+    module, _, name = INSPECTIONS[source].partition(":")
+    found: Inspection = getattr(import_module(module), name)
+    return found
+
+
+class _Build:
+    """A build as the ledger knows it."""
+
+    def __init__(self, root: Path) -> None:
+        plain = BuildFolder(root)
+        self.config = plain.described()
+        self.inspection = inspection_of(plain)
+        self.folder = self.inspection.folder(root)
+        self.ledger = Ledger(self.folder.ledger)
+        self.planned = self._planned()
+        self.states = Counter(
+            entry.status for key, entry in self.ledger.entries.items() if key.startswith(self.inspection.tasks)
+        )
+
+    def _planned(self) -> Planned | None:
+        entry = self.ledger.entries.get("planned")
+        if entry is not None:
+            return Planned(int(entry.facts["tasks"]), entry.facts["words"])
+        return self.inspection.planned(self.folder) if self.folder.plan.exists() else None  # of 0.1.0
+
+    @property
+    def published(self) -> bool:
+        """Whether the catalog was written."""
+        return "publish" in self.ledger.entries or (
+            "planned" not in self.ledger.entries and self.folder.catalog.exists()
+        )
+
+    def lacks(self) -> dict[str, int]:
+        """What is missing, counted by kind and reason, as the last run said."""
+        entry = self.ledger.entries.get("outcome")
+        if entry is not None:
+            return {what: int(n) for what, n in entry.figures.items()}
+        return dict(Counter(f"{p.kind}: {p.reason}" for p in self.ledger.problems()))
+
+    def is_whole(self) -> bool:
+        """Whether the last run ended with nothing lacking."""
+        entry = self.ledger.entries.get("outcome")
+        done = self.planned is not None and self.states["done"] == self.planned.tasks and self.published
+        lacking = entry.status != "done" if entry else any(is_lack(p) for p in self.ledger.problems())
+        return done and not lacking
+
+
+def status(root: Path) -> Answer:
+    """Tell how far a build is, by its ledger alone: what was written is not looked at.
+
+    Returns
+    -------
+    Answer
+        Code 0 when all tasks are done and nothing is lacking, 1 otherwise.
+
+    Raises
+    ------
+    UsageError
+        If there is no build in the folder.
+    """
+    build = _Build(root)
+    lines = [f"{root}: {build.inspection.title(build.config)}"]
+    data: dict[str, Any] = {"folder": str(root), "title": build.inspection.title(build.config)}
+    if build.planned is None:
+        return Answer(1, [*lines, "planned    not yet"], {**data, "planned": None})
+    states = {name: build.states[name] for name in ("done", "partial", "failed", "begun")}
+    states["to do"] = build.planned.tasks - sum(states.values())
+    lacks = build.lacks()
+    lines.append(f"planned    {build.planned.words}")
+    lines += [f"{name:10} {number}" for name, number in states.items() if number]
+    lines.append(f"published  {'yes' if build.published else 'not yet'}")
+    lines += [f"{number:6d} x {what}" for what, number in lacks.items()]
+    lines.append("(by the ledger; verify looks at the files)")
+    code = 0 if build.is_whole() else 1
+    data |= {"planned": build.planned.words, "tasks": build.planned.tasks, **states, "published": build.published}
+    return Answer(code, lines, {**data, "problems": lacks, "whole": code == 0})
+
+
+def verify(root: Path) -> Answer:
+    """Read all that was written, and compare it with what the ledger says of it and with what the plan asks for.
+
+    Returns
+    -------
+    Answer
+        Code 0 when nothing is wrong, 1 otherwise; each fault is a line.
+
+    Raises
+    ------
+    UsageError
+        If there is no build in the folder.
+    """
+    build = _Build(root)
+    faults, notes = list(_faults(build)), _notes(build)
+    lines = [*(f"fault: {fault}" for fault in faults), *notes, f"{root}: {len(faults)} faults"]
+    return Answer(int(bool(faults)), lines, {"folder": str(root), "faults": faults, "notes": notes})
+
+
+def _notes(build: _Build) -> list[str]:
+    files = build.ledger.files_of(build.ledger.entries)
+    unknown = sum(written is None for _, written in files)
+    return [f"no digests recorded for {unknown} tasks, which 0.1.0 made: they were decoded instead"] if unknown else []
+
+
+def _faults(build: _Build) -> Iterator[str]:
+    folder, ledger = build.folder, build.ledger
+    if build.planned is None:
+        yield f"{folder.plan} is missing: the build has not been planned"
+        return
+    to_do = build.planned.tasks
+    for key, entry in ledger.entries.items():
+        if key.startswith(build.inspection.tasks):
+            to_do -= 1
+            if entry.status != "done":
+                reason = next((p.reason for p in entry.problems), "its last step is to do")
+                yield f"{key} is {entry.status}: {reason}"
+    if to_do > 0:
+        yield f"{to_do} of {build.planned.tasks} tasks have not been built"
+    if "outcome" in ledger.entries and not build.is_whole() and not any(p for p in ledger.problems() if is_lack(p)):
+        yield from (f"{what} ({number})" for what, number in build.lacks().items() if not what.startswith("avoided"))
+    yield from _written_faults(build)
+    if folder.plan.exists():
+        yield from build.inspection.faults(folder, build.config, ledger)
+    else:
+        yield f"{folder.plan} is missing; run the same command again"
+    yield from _link_faults(folder)
+
+
+def _written_faults(build: _Build) -> Iterator[str]:
+    """Every byte is the one that was written."""
+    listing = Listing(build.folder.root)
+    remedy = "remove it and run the same command again"
+    keys = list(build.ledger.entries)
+    for key, files in iterate(build.ledger.files_of(keys), "verifying", len(keys)):
+        if build.ledger.entries[key].status != "begun":  # what those list is scratch
+            yield from (f"{fault} ({key}); {remedy}" for fault in listing.faults(files or (), thorough=True))
+
+
+def _link_faults(folder: BuildFolder) -> Iterator[str]:
+    """Every relative link and asset of the catalog leads to something; sources need not be there any more."""
+    if not folder.catalog.exists():
+        yield f"{folder.catalog} is missing: the build has not been published"
+        return
+    waiting, seen = [folder.catalog], set()
+    while waiting:
+        path = waiting.pop()
+        seen.add(path)
+        try:
+            described = json.loads(path.read_text())
+            links: list[Mapping[str, str]] = described.get("links", [])
+            hrefs = [(link["href"], link["rel"]) for link in links if link["rel"] != "derived_from"]
+            hrefs += [(asset["href"], "asset") for asset in described.get("assets", {}).values()]
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+            yield f"{path} cannot be read ({error})"
+            continue
+        for href, rel in hrefs:
+            if "://" in href:
+                continue
+            target = (path.parent / href).resolve()
+            if not target.exists():
+                yield f"{path} leads to {href}, which is not there"
+            elif rel in ("child", "item") and target not in seen:
+                waiting.append(target)

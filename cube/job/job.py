@@ -1,0 +1,149 @@
+"""The five steps of a run, once for all sources: find, plan, fetch and build, publish."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from cube.job.engine import Workers
+from cube.job.folder import BuildFolder
+from cube.job.inspect import inspection_of
+from cube.job.ledger import Entry, Problem
+from cube.job.outcome import MOST_ROWS, code_of, counted, is_lack, write_errors
+from cube.job.ranks import refuse_ranks
+from cube.job.run import Run
+from cube.job.source import Planned, Source
+from stratacube.command import Answer
+from stratacube.files import human_bytes
+
+__all__ = ["run_job"]
+
+_log = logging.getLogger(__name__)
+
+
+def run_job(source: Source, *, dry_run: bool = False) -> Answer:
+    """Run all of a build that is not yet done.
+
+    Parameters
+    ----------
+    source
+        What to build.
+    dry_run
+        Say what would be read, written and taken instead, and write nothing.
+
+    Returns
+    -------
+    Answer
+        Code 0 if every product was made whole, 1 if something is missing from them; ``errors.csv`` says what.
+
+    Raises
+    ------
+    StratacubeError
+        If the build cannot be made at all.
+    """
+    refuse_ranks()
+    folder, manner = source.folder, source.manner
+    if dry_run:
+        return _estimate(source)
+    with folder.opened(source.described(), source.digest(), overwrite=manner.overwrite) as fence:
+        inspection = inspection_of(folder)
+        with (
+            _logged(folder.log),
+            Workers(manner.workers, manner.engine, source.modules, fence) as workers,
+        ):
+            config = folder.described()
+            run = Run(folder, workers, manner.retries, lambda entry: inspection.expected(folder, config, entry))
+            return Answer(_steps(source, run), [])
+
+
+def _steps(source: Source, run: Run) -> int:
+    source.find(run)
+    planned = source.plan(run)
+    _note_plan(run, planned)
+    for note in planned.notes:
+        _log.info("%s", note)
+    if source.manner.plan_only:
+        _log.info("planned %s: %s", planned.words, source.folder.plan)
+        problems = [p for p in source.problems(run) if p.kind != "missing"]
+        for kind, reason, _ in counted(problems):
+            _log.info("%s: %s", kind, reason)
+        return code_of(problems)
+    source.build(run)
+    problems = [*run.ledger.problems(), *source.problems(run)]
+    if source.manner.allow_missing:
+        problems = [p for p in problems if p.kind != "missing"]
+    write_errors(source.folder.errors, problems, source.problem_columns)
+    source.publish(run, problems)
+    _note_outcome(run, problems)
+    return _tell(source.folder, planned, problems)
+
+
+def _note_plan(run: Run, planned: Planned) -> None:
+    """Let the ledger know how much there is to do: ``status`` reads nothing else."""
+    facts = {"tasks": str(planned.tasks), "words": planned.words}
+    known = run.ledger.entries.get("planned")
+    if known is None or dict(known.facts) != facts:
+        run.ledger.record(Entry("planned", "done", facts=facts))
+
+
+def _note_outcome(run: Run, problems: Sequence[Problem]) -> None:
+    """Let the ledger know what is lacking, counted: ``status`` and ``verify`` agree with the run by it."""
+    counts = {f"{kind}: {reason}": float(n) for kind, reason, n in counted(problems)[:MOST_ROWS]}
+    entry = Entry("outcome", "partial" if code_of(problems) else "done", figures=counts)
+    known = run.ledger.entries.get("outcome")
+    if known is None or (known.status, dict(known.figures)) != (entry.status, counts):
+        run.ledger.record(entry)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Keep what the run says in the folder too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.setLevel(logging.INFO)
+    ours = [logging.getLogger(name) for name in ("cube", "catalog", "stratacube")]
+    for logger in ours:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in ours:
+            logger.removeHandler(handler)
+        handler.close()
+
+
+def _tell(folder: BuildFolder, planned: Planned, problems: Sequence[Problem]) -> int:
+    """Say how it went, and return the exit code."""
+    lacks = [p for p in problems if is_lack(p)]
+    avoided = len(problems) - len(lacks)
+    if avoided:
+        _log.info("%d inputs were avoided, and others taken; they are named in %s", avoided, folder.errors)
+    if not lacks:
+        _log.info("done: %s in %s", planned.words, folder.root)
+        return 0
+    _log.info("%s in %s, with what follows missing from them:", planned.words, folder.root)
+    for kind, reason, count in counted(lacks)[:MOST_ROWS]:
+        _log.info("  %6d x %s: %s", count, kind, reason)
+    _log.info("every case is in %s; mend the files and run the same command again to fill them in", folder.errors)
+    return 1
+
+
+def _estimate(source: Source) -> Answer:
+    """What a build would read, write and take. A folder that the real run would refuse is refused."""
+    folder = source.folder
+    folder.refuse_foreign()
+    if not source.manner.overwrite:
+        folder.refuse_other(source.described(), source.digest())
+    rows = dict(source.estimate())
+    rows["disk free"] = f"{human_bytes(_free(folder.root))} at {folder.root}"
+    return Answer(0, [f"{name:<10} {text}" for name, text in rows.items()], rows)
+
+
+def _free(path: Path) -> int:
+    while not path.exists():
+        path = path.absolute().parent
+    return shutil.disk_usage(path).free

@@ -1,0 +1,202 @@
+"""One run: the folder it owns, its workers, and the ledger by which it passes over what is done."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from cube.job.engine import Outcome, Task, Workers, run_tasks
+from cube.job.folder import BuildFolder
+from cube.job.ledger import Entry, Ledger, Problem
+from cube.job.listing import Listing
+from stratacube.errors import StratacubeError
+from stratacube.files import Written, digest_of
+
+__all__ = ["Run"]
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T", bound=Task)
+R = TypeVar("R")
+
+_NO_SPACE = "No space left on device"
+"""How the system words a full disk."""
+_ROOM = 1 << 25
+"""Bytes that a disk must take to be not full: one that failed may have removed its file, of about this size."""
+
+Expected = Callable[[Entry], Iterable[str]]
+
+
+class Run:
+    """What the steps of a source are given.
+
+    Parameters
+    ----------
+    folder
+        Of the build; the caller holds its claim.
+    workers
+        Where tasks run.
+    retries
+        How often a task is tried again after an error of the machine.
+    expected
+        Files that a task must have written, where a ledger of 0.1.0 does not tell.
+    """
+
+    def __init__(self, folder: BuildFolder, workers: Workers, retries: int, expected: Expected) -> None:
+        self.folder, self.workers, self.retries = folder, workers, retries
+        self.ledger = Ledger(folder.ledger)
+        self.changed = False
+        """Whether this run has made anything."""
+        self._expected = expected
+
+    def keep(
+        self,
+        step: str,
+        make: Callable[[], None],
+        parts: Callable[[], Iterable[Path]],
+        *,
+        mark: Path | None = None,
+        anew: bool = False,
+        fixed: bool = False,
+    ) -> bool:
+        """Make what a step makes, unless it is there as it was written.
+
+        Parameters
+        ----------
+        step
+            Its name in the ledger.
+        make
+            Makes it.
+        parts
+            Tells the files and folders it consists of, once it is made.
+        mark
+            The file that is written last: where it is, and the ledger does not know the step (it was killed between
+            the two, or is of 0.1.0), the step is taken as it is.
+        anew
+            Make it in any case.
+        fixed
+            What was made of it stands or falls with it: made once more, it must be what it was.
+
+        Returns
+        -------
+        bool
+            Whether it was made.
+
+        Raises
+        ------
+        StratacubeError
+            If it is ``fixed`` and came out otherwise.
+        """
+        entry = self.ledger.entries.get(step)
+        if entry is not None and not anew and self.holds([step]):
+            return False
+        begun = time.monotonic()
+        found = entry is None and not anew and mark is not None and mark.exists() and all(p.exists() for p in parts())
+        if not found:
+            make()
+        written = tuple(sorted(self._told(parts())))
+        _, before = next(iter(self.ledger.files_of([step])), (step, None))
+        if fixed and entry is not None and written != before:
+            for file in written:
+                (self.folder.root / file.path).unlink()
+            lost = ", ".join(f.path for f in before or ())
+            raise StratacubeError(
+                f"the {step} of {self.folder.root} is lost or damaged ({lost}), and made anew it is another, for what "
+                "it is made from has changed since; restore it from a copy, or build anew with `overwrite`"
+            )
+        if entry is None or written != before:  # the same once more: what the ledger says of it stands, its time too
+            self.ledger.record(Entry(step, "done", (), {"seconds": time.monotonic() - begun}, files=written))
+        self.changed |= not found
+        return not found
+
+    def _told(self, parts: Iterable[Path]) -> Iterator[Written]:
+        for part in parts:
+            for path in sorted(p for p in part.rglob("*") if p.is_file()) if part.is_dir() else [part]:
+                yield Written(path.relative_to(self.folder.root).as_posix(), path.stat().st_size, digest_of(path))
+
+    def say(self, text: str, *values: object) -> None:
+        """Tell the user something of the run."""
+        _log.info(text, *values)
+
+    def seconds(self, step: str) -> float | None:
+        """How long a step took, when it was last made."""
+        entry = self.ledger.entries.get(step)
+        return None if entry is None else entry.figures.get("seconds")
+
+    def holds(self, keys: Iterable[str]) -> bool:
+        """Whether all that some tasks wrote is there as it was written."""
+        return not self._lost(keys)
+
+    def done(self, keys: Iterable[str], statuses: Iterable[str] = ("done",)) -> set[str]:
+        """Return those of some tasks that need no second run.
+
+        A partial one is tried again, for its inputs may have been mended; one whose products are not there any more,
+        or not as they were written, is made anew.
+        """
+        allowed = set(statuses)
+        there = [k for k in keys if k in self.ledger.entries and self.ledger.entries[k].status in allowed]
+        return set(there) - self._lost(there)
+
+    def _lost(self, keys: Iterable[str]) -> set[str]:
+        listing, lost = Listing(self.folder.root, tidy=True), set()
+        for key, files in self.ledger.files_of(keys):
+            if files is None:
+                paths = self._expected(self.ledger.entries[key])
+                fault = next((f"{p} is missing" for p in paths if listing.size(p) is None), None)
+            else:
+                fault = next(iter(listing.faults(files)), None)
+            if fault is not None:
+                lost.add(key)
+                _log.warning("%s; %s is made again", fault, key)
+        return lost
+
+    def do(
+        self, tasks: Iterable[T], function: Callable[[T], R], label: str, total: int | None = None, retries: int = -1
+    ) -> Iterator[Outcome[T, R]]:
+        """Run tasks and yield their outcomes; see :func:`~cube.job.engine.run_tasks`.
+
+        Raises
+        ------
+        StratacubeError
+            If the disk is full: every task that follows would fail for it.
+        """
+        retries = self.retries if retries < 0 else retries
+        for outcome in run_tasks(tasks, function, self.workers, total=total, retries=retries, label=label):
+            if outcome.error is not None and (_NO_SPACE in outcome.error or self.is_full()):
+                raise StratacubeError(
+                    f"the disk under {self.folder.root} is full; free some and run the same command again to go on"
+                )
+            yield outcome
+
+    def record(
+        self,
+        key: str,
+        status: str,
+        problems: Iterable[Problem] = (),
+        figures: Mapping[str, float] | None = None,
+        empty: Iterable[str] = (),
+        files: Iterable[Written] = (),
+    ) -> None:
+        """Put the last word on a task into the ledger."""
+        latest = {file.path: file for file in files}  # what was written twice is as it was written last
+        self.ledger.record(
+            Entry(key, status, tuple(problems), dict(figures or {}), tuple(empty), files=tuple(latest.values()))
+        )
+        self.changed = True
+
+    def is_full(self) -> bool:
+        """Whether the disk takes no more. Only trying tells: libraries word a full disk in many ways, or not at all."""
+        probe = self.folder.root / ".room.part"
+        try:
+            with probe.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _ROOM)
+        except OSError as error:
+            return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        finally:
+            probe.unlink(missing_ok=True)
+        return False
