@@ -18,9 +18,9 @@ import xarray as xr
 
 from catalog.abi.bands import BANDS
 from catalog.abi.s3 import FAULTS
-from catalog.parquet import read_frame
 from loaders.chunks import ChunkReader
 from stratacube.errors import SourceError, UsageError
+from stratacube.parquet import read_frame
 
 __all__ = [
     "COARSE",
