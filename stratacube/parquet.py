@@ -79,7 +79,7 @@ def iter_frames(
             yield frame
 
 
-def write_frame(path: Path, frame: pd.DataFrame, *, compression: str = "snappy") -> None:
+def write_frame(path: Path, frame: pd.DataFrame, *, compression: str = "snappy", row_group: int | None = None) -> None:
     """Write a table without its index, whole or not at all.
 
     Parameters
@@ -90,6 +90,8 @@ def write_frame(path: Path, frame: pd.DataFrame, *, compression: str = "snappy")
         Its ``attrs`` are kept.
     compression
         As Parquet names it.
+    row_group
+        Rows that lie together: what is held of the file while a batch is read.
 
     Raises
     ------
@@ -97,7 +99,7 @@ def write_frame(path: Path, frame: pd.DataFrame, *, compression: str = "snappy")
         If it cannot be written.
     """
     with whole_file(path) as part:
-        frame.to_parquet(part, engine="pyarrow", compression=compression, index=False)
+        frame.to_parquet(part, engine="pyarrow", compression=compression, index=False, row_group_size=row_group)
 
 
 def _frame(table: pyarrow.Table) -> pd.DataFrame:

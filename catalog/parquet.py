@@ -1,5 +1,0 @@
-"""Reading Parquet tables, under the name it had."""
-
-from stratacube.parquet import read_frame
-
-__all__ = ["read_frame"]
