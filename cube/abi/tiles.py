@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,9 +134,9 @@ def _cut_band(
     for source, frames in by_file.items():
         placed: Sequence[tuple[Frame, Any]] = [(frame, None) for frame in frames]
         try:
-            index = _try_again(source, lambda s=source: index_file(s, task.cache, task.endpoint_url))
+            index = _try_again(source, partial(index_file, source, task.cache, task.endpoint_url))
             placed = _place(task, index, channel, frames, result)
-            _try_again(source, lambda i=index, p=placed: _cut_file(task, i, channel, p, counts, mask, result))
+            _try_again(source, partial(_cut_file, task, index, channel, placed, counts, mask, result))
         except SourceError as error:
             for frame, _ in placed:
                 counts[frame.tile, frame.step] = task.fills[channel]
