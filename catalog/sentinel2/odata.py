@@ -146,7 +146,7 @@ class _Catalogue:
             return list(response.json()["value"])
         except (ValueError, KeyError, TypeError) as error:
             raise SourceError(
-                f"{self.url} answered what is no list of products ({type(error).__name__}); {_REMEDY}"
+                f"{self.url} answered what is not a list of products ({type(error).__name__}); {_REMEDY}"
             ) from error
 
 
@@ -177,7 +177,7 @@ def product_from_odata(entry: Mapping[str, Any], access: Access = "https", zippe
     Raises
     ------
     SourceError
-        If it is no level 2A product.
+        If it is not a level 2A product.
     """
     try:
         name = parse_product_name(entry["Name"])
@@ -236,7 +236,7 @@ def expand_manifest(product: Product, document: bytes) -> Product:
     Raises
     ------
     SourceError
-        If the document is no manifest.
+        If the document is not a manifest.
     """
     manifest = product.assets["safe_manifest"]
     assets: dict[str, Asset] = dict(product.assets)

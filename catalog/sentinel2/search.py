@@ -158,7 +158,9 @@ def _one_search(
         except (ParametersError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, SourceError):
                 raise
-            raise SourceError(f"{url} answered what is no page of items ({type(error).__name__}); {_REMEDY}") from error
+            raise SourceError(
+                f"{url} answered what is not a page of items ({type(error).__name__}); {_REMEDY}"
+            ) from error
 
 
 def _items(url: str, pages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
