@@ -166,12 +166,11 @@ class AbiBuild:
 
     def build(self, run: Run) -> None:
         """Fetch, index, and make every shard that the ledger does not know as done."""
+        done = self._done(run)
+        if len(done) == len(self.table.shard_numbers) and run.holds(["arrays", "references"]):
+            return
         if self.config.download:
             self._fetch()
-        done = self._done(run)
-        to_do = [n for n in self.table.shard_numbers if n not in done]
-        if not to_do and run.holds(["arrays", "references"]):
-            return
         numbers = self._index(run)
         done &= self._arrays(run, numbers, done)
         to_do = [n for n in self.table.shard_numbers if n not in done]
@@ -223,7 +222,8 @@ class AbiBuild:
     def _arrays(self, run: Run, numbers: ScanNumbers, done: set[int]) -> set[int]:
         """Write the store's metadata and small variables; return the shards whose pixels they still describe."""
         store = self.folder.tiles
-        described = run.holds(["arrays"]) if "arrays" in run.ledger.entries else store.exists()
+        of_old = (store / "packing_scale" / "zarr.json").exists()  # 0.1.0 recorded no arrays
+        described = run.holds(["arrays"]) if "arrays" in run.ledger.entries else of_old
         # What the store said of tiles whose files are gone is lost with it: those shards are made anew, as they can.
         kept = done if described else {n for n in done if not self._lacks(n, numbers)}
         attributes = {

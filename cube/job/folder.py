@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import yaml
 from cube.job.ledger import Entry, Ledger
 from stratacube.claim import CLAIM, Fence, claimed
 from stratacube.errors import StratacubeError, UsageError
-from stratacube.files import is_stray, recorded, remove_strays, write_text
+from stratacube.files import is_stray, recorded, remove, remove_strays, write_text
 
 __all__ = ["FORMAT", "RULES", "BuildFolder"]
 
@@ -264,8 +263,4 @@ class BuildFolder:
     def _remove_build(self) -> None:
         """Remove the parts of a build and nothing else; fetched files stay, being sources. The mark goes last."""
         for name in (*(n for n in self.PARTS if n != self.config.name), self.config.name):
-            path = self.root / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove(self.root / name)
