@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import cached_property
@@ -176,7 +177,7 @@ class AbiBuild:
         to_do = [n for n in self.table.shard_numbers if n not in done]
         for outcome in run.do(self._tasks(numbers, done), build_shard, "building", total=len(to_do)):
             _record(run, outcome)
-        run.keep("references", lambda: self._refer(numbers), lambda: [self.folder.references], anew=run.changed)
+        run.keep("references", lambda: self._refer(run, numbers), lambda: [self.folder.references], anew=run.changed)
 
     def _fetch(self) -> None:
         """Bring whole files of the scans used to disk; without ``download`` byte ranges are read in place."""
@@ -293,8 +294,11 @@ class AbiBuild:
                 endpoint_url=self.config.s3_endpoint,
             )
 
-    def _refer(self, numbers: ScanNumbers) -> None:
+    def _refer(self, run: Run, numbers: ScanNumbers) -> None:
         """Write the virtual cube of the scans that tiles were cut from, a day at a time."""
+        if not run.holds(["references"]):
+            # What is there is passed over by what lists it, so that a lost leaf would stay lost: it is made from nothing.
+            shutil.rmtree(self.folder.references, ignore_errors=True)
         files = (
             f for name in self.table.framed for f in self.shelf[name].files.values() if f.href not in numbers.unreadable
         )
