@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 from collections.abc import Iterator, Sequence
 from datetime import date
 from functools import cached_property
@@ -40,6 +39,7 @@ from cube.job.run import Run
 from cube.job.source import Manner, Planned
 from stratacube.command import Answer
 from stratacube.errors import SourceError
+from stratacube.files import remove
 
 __all__ = ["AbiBuild", "run_abi"]
 
@@ -297,8 +297,8 @@ class AbiBuild:
     def _refer(self, run: Run, numbers: ScanNumbers) -> None:
         """Write the virtual cube of the scans that tiles were cut from, a day at a time."""
         if not run.holds(["references"]):
-            # What is there is passed over by what lists it, so that a lost leaf would stay lost: it is made from nothing.
-            shutil.rmtree(self.folder.references, ignore_errors=True)
+            # What lists it passes over what is there, so that a lost leaf would stay lost: it is made from nothing.
+            remove(self.folder.references)
         files = (
             f for name in self.table.framed for f in self.shelf[name].files.values() if f.href not in numbers.unreadable
         )
