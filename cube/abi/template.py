@@ -94,7 +94,9 @@ def create_tile_store(
         for name, (dims, array, _) in values.items():
             if "tile" in dims or start == 0:
                 write_region(path, name, start, array)
-        for name, array in _coarse_values(layout, block, projection_of).items():
+        coarse = _coarse_values(layout, block, projection_of)
+        while coarse:  # each is let go of once it is written
+            name, array = coarse.popitem()
             write_region(path, name, start, array)
 
 
