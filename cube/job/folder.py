@@ -195,7 +195,8 @@ class BuildFolder:
         if entry.facts["digest"] != digest:
             raise UsageError(
                 f"{self.config} is missing or damaged, and was of another configuration "
-                f"({entry.facts['digest']} there, {digest} here); restore it, pass `overwrite`, or choose another `{self.PARAMETER}`"
+                f"({entry.facts['digest']} there, {digest} here); restore it, pass `overwrite`, "
+                f"or choose another `{self.PARAMETER}`"
             )
         self._write(described, digest, datetime.fromisoformat(entry.facts["created"]))
 
