@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from catalog.abi.bands import BANDS
-from catalog.abi.s3 import FAULTS
+from catalog.abi.s3 import faults
 from loaders.chunks import ChunkReader
 from stratacube.errors import SourceError, UsageError
 from stratacube.parquet import read_frame
@@ -322,7 +322,7 @@ def translate_open_errors(url: str, what: str, remedy: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, ImportError, KeyError, ValueError) as error:
         raise UsageError(f"{url} is not {what} ({error}); {remedy}") from error
-    except FAULTS as error:
+    except faults() as error:
         raise SourceError(
             f"{url} cannot be reached ({error}); check the address, the network and the credentials"
         ) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.abi.names import bucket, prefix
-from catalog.abi.s3 import CONNECT_TIMEOUT, FAULTS, READ_TIMEOUT, s3_filesystem, split_url, translate_s3_errors
+from catalog.abi.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, faults, s3_filesystem, split_url, translate_s3_errors
 from catalog.abi.scans import SourceFile
 from stratacube.errors import ClaimLostError, SourceError, StratacubeError, UsageError
 from stratacube.files import whole_file
@@ -216,7 +216,7 @@ class _Job:
 def _may_pass(error: BaseException) -> bool:
     """Whether another attempt may do better: not where the object is missing or refused, nor where the disk failed."""
     lasting = isinstance(error, FileNotFoundError | PermissionError) or _is_local(error)
-    return isinstance(error, FAULTS) and not lasting
+    return isinstance(error, faults()) and not lasting
 
 
 def _is_servers_fault(error: StratacubeError) -> bool:
