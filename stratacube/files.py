@@ -29,6 +29,7 @@ __all__ = [
     "human_bytes",
     "is_stray",
     "recorded",
+    "remove",
     "remove_stray",
     "remove_strays",
     "tell_folder",
@@ -303,11 +304,32 @@ def remove_strays(root: Path, *, deep: bool = True, older: float = 0.0) -> None:
             remove_strays(Path(entry.path), older=older)
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if the claim of its folder still holds.
+
+    A folder is renamed first: removing many files takes long, and a process that was stopped meanwhile and wakes up
+    must not go on in what has become another's.
+
+    Raises
+    ------
+    ClaimLostError
+        If the claim of the folder was lost; nothing has changed then.
+    """
+    path = Path(os.path.abspath(path))
+    check_guards(path)
+    if path.is_dir() and not path.is_symlink():
+        aside = _aside(path)
+        os.rename(path, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove_stray(path: Path) -> None:
     """Remove one thing that a killed run left, or give it its name back if nothing has taken its place."""
+    check_guards(path)
     replaced = _OLD.fullmatch(path.name)
     if replaced and not path.with_name(replaced[1]).exists():
-        check_guards(path)
         path.rename(path.with_name(replaced[1]))
     elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

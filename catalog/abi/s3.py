@@ -1,4 +1,4 @@
-"""NOAA's public buckets on S3: the one place where connections are configured and their errors explained."""
+"""NOAA's public buckets on S3: the one place where connections are configured and their errors translated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutE
 
 from stratacube.errors import SourceError, StratacubeError
 
-__all__ = ["FAULTS", "explained", "s3_filesystem", "split_url"]
+__all__ = ["FAULTS", "s3_filesystem", "split_url", "translate_s3_errors"]
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 15.0
@@ -49,7 +49,7 @@ def s3_filesystem(
 
     Notes
     -----
-    Wrap what uses it in :func:`explained`: botocore's own exceptions are not ``OSError``.
+    Wrap what uses it in :func:`translate_s3_errors`: botocore's own exceptions are not ``OSError``.
     """
     return _filesystem(os.getpid(), endpoint_url or None, connect_timeout, read_timeout, retries, connections)
 
@@ -95,7 +95,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 @contextmanager
-def explained(bucket: str, endpoint_url: str | None = None) -> Iterator[None]:
+def translate_s3_errors(bucket: str, endpoint_url: str | None = None) -> Iterator[None]:
     """Turn whatever S3 raises in the block into one :class:`~stratacube.errors.SourceError` with a remedy.
 
     Parameters

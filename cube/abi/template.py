@@ -94,7 +94,9 @@ def create_tile_store(
         for name, (dims, array, _) in values.items():
             if "tile" in dims or start == 0:
                 write_region(path, name, start, array)
-        for name, array in _coarse_values(layout, block, projection_of).items():
+        coarse = _coarse_values(layout, block, projection_of)
+        while coarse:  # each is let go of once it is written
+            name, array = coarse.popitem()
             write_region(path, name, start, array)
 
 
@@ -254,25 +256,26 @@ def _coarse_values(
     """Values of the coarse variables of some tiles; the Sun at each frame's scan start, else its requested time."""
     n, step = layout.coarse_size, layout.coarse_step * layout.pixel
     centres = (np.arange(n) + 0.5) * step
-    lon, lat = np.full((2, len(plan), n, n), np.nan)
-    zenith, azimuth = np.full((2, len(plan), n, n), np.nan)
-    sun = np.full((2, len(plan), layout.steps, n, n), np.nan)
+    # Worked out tile by tile in double precision, and kept as it is stored: a block of these is most of the driver's
+    # memory.
+    place, frames = (len(plan), n, n), (len(plan), layout.steps, n, n)
+    values = {
+        "longitude_coarse": np.empty(place, "f4"),
+        "latitude_coarse": np.empty(place, "f4"),
+        "view_zenith": np.empty(place, "f4"),
+        "view_azimuth": np.empty(place, "f4"),
+        "solar_zenith": np.empty(frames, "f4"),
+        "solar_azimuth": np.empty(frames, "f4"),
+    }
     for i, row in enumerate(plan.itertuples()):
         view = projection_of(row.event_scan)
-        lon[i], lat[i] = view.to_lonlat(row.x_left + centres[None, :], row.y_top - centres[:, None])
-        zenith[i], azimuth[i] = view.view_angles(lon[i], lat[i])
+        lon, lat = view.to_lonlat(row.x_left + centres[None, :], row.y_top - centres[:, None])
         actual = np.asarray(list(row.scan_starts), "M8[us]")
         times = np.where(np.isnat(actual), np.asarray(list(row.requested_times), "M8[us]"), actual)
-        sun[0, i], sun[1, i] = solar_angles(times[:, None, None], lon[i][None], lat[i][None])
-    values = {
-        "longitude_coarse": lon,
-        "latitude_coarse": lat,
-        "view_zenith": zenith,
-        "view_azimuth": azimuth,
-        "solar_zenith": sun[0],
-        "solar_azimuth": sun[1],
-    }
-    return {name: array.astype("f4") for name, array in values.items()}
+        angles = *view.view_angles(lon, lat), *solar_angles(times[:, None, None], lon[None], lat[None])
+        for array, found in zip(values.values(), (lon, lat, *angles), strict=True):
+            array[i] = found
+    return values
 
 
 def _grid_mappings(seen_from: Mapping[float, GeosProjection]) -> dict[str, ArraySpec]:

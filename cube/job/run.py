@@ -26,6 +26,8 @@ R = TypeVar("R")
 
 _NO_SPACE = "No space left on device"
 """How the system words a full disk."""
+_TOLD = 5
+"""Losses named one by one: where a whole array is gone, there are as many as shards."""
 _ROOM = 1 << 25
 """Bytes that a disk must take to be not full: one that failed may have removed its file, of about this size."""
 
@@ -53,6 +55,7 @@ class Run:
         self.changed = False
         """Whether this run has made anything."""
         self._expected = expected
+        self._warned: set[str] = set()
 
     def keep(
         self,
@@ -143,7 +146,7 @@ class Run:
         return set(there) - self._lost(there)
 
     def _lost(self, keys: Iterable[str]) -> set[str]:
-        listing, lost = Listing(self.folder.root, tidy=True), set()
+        listing, lost, news = Listing(self.folder.root, tidy=True), set[str](), list[str]()
         for key, files in self.ledger.files_of(keys):
             if files is None:
                 paths = self._expected(self.ledger.entries[key])
@@ -152,7 +155,12 @@ class Run:
                 fault = next(iter(listing.faults(files)), None)
             if fault is not None:
                 lost.add(key)
-                _log.warning("%s; %s is made again", fault, key)
+                news += [f"{fault}; {key} is made again"] * (key not in self._warned)
+        for text in news[:_TOLD]:
+            _log.warning("%s", text)
+        if len(news) > _TOLD:
+            _log.warning("%d more are not as they were written, and are made again", len(news) - _TOLD)
+        self._warned |= lost
         return lost
 
     def do(

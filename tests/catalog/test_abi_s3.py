@@ -21,7 +21,7 @@ import requests
 
 from catalog.abi.archives import FirstOf, LocalArchive, S3Archive, s3_filesystem
 from catalog.abi.fetch import destination, fetch_files
-from catalog.abi.s3 import explained
+from catalog.abi.s3 import translate_s3_errors
 from catalog.abi.scans import SourceFile, find_scans
 from stratacube.errors import ClaimLostError, SourceError, UsageError
 from stratacube.files import guarded
@@ -226,8 +226,8 @@ def test_an_endpoint_that_is_no_url_is_one_sentence(endpoint):
     one_sentence(caught.value, endpoint)
 
 
-def test_an_error_of_ours_is_not_explained_again():
-    with pytest.raises(UsageError, match=r"^as it is$"), explained("noaa-goes16"):
+def test_an_error_of_ours_is_not_translated_again():
+    with pytest.raises(UsageError, match=r"^as it is$"), translate_s3_errors("noaa-goes16"):
         raise UsageError("as it is")
 
 

@@ -79,7 +79,7 @@ def test_baseline_is_that_of_the_product_alone() -> None:
         "S2A_MSIL2A_20220217T183431_R027_T13VEK_20240516T022440",
         "",
     ):
-        with pytest.raises(SourceError, match="is no name of a Sentinel-2 L2A product"):
+        with pytest.raises(SourceError, match="is not the name of a Sentinel-2 L2A product"):
             parse_product_name(wrong)
 
 

@@ -241,7 +241,7 @@ def test_answer_that_is_no_page(cdse: CdseServer, stac: Path) -> None:
         return known(path, asked) if path == "/v1/" else (200, {}, b"<html>")
 
     cdse.search = broken
-    with pytest.raises(SourceError, match="answered what is no page of items"):
+    with pytest.raises(SourceError, match="answered what is not a page of items"):
         search_stac(JULY, f"{cdse.url}/v1/", pace=Pace(1000.0))
 
 
@@ -267,7 +267,7 @@ def test_recorded_odata_product(stac: Path) -> None:
     s3 = product_from_odata(_entry(stac), "s3").assets["safe_manifest"].href
     assert s3 == f"s3://eodata/Sentinel-2/MSI/L2A/2023/02/09/{found.id}.SAFE/manifest.safe"
     for entry in json.loads((stac / "odata" / "cop_dataspace_search.json").read_text())["value"]:
-        with pytest.raises(SourceError, match="is no name of a Sentinel-2 L2A product"):
+        with pytest.raises(SourceError, match="is not the name of a Sentinel-2 L2A product"):
             product_from_odata(entry)
 
 
