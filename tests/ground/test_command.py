@@ -264,7 +264,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(lines: int, reader: str) -> N
     code += f"p.set_defaults(run=lambda o: time.sleep(0.5) or Answer(0, ('line',) * {lines})); sys.exit(run(p, []))"
     script = f'{sys.executable} -c "$0" | {reader}; echo ${{PIPESTATUS[0]}}'
     command = ["bash", "-c", script, code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=20)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}  # what is kept back is the trouble
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=20)
     assert (done.stdout.removeprefix("line\n"), done.stderr) == ("0\n", "")
 
 
