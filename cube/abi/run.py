@@ -225,6 +225,7 @@ class AbiBuild:
         """Write the store's metadata and small variables; return the shards whose pixels they still describe."""
         store = self.folder.tiles
         described = run.holds(["arrays"]) if "arrays" in run.ledger.entries else store.exists()
+        run.clear("arrays")
         # What the store said of tiles whose files are gone is lost with it: those shards are made anew, as they can.
         kept = done if described else {n for n in done if not self._lacks(n, numbers)}
         attributes = {
