@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger, Problem
 from cube.job.listing import Listing
 from stratacube.errors import StratacubeError
-from stratacube.files import Written, digest_of
+from stratacube.files import Written, check_guards, digest_of
 
 __all__ = ["Run"]
 
@@ -96,8 +97,10 @@ class Run:
             If it is ``fixed`` and came out otherwise.
         """
         entry = self.ledger.entries.get(step)
-        if entry is not None and not anew and self.holds([step]):
-            return False
+        if entry is not None and not anew:
+            if self.holds([step]):
+                return False
+            self.clear(step)
         begun = time.monotonic()
         found = entry is None and not anew and mark is not None and mark.exists() and all(p.exists() for p in parts())
         if not found:
@@ -116,6 +119,16 @@ class Run:
             self.ledger.record(Entry(step, "done", (), {"seconds": time.monotonic() - begun}, files=written))
         self.changed |= not found
         return not found
+
+    def clear(self, step: str) -> None:
+        """Remove what a step wrote and what is not as it was written: damaged, it would be read as if it were whole."""
+        listing = Listing(self.folder.root)
+        for _, files in self.ledger.files_of([step]):
+            for file in files or ():
+                if not listing.holds([file]):
+                    check_guards(self.folder.root / file.path)
+                    with suppress(OSError):  # what cannot be removed will not be replaced either, and that is told
+                        (self.folder.root / file.path).unlink()
 
     def _told(self, parts: Iterable[Path]) -> Iterator[Written]:
         for part in parts:
