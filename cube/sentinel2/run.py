@@ -12,6 +12,7 @@ import yaml
 
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.saved import write_scene_index
+from catalog.sentinel2.select import refuse_lacking
 from cube.config import default_workers
 from cube.job.folder import FORMAT
 from cube.job.job import run_job
@@ -160,6 +161,7 @@ class Sentinel2Build:
 
     def plan(self, run: Run) -> Planned:
         """Lay the cells on the lattice, and find what reaches each."""
+        refuse_lacking(self.found, [key for _, key in self.config.asset_keys()])
         frame = plan_frame(self.planned)
         if self.folder.plan.exists():
             refuse_other_cells(frame, self.folder.plan)

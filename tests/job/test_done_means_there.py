@@ -223,7 +223,9 @@ def borrow(path: Path) -> None:
 
 
 def test_a_ledger_that_is_damaged_costs_time_and_nothing_else(builds: Callable[[str], Build]) -> None:
-    foreign = b'{"hello": 1}\n[1, 2]\n"x"\n3\nnull\n{"key": "find", "status": "done", "problems": [], "files": [["a"]]}\n'
+    foreign = (
+        b'{"hello": 1}\n[1, 2]\n"x"\n3\nnull\n{"key": "find", "status": "done", "problems": [], "files": [["a"]]}\n'
+    )
     for source in SOURCES:
         build = builds(source)
         for stage, damage in (
@@ -318,13 +320,13 @@ def test_losses_are_told_a_few_at_a_time(builds: Callable[[str], Build], capsys:
             entry = json.loads(line)
             entry["files"] = [[f"composites/more{number}/a.tif", 1, ""]]
             file.write(json.dumps({**entry, "key": f"cell more{number}"}) + "\n")
-    from cube.job.folder import BuildFolder  # noqa: PLC0415
-    from cube.job.run import Run  # noqa: PLC0415
-    from cube.job.engine import Workers  # noqa: PLC0415
+    from cube.job.engine import Workers
+    from cube.job.folder import BuildFolder
+    from cube.job.run import Run
 
     run = Run(BuildFolder(build.output), Workers(1), 0, lambda _: ())
     keys = [f"cell more{number}" for number in range(9)]
-    import logging  # noqa: PLC0415
+    import logging
 
     told: list[str] = []
     handler = logging.Handler()
