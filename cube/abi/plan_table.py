@@ -30,7 +30,7 @@ __all__ = ["BLOCK", "ROW_GROUP", "Plan", "PlanTable", "Spot", "table_of", "write
 BLOCK = 1024
 """Tiles read at once, and of one chunk of a store's small variables."""
 
-ROW_GROUP = 8 * BLOCK
+ROW_GROUP = 4 * BLOCK
 """Tiles that lie together in the file: what has to be held of it while a block is read."""
 
 

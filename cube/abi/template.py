@@ -87,17 +87,30 @@ def create_tile_store(
         arrays[name] = ArraySpec(dims, shape, values.dtype.str, chunks, attributes=attrs)
     arrays |= _grid_mappings(views)
     create_store(path, arrays, {"Conventions": "CF-1.11", **attributes})
+    del small
     for block in plan.blocks():
-        start = int(block["tile"].iloc[0])
-        values = _small_variables(layout, block, numbers)
-        _keep(path, block, values, kept)
-        for name, (dims, array, _) in values.items():
-            if "tile" in dims or start == 0:
-                write_region(path, name, start, array)
-        coarse = _coarse_values(layout, block, projection_of)
-        while coarse:  # each is let go of once it is written
-            name, array = coarse.popitem()
-            write_region(path, name, start, array)
+        _write_small(path, _small_variables(layout, block, numbers), block, kept)
+        _write_coarse(path, layout, block, projection_of)
+
+
+# Each of these lets go of what it wrote before the next begins: blocks are most of what the driver holds.
+
+
+def _write_small(path: Path, small: Small, block: pd.DataFrame, kept: Collection[int]) -> None:
+    start = int(block["tile"].iloc[0])
+    _keep(path, block, small, kept)
+    for name, (dims, values, _) in small.items():
+        if "tile" in dims or start == 0:
+            write_region(path, name, start, values)
+
+
+def _write_coarse(
+    path: Path, layout: TileLayout, block: pd.DataFrame, projection_of: Callable[[str], GeosProjection]
+) -> None:
+    start, coarse = int(block["tile"].iloc[0]), _coarse_values(layout, block, projection_of)
+    while coarse:
+        name, values = coarse.popitem()
+        write_region(path, name, start, values)
 
 
 def _keep(path: Path, block: pd.DataFrame, small: Small, kept: Collection[int]) -> None:
