@@ -356,6 +356,25 @@ def test_a_body_that_breaks_off_is_fetched_again(server, tmp_path):
     assert len(tries) == 3
 
 
+@pytest.mark.parametrize("status", [403, 404])
+def test_what_is_missing_or_refused_is_asked_for_once(server, tmp_path, status):
+    (file, *_) = listed(S3Archive(server), NOON, NOON + MINUTE)
+    asked: list[str] = []
+
+    def refusing(handler: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with answering(refusing) as endpoint:
+        fetch_files([file], tmp_path, endpoint_url=endpoint, retries=0, backoff=0.01)
+        once = len(asked)
+        _, failures = fetch_files([file], tmp_path, endpoint_url=endpoint, retries=3, backoff=0.01)
+    assert len(failures) == 1
+    assert len(asked) == 2 * once
+
+
 def test_a_dead_server_is_given_up_with_the_reasons(server, tmp_path):
     files = listed(S3Archive(server), NOON - HOUR, NOON + HOUR)
     endpoint = f"http://127.0.0.1:{free_port()}"
