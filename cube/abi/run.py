@@ -225,7 +225,7 @@ class AbiBuild:
         """Write the store's metadata and small variables; return the shards whose pixels they still describe."""
         store = self.folder.tiles
         described = run.holds(["arrays"]) if "arrays" in run.ledger.entries else store.exists()
-        run.clear("arrays")
+        run.clear(["arrays"])
         # What the store said of tiles whose files are gone is lost with it: those shards are made anew, as they can.
         kept = done if described else {n for n in done if not self._lacks(n, numbers)}
         attributes = {
@@ -298,7 +298,7 @@ class AbiBuild:
     def _refer(self, run: Run, numbers: ScanNumbers) -> None:
         """Write the virtual cube of the scans that tiles were cut from, a day at a time."""
         if not run.holds(["references"]):
-            # What is there is passed over by what lists it, so that a lost leaf would stay lost: it is made from nothing.
+            # Days that are listed there are passed over, so that a lost leaf would stay lost: all is made from nothing.
             shutil.rmtree(self.folder.references, ignore_errors=True)
         files = (
             f for name in self.table.framed for f in self.shelf[name].files.values() if f.href not in numbers.unreadable

@@ -195,8 +195,9 @@ class BuildFolder:
         """Write a configuration that was lost or altered once more: the ledger knows which it was, and of when."""
         if entry.facts["digest"] != digest:
             raise UsageError(
-                f"{self.config} is missing or damaged, and was of another configuration ({entry.facts['digest']} there, {digest} "
-                f"here); restore it, pass `overwrite`, or choose another `{self.PARAMETER}`"
+                f"{self.config} is missing or damaged, and was of another configuration "
+                f"({entry.facts['digest']} there, {digest} here); "
+                f"restore it, pass `overwrite`, or choose another `{self.PARAMETER}`"
             )
         self._write(described, digest, datetime.fromisoformat(entry.facts["created"]))
 
