@@ -225,7 +225,7 @@ class AbiBuild:
         store = self.folder.tiles
         of_old = (store / "packing_scale" / "zarr.json").exists()  # 0.1.0 recorded no arrays
         described = run.holds(["arrays"]) if "arrays" in run.ledger.entries else of_old
-        run.clear("arrays")
+        run.clear(["arrays"])
         # What the store said of tiles whose files are gone is lost with it: those shards are made anew, as they can.
         kept = done if described else {n for n in done if not self._lacks(n, numbers)}
         attributes = {

@@ -17,6 +17,7 @@ from cube.job.ranks import refuse_ranks
 from cube.job.run import Run
 from cube.job.source import Planned, Source
 from stratacube.command import Answer
+from stratacube.errors import SourceError, StratacubeError
 from stratacube.files import human_bytes
 
 __all__ = ["run_job"]
@@ -76,7 +77,15 @@ def _steps(source: Source, run: Run) -> Answer:
     if source.manner.allow_missing:
         problems = [p for p in problems if p.kind != "missing"]
     write_errors(source.folder.errors, problems, source.problem_columns)
-    source.publish(run, problems)
+    try:
+        source.publish(run, problems)
+    except StratacubeError:
+        raise
+    except (RuntimeError, ValueError) as error:  # how codecs say that bytes are wrong
+        raise SourceError(
+            f"what was built in {source.folder.root} cannot be described ({type(error).__name__}: {error}); "
+            "`verify` names what is damaged: remove that and run the same command again"
+        ) from error
     _note_outcome(run, problems)
     _tell(source.folder, planned, problems)
     return _answer(source.folder, planned, problems)

@@ -100,7 +100,7 @@ class Run:
         if entry is not None and not anew:
             if self.holds([step]):
                 return False
-            self.clear(step)
+            self.clear([step])
         begun = time.monotonic()
         found = entry is None and not anew and mark is not None and mark.exists() and all(p.exists() for p in parts())
         if not found:
@@ -120,10 +120,10 @@ class Run:
         self.changed |= not found
         return not found
 
-    def clear(self, step: str) -> None:
-        """Remove what a step wrote and what is not as it was written: damaged, it would be read as if it were whole."""
+    def clear(self, keys: Iterable[str]) -> None:
+        """Remove what tasks wrote and what is not as it was written: damaged, it would be read as if it were whole."""
         listing = Listing(self.folder.root)
-        for _, files in self.ledger.files_of([step]):
+        for _, files in self.ledger.files_of(keys):
             for file in files or ():
                 if not listing.holds([file]):
                     check_guards(self.folder.root / file.path)
@@ -145,18 +145,26 @@ class Run:
         return None if entry is None else entry.figures.get("seconds")
 
     def holds(self, keys: Iterable[str]) -> bool:
-        """Whether all that some tasks wrote is there as it was written."""
-        return not self._lost(keys)
+        """Whether some tasks are done and all that they wrote is there as it was written.
+
+        A ledger of 0.1.0, which has no word on the configuration either, knew no steps: they are taken as done.
+        """
+        keys = list(keys)
+        unknown = [k for k in keys if k not in self.ledger.entries]
+        return not (unknown and "config" in self.ledger.entries) and not self._lost(keys)
 
     def done(self, keys: Iterable[str], statuses: Iterable[str] = ("done",)) -> set[str]:
         """Return those of some tasks that need no second run.
 
         A partial one is tried again, for its inputs may have been mended; one whose products are not there any more,
-        or not as they were written, is made anew.
+        or not as they were written, is made anew, and what is damaged of them is removed.
         """
         allowed = set(statuses)
-        there = [k for k in keys if k in self.ledger.entries and self.ledger.entries[k].status in allowed]
-        return set(there) - self._lost(there)
+        known = {k: self.ledger.entries[k] for k in keys if k in self.ledger.entries}
+        there = [k for k, entry in known.items() if entry.status in allowed]
+        whole = set(there) - self._lost(there)
+        self.clear(known.keys() - whole)
+        return whole
 
     def _lost(self, keys: Iterable[str]) -> set[str]:
         listing, lost, news = Listing(self.folder.root, tidy=True), set[str](), list[str]()

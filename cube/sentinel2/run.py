@@ -248,8 +248,6 @@ class Sentinel2Build:
             shards = {i for p in self.planned.cells for i in self.layout.shards_of(p.window)}
             whole = run.done(shard_key(i) for i in shards)
             lost = {i for i in shards if shard_key(i) not in whole}
-            for index in lost:  # a cell is put over what is there, which must decode
-                run.clear(shard_key(index))
         return [
             p
             for p in self.planned.cells
