@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import yaml
 from cube.job.ledger import Entry, Ledger
 from stratacube.claim import CLAIM, Fence, claimed
 from stratacube.errors import StratacubeError, UsageError
-from stratacube.files import is_stray, recorded, remove_strays, write_text
+from stratacube.files import is_stray, recorded, remove, remove_strays, write_text
 
 __all__ = ["FORMAT", "RULES", "BuildFolder"]
 
@@ -97,6 +96,8 @@ class BuildFolder:
         ------
         ClaimedError
             If another run is at work in it.
+        ClaimLostError
+            If another run has taken it over within the block.
         UsageError
             If it cannot be written, holds a build of another configuration, or holds something else.
         """
@@ -106,7 +107,11 @@ class BuildFolder:
             with claimed(self.root) as fence:
                 self.refuse_foreign()  # another run may have begun, and ended, since
                 self._begin(described, digest, overwrite=overwrite)
-                yield fence
+                try:
+                    yield fence
+                except Exception:
+                    fence.check()  # whatever it stumbled on may be the work of who has taken the folder over
+                    raise
         except StratacubeError:
             raise
         except OSError as error:
@@ -156,7 +161,7 @@ class BuildFolder:
     def _begin(self, described: Mapping[str, Any], digest: str, *, overwrite: bool) -> None:
         there, recorded_as = self._stored(), self._recorded()
         remove_strays(self.root, deep=False)  # those deeper down go when their part is listed
-        (self.root / "config.part").unlink(missing_ok=True)
+        remove(self.root / "config.part")
         if there is None and recorded_as is not None and not overwrite:
             self._restore(recorded_as, described, digest)
             return
@@ -264,8 +269,4 @@ class BuildFolder:
     def _remove_build(self) -> None:
         """Remove the parts of a build and nothing else; fetched files stay, being sources. The mark goes last."""
         for name in (*(n for n in self.PARTS if n != self.config.name), self.config.name):
-            path = self.root / name
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove(self.root / name)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cube.job.ledger import Problem
-from stratacube.files import write_text
+from stratacube.files import remove, write_text
 
 __all__ = ["code_of", "counted", "is_lack", "write_errors"]
 
@@ -49,7 +49,7 @@ def write_errors(path: Path, problems: Sequence[Problem], columns: Mapping[str, 
         Fields to write and what users know them as.
     """
     if not problems:
-        path.unlink(missing_ok=True)
+        remove(path)
         return
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

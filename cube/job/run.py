@@ -15,7 +15,7 @@ from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger, Problem
 from cube.job.listing import Listing
 from stratacube.errors import StratacubeError
-from stratacube.files import Written, digest_of
+from stratacube.files import Written, digest_of, remove
 
 __all__ = ["Run"]
 
@@ -103,7 +103,7 @@ class Run:
         _, before = next(iter(self.ledger.files_of([step])), (step, None))
         if fixed and entry is not None and written != before:
             for file in written:
-                (self.folder.root / file.path).unlink()
+                remove(self.folder.root / file.path)
             lost = ", ".join(f.path for f in before or ())
             raise StratacubeError(
                 f"the {step} of {self.folder.root} is lost or damaged ({lost}), and made anew it is another, for what "

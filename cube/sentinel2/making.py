@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.products import Values, ZarrLayout, encoding, paste
 from cube.sentinel2.scenes import SceneResult, SceneTask, process_scene
 from cube.sentinel2.supply import Supply
+from stratacube.files import remove
 
 __all__ = ["MODULES", "Making", "cell_key", "shard_key"]
 
@@ -293,7 +293,7 @@ class Making:
         status = "failed" if failed else "partial" if entry.problems else "done"
         self.run.record(entry.key, status, entry.problems, entry.figures, files=kept)
         if not self.config.keep_tmp:
-            shutil.rmtree(self.folder.kept(cell), ignore_errors=True)
+            remove(self.folder.kept(cell))
 
 
 def _all_dropped(products: Sequence[Product], drops: Sequence[tuple[str, str, str]]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shutil
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +40,7 @@ from cube.sentinel2.supply import find, write_scene_list
 from stratacube.claim import claimed
 from stratacube.command import Answer
 from stratacube.errors import UsageError
+from stratacube.files import remove
 
 __all__ = ["Sentinel2Build", "run_make_grid", "run_sentinel2"]
 
@@ -190,10 +190,10 @@ class Sentinel2Build:
         for turn in making.turns(to_do):
             making.make(turn)
             if not self.config.keep_tmp:
-                shutil.rmtree(self.folder.scenes, ignore_errors=True)
+                remove(self.folder.scenes)
         failed = any(e.status == "failed" for e in run.ledger.entries.values())
         if not self.config.keep_tmp and not failed:
-            shutil.rmtree(self.folder.tmp, ignore_errors=True)
+            remove(self.folder.tmp)
         empty = sorted(cell for cell, result in self.results(run) if result.valid_share == 0) if to_do else []
         if empty:
             run.say(

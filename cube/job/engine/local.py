@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing import forkserver
 from typing import Any
 
-__all__ = ["InlineExecutor", "local_executor"]
+__all__ = ["InlineExecutor", "LocalExecutor", "local_executor"]
 
 
 class InlineExecutor(Executor):
@@ -27,6 +28,15 @@ class InlineExecutor(Executor):
         return future
 
 
+class LocalExecutor(ProcessPoolExecutor):
+    """Worker processes that can be ended at once, whatever they are at."""
+
+    def end(self) -> None:
+        """Kill the workers: nothing of theirs takes its name any more, not even after they were stopped."""
+        for worker in list((self._processes or {}).values()):
+            worker.kill()
+
+
 def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
     """Processes of this machine, that know some modules from the start; with one worker, this process itself."""
     if workers == 1:
@@ -35,7 +45,7 @@ def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(modules or _PRELOADED))
     forkserver.ensure_running()  # imports while the caller still prepares its tasks
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+    return LocalExecutor(workers, mp_context=context, initializer=_begin_worker)
 
 
 _PRELOADED = ("numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.features", "pyproj")
@@ -44,6 +54,8 @@ _PRELOADED = ("numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.fea
 
 def _begin_worker() -> None:
     """Processes are the parallelism: libraries inside a worker start no threads unless the user set a number."""
+    # Ctrl-C reaches every process of a terminal; the driver answers for all, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     driver = multiprocessing.parent_process()
     if driver is not None:
         threading.Thread(target=_end_with, args=(driver.sentinel,), daemon=True).start()
