@@ -267,7 +267,10 @@ def _rename_folder(part: Path, path: Path) -> None:
 
 
 def aside(path: Path) -> Path:
-    """Name beside a path for what is not yet whole. Unique: two processes that write one file may not write into each other's."""
+    """Name beside a path for what is not yet whole.
+
+    Unique: two processes that write one file may not write into each other's.
+    """
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
 
 

@@ -15,7 +15,7 @@ from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger, Problem
 from cube.job.listing import Listing
 from stratacube.errors import StratacubeError
-from stratacube.files import Written, digest_of, remove
+from stratacube.files import Written, digest_of, remove, remove_strays
 
 __all__ = ["Run"]
 
@@ -116,6 +116,7 @@ class Run:
 
     def _told(self, parts: Iterable[Path]) -> Iterator[Written]:
         for part in parts:
+            remove_strays(part)  # of a killed run, which did not come to tell what it wrote
             for path in sorted(p for p in part.rglob("*") if p.is_file()) if part.is_dir() else [part]:
                 yield Written(path.relative_to(self.folder.root).as_posix(), path.stat().st_size, digest_of(path))
 

@@ -33,6 +33,7 @@ REFUSED = re.compile(
     r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC[^\n]*\n"
 )
 LOST = re.compile(r"error: \S+ is no longer this run's: [^\n]*; nothing more was written to it,[^\n]*\n")
+ENDS = {signal.SIGINT: (130, "Ctrl-C"), signal.SIGTERM: (143, "SIGTERM")}
 SECONDS = re.compile(r"^\| \w+ \| [\d.]+ \|$", re.M)
 
 
@@ -125,15 +126,18 @@ class Race:
         self.log.touch()
         self.builds: list[Build] = []
         self.killed: set[int] = set()
+        self.interrupted: dict[int, tuple[int, str]] = {}
+        """Those that were sent a signal, the code with which they may end, and how they say it."""
         self.lost: dict[int, bool] = {}
         """Those that lost their claim; whether all had been written by then."""
 
-    def begin(self, *more: str, workers: int = 1, shell: bool = False) -> Build:
+    def begin(self, *more: str, workers: int = 1, shell: bool = False, held: tuple[str, Path] | None = None) -> Build:
         order = {
             "arguments": self.command.arguments(self.folder, *more, "--workers", str(workers)),
             "settings": SETTINGS,
             "log": str(self.log),
             "said": str(self.aside / f"said-{len(self.builds)}"),
+            "held": held and [self.command.name, held[0], str(held[1])],
         }
         self.builds.append(Build(self.starter, order, shell=shell))
         return self.builds[-1]
@@ -157,6 +161,12 @@ class Race:
             self.killed.add(build.pid)
             os.kill(build.pid, signal.SIGKILL)
             build.wait()
+
+    def interrupt(self, build: Build, number: signal.Signals, *, all_of_it: bool) -> None:
+        """As by Ctrl-C, which comes to all processes of a terminal, or by ``kill``."""
+        if build.code() is None:
+            self.interrupted[build.pid] = ENDS[number]
+            (os.killpg if all_of_it else os.kill)(build.pid, number)
 
     def stop_until_lost(self, build: Build) -> Build | None:
         """Stop the owner until another has taken the folder over; the other, or None if it was out already."""
@@ -189,6 +199,12 @@ class Race:
             code, said = build.wait(), build.said.read_text()
             if build.pid in self.killed:
                 assert code in (-signal.SIGKILL, 0, 2), said
+            elif build.pid in self.interrupted and code > 2:
+                expected, word = self.interrupted[build.pid]
+                assert code == expected, (code, said)
+                last = f"stopped by {word}; run the same command again to go on from here\n"
+                assert said.endswith(last), said
+                assert said.count("\n") == said.count("\n", 0, said.index(last)) + 1
             elif build.pid in self.lost:
                 assert code == 1 or (code == 0 and self.lost[build.pid]), (code, said)
                 assert code == 0 or LOST.search(said), said
@@ -219,42 +235,44 @@ class Race:
             build.end()
 
 
-def race(race: Race, seed: int) -> None:
+def run_round(race: Race, seed: int) -> None:
     """One round of chance: who starts, who is killed, stopped, woken, and when."""
     rng = random.Random(f"{race.command.name} {seed}")
     for _ in range(SIZES[seed % len(SIZES)]):
         more = ["--overwrite"] if rng.random() < 0.2 else []
         race.begin(*more, workers=rng.choice((1, 1, 1, 2)), shell=rng.random() < 0.15)
-    left, stopped, until = rng.randint(1, 4), None, time.monotonic() + PATIENCE
+    left, until = rng.randint(1, 4), time.monotonic() + PATIENCE
     while race.running():
         assert time.monotonic() < until, "the builds do not end"
         time.sleep(rng.uniform(0, 0.7))
         inside = race.inside()
-        if not left or inside is None or inside.pid in race.killed or inside.code() is not None:
-            continue
-        left -= 1
-        what = rng.choice(("kill", "kill any", "stop", "stop", "beside"))
-        if what == "kill":
-            race.kill(inside)
-            race.begin()
-        elif what == "kill any":
-            race.kill(rng.choice(race.running() or [inside]))
-            race.begin()
-        elif what == "beside" or stopped is not None:
-            race.begin(*rng.choice((["--overwrite"], [])))
-        else:
-            stopped, early = inside, rng.random() < 0.5
-            if race.stop_until_lost(stopped) is None:
-                stopped = None
-                continue
-            if early:
-                time.sleep(rng.uniform(0, 1))
-            else:
-                for build in race.running():
-                    if build is not stopped:
-                        build.wait()
-            race.wake(stopped, alone=not early)
+        if left and inside is not None and inside.code() is None:
+            left -= 1
+            _disturb(race, inside, rng)
     assert race.begin().wait() == 0, race.builds[-1].said.read_text()
+
+
+def _disturb(race: Race, inside: Build, rng: random.Random) -> None:
+    what = rng.choice(("kill", "kill any", "interrupt", "stop", "stop", "beside"))
+    if what == "kill":
+        race.kill(inside)
+        race.begin()
+    elif what == "kill any":
+        race.kill(rng.choice(race.running() or [inside]))
+        race.begin()
+    elif what == "interrupt":
+        race.interrupt(inside, rng.choice(list(ENDS)), all_of_it=rng.random() < 0.5)
+    elif what == "beside" or race.lost:
+        race.begin(*rng.choice((["--overwrite"], [])))
+    elif race.stop_until_lost(inside) is not None:
+        alone = rng.random() < 0.5
+        if alone:
+            for build in race.builds:
+                if build is not inside:
+                    build.wait()
+        else:
+            time.sleep(rng.uniform(0, 1))
+        race.wake(inside, alone=alone)
 
 
 def assert_as_undisturbed(folder: Path, undisturbed: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import cube.job.folder as folders
 from cube.build import main
 from stratacube import claim
+from tests.job import slowly
 
 
 class _Clock:
@@ -41,6 +42,9 @@ def build(order: dict[str, Any]) -> int:
     """Run a command, and tell when it is past its claim and when it leaves it."""
     for name, value in order.get("settings", {}).items():
         setattr(claim, name, value)
+    if order.get("held"):
+        source, step, hold = order["held"]
+        slowly.at(source, step, Path(hold))
     folders.datetime = _Clock  # type: ignore[assignment,misc]
     claimed = folders.claimed
 
@@ -83,10 +87,6 @@ def _ended(pid: int) -> int | None:
 
 
 def _serve() -> None:
-    import cube.abi.run
-    import cube.abi.inspect
-    import cube.sentinel2.run
-    import cube.sentinel2.inspect  # noqa: F401  (what forks would import each for itself)
 
     for line in sys.stdin:
         order = json.loads(line)

@@ -44,7 +44,13 @@ def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
     # zarr and HDF5 keep threads and locks that do not survive a fork.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(modules or _PRELOADED))
-    forkserver.ensure_running()  # imports while the caller still prepares its tasks
+    # Ctrl-C reaches every process of a terminal. The driver answers for all: its workers, and the server that they are
+    # forked from, never see it, not even while they start.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()  # imports while the caller still prepares its tasks
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return LocalExecutor(workers, mp_context=context, initializer=_begin_worker)
 
 
@@ -54,8 +60,7 @@ _PRELOADED = ("numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.fea
 
 def _begin_worker() -> None:
     """Processes are the parallelism: libraries inside a worker start no threads unless the user set a number."""
-    # Ctrl-C reaches every process of a terminal; the driver answers for all, and ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a server that someone else started
     driver = multiprocessing.parent_process()
     if driver is not None:
         threading.Thread(target=_end_with, args=(driver.sentinel,), daemon=True).start()
