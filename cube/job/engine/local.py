@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 __all__ = ["InlineExecutor", "LocalExecutor", "local_executor"]
@@ -46,6 +46,7 @@ def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
     context.set_forkserver_preload(list(modules or _PRELOADED))
     # Ctrl-C reaches every process of a terminal. The driver answers for all: its workers, and the server that they are
     # forked from, never see it, not even while they start.
+    resource_tracker.ensure_running()  # which would be started by the server's start, and unblock what is blocked
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()  # imports while the caller still prepares its tasks
