@@ -29,6 +29,7 @@ PATIENCE = 300.0
 """Seconds for anything to end, on a machine that does much else."""
 
 REFUSED = re.compile(
+    r"(?:the claim \S+ looks old; [^\n]*\n)?"
     rf"error: \S+ is being written by process \d+ on {re.escape(socket.gethostname())}, "
     r"started \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC[^\n]*\n"
 )
