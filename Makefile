@@ -7,6 +7,7 @@ TRAIN ?=
 JOBS ?= 2
 LIMIT ?= 300
 ARGS ?=
+ROUNDS ?= 50
 
 CACHE := $(CURDIR)/.cache
 VENV := .venv
@@ -27,7 +28,7 @@ export STRATACUBE_CACHE := $(CACHE)/stratacube
 TIDILY := scratch=$$(mktemp -d) && chmod 755 "$$scratch" && trap 'rm -rf "$$scratch"' EXIT INT TERM && TMPDIR="$$scratch"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types format bench installs constraints clean
+.PHONY: help demo test slow soak lint types format bench installs constraints clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -43,6 +44,9 @@ test: $(VENV)/installed-test ## all tests but the slow ones; ARGS="-k grid" pick
 
 slow: $(VENV)/installed-test ## the slow tests (there may be none)
 	@$(TIDILY) $(PY) -m pytest -n $(JOBS) -m slow $(ARGS) || [ $$? -eq 5 ]
+
+soak: $(VENV)/installed-test ## many processes at once on one folder, stopped and killed by chance; ROUNDS=50 of them
+	@$(TIDILY) ROUNDS=$(ROUNDS) $(PY) -m pytest -n $(JOBS) -m slow tests/job/test_races.py $(ARGS)
 
 lint: $(VENV)/installed-test ## style, formatting and docstrings
 	$(PY) -m ruff check .

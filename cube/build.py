@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cube.job.ranks import refuse_ranks
 from stratacube.command import Answer, Parser, add_common, program, run
 from stratacube.errors import UsageError
 from stratacube.flags import Completion, add_flags
@@ -37,6 +38,7 @@ class Job:
 
     def run(self, config: Path | None, settings: dict[str, Any]) -> Answer | int:
         """Do the job that a file and settings describe."""
+        refuse_ranks()  # before anything else can go wrong, and be said by each of them
         result: Answer | int = self.load(self.function)(self.load(self.config).load(config, settings))
         return result
 
@@ -145,6 +147,7 @@ def _look(options: argparse.Namespace) -> Answer | int:
 def _demo(options: argparse.Namespace) -> int:
     from cube.demo import run_demo, write_demo_archive  # noqa: PLC0415
 
+    refuse_ranks()
     if options.archive_only is not None:
         write_demo_archive(options.archive_only)
         return 0

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ import xxhash
 
 __all__ = [
     "Written",
+    "aside",
     "check_guards",
     "digest_of",
     "guarded",
@@ -167,7 +168,7 @@ def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _aside(path)
+    part = aside(path)
     try:
         yield part
         if durable:
@@ -184,7 +185,7 @@ def write_bytes(path: Path, content: bytes | bytearray | memoryview, *, durable:
     """Write a file, whole or not at all."""
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = _aside(path)
+    part = aside(path)
     try:
         with part.open("wb", buffering=0) as file:
             left = memoryview(content).cast("B")
@@ -229,7 +230,7 @@ def whole_folder(path: Path, *, digests: bool = True, durable: bool = False) -> 
         If the claim of the folder was lost; nothing has changed then.
     """
     path = Path(os.path.abspath(path))
-    part = _aside(path)
+    part = aside(path)
     part.mkdir(parents=True)
     try:
         yield part
@@ -257,6 +258,7 @@ def _rename_folder(part: Path, path: Path) -> None:
     old = path.with_name(f".{path.name}.{secrets.token_hex(4)}.old{PART}")
     os.rename(path, old)
     try:
+        check_guards(path)
         os.rename(part, path)
     except BaseException:
         os.rename(old, path)
@@ -264,8 +266,11 @@ def _rename_folder(part: Path, path: Path) -> None:
     remove_stray(old)
 
 
-def _aside(path: Path) -> Path:
-    """Name of what is not yet whole. Unique: two processes that write one file may not write into each other's."""
+def aside(path: Path) -> Path:
+    """Name beside a path for what is not yet whole.
+
+    Unique: two processes that write one file may not write into each other's.
+    """
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
 
 
@@ -305,28 +310,31 @@ def remove_strays(root: Path, *, deep: bool = True, older: float = 0.0) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if the claim of its folder still holds.
-
-    A folder is renamed first: removing many files takes long, and a process that was stopped meanwhile and wakes up
-    must not go on in what has become another's.
+    """Remove a file or folder, if it is there; at once, so that no owner that was stopped in it goes on with it later.
 
     Raises
     ------
     ClaimLostError
-        If the claim of the folder was lost; nothing has changed then.
+        If the claim of its folder was lost; nothing has changed then.
     """
-    path = Path(os.path.abspath(path))
     check_guards(path)
     if path.is_dir() and not path.is_symlink():
-        aside = _aside(path)
-        os.rename(path, aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        gone = aside(path)
+        with suppress(FileNotFoundError):
+            os.rename(path, gone)
+            shutil.rmtree(gone, ignore_errors=True)  # what is left of it is a stray
     else:
         path.unlink(missing_ok=True)
 
 
 def remove_stray(path: Path) -> None:
-    """Remove one thing that a killed run left, or give it its name back if nothing has taken its place."""
+    """Remove one thing that a killed run left, or give it its name back if nothing has taken its place.
+
+    Raises
+    ------
+    ClaimLostError
+        If the claim of the folder was lost: it may be another run's, which lives.
+    """
     check_guards(path)
     replaced = _OLD.fullmatch(path.name)
     if replaced and not path.with_name(replaced[1]).exists():

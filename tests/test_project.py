@@ -32,7 +32,20 @@ FRONT_DOOR = [ROOT / "stratacube" / name for name in ("__init__.py", "__main__.p
 """They name what lies behind them, and load it late."""
 
 MOST_LINES = 400
-TARGETS = ("help", "demo", "test", "slow", "lint", "types", "format", "bench", "installs", "constraints", "clean")
+TARGETS = (
+    "help",
+    "demo",
+    "test",
+    "slow",
+    "soak",
+    "lint",
+    "types",
+    "format",
+    "bench",
+    "installs",
+    "constraints",
+    "clean",
+)
 
 # Written in pieces, so that this file passes its own check.
 HOSTS = tuple(

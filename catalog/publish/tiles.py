@@ -21,14 +21,12 @@ from catalog.publish.model import TileBuild
 from catalog.publish.sources import SOURCES, source_item
 from catalog.publish.values import as_list
 from stratacube.errors import StratacubeError, UsageError
-from stratacube.files import check_guards, tell_folder, write_json
+from stratacube.files import aside, check_guards, remove, tell_folder, write_json
 
 __all__ = ["publish_tiles"]
 
 FLAT_LIMIT = 1000
 """Up to so many tiles the collection links its items itself; beyond that, one catalogue a day does."""
-
-STAGE = ".publish.part"
 
 
 def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
@@ -68,9 +66,8 @@ def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
         twice = plan.loc[plan["tile_id"].duplicated(), "tile_id"].iloc[0]
         raise UsageError(f"the plan has tile {twice} twice; tile ids must be unique")
     _refuse_foreign(output)
-    stage = output / STAGE
+    stage = aside(output / "tiles")
     try:
-        shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(parents=True)
         _write_tree(output, stage, plan.sort_values("tile"), build)
         return _exchange(output, stage, root_catalog(build))
@@ -81,6 +78,8 @@ def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
             f"the catalogue cannot be written to {output} ({error.strerror or error}); "
             "make room or choose another folder"
         ) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _write_tree(output: Path, stage: Path, plan: pd.DataFrame, build: TileBuild) -> None:
@@ -141,13 +140,11 @@ def _refuse_foreign(output: Path) -> None:
 def _exchange(output: Path, stage: Path, catalog: dict[str, Any]) -> Path:
     """Put the staged folders in the place of the old ones, then the catalogue."""
     path = output / "catalog.json"
-    check_guards(output)
-    path.unlink(missing_ok=True)
+    remove(path)
     for name in ("tiles", SOURCES):
-        if (output / name).exists():
-            (output / name).rename(stage / f"old-{name}")
+        remove(output / name)
+        check_guards(output)
         (stage / name).rename(output / name)
         tell_folder(output / name)
     write_json(path, catalog)
-    shutil.rmtree(stage)
     return path

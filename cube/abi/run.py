@@ -39,7 +39,7 @@ from cube.job.run import Run
 from cube.job.source import Manner, Planned
 from stratacube.command import Answer
 from stratacube.errors import SourceError
-from stratacube.files import remove
+from stratacube.files import remove, remove_strays
 
 __all__ = ["AbiBuild", "run_abi"]
 
@@ -195,6 +195,7 @@ class AbiBuild:
 
     def _index(self, run: Run) -> ScanNumbers:
         """Read the header of every file that tiles are cut from; its references stay in the cache."""
+        remove_strays(self.folder.index)  # a cache, of which the ledger knows nothing
         numbers = ScanNumbers(self.layout, self.table.framed)
         total = remote = 0
         for name in self.table.framed:

@@ -97,6 +97,8 @@ class BuildFolder:
         ------
         ClaimedError
             If another run is at work in it.
+        ClaimLostError
+            If another run has taken it over within the block.
         UsageError
             If it cannot be written, holds a build of another configuration, or holds something else.
         """
@@ -106,7 +108,11 @@ class BuildFolder:
             with claimed(self.root) as fence:
                 self.refuse_foreign()  # another run may have begun, and ended, since
                 self._begin(described, digest, overwrite=overwrite)
-                yield fence
+                try:
+                    yield fence
+                except Exception:
+                    fence.check()  # whatever it stumbled on may be the work of who has taken the folder over
+                    raise
         except StratacubeError:
             raise
         except OSError as error:
@@ -156,7 +162,7 @@ class BuildFolder:
     def _begin(self, described: Mapping[str, Any], digest: str, *, overwrite: bool) -> None:
         there, recorded_as = self._stored(), self._recorded()
         remove_strays(self.root, deep=False)  # those deeper down go when their part is listed
-        (self.root / "config.part").unlink(missing_ok=True)
+        remove(self.root / "config.part")
         if recorded_as is not None and not overwrite and not self._is_as_written():
             self._restore(recorded_as, described, digest)
             return

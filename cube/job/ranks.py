@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 
 from stratacube.errors import UsageError
@@ -16,6 +17,11 @@ _LAUNCHERS = (
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun"),
 )
 """Variables of the number of ranks and of the own one: Open MPI; MPICH, Intel MPI and Cray; Slurm's srun."""
+
+
+_HEAD_START = 2.0
+"""Seconds for which the silent ranks wait: ``mpirun`` ends all others with the first that fails, and the first rank is
+to have spoken by then."""
 
 
 def refuse_ranks(environment: Mapping[str, str] | None = None) -> None:
@@ -35,4 +41,6 @@ def refuse_ranks(environment: Mapping[str, str] | None = None) -> None:
                 f"start it once, without {launcher}, and give `workers` instead (the default is one per core)"
             )
             error.silent = values.get(rank, "0") != "0"
+            if error.silent:
+                time.sleep(_HEAD_START)
             raise error

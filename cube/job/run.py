@@ -16,7 +16,7 @@ from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger, Problem
 from cube.job.listing import Listing
 from stratacube.errors import StratacubeError
-from stratacube.files import Written, check_guards, digest_of
+from stratacube.files import Written, check_guards, digest_of, remove, remove_strays
 
 __all__ = ["Run"]
 
@@ -109,7 +109,7 @@ class Run:
         _, before = next(iter(self.ledger.files_of([step])), (step, None))
         if fixed and entry is not None and written != before:
             for file in written:
-                (self.folder.root / file.path).unlink()
+                remove(self.folder.root / file.path)
             lost = ", ".join(f.path for f in before or ())
             raise StratacubeError(
                 f"the {step} of {self.folder.root} is lost or damaged ({lost}), and made anew it is another, for what "
@@ -132,6 +132,7 @@ class Run:
 
     def _told(self, parts: Iterable[Path]) -> Iterator[Written]:
         for part in parts:
+            remove_strays(part)  # of a killed run, which did not come to tell what it wrote
             for path in sorted(p for p in part.rglob("*") if p.is_file()) if part.is_dir() else [part]:
                 yield Written(path.relative_to(self.folder.root).as_posix(), path.stat().st_size, digest_of(path))
 

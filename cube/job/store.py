@@ -19,7 +19,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from stratacube.errors import SourceError, UsageError
-from stratacube.files import check_guards, write_bytes
+from stratacube.files import check_guards, remove, write_bytes
 
 __all__ = ["ArraySpec", "LedgeredStore", "create_store", "write_region"]
 
@@ -124,7 +124,7 @@ def _forget_broken(path: Path, names: Iterable[str]) -> None:
         except (ValueError, AttributeError):
             whole = False
         if not whole:
-            described.unlink()
+            remove(described)
 
 
 def _create_array(group: zarr.Group, name: str, spec: ArraySpec, *, overwrite: bool) -> None:

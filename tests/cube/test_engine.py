@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from cube.job.engine import Workers, run_tasks
+from cube.job.engine.local import LocalExecutor
 from cube.job.ledger import Entry, Ledger, Problem
 from stratacube.errors import SourceError
 
@@ -78,6 +80,52 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
         jobs = [Job("doomed", tmp_path, 99, "kill"), Job("bystander", tmp_path)]
         outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, pool, retries=1)}
     assert "worker process was killed" in (outcomes["doomed"].error or "")
+
+
+def test_who_shares_a_pool_with_a_worker_that_dies_is_not_blamed(tmp_path: Path) -> None:
+    """Even where nothing else is tried again, as of files on a disk."""
+    jobs = [Job("victim", tmp_path, 1, "kill"), Job("bad", tmp_path, 1), *(Job(f"j{i}", tmp_path) for i in range(3))]
+    with Workers(2) as pool:
+        outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, pool, retries=0)}
+    assert outcomes.pop("bad").error == "OSError: disk says no"
+    assert {o.result for o in outcomes.values()} == {"VICTIM", "J0", "J1", "J2"}
+
+
+def test_workers_that_died_between_two_steps_are_replaced(tmp_path: Path) -> None:
+    with Workers(2) as pool:
+        first = [Job(f"a{i}", tmp_path) for i in range(3)]
+        assert len(list(run_tasks(first, Job.run, pool))) == 3
+        broken = pool.executor
+        assert isinstance(broken, LocalExecutor)
+        broken.end()
+        _wait(lambda: _refuses(broken))
+        outcomes = list(run_tasks([Job(f"b{i}", tmp_path) for i in range(5)], Job.run, pool, retries=0))
+    assert sorted(o.result or "" for o in outcomes) == [f"B{i}" for i in range(5)]
+
+
+def _refuses(executor: LocalExecutor) -> bool:
+    try:
+        executor.submit(abs, 1)
+    except BrokenExecutor:
+        return True
+    return False
+
+
+def test_tasks_are_taken_as_workers_come_free(tmp_path: Path) -> None:
+    taken = []
+
+    def jobs() -> Iterator[Job]:
+        for i in range(40):
+            taken.append(i)
+            yield Job(f"j{i}", tmp_path)
+
+    with Workers(2) as pool:
+        outcomes = run_tasks(jobs(), Job.run, pool, total=40)
+        next(outcomes)
+        assert len(taken) <= 8  # two for each worker, and as many as have ended by then
+        outcomes.close()  # type: ignore[attr-defined]
+        time.sleep(0.3)
+    assert len(list(tmp_path.iterdir())) <= 8
 
 
 @dataclass(frozen=True)

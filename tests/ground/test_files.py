@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,9 +18,11 @@ from stratacube.errors import ClaimLostError
 from stratacube.files import (
     Written,
     guarded,
+    is_stray,
     recorded,
     remove,
     remove_stray,
+    remove_strays,
     whole_file,
     whole_folder,
     write_bytes,
@@ -81,6 +84,52 @@ def test_lost_claim_leaves_all_as_it_was(tmp_path: Path, how: str) -> None:
     assert written == []
     fill(tmp_path / "target", how, "after")  # the guard has gone with its block
     assert read(tmp_path / "target") == "after"
+
+
+@pytest.mark.parametrize("there", ["file", "folder", "link", "nothing"])
+def test_what_is_removed_is_gone_at_once_and_by_the_owner_alone(tmp_path: Path, there: str) -> None:
+    target, kept = tmp_path / "target", tmp_path / "kept"
+    fill(kept, "folder", "kept")
+    if there == "link":
+        target.symlink_to(kept)
+    elif there != "nothing":
+        fill(target, there, "before")
+    before = tree(tmp_path)
+    with guarded(tmp_path, refuse), pytest.raises(ClaimLostError):
+        remove(target)
+    assert tree(tmp_path) == before
+    remove(target)
+    assert list(tmp_path.iterdir()) == [kept]
+    assert read(kept) == "kept"
+
+
+def test_a_removal_that_was_stopped_goes_on_beside_what_came_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "target", "folder", "before")
+    empty = shutil.rmtree
+
+    def stopped(folder: Path, **options: bool) -> None:
+        assert is_stray(folder.name)
+        fill(tmp_path / "target", "folder", "another run's")
+        empty(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", stopped)
+    remove(tmp_path / "target")
+    assert tree(tmp_path) == {"target/inner": b"another run's"}
+
+
+def test_strays_are_the_owners_to_remove(tmp_path: Path) -> None:
+    for name in (".file.01234567.part", ".folder.01234567.part", ".replaced.01234567.old.part"):
+        fill(tmp_path / name, "file" if "file" in name else "folder", "a living run's")
+    before = tree(tmp_path)
+    with guarded(tmp_path, refuse):
+        for path in sorted(tmp_path.iterdir()):
+            with pytest.raises(ClaimLostError):
+                remove_stray(path)
+        with pytest.raises(ClaimLostError):
+            remove_strays(tmp_path)
+    assert tree(tmp_path) == before
 
 
 @WAYS

@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
-__all__ = ["InlineExecutor", "local_executor"]
+__all__ = ["InlineExecutor", "LocalExecutor", "local_executor"]
 
 
 class InlineExecutor(Executor):
@@ -27,6 +28,15 @@ class InlineExecutor(Executor):
         return future
 
 
+class LocalExecutor(ProcessPoolExecutor):
+    """Worker processes that can be ended at once, whatever they are at."""
+
+    def end(self) -> None:
+        """Kill the workers: nothing of theirs takes its name any more, not even after they were stopped."""
+        for worker in list((self._processes or {}).values()):
+            worker.kill()
+
+
 def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
     """Processes of this machine, that know some modules from the start; with one worker, this process itself."""
     if workers == 1:
@@ -34,8 +44,15 @@ def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
     # zarr and HDF5 keep threads and locks that do not survive a fork.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(modules or _PRELOADED))
-    forkserver.ensure_running()  # imports while the caller still prepares its tasks
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+    # Ctrl-C reaches every process of a terminal. The driver answers for all: its workers, and the server that they are
+    # forked from, never see it, not even while they start.
+    resource_tracker.ensure_running()  # which would be started by the server's start, and unblock what is blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()  # imports while the caller still prepares its tasks
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return LocalExecutor(workers, mp_context=context, initializer=_begin_worker)
 
 
 _PRELOADED = ("numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.features", "pyproj")
@@ -44,6 +61,7 @@ _PRELOADED = ("numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.fea
 
 def _begin_worker() -> None:
     """Processes are the parallelism: libraries inside a worker start no threads unless the user set a number."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a server that someone else started
     driver = multiprocessing.parent_process()
     if driver is not None:
         threading.Thread(target=_end_with, args=(driver.sentinel,), daemon=True).start()

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from cube.job.engine.local import InlineExecutor, local_executor
+from cube.job.engine.local import InlineExecutor, LocalExecutor, local_executor
 from stratacube.claim import Fence
 from stratacube.errors import ClaimLostError, StratacubeError
 from stratacube.files import Written, recorded
@@ -24,6 +24,9 @@ __all__ = ["ENGINES", "Outcome", "Task", "Workers", "iterate", "run_tasks"]
 
 _BACK_OFF = 0.5
 """Seconds before a task's second attempt; doubles with each. A worker killed for memory frees it within that."""
+
+_LIVES = 2
+"""How often a task is tried again at least whose worker died: of those that were in the pool, one is to blame."""
 
 
 class Task(Protocol):
@@ -86,8 +89,8 @@ class Workers:
         self._executor = ENGINES[self.engine](self.number, self.modules)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop(wait=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop(wait=True, at_once=kind is not None)
 
     @property
     def executor(self) -> Executor:
@@ -98,10 +101,12 @@ class Workers:
 
     def replace(self) -> None:
         """Start anew after a worker died."""
-        self._stop(wait=False)
+        self._stop(wait=False, at_once=True)
 
-    def _stop(self, *, wait: bool) -> None:
+    def _stop(self, *, wait: bool, at_once: bool) -> None:
         if self._executor is not None:
+            if at_once and isinstance(self._executor, LocalExecutor):
+                self._executor.end()
             self._executor.shutdown(wait=wait, cancel_futures=True)
             self._executor = None
 
@@ -136,7 +141,8 @@ def run_tasks(  # noqa: PLR0912  (one loop reads better whole)
     total
         How many tasks there are, where they cannot be counted beforehand.
     retries
-        How often a task is tried again after an error of the machine (OSError, a dead worker).
+        How often a task is tried again after an error of the machine (OSError); after the death of a worker, which may
+        have been at another task, twice at least.
     label
         What the progress line calls the tasks.
 
@@ -183,7 +189,8 @@ def run_tasks(  # noqa: PLR0912  (one loop reads better whole)
                     error = future.exception()
                     if isinstance(error, ClaimLostError):
                         raise error
-                    if error is not None and attempt < retries and isinstance(error, (OSError, BrokenExecutor)):
+                    tries = max(retries, _LIVES) if isinstance(error, BrokenExecutor) else retries
+                    if error is not None and attempt < tries and isinstance(error, (OSError, BrokenExecutor)):
                         again.append((task, attempt + 1, time.monotonic() + _BACK_OFF * 2**attempt))
                         continue
                     advance()

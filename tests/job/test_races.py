@@ -1,0 +1,47 @@
+"""However many processes run one command in one folder, killed and stopped by chance: what one process makes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ground.processes import wait_for
+from tests.job.racing import Race, assert_as_undisturbed, run_round
+
+# rasterio multiplies affine transforms by an operator that affine wants to retire
+pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+"""Each with a seed of its own; ``make soak`` runs many."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("source", ["abi", "sentinel2"])
+def test_any_number_of_processes_make_what_one_makes(racing: Race, undisturbed: Path, seed: int) -> None:
+    run_round(racing, seed)
+    racing.judge()
+    assert_as_undisturbed(racing.folder, undisturbed)
+
+
+@pytest.mark.parametrize("source", ["sentinel2"])
+def test_three_processes_and_one_that_wakes_up_make_what_one_makes(racing: Race, undisturbed: Path) -> None:
+    builds = [racing.begin() for _ in range(3)]
+    wait_for(racing.inside)
+    owner = racing.inside()
+    assert owner is not None
+    time.sleep(0.2)
+    other = racing.stop_until_lost(owner)
+    assert other is not None
+    racing.begin("--overwrite")
+    for build in racing.builds:
+        if build is not owner:
+            build.wait()
+    racing.wake(owner, alone=True)
+    assert racing.begin().wait() == 0
+    racing.judge()
+    assert sorted(build.wait() for build in builds) == [1, 2, 2]
+    assert_as_undisturbed(racing.folder, undisturbed)

