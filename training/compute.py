@@ -149,15 +149,18 @@ def on_first_rank(fabric: Fabric, function: Callable[[], None]) -> None:
 
 
 def raise_on_all(fabric: Fabric, fault: Exception | None) -> None:
-    """Raise on every rank the first fault that any has met; return on all where none has."""
+    """Raise on every rank the first fault that any has met, for one of them to say; return on all where none has."""
     told = fault
     if fault is not None and not isinstance(fault, StratacubeError):  # others' errors cannot always be sent
         told = StratacubeError(f"another rank failed ({type(fault).__name__}: {' '.join(str(fault).split())[:300]})")
-    faults = [found for found in gather(fabric, told) if found is not None]
-    if fault is not None:
-        raise fault
-    if faults:
-        raise faults[0]
+    faults = {rank: found for rank, found in enumerate(gather(fabric, told)) if found is not None}
+    if not faults:
+        return
+    first = min(faults)
+    error: Exception = faults[first] if fault is None else fault
+    if isinstance(error, StratacubeError):
+        error.silent = fabric.global_rank != first
+    raise error
 
 
 def peak_flops(device: torch.device, given: float | None) -> float | None:

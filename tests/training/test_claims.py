@@ -223,5 +223,7 @@ def test_all_ranks_of_a_refused_run_end_by_themselves(tmp_path: Path) -> None:
         ]
         ends = [rank.communicate(timeout=120) for rank in ranks]  # nobody ends them: none may wait for the other
         assert [rank.returncode for rank in ranks] == [2, 2], ends
+        told = [line for _, errors in ends for line in errors.splitlines() if line.startswith("error: ")]
+        assert len(told) == 1, told  # the first rank's
         assert f"{tmp_path} is being written by process {os.getpid()}" in ends[0][1]
         assert contents(tmp_path) == {}
