@@ -131,9 +131,10 @@ def _children(stage: Path, build: TileBuild, by_day: dict[str, list[str]]) -> li
 
 def _refuse_foreign(output: Path) -> None:
     """Refuse to replace folders that are there but were not written here."""
-    for name, ours in (("tiles", "collection.json"), (SOURCES, "*.json")):
+    # One file of ours is enough: another may have been lost, which is why the folder is written anew.
+    for name, ours in (("tiles", ("collection.json", "items.parquet")), (SOURCES, ("*.json",))):
         folder = output / name
-        if folder.is_dir() and any(folder.iterdir()) and not any(folder.glob(ours)):
+        if folder.is_dir() and any(folder.iterdir()) and not any(any(folder.glob(o)) for o in ours):
             raise UsageError(f"{folder} is there but is not part of a catalogue; move it away or choose another folder")
 
 

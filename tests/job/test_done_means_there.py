@@ -69,6 +69,7 @@ REMOVED = {
         ("published", "config.yaml"),
         ("published", "tiles.zarr/C13/zarr.json"),
         ("published", "previews"),
+        ("published", "tiles/collection.json"),
     ],
     "sentinel2": [
         ("planned", "indices/items.json"),
@@ -95,14 +96,23 @@ def test_what_is_removed_is_made_again(builds: Callable[[str], Build], source: s
         assert_mended(build, stage)
 
 
+SMALL = {"C07", "C13", "valid", "latitude", "packing_scale", "view_zenith", "goes_imager_projection", "zarr.json"}
+
+
+def is_like_another(path: Path) -> bool:
+    """Whether a path has many brothers, of which a few are tried: small arrays, channels' references, cells."""
+    store = path.parts[0] == "tiles.zarr" and len(path.parts) > 1 and path.parts[1] not in SMALL
+    return store or any(part in str(path) for part in ("C07-", "R001_C0000", "R001_C0001", "B04"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_path_removed_is_made_again(builds: Callable[[str], Build], source: str, stage: str) -> None:
     build = builds(source)
-    listed = paths(build.copies / stage)
+    listed = [p for p in paths(build.copies / stage) if not is_like_another(p)]
     assert len(listed) > 6
-    for path in listed:
+    for path in listed[:: 1 if stage in ("planned", "published") else 3]:
         build.begin(stage)
         remove(build.output / path)
         assert_mended(build, (stage, path))
@@ -270,6 +280,17 @@ def test_a_ledger_that_is_damaged_costs_time_and_nothing_else(builds: Callable[[
             assert_mended(build, (source, stage))
 
 
+def test_what_was_begun_is_not_made_twice(builds: Callable[[str], Build]) -> None:
+    """A cell that lacks nothing but its place in the store only gets that."""
+    build = builds("sentinel2")
+    output = build.begin("half built")
+    (begun,) = (k for k, e in Ledger(output / "ledger.jsonl").entries.items() if e.status == "begun")
+    made = {p: p.stat().st_mtime_ns for p in (output / "composites" / begun.removeprefix("cell ")).glob("*.tif")}
+    assert len(made) == 4
+    assert build.run() == 0
+    assert {p: p.stat().st_mtime_ns for p in made} == made
+
+
 def test_a_linked_folder_is_the_folder(builds: Callable[[str], Build], tmp_path: Path) -> None:
     for source in SOURCES:
         build = builds(source)
@@ -293,7 +314,8 @@ def test_a_linked_folder_is_the_folder(builds: Callable[[str], Build], tmp_path:
     "lost",
     [
         "two scenes",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("all scenes", "a piece", "kept cells", "a kept file")),
+        "a piece",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("all scenes", "kept cells", "a kept file")),
         "all of tmp",
     ],
 )
@@ -343,6 +365,23 @@ def test_scratch_that_vanishes_each_time_fails_its_cells_and_says_so(
     assert build.look() == (1, 1)
     assert_mended(build)
     assert not (build.output / "errors.csv").exists()
+
+
+def test_a_step_is_made_once_and_is_a_change(tmp_path: Path) -> None:
+    folder, made = BuildFolder(tmp_path), list[int]()
+
+    def make() -> None:
+        made.append(1)
+        (tmp_path / "a.json").write_text("{}")
+
+    for changed in (True, False):
+        run = Run(folder, Workers(1), 0, lambda _: ())
+        assert run.keep("step", make, lambda: [tmp_path / "a.json"]) == run.changed == changed
+    (tmp_path / "a.json").unlink()
+    run = Run(folder, Workers(1), 0, lambda _: ())
+    assert run.keep("step", make, lambda: [tmp_path / "a.json"])
+    assert run.changed
+    assert len(made) == 2
 
 
 def test_losses_are_told_a_few_at_a_time(builds: Callable[[str], Build], caplog: pytest.LogCaptureFixture) -> None:

@@ -13,6 +13,7 @@ import pytest
 from catalog.abi.archives import LocalArchive
 from catalog.abi.scans import find_scans
 from cube.abi.plan_table import PlanTable
+from cube.abi.references import read_references
 from cube.abi.synthetic import write_archive
 from cube.build import main
 from cube.sentinel2.grid import make_grid, write_grid
@@ -61,6 +62,23 @@ def test_a_scan_that_would_have_been_used_is_lacking(archive: Path, tmp_path: Pa
     flags = ("--steps", "3", "--step-minutes", "10", "--num-tiles", "2")
     assert build(spoiled(archive, tmp_path, 13), tmp_path / "out", *flags) == (1, 1, 1)
     assert "source" in set(pd.read_csv(tmp_path / "out" / "errors.csv")["kind"])
+    lost = {r.header.source.href for r in read_references(tmp_path / "out" / "references")}
+    for path in (tmp_path / "archive").rglob("*.nc"):
+        shutil.copy2(archive / path.relative_to(tmp_path / "archive"), path)
+    assert build(tmp_path / "archive", tmp_path / "out", *flags) == (0, 0, 0)
+    mended = {r.header.source.href for r in read_references(tmp_path / "out" / "references")}
+    assert len(mended - lost) == 1  # what is mended is in the virtual cube too
+
+
+def test_a_channel_that_is_missing_is_lacking_unless_it_was_expected(archive: Path, tmp_path: Path) -> None:
+    """What the plan knows to be missing is in no task's entry, and status and verify know it all the same."""
+    path = Path(find_scans(LocalArchive(archive), platform="goes16", sector="M1")[1].files[13].href)
+    shutil.copytree(archive, tmp_path / "archive")
+    (tmp_path / "archive" / path.relative_to(archive)).unlink()
+    flags = ("--steps", "3", "--step-minutes", "10", "--num-tiles", "2")
+    assert build(tmp_path / "archive", tmp_path / "out", *flags) == (1, 1, 1)
+    assert set(pd.read_csv(tmp_path / "out" / "errors.csv")["kind"]) == {"missing"}
+    assert build(tmp_path / "archive", tmp_path / "allowed", *flags, "--allow-missing") == (0, 0, 0)
 
 
 def test_a_dropped_scene_is_lacking(tmp_path: Path) -> None:
