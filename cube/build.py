@@ -110,7 +110,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
         command.add_argument("--config", type=Path, help="YAML file of the same keys; flags override it")
         if name in arguments or completing:  # the models of the other jobs need not be imported
             add_flags(command, job.load(job.config))
-        add_common(command)
+        add_common(command, answers=True)
         command.set_defaults(run=_run_job, job=job, resumes=True)
 
     for name, (text, place) in LOOKS.items():
@@ -129,7 +129,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
     return parser
 
 
-_OURS = ("run", "job", "config", "parser", "resumes", "verbose", "quiet")
+_OURS = ("run", "job", "config", "parser", "resumes", "verbose", "quiet", "json")
 """Options that are no settings of a job."""
 
 

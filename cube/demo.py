@@ -26,6 +26,7 @@ from cube.sentinel2.synthetic_scene import DemoArchive
 from cube.sentinel2.synthetic_scene import write_archive as write_sentinel2
 from cube.strata.synthetic_masks import write_cloud_systems
 from stratacube.errors import UsageError
+from stratacube.files import write_text
 
 __all__ = ["run_demo", "write_demo_archive"]
 
@@ -53,7 +54,7 @@ def _write_abi(root: Path) -> None:
     _say(f"writing a synthetic GOES-16 archive (mesoscale sector M1, 16 bands, 3 hours) into {root}")
     write_archive(root, platform="goes16", sector="M1", start=START, hours=3, missing=[MISSING], truncated=[TRUNCATED])
     write_cloud_systems(root / "masks" / f"{START:%Y%m%d}_cloudsystems.nc", date=START.date())
-    done.write_text("This archive is synthetic: its pixels were computed, not observed.\n")
+    write_text(done, "This archive is synthetic: its pixels were computed, not observed.\n")
 
 
 def _write_sentinel2(root: Path) -> DemoArchive:

@@ -23,7 +23,7 @@ from loaders.batch import Decoder, PackedBatch, Quantity
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.statistics import make_decoder
-from loaders.store import find_store, opening
+from loaders.store import find_store, translate_open_errors
 from loaders.tiles import time_code
 from stratacube.errors import SourceError, UsageError
 
@@ -324,7 +324,7 @@ def open_cube(source: Any, storage_options: Mapping[str, Any] | None = None) -> 
     remedy = (
         "give the tiles.zarr or composites.zarr (`products=cog zarr`) of a build, or a store with a variable a band"
     )
-    with opening(url, "a Zarr store of a cube", remedy):
+    with translate_open_errors(url, "a Zarr store of a cube", remedy):
         opened: xr.Dataset = xr.open_zarr(url, chunks=None, decode_coords="all", storage_options=options or None)
     return opened
 

@@ -17,10 +17,10 @@ import pandas as pd
 import xarray as xr
 
 from catalog.abi.bands import BANDS
-from catalog.abi.s3 import FAULTS
-from catalog.parquet import read_frame
+from catalog.abi.s3 import faults
 from loaders.chunks import ChunkReader
 from stratacube.errors import SourceError, UsageError
+from stratacube.parquet import read_frame
 
 __all__ = [
     "COARSE",
@@ -29,8 +29,8 @@ __all__ = [
     "TileStore",
     "assign_splits",
     "find_store",
-    "opening",
     "select",
+    "translate_open_errors",
     "weigh",
 ]
 
@@ -98,7 +98,7 @@ class TileStore:
             return source
         options = dict(storage_options or {})
         url = find_store(source, options)
-        with opening(url, "a tile store", "give the tiles.zarr of a build"):
+        with translate_open_errors(url, "a tile store", "give the tiles.zarr of a build"):
             raw = xr.open_zarr(
                 url, mask_and_scale=False, decode_times=False, chunks=None, storage_options=options or None
             )
@@ -307,7 +307,7 @@ def find_store(source: Any, options: Mapping[str, Any]) -> str:
         return str(source.assets["tiles"].get_absolute_href() or source.assets["tiles"].href)
     url = str(source).rstrip("/")
     if not url.endswith(".zarr"):
-        with opening(url, "a place that can be read", "give a path, or a URL such as s3://bucket/folder"):
+        with translate_open_errors(url, "a place that can be read", "give a path, or a URL such as s3://bucket/folder"):
             filesystem, path = fsspec.core.url_to_fs(url, **options)
             for name in ("tiles.zarr", "composites.zarr"):
                 if filesystem.exists(f"{path}/{name}"):
@@ -316,13 +316,13 @@ def find_store(source: Any, options: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def opening(url: str, what: str, remedy: str) -> Iterator[None]:
+def translate_open_errors(url: str, what: str, remedy: str) -> Iterator[None]:
     """Say in one sentence why there is no such thing at a URL, or why it cannot be reached."""
     try:
         yield
     except (FileNotFoundError, ImportError, KeyError, ValueError) as error:
         raise UsageError(f"{url} is not {what} ({error}); {remedy}") from error
-    except FAULTS as error:
+    except faults() as error:
         raise SourceError(
             f"{url} cannot be reached ({error}); check the address, the network and the credentials"
         ) from error

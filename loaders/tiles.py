@@ -142,7 +142,9 @@ class TileDataset(Dataset[PackedBatch]):
         """Read counts and mask of every band of a batch, in one request to storage."""
         stored = self.bands[0].shape
         steps, rows, cols = self.view.shape(stored)
-        values, mask = _rooms((len(tiles), len(self.bands), steps, rows, cols), (len(tiles), steps, rows, cols))
+        values, mask = _shared_buffers(
+            (len(tiles), len(self.bands), steps, rows, cols), (len(tiles), steps, rows, cols)
+        )
         outs, masks = values.numpy(), mask.numpy()
         targets = []
         for i, (tile, place) in enumerate(zip(tiles.tolist(), places, strict=True)):
@@ -299,7 +301,7 @@ def time_code(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float32]:
     return np.stack(code, -1).astype("f4")
 
 
-def _rooms(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
+def _shared_buffers(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
     """Room for counts, one behind the other; a DataLoader's worker shares it, so that no batch is copied."""
     sizes = [math.prod(shape) for shape in shapes]
     if get_worker_info() is None:

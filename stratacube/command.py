@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from stratacube import progress
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.flags import Parser, dashed
 
@@ -160,9 +161,11 @@ def _messages(options: argparse.Namespace, flags: Sequence[str]) -> Iterator[Non
     for logger in loggers:
         logger.addHandler(handler)
         logger.setLevel(level)
+    progress.bars(sys.stderr.isatty() and level <= logging.INFO)
     try:
         yield
     finally:
+        progress.bars(False)
         for logger, old in zip(loggers, before, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(old)

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
-from tqdm import tqdm
-
 __all__ = ["LOG_INTERVAL", "bars", "iterate", "progress"]
 
 LOG_INTERVAL = 15.0
@@ -39,6 +37,8 @@ def progress(total: int | None, label: str) -> Iterator[Callable[[], None]]:
         What they are.
     """
     if _bars:
+        from tqdm import tqdm  # noqa: PLC0415  (commands that show no bar begin without it)
+
         with tqdm(total=total, desc=label, unit="") as bar:
 
             def advance() -> None:

@@ -50,6 +50,7 @@ def test_a_row_is_slower_if_all_of_its_interval_is(new: float, verdict: str) -> 
     assert row.noise.value == 1
     one_quick_turn = Compared("", "", old=[2.0] * 9, new=[2.0 * new] * 7 + [1.9, 1.99], again=[])
     assert one_quick_turn.met
+    assert one_quick_turn.verdict == ("not told apart" if new > 1.03 else verdict)
 
 
 def test_a_bound_is_on_the_median_of_the_new_code() -> None:

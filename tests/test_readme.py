@@ -30,8 +30,8 @@ README, GUIDE, PREDECESSOR = ROOT / "README.md", ROOT / "docs" / "guide.md", ROO
 CONTRIBUTING, CONTAINERS = ROOT / "CONTRIBUTING.md", ROOT / "containers" / "README.md"
 DOCUMENTS = (README, GUIDE, PREDECESSOR, CONTRIBUTING, CONTAINERS, ROOT / "CHANGELOG.md")
 LANGUAGES = {"bash", "python", "yaml", "console"}
-COMMANDS = {"abi", "status", "verify", "demo"}
-OTHER_FLAGS = {"--config", "--help", "--archive", "--archive-only", "--build-arg"}
+COMMANDS = {"abi", "status", "verify", "errors", "demo"}
+OTHER_FLAGS = {"--config", "--help", "--json", "--print-completion", "--archive", "--archive-only", "--build-arg"}
 PREDECESSORS_FLAGS = (
     *("--stratification", "--convection-regex", "--output-dir", "--tile-size", "--channels", "--local-data-dir"),
     *("--satellite", "--product", "--domain", "--download", "--overwrite", "--num-tiles", "--start-dt", "--end-dt"),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stratacube.command import Answer, Parser, add_common, run
+from stratacube.files import write_text
 
 __all__ = ["main"]
 
@@ -35,7 +36,7 @@ def _run(options: argparse.Namespace) -> Answer:
 
     changes = {"data": {"label": options.label}} if options.label else {}
     result = probe(open_run(options.checkpoint, changes), batches=options.batches)
-    (options.output or options.checkpoint / "probe.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_text(options.output or options.checkpoint / "probe.json", json.dumps(result, indent=1) + "\n")
     lines = (
         f"{name:16s} accuracy {scores['accuracy']:.3f}  balanced {scores['balanced']:.3f}"
         for name, scores in result["scores"].items()

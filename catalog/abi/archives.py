@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from catalog.abi.names import HOUR, bucket, hours, parse_name, prefix, product
-from catalog.abi.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, explained, s3_filesystem
+from catalog.abi.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, s3_filesystem, translate_s3_errors
 from catalog.abi.scans import Identity, SourceFile, better
 from catalog.abi.truncation import breaks_off
 from stratacube.errors import SourceError, UsageError
@@ -59,7 +59,7 @@ class LocalArchive:
     Raises
     ------
     UsageError
-        If it does not exist or is no folder.
+        If it does not exist or is not a folder.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -240,7 +240,7 @@ class S3Archive:
         name = bucket(platform)
         request = {"Bucket": name, "Prefix": f"{prefix(sector, hour)}/OR_ABI-L1b-Rad{sector}-"}
         found = []
-        with explained(name, self.endpoint_url):
+        with translate_s3_errors(name, self.endpoint_url):
             s3 = s3_filesystem(self.endpoint_url, **self._options)
             while True:
                 page = s3.call_s3("list_objects_v2", **request)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalog.abi.names import bucket, prefix
-from catalog.abi.s3 import CONNECT_TIMEOUT, FAULTS, READ_TIMEOUT, explained, s3_filesystem, split_url
+from catalog.abi.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, faults, s3_filesystem, split_url, translate_s3_errors
 from catalog.abi.scans import SourceFile
 from stratacube.errors import ClaimLostError, SourceError, StratacubeError, UsageError
 from stratacube.files import whole_file
@@ -176,7 +176,7 @@ class _Job:
         if (there := local_copy(file, self.root)) is not None:
             return there
         place = destination(file, self.root)
-        with explained(file.href, self.endpoint_url), _local_faults(place):
+        with translate_s3_errors(file.href, self.endpoint_url), _local_faults(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             _remove_stale(place)
             call_again(
@@ -204,7 +204,7 @@ class _Job:
                 raise SourceError(f"{file.href} came with a digest other than its ETag {file.tag}; try again")
 
     def _is_encrypted(self, file: SourceFile) -> bool:
-        """Whether the server keeps the object under a key of its owner: its ETag is no digest then."""
+        """Whether the server keeps the object under a key of its owner: its ETag is not a digest then."""
         name, key = split_url(file.href)
         s3 = s3_filesystem(
             self.endpoint_url, connect_timeout=self.connect_timeout, read_timeout=self.read_timeout, retries=0
@@ -216,7 +216,7 @@ class _Job:
 def _may_pass(error: BaseException) -> bool:
     """Whether another attempt may do better: not where the object is missing or refused, nor where the disk failed."""
     lasting = isinstance(error, FileNotFoundError | PermissionError) or _is_local(error)
-    return isinstance(error, FAULTS) and not lasting
+    return isinstance(error, faults()) and not lasting
 
 
 def _is_servers_fault(error: StratacubeError) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from catalog.abi.scans import Scan, SourceFile
 from catalog.publish.footprints import footprint
 from stratacube.errors import SourceError
 from stratacube.files import whole_file
+from stratacube.times import format_time, parse_time
 
 __all__ = ["load_items", "save_items", "scan_from_item", "scan_item"]
 
@@ -78,9 +78,9 @@ def scan_item(
 
 def _properties(scan: Scan) -> dict[str, Any]:
     properties: dict[str, Any] = {
-        "datetime": _text(scan.start),
-        "start_datetime": _text(scan.start),
-        "end_datetime": _text(scan.end),
+        "datetime": format_time(scan.start, "shortest"),
+        "start_datetime": format_time(scan.start, "shortest"),
+        "end_datetime": format_time(scan.end, "shortest"),
         "mission": "GOES",
         "constellation": "GOES",
         "platform": f"GOES-{scan.platform.removeprefix('goes')}",
@@ -105,7 +105,7 @@ def _asset(file: SourceFile) -> dict[str, Any]:
         "href": file.href,
         "type": "application/netcdf",
         "roles": ["data"],
-        "created": _text(file.created),
+        "created": format_time(file.created, "shortest"),
         "file:size": file.size,
         "stratacube:tag": file.tag,
         "bands": [{**described, "eo:center_wavelength": band.wavelength, "eo:full_width_half_max": band.fwhm}],
@@ -129,7 +129,7 @@ def scan_from_item(item: dict[str, Any]) -> Scan:
                 files[file.channel] = file
         first = min(files.values(), key=lambda file: (file.start, file.channel))
         properties = item["properties"]
-        start, end = _time(properties["start_datetime"]), _time(properties["end_datetime"])
+        start, end = parse_time(properties["start_datetime"]), parse_time(properties["end_datetime"])
         mode = int(properties.get("goes:mode", first.mode))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         called = item.get("id", "one without an id") if isinstance(item, dict) else item
@@ -190,12 +190,3 @@ def _features(path: Path) -> Iterator[Any]:
         if not isinstance(collection, dict) or collection.get("type") != "FeatureCollection":
             raise SourceError("it is not an item collection")
         yield from collection.get("features", [])
-
-
-def _text(time: datetime) -> str:
-    text = time.isoformat()
-    return (text.rstrip("0") if time.microsecond else text) + "Z"
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text.removesuffix("Z"))

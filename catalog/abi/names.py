@@ -83,7 +83,7 @@ def _moment(stamp: str) -> datetime:
     """``YYYYDDDHHMMSSt`` as a time; strptime is ten times slower, and a year has 800,000 names."""
     day, hour, minute, second = int(stamp[4:7]), int(stamp[7:9]), int(stamp[9:11]), int(stamp[11:13])
     if not (1 <= day <= 366 and hour < 24 and minute < 60 and second <= 60):  # 60: a leap second
-        raise ValueError(f"{stamp} is no time")
+        raise ValueError(f"{stamp} is not a time")
     microseconds = 100_000 * int(stamp[13])
     return datetime(int(stamp[:4]), 1, 1) + timedelta(day - 1, second, microseconds, minutes=minute, hours=hour)
 

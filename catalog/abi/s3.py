@@ -1,4 +1,4 @@
-"""NOAA's public buckets on S3: the one place where connections are configured and their errors explained."""
+"""NOAA's public buckets on S3: the one place where connections are configured and their errors translated."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
-
-import aiohttp
-import s3fs
-from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError
+from typing import TYPE_CHECKING, Any
 
 from stratacube.errors import SourceError, StratacubeError
 
-__all__ = ["FAULTS", "explained", "s3_filesystem", "split_url"]
+if TYPE_CHECKING:
+    import s3fs
+
+__all__ = ["faults", "s3_filesystem", "split_url", "translate_s3_errors"]
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 15.0
@@ -22,8 +21,16 @@ RETRIES = 1
 CONNECTIONS = 32
 _BODY_TRIES = 2
 
-FAULTS = (OSError, BotoCoreError, aiohttp.ClientError, ValueError)
-"""What s3fs raises when S3 cannot be read; ``ValueError`` for an endpoint that is no URL."""
+# The client and its libraries are imported when they are first needed: local archives do without, and they take a fifth
+# of a second and of the memory that a build holds before it begins.
+
+
+def faults() -> tuple[type[Exception], ...]:
+    """What s3fs raises when S3 cannot be read; ``ValueError`` for an endpoint that is not a URL."""
+    import aiohttp  # noqa: PLC0415
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+    return OSError, BotoCoreError, aiohttp.ClientError, ValueError
 
 
 def s3_filesystem(
@@ -49,7 +56,7 @@ def s3_filesystem(
 
     Notes
     -----
-    Wrap what uses it in :func:`explained`: botocore's own exceptions are not ``OSError``.
+    Wrap what uses it in :func:`translate_s3_errors`: botocore's own exceptions are not ``OSError``.
     """
     return _filesystem(os.getpid(), endpoint_url or None, connect_timeout, read_timeout, retries, connections)
 
@@ -63,6 +70,8 @@ def _filesystem(
     retries: int,
     connections: int,
 ) -> s3fs.S3FileSystem:
+    import s3fs  # noqa: PLC0415
+
     config: dict[str, Any] = {
         "connect_timeout": connect_timeout,
         "read_timeout": read_timeout,
@@ -95,7 +104,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 @contextmanager
-def explained(bucket: str, endpoint_url: str | None = None) -> Iterator[None]:
+def translate_s3_errors(bucket: str, endpoint_url: str | None = None) -> Iterator[None]:
     """Turn whatever S3 raises in the block into one :class:`~stratacube.errors.SourceError` with a remedy.
 
     Parameters
@@ -109,7 +118,7 @@ def explained(bucket: str, endpoint_url: str | None = None) -> Iterator[None]:
         yield
     except StratacubeError:
         raise
-    except FAULTS as error:
+    except faults() as error:
         where = f"s3://{bucket.removeprefix('s3://')} at {endpoint_url or 'AWS'}"
         remedy = (
             "check `s3_endpoint`" if endpoint_url else "check the network, give `s3_endpoint`"
@@ -118,6 +127,8 @@ def explained(bucket: str, endpoint_url: str | None = None) -> Iterator[None]:
 
 
 def _what(error: BaseException) -> str:
+    from botocore.exceptions import BotoCoreError, ConnectTimeoutError, ReadTimeoutError  # noqa: PLC0415
+
     detail = " ".join(str(error).split())[:160]
     if isinstance(error, PermissionError):
         return f"refused access without credentials ({detail})"

@@ -15,9 +15,9 @@ from stratacube.errors import SourceError
 __all__ = ["ScanShelf"]
 
 _ID = re.compile(rb'"id":"([^"]+)"')
-_KEPT = 512
-"""Scans held at once: those of a day of one sector's ten minute scans, three times over, for tiles come in order of
-time."""
+_KEPT = 256
+"""Scans held at once. Tiles come in order of time, so that those around one moment are asked for again and again: these
+are two hours of a mesoscale sector seen every 30 s."""
 
 
 class ScanShelf:

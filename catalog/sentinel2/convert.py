@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -27,6 +27,7 @@ from catalog.sentinel2.names import (
 )
 from catalog.sentinel2.query import BBox
 from stratacube.errors import SourceError, UsageError
+from stratacube.times import format_time, parse_time
 
 __all__ = ["Access", "item_from_product", "product_from_item", "products_from_items", "ring_bbox"]
 
@@ -155,7 +156,7 @@ def _exact(properties: Mapping[str, Any], name: ProductName) -> datetime:
     """Start of the datatake with its milliseconds, where the item's time is that and not the tile's own."""
     for key in ("datetime", "start_datetime"):
         if properties.get(key):
-            time = _time(properties[key])
+            time = parse_time(properties[key])
             if time.replace(microsecond=0) == name.sensing:
                 return time
     return name.sensing
@@ -163,14 +164,14 @@ def _exact(properties: Mapping[str, Any], name: ProductName) -> datetime:
 
 def _datastrip(properties: Mapping[str, Any]) -> datetime | None:
     if properties.get(_DATASTRIP):
-        return _time(properties[_DATASTRIP])
+        return parse_time(properties[_DATASTRIP])
     return parse_datastrip(str(properties.get("eopf:datastrip_id") or properties.get("s2:datastrip_id") or ""))
 
 
 def _processing_time(properties: Mapping[str, Any], told: _Identity) -> datetime:
     for key in ("processing:datetime", "s2:generation_time"):
         if properties.get(key):
-            return _time(properties[key])
+            return parse_time(properties[key])
     if told.discriminator is None:
         raise ValueError("no time of processing")
     return told.discriminator
@@ -261,28 +262,23 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
-
-
 def item_from_product(product: Product) -> dict[str, Any]:
     """Describe a product as an item from which :func:`product_from_item` reads the same product."""
     properties: dict[str, Any] = {
-        "datetime": _text(product.datatake_start),
+        "datetime": format_time(product.datatake_start),
         "platform": product.platform,
         "constellation": "sentinel-2",
         "instruments": ["msi"],
         "product:type": "S2MSI2A",
         "grid:code": f"MGRS-{product.tile}",
         "processing:version": product.baseline,
-        "processing:datetime": _text(product.processing_time),
+        "processing:datetime": format_time(product.processing_time),
     }
     for name, value in (
         ("sat:relative_orbit", product.relative_orbit),
         ("eo:cloud_cover", product.cloud_cover),
         ("view:sun_elevation", product.sun_elevation),
-        (_DATASTRIP, product.datastrip_start and _text(product.datastrip_start)),
+        (_DATASTRIP, product.datastrip_start and format_time(product.datastrip_start)),
         ("earthsearch:boa_offset_applied", True if product.offset_applied else None),
     ):
         if value is not None:
@@ -318,7 +314,3 @@ def _described(asset: Asset) -> dict[str, Any]:
         "proj:transform": list(asset.transform) if asset.transform else None,
     }
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _text(time: datetime) -> str:
-    return time.isoformat() + "Z"

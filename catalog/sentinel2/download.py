@@ -45,7 +45,7 @@ _OVER_QUOTA = b"DAT-ZIP-100"
 """What the zipper writes into an answer that should have been 429."""
 
 _NO_FILE = ("application/json", "text/html")
-"""Kinds of answers that are no file of a product: errors, and pages to log in at."""
+"""Kinds of answers that are not a file of a product: errors, and pages to log in at."""
 
 
 class DiskError(SourceError):
@@ -159,7 +159,7 @@ class Downloader:
                 pause=self.pause,
                 again=lambda fault: isinstance(fault, BusyError) and (fault.wait or 0) <= LONGEST_WAIT,
                 progress=lambda: file.seek(0, os.SEEK_END) - before >= _FAIR_PROGRESS,
-                rest=self._rest,
+                rest=self._wait,
                 name=plain_url(asset.href),
             )
         except BusyError as busy:
@@ -168,7 +168,7 @@ class Downloader:
             return
         raise ServerError(f"{plain_url(asset.href)} {reason}; run again to go on from there")
 
-    def _rest(self, fault: BaseException, seconds: float) -> None:
+    def _wait(self, fault: BaseException, seconds: float) -> None:
         """Wait, with all requests where the server means them all."""
         if isinstance(fault, BusyError) and fault.everyone:
             self.pace.hold(seconds)

@@ -18,6 +18,7 @@ from types import TracebackType
 from catalog.sentinel2.checksums import file_digest
 from catalog.sentinel2.convert import Access
 from catalog.sentinel2.download import DiskError, Downloader, ServerError, local_faults
+from catalog.sentinel2.estimate import CONNECTIONS
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.odata import expand_manifest
 from catalog.sentinel2.places import (
@@ -30,7 +31,6 @@ from catalog.sentinel2.places import (
     wanted_keys,
     with_grids,
 )
-from catalog.sentinel2.price import CONNECTIONS
 from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.signing import CDSE_S3, S3Signer
 from catalog.sentinel2.tokens import TokenSource

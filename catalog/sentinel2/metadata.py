@@ -15,6 +15,7 @@ from pathlib import Path
 
 from catalog.sentinel2.names import parse_product_name
 from stratacube.errors import SourceError
+from stratacube.times import parse_time
 
 __all__ = [
     "BAND_IDS",
@@ -152,8 +153,8 @@ def parse_product(document: bytes, name: str = "MTD_MSIL2A.xml") -> ProductMetad
     return ProductMetadata(
         id=uri,
         baseline=baseline,
-        processing_time=_time(_text(root, "GENERATION_TIME", name)),
-        datatake_start=_time(_text(root, "DATATAKE_SENSING_START", name)),
+        processing_time=parse_time(_text(root, "GENERATION_TIME", name)),
+        datatake_start=parse_time(_text(root, "DATATAKE_SENSING_START", name)),
         datastrip_start=datetime.strptime(strip[1], "%Y%m%dT%H%M%S") if strip else None,
         platform=named.platform,
         relative_orbit=int(orbit) if orbit else None,
@@ -213,7 +214,7 @@ def parse_granule(document: bytes, name: str = "MTD_TL.xml") -> GranuleMetadata:
     return GranuleMetadata(
         tile=tile[1],
         datastrip_start=datetime.strptime(strip[1], "%Y%m%dT%H%M%S") if strip else None,
-        sensing_time=_time(_text(root, "SENSING_TIME", name)),
+        sensing_time=parse_time(_text(root, "SENSING_TIME", name)),
         proj_code=_text(root, "HORIZONTAL_CS_CODE", name),
         grids=grids,
         sun_elevation=90.0 - float(zenith) if zenith and zenith.strip().lower() != "nan" else None,
@@ -238,7 +239,3 @@ def _text(element: ET.Element, tag: str, name: str) -> str:
     if not text or not text.strip():
         raise SourceError(f"{name}: there is no {tag}")
     return text.strip()
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text.strip().removesuffix("Z"))

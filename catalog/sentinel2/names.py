@@ -54,11 +54,13 @@ def parse_product_name(name: str) -> ProductName:
     Raises
     ------
     SourceError
-        If it is no name of an L2A product.
+        If it is not the name of an L2A product.
     """
     match = _NAME.search(name.rstrip("/").rpartition("/")[2])
     if match is None:
-        raise SourceError(f"{name!r} is no name of a Sentinel-2 L2A product (S2A_MSIL2A_.._N0510_R027_T13VEK_...SAFE)")
+        raise SourceError(
+            f"{name!r} is not the name of a Sentinel-2 L2A product (S2A_MSIL2A_.._N0510_R027_T13VEK_...SAFE)"
+        )
     digits = match["baseline"]
     return ProductName(
         platform=normalise_platform(match["platform"]),
@@ -110,7 +112,7 @@ def normalise_baseline(text: str) -> str:
     Raises
     ------
     UsageError
-        If it is no processing baseline.
+        If it is not a processing baseline.
     """
     match = re.fullmatch(r"[Nn]?(\d{1,2})\.?(\d\d)", text.strip())
     if match is None:
@@ -119,6 +121,6 @@ def normalise_baseline(text: str) -> str:
 
 
 def normalise_tile(text: str) -> str | None:
-    """Return ``06VVN`` for ``MGRS-6VVN``, ``T06VVN`` or ``06VVN``; None where it is no tile."""
+    """Return ``06VVN`` for ``MGRS-6VVN``, ``T06VVN`` or ``06VVN``; None where it is not a tile."""
     match = re.fullmatch(r"(?:MGRS-|T)?(\d{1,2})([A-Z]{3})", text.strip())
     return f"{int(match[1]):02d}{match[2]}" if match else None

@@ -24,6 +24,7 @@ from catalog.sentinel2.query import BBox, Query
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.web import PacedAdapter, explain, http_session
 from stratacube.errors import SourceError
+from stratacube.times import format_time, parse_time
 
 __all__ = ["CDSE_ODATA", "CDSE_ZIPPER", "expand_manifest", "product_from_odata", "search_odata"]
 
@@ -145,7 +146,7 @@ class _Catalogue:
             return list(response.json()["value"])
         except (ValueError, KeyError, TypeError) as error:
             raise SourceError(
-                f"{self.url} answered what is no list of products ({type(error).__name__}); {_REMEDY}"
+                f"{self.url} answered what is not a list of products ({type(error).__name__}); {_REMEDY}"
             ) from error
 
 
@@ -154,8 +155,8 @@ def _filter(query: Query, box: BBox | None, begin: datetime, end: datetime) -> s
         "Collection/Name eq 'SENTINEL-2'",
         "Attributes/OData.CSC.StringAttribute/any(a:a/Name eq 'productType' "
         "and a/OData.CSC.StringAttribute/Value eq 'S2MSI2A')",
-        f"ContentDate/Start ge {_text(begin)}",
-        f"ContentDate/Start lt {_text(end)}",
+        f"ContentDate/Start ge {format_time(begin, 'milliseconds')}",
+        f"ContentDate/Start lt {format_time(end, 'milliseconds')}",
     ]
     if box is not None:
         west, south, east, north = box
@@ -170,17 +171,13 @@ def _filter(query: Query, box: BBox | None, begin: datetime, end: datetime) -> s
     return " and ".join(terms)
 
 
-def _text(time: datetime) -> str:
-    return time.isoformat(timespec="milliseconds") + "Z"
-
-
 def product_from_odata(entry: Mapping[str, Any], access: Access = "https", zipper: str = CDSE_ZIPPER) -> Product:
     """Read one product of an answer.
 
     Raises
     ------
     SourceError
-        If it is no level 2A product.
+        If it is not a level 2A product.
     """
     try:
         name = parse_product_name(entry["Name"])
@@ -200,7 +197,7 @@ def product_from_odata(entry: Mapping[str, Any], access: Access = "https", zippe
             datatake_start=_time(entry["ContentDate"]["Start"], name.sensing),
             datastrip_start=parse_datastrip(told.get("datastripidentifier") or told.get("datastripid") or ""),
             baseline=name.baseline,
-            processing_time=datetime.fromisoformat(processed).replace(tzinfo=None) if processed else name.discriminator,
+            processing_time=parse_time(processed) if processed else name.discriminator,
             relative_orbit=name.relative_orbit,
             cloud_cover=None if cloud is None else float(cloud),
             bbox=ring_bbox((p[0], p[1]) for polygon in polygons for p in polygon[0]),
@@ -215,7 +212,7 @@ def product_from_odata(entry: Mapping[str, Any], access: Access = "https", zippe
 
 def _time(text: str, named: datetime) -> datetime:
     """Start with milliseconds where it agrees with the name to the second."""
-    time = datetime.fromisoformat(text).replace(tzinfo=None)
+    time = parse_time(text)
     return time if time.replace(microsecond=0) == named else named
 
 
@@ -239,7 +236,7 @@ def expand_manifest(product: Product, document: bytes) -> Product:
     Raises
     ------
     SourceError
-        If the document is no manifest.
+        If the document is not a manifest.
     """
     manifest = product.assets["safe_manifest"]
     assets: dict[str, Asset] = dict(product.assets)

@@ -70,7 +70,7 @@ def place(product: Product, key: str, asset: Asset) -> PurePosixPath:
     else:
         inner = [product.id, key + PurePosixPath(parts[-1]).suffix]
     if len(inner) < 2 or any(p in ("", ".", "..") or "/" in p or "\\" in p or "\0" in p for p in inner):
-        raise SourceError(f"{product.id}: the address of {key} is no path inside of a product; search again")
+        raise SourceError(f"{product.id}: the address of {key} is not a path inside of a product; search again")
     return PurePosixPath(*inner)
 
 

@@ -24,6 +24,7 @@ from catalog.sentinel2.query import BBox, Query, describe
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.web import PacedAdapter, explain, is_cdse
 from stratacube.errors import SourceError, UsageError
+from stratacube.times import format_time
 
 __all__ = ["COLLECTION", "nothing_found", "search_stac"]
 
@@ -140,7 +141,7 @@ def _one_search(
     page_size: int,
 ) -> PackedItems:
     """All items of one box and interval; a filter that the server cannot read is put otherwise from then on."""
-    begin, end = _text(period[0] - _PAD), _text(period[1] + _PAD)
+    begin, end = format_time(period[0] - _PAD), format_time(period[1] + _PAD)
     while True:
         try:
             with warnings.catch_warnings():
@@ -157,7 +158,9 @@ def _one_search(
         except (ParametersError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, SourceError):
                 raise
-            raise SourceError(f"{url} answered what is no page of items ({type(error).__name__}); {_REMEDY}") from error
+            raise SourceError(
+                f"{url} answered what is not a page of items ({type(error).__name__}); {_REMEDY}"
+            ) from error
 
 
 def _items(url: str, pages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -187,10 +190,6 @@ def _detail(text: str) -> str:
     except ValueError:
         return text
     return str(answer.get("description") or answer.get("detail") or text) if isinstance(answer, dict) else text
-
-
-def _text(time: datetime) -> str:
-    return time.isoformat() + "Z"
 
 
 def nothing_found(query: Query, where: str) -> UsageError:

@@ -83,13 +83,13 @@ class PacedAdapter(HTTPAdapter):
                 tries=self.tries,
                 pause=self.pause,
                 again=(_BusyAnswer, requests.ConnectionError, requests.Timeout),
-                rest=self._rest,
+                rest=self._wait,
                 name=plain_url(request.url or ""),
             )
         except _BusyAnswer as busy:
             return busy.response
 
-    def _rest(self, fault: BaseException, seconds: float) -> None:
+    def _wait(self, fault: BaseException, seconds: float) -> None:
         """Wait alone, or with all requests where the server has said for how long."""
         if isinstance(fault, _BusyAnswer):
             fault.response.close()

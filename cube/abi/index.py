@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from catalog.abi.s3 import explained, s3_filesystem
+from catalog.abi.s3 import s3_filesystem, translate_s3_errors
 from catalog.abi.scans import SourceFile
 from cube.abi.file_index import ChunkTable, Coefficients, FileIndex
 from cube.abi.grid import FixedGrid, GeosProjection
-from cube.abi.index_cache import as_it_is, cache_name, load_index, save_index
+from cube.abi.index_cache import cache_name, load_index, save_index, with_current_stat
 from stratacube.errors import SourceError
 
 __all__ = ["ChunkTable", "Coefficients", "FileIndex", "IndexTask", "index_file"]
@@ -71,7 +71,7 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
     SourceError
         If the file cannot be opened, is truncated, or is not an ABI L1b file.
     """
-    source = as_it_is(source)
+    source = with_current_stat(source)
     cached = None if cache is None else cache / cache_name(source)
     known = None if cached is None else load_index(cached, source)
     if known is not None:
@@ -95,7 +95,7 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
 def _opened(source: SourceFile, endpoint_url: str | None) -> Iterator[BinaryIO | str]:
     """What h5py opens: a path, or a file on S3 read in blocks."""
     if source.href.startswith("s3://"):
-        with explained(source.href, endpoint_url):
+        with translate_s3_errors(source.href, endpoint_url):
             remote = s3_filesystem(endpoint_url).open(source.href, block_size=_S3_BLOCK, cache_type="blockcache")
         with remote as file:
             yield file

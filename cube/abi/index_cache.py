@@ -17,12 +17,12 @@ from cube.abi.file_index import ChunkTable, Coefficients, FileIndex
 from cube.abi.grid import FixedGrid, GeosProjection
 from stratacube.files import whole_file
 
-__all__ = ["as_it_is", "cache_name", "load_index", "save_index"]
+__all__ = ["cache_name", "load_index", "save_index", "with_current_stat"]
 
 CACHE_VERSION = 2
 
 
-def as_it_is(source: SourceFile) -> SourceFile:
+def with_current_stat(source: SourceFile) -> SourceFile:
     """Size and tag of a local file now: it may have been mended or replaced since it was listed."""
     if source.href.startswith("s3://"):
         return source

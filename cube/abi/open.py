@@ -22,6 +22,7 @@ from cube.abi.virtual import lazy_tree
 from cube.config import default_cache
 from cube.job.engine import Workers, run_tasks
 from stratacube.errors import SourceError, UsageError
+from stratacube.times import naive_utc
 
 __all__ = ["index_archive", "open_abi"]
 
@@ -216,6 +217,4 @@ def _time(value: str | datetime | None) -> datetime | None:
         time = pd.Timestamp(value)
     except ValueError as error:
         raise UsageError(f"{value!r} is not a time; give ISO 8601, such as 2020-01-31T12:00") from error
-    plain = time.tz_convert(None) if time.tzinfo else time
-    moment: datetime = plain.to_pydatetime()
-    return moment
+    return naive_utc(time.to_pydatetime())

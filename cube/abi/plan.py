@@ -285,9 +285,11 @@ def _each_scan_once(frames: list[Frame], channels: int) -> list[Frame]:
 
 def _why_none(config: AbiConfig, selection: Selection[Spot]) -> str:
     if not selection.drawn:
-        return "the stratum proposed no place and time in the period; widen --start-dt and --end-dt"
-    counts = ", ".join(f"{reason} ({n})" for reason, n in selection.refused.most_common())
-    text = f"no tile can be made: all {selection.drawn} candidates were refused: {counts}"
+        return "the stratum proposed no place and time in the period; widen it (`start_dt`, `end_dt`)"
+    # Those that were drawn twice, the second time with channels missing, count once.
+    counts = [(reason or "no reason given", n) for reason, n in selection.refused.most_common()]
+    told = ", ".join(f"{reason} ({n})" for reason, n in counts) if len(counts) > 1 else counts[0][0]
+    text = f"no tile can be made: all {sum(n for _, n in counts)} candidates were refused: {told}"
     if any(reason.startswith("no run of") for reason in selection.refused):
         text += "; take fewer `steps` (1 for single scans) or pass `allow_missing`"
     return text

@@ -23,12 +23,15 @@ from cube.job.ledger import Problem
 from cube.strata.select import Placed
 from cube.strata.windows import Frame
 from stratacube.errors import SourceError
-from stratacube.files import whole_file
+from stratacube.parquet import iter_frames, write_frame
 
-__all__ = ["BLOCK", "Plan", "PlanTable", "Spot", "table_of", "write_plan"]
+__all__ = ["BLOCK", "ROW_GROUP", "Plan", "PlanTable", "Spot", "table_of", "write_plan"]
 
 BLOCK = 1024
 """Tiles read at once, and of one chunk of a store's small variables."""
+
+ROW_GROUP = 4 * BLOCK
+"""Tiles that lie together in the file: what has to be held of it while a block is read."""
 
 
 @dataclass
@@ -120,8 +123,7 @@ def write_plan(plan: Plan, path: Path) -> None:
         "refused": json.dumps(plan.refused),
         "problems": json.dumps([asdict(p) for p in plan.problems]),
     }
-    with whole_file(path) as part:
-        frame.to_parquet(part, engine="pyarrow", index=False, row_group_size=8 * BLOCK)
+    write_frame(path, frame, row_group=ROW_GROUP)
 
 
 class PlanTable:
@@ -141,7 +143,7 @@ class PlanTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with self._opened() as file:
+            with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
                 self.tiles = int(file.metadata.num_rows)
                 attrs = json.loads((file.schema_arrow.metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
             self.refused: Counter[str] = Counter(json.loads(attrs["refused"]))
@@ -155,20 +157,15 @@ class PlanTable:
         """Version of the rules it was drawn by; 1 in 0.1.0."""
         self.problems = [Problem(**p) if isinstance(p, dict) else Problem("source", p) for p in told]
 
-    def _opened(self) -> pyarrow.parquet.ParquetFile:
-        return pyarrow.parquet.ParquetFile(self.path, pre_buffer=False)
-
     def blocks(self, columns: Sequence[str] | None = None, rows: int = BLOCK) -> Iterator[pd.DataFrame]:
-        """Yield the rows in blocks, in the calling thread alone (see :func:`catalog.parquet.read_frame`)."""
-        with self._opened() as file:
-            for batch in file.iter_batches(rows, columns=None if columns is None else list(columns), use_threads=False):
-                frame = pa.Table.from_batches([batch]).to_pandas(use_threads=False)
-                frame.attrs = {}
-                yield frame
+        """Yield the rows in blocks."""
+        return iter_frames(self.path, rows, columns)
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return all rows."""
-        return pd.concat(self.blocks(columns), ignore_index=True)
+        frame = pd.concat(self.blocks(columns), ignore_index=True)
+        frame.attrs = {}
+        return frame
 
     def shards(self) -> Iterator[tuple[int, pd.DataFrame]]:
         """Yield each shard's number and rows. Tiles of a shard follow one another."""

@@ -236,5 +236,8 @@ def _previews(folder: AbiFolder, tiles: pd.DataFrame, run: Run) -> None:
     ]
     for outcome in run.do(tasks, _draw, "drawing"):
         if outcome.error:
-            raise StratacubeError(f"thumbnails of {outcome.task.key} could not be drawn: {outcome.error}")
+            raise StratacubeError(
+                f"thumbnails of shard {outcome.task.shard} could not be drawn ({outcome.error}); "
+                "`verify` names what is damaged: remove that and run the same command again"
+            )
     contact_sheet(folder.previews, tiles, folder.previews / "contact_sheet.png")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
-from catalog.abi.s3 import explained, s3_filesystem
+from catalog.abi.s3 import s3_filesystem, translate_s3_errors
 from cube.abi.grid import Window
 from cube.abi.index import ChunkTable, FileIndex
 from stratacube.errors import SourceError
@@ -248,7 +248,7 @@ def _read_spans(href: str, spans: Sequence[Span], endpoint_url: str | None) -> I
             os.close(descriptor)
         return
     for batch in _batches(spans):
-        with explained(href, endpoint_url):
+        with translate_s3_errors(href, endpoint_url):
             blocks = s3_filesystem(endpoint_url).cat_ranges(
                 [href] * len(batch), [s.start for s in batch], [s.stop for s in batch], on_error="raise"
             )

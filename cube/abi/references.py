@@ -28,11 +28,12 @@ import pandas as pd
 
 from catalog.abi.bands import BANDS
 from catalog.abi.scans import SourceFile, better
-from catalog.parquet import read_frame
 from cube.abi.grid import FixedGrid, GeosProjection
 from cube.abi.index import ChunkTable, Coefficients, FileIndex
 from stratacube.errors import EncodingMismatchError, SourceError
 from stratacube.files import remove_strays, whole_folder, write_json
+from stratacube.parquet import read_frame
+from stratacube.times import to_microseconds
 
 __all__ = ["Reference", "eras", "is_reference_store", "join", "read_references", "write_references"]
 
@@ -165,7 +166,7 @@ def _write_leaf(leaf: Path, members: Sequence[FileIndex]) -> None:
     first, count = members[0], len(members)
     per_file = first.rad.offsets.size
     record = per_file * max(1, _RECORD // per_file)
-    times = np.array([m.mid_time.astype("M8[us]").astype("i8") for m in members])
+    times = np.array([to_microseconds(m.mid_time) for m in members], "i8")
     grid, band = first.grid, BANDS[first.source.channel]
     time_attrs = {"standard_name": "time", "units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
     small = {

@@ -39,7 +39,7 @@ from cube.job.run import Run
 from cube.job.source import Manner, Planned
 from stratacube.command import Answer
 from stratacube.errors import SourceError
-from stratacube.files import remove_strays
+from stratacube.files import remove, remove_strays
 
 __all__ = ["AbiBuild", "run_abi"]
 
@@ -167,18 +167,17 @@ class AbiBuild:
 
     def build(self, run: Run) -> None:
         """Fetch, index, and make every shard that the ledger does not know as done."""
+        done = self._done(run)
+        if len(done) == len(self.table.shard_numbers) and run.holds(["arrays", "references"]):
+            return
         if self.config.download:
             self._fetch()
-        done = self._done(run)
-        to_do = [n for n in self.table.shard_numbers if n not in done]
-        if not to_do and run.holds(["arrays", "references"]):
-            return
         numbers = self._index(run)
         done &= self._arrays(run, numbers, done)
         to_do = [n for n in self.table.shard_numbers if n not in done]
         for outcome in run.do(self._tasks(numbers, done), build_shard, "building", total=len(to_do)):
             _record(run, outcome)
-        run.keep("references", lambda: self._refer(numbers), lambda: [self.folder.references], anew=run.changed)
+        run.keep("references", lambda: self._refer(run, numbers), lambda: [self.folder.references], anew=run.changed)
 
     def _fetch(self) -> None:
         """Bring whole files of the scans used to disk; without ``download`` byte ranges are read in place."""
@@ -225,7 +224,9 @@ class AbiBuild:
     def _arrays(self, run: Run, numbers: ScanNumbers, done: set[int]) -> set[int]:
         """Write the store's metadata and small variables; return the shards whose pixels they still describe."""
         store = self.folder.tiles
-        described = run.holds(["arrays"]) if "arrays" in run.ledger.entries else store.exists()
+        of_old = (store / "packing_scale" / "zarr.json").exists()  # 0.1.0 recorded no arrays
+        described = run.holds(["arrays"]) if "arrays" in run.ledger.entries else of_old
+        run.clear(["arrays"])
         # What the store said of tiles whose files are gone is lost with it: those shards are made anew, as they can.
         kept = done if described else {n for n in done if not self._lacks(n, numbers)}
         attributes = {
@@ -295,8 +296,11 @@ class AbiBuild:
                 endpoint_url=self.config.s3_endpoint,
             )
 
-    def _refer(self, numbers: ScanNumbers) -> None:
+    def _refer(self, run: Run, numbers: ScanNumbers) -> None:
         """Write the virtual cube of the scans that tiles were cut from, a day at a time."""
+        if not run.holds(["references"]):
+            # What lists it passes over what is there, so that a lost leaf would stay lost: it is made from nothing.
+            remove(self.folder.references)
         files = (
             f for name in self.table.framed for f in self.shelf[name].files.values() if f.href not in numbers.unreadable
         )

@@ -21,9 +21,10 @@ from cube.abi.grid import FixedGrid
 from cube.abi.synthetic_format import Stripe, write_file
 from cube.abi.synthetic_pixels import radiance_of, render
 from cube.abi.synthetic_scene import Image, Sky, sky
-from cube.abi.synthetic_spec import FileSpec, naive_utc, sector_grid
+from cube.abi.synthetic_spec import FileSpec, sector_grid
 from cube.job.engine import local_executor
 from stratacube.errors import UsageError
+from stratacube.times import naive_utc
 
 __all__ = ["write_archive", "write_full_disk_scan", "write_scan_file"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from catalog.abi.bands import BANDS
@@ -24,7 +24,6 @@ __all__ = [
     "UNDEFINED",
     "Coefficients",
     "FileSpec",
-    "naive_utc",
     "sector_grid",
 ]
 
@@ -284,8 +283,3 @@ class FileSpec:
     def max_count(self) -> int:
         """Largest valid count."""
         return int(2**self.coefficients.bits - 2)
-
-
-def naive_utc(time: datetime) -> datetime:
-    """Return the time as naive UTC; a naive one is taken to be so already."""
-    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time

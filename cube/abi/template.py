@@ -87,15 +87,30 @@ def create_tile_store(
         arrays[name] = ArraySpec(dims, shape, values.dtype.str, chunks, attributes=attrs)
     arrays |= _grid_mappings(views)
     create_store(path, arrays, {"Conventions": "CF-1.11", **attributes})
+    del small
     for block in plan.blocks():
-        start = int(block["tile"].iloc[0])
-        values = _small_variables(layout, block, numbers)
-        _keep(path, block, values, kept)
-        for name, (dims, array, _) in values.items():
-            if "tile" in dims or start == 0:
-                write_region(path, name, start, array)
-        for name, array in _coarse_values(layout, block, projection_of).items():
-            write_region(path, name, start, array)
+        _write_small(path, _small_variables(layout, block, numbers), block, kept)
+        _write_coarse(path, layout, block, projection_of)
+
+
+# Each of these lets go of what it wrote before the next begins: blocks are most of what the driver holds.
+
+
+def _write_small(path: Path, small: Small, block: pd.DataFrame, kept: Collection[int]) -> None:
+    start = int(block["tile"].iloc[0])
+    _keep(path, block, small, kept)
+    for name, (dims, values, _) in small.items():
+        if "tile" in dims or start == 0:
+            write_region(path, name, start, values)
+
+
+def _write_coarse(
+    path: Path, layout: TileLayout, block: pd.DataFrame, projection_of: Callable[[str], GeosProjection]
+) -> None:
+    start, coarse = int(block["tile"].iloc[0]), _coarse_values(layout, block, projection_of)
+    while coarse:
+        name, values = coarse.popitem()
+        write_region(path, name, start, values)
 
 
 def _keep(path: Path, block: pd.DataFrame, small: Small, kept: Collection[int]) -> None:
@@ -254,25 +269,26 @@ def _coarse_values(
     """Values of the coarse variables of some tiles; the Sun at each frame's scan start, else its requested time."""
     n, step = layout.coarse_size, layout.coarse_step * layout.pixel
     centres = (np.arange(n) + 0.5) * step
-    lon, lat = np.full((2, len(plan), n, n), np.nan)
-    zenith, azimuth = np.full((2, len(plan), n, n), np.nan)
-    sun = np.full((2, len(plan), layout.steps, n, n), np.nan)
+    # Worked out tile by tile in double precision, and kept as it is stored: a block of these is most of the driver's
+    # memory.
+    place, frames = (len(plan), n, n), (len(plan), layout.steps, n, n)
+    values = {
+        "longitude_coarse": np.empty(place, "f4"),
+        "latitude_coarse": np.empty(place, "f4"),
+        "view_zenith": np.empty(place, "f4"),
+        "view_azimuth": np.empty(place, "f4"),
+        "solar_zenith": np.empty(frames, "f4"),
+        "solar_azimuth": np.empty(frames, "f4"),
+    }
     for i, row in enumerate(plan.itertuples()):
         view = projection_of(row.event_scan)
-        lon[i], lat[i] = view.to_lonlat(row.x_left + centres[None, :], row.y_top - centres[:, None])
-        zenith[i], azimuth[i] = view.view_angles(lon[i], lat[i])
+        lon, lat = view.to_lonlat(row.x_left + centres[None, :], row.y_top - centres[:, None])
         actual = np.asarray(list(row.scan_starts), "M8[us]")
         times = np.where(np.isnat(actual), np.asarray(list(row.requested_times), "M8[us]"), actual)
-        sun[0, i], sun[1, i] = solar_angles(times[:, None, None], lon[i][None], lat[i][None])
-    values = {
-        "longitude_coarse": lon,
-        "latitude_coarse": lat,
-        "view_zenith": zenith,
-        "view_azimuth": azimuth,
-        "solar_zenith": sun[0],
-        "solar_azimuth": sun[1],
-    }
-    return {name: array.astype("f4") for name, array in values.items()}
+        angles = *view.view_angles(lon, lat), *solar_angles(times[:, None, None], lon[None], lat[None])
+        for array, found in zip(values.values(), (lon, lat, *angles), strict=True):
+            array[i] = found
+    return values
 
 
 def _grid_mappings(seen_from: Mapping[float, GeosProjection]) -> dict[str, ArraySpec]:

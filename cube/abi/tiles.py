@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +27,14 @@ from cube.abi.resample import AVERAGE_FILL, average, count_factor, repeat
 from cube.job.ledger import Problem
 from cube.job.store import write_region
 from stratacube.errors import SourceError
+from stratacube.retry import call_again
 
 __all__ = ["Frame", "ShardResult", "ShardTask", "build_shard"]
 
-_S3_TRIES = 3
+T = TypeVar("T")
+
+_S3_TRIES, _S3_PAUSE = 3, 1.0
+"""Attempts at a file on S3, and seconds before the second: the client below has tried each request by itself."""
 _STRIP = 128
 """Native rows brought to the grid at once: a multiple of every block of pixels that is averaged."""
 
@@ -129,9 +134,9 @@ def _cut_band(
     for source, frames in by_file.items():
         placed: Sequence[tuple[Frame, Any]] = [(frame, None) for frame in frames]
         try:
-            index = _patiently(source, lambda s=source: index_file(s, task.cache, task.endpoint_url))
+            index = _try_again(source, partial(index_file, source, task.cache, task.endpoint_url))
             placed = _place(task, index, channel, frames, result)
-            _patiently(source, lambda i=index, p=placed: _cut_file(task, i, channel, p, counts, mask, result))
+            _try_again(source, partial(_cut_file, task, index, channel, placed, counts, mask, result))
         except SourceError as error:
             for frame, _ in placed:
                 counts[frame.tile, frame.step] = task.fills[channel]
@@ -139,16 +144,10 @@ def _cut_band(
                 result.problems.append(_problem(task, frame, channel, source, str(error)))
 
 
-def _patiently(source: SourceFile, read: Any) -> Any:
+def _try_again(source: SourceFile, read: Callable[[], T]) -> T:
     """Read again what may pass: an object store now and then fails a request, a disk does not."""
     tries = _S3_TRIES if source.href.startswith("s3://") else 1
-    for attempt in range(1, tries + 1):
-        try:
-            return read()
-        except SourceError:
-            if attempt == tries:
-                raise
-            time.sleep(0.5 * 2**attempt)
+    return call_again(read, tries=tries, pause=_S3_PAUSE, again=SourceError, name=f"reading {source.href}")
 
 
 def _problem(task: ShardTask, frame: Frame, channel: int, source: SourceFile, reason: str) -> Problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,9 +12,10 @@ from typing import Any, ClassVar
 import yaml
 
 from cube.job.ledger import Entry, Ledger
+from cube.job.listing import Listing
 from stratacube.claim import CLAIM, Fence, claimed
 from stratacube.errors import StratacubeError, UsageError
-from stratacube.files import is_stray, recorded, remove, remove_strays, write_text
+from stratacube.files import Written, digest_of, is_stray, recorded, remove, remove_strays, write_text
 
 __all__ = ["FORMAT", "RULES", "BuildFolder"]
 
@@ -162,19 +163,27 @@ class BuildFolder:
         there, recorded_as = self._stored(), self._recorded()
         remove_strays(self.root, deep=False)  # those deeper down go when their part is listed
         remove(self.root / "config.part")
-        if there is None and recorded_as is not None and not overwrite:
+        if recorded_as is not None and not overwrite and not self._is_as_written():
             self._restore(recorded_as, described, digest)
             return
         if there is not None and not overwrite:
             self.refuse_other(described, digest)
             if there["digest"] == digest:
+                if recorded_as is None and there.get("format") == FORMAT:  # the ledger was lost: it is to know it again
+                    self._record(there["created"], digest, [self._written()])
                 return
         self._remove_build()
         created = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
         with recorded(self.root) as written:
             self._write(described, digest, created)
+        self._record(created, digest, written)
+
+    def _record(self, created: datetime, digest: str, written: Sequence[Written]) -> None:
         facts = {"created": created.isoformat(), "digest": digest}
         Ledger(self.ledger).record(Entry("config", "done", facts=facts, files=tuple(written)))
+
+    def _written(self) -> Written:
+        return Written(self.config.name, self.config.stat().st_size, digest_of(self.config))
 
     def _write(self, described: Mapping[str, Any], digest: str, created: datetime) -> None:
         made = {
@@ -188,11 +197,12 @@ class BuildFolder:
         write_text(self.config, yaml.safe_dump(made, sort_keys=False))
 
     def _restore(self, entry: Entry, described: Mapping[str, Any], digest: str) -> None:
-        """Write a configuration that was lost once more: the ledger knows which it was, and of when."""
+        """Write a configuration that was lost or altered once more: the ledger knows which it was, and of when."""
         if entry.facts["digest"] != digest:
             raise UsageError(
-                f"{self.config} is missing and was of another configuration ({entry.facts['digest']} there, {digest} "
-                f"here); restore it, pass `overwrite`, or choose another `{self.PARAMETER}`"
+                f"{self.config} is missing or damaged, and was of another configuration "
+                f"({entry.facts['digest']} there, {digest} here); restore it, pass `overwrite`, "
+                f"or choose another `{self.PARAMETER}`"
             )
         self._write(described, digest, datetime.fromisoformat(entry.facts["created"]))
 
@@ -250,6 +260,11 @@ class BuildFolder:
         except OSError:
             return None
         return entry if entry is not None and {"created", "digest"} <= entry.facts.keys() else None
+
+    def _is_as_written(self) -> bool:
+        """Whether the configuration is the one that was written, byte by byte."""
+        listing = Listing(self.root)
+        return all(listing.holds(files or ()) for _, files in Ledger(self.ledger).files_of(["config"]))
 
     def _refuse_newer(self, there: Mapping[str, Any]) -> None:
         if there.get("format", 1) > FORMAT:

@@ -159,7 +159,7 @@ def _faults(build: _Build) -> Iterator[str]:
         yield from (f"{what} ({number})" for what, number in build.lacks().items() if not what.startswith("avoided"))
     yield from _written_faults(build)
     if folder.plan.exists():
-        yield from build.inspection.faults(folder, build.config, ledger)
+        yield from _product_faults(build)
     else:
         yield f"{folder.plan} is missing; run the same command again"
     yield from _link_faults(folder)
@@ -173,6 +173,15 @@ def _written_faults(build: _Build) -> Iterator[str]:
     for key, files in iterate(build.ledger.files_of(keys), "verifying", len(keys)):
         if build.ledger.entries[key].status != "begun":  # what those list is scratch
             yield from (f"{fault} ({key}); {remedy}" for fault in listing.faults(files or (), thorough=True))
+
+
+def _product_faults(build: _Build) -> Iterator[str]:
+    """By what the products hold; what describes them may be damaged in any way."""
+    try:
+        yield from build.inspection.faults(build.folder, build.config, build.ledger)
+    except Exception as error:  # noqa: BLE001  (zarr raises whatever its metadata trips it into)
+        told = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        yield f"the products in {build.folder.root} cannot be read ({told}); run the same command again"
 
 
 def _link_faults(folder: BuildFolder) -> Iterator[str]:

@@ -17,6 +17,7 @@ from cube.job.ranks import refuse_ranks
 from cube.job.run import Run
 from cube.job.source import Planned, Source
 from stratacube.command import Answer
+from stratacube.errors import SourceError, StratacubeError
 from stratacube.files import human_bytes
 
 __all__ = ["run_job"]
@@ -56,10 +57,10 @@ def run_job(source: Source, *, dry_run: bool = False) -> Answer:
         ):
             config = folder.described()
             run = Run(folder, workers, manner.retries, lambda entry: inspection.expected(folder, config, entry))
-            return Answer(_steps(source, run), [])
+            return _steps(source, run)
 
 
-def _steps(source: Source, run: Run) -> int:
+def _steps(source: Source, run: Run) -> Answer:
     source.find(run)
     planned = source.plan(run)
     _note_plan(run, planned)
@@ -70,15 +71,24 @@ def _steps(source: Source, run: Run) -> int:
         problems = [p for p in source.problems(run) if p.kind != "missing"]
         for kind, reason, _ in counted(problems):
             _log.info("%s: %s", kind, reason)
-        return code_of(problems)
+        return _answer(source.folder, planned, problems)
     source.build(run)
     problems = [*run.ledger.problems(), *source.problems(run)]
     if source.manner.allow_missing:
         problems = [p for p in problems if p.kind != "missing"]
     write_errors(source.folder.errors, problems, source.problem_columns)
-    source.publish(run, problems)
+    try:
+        source.publish(run, problems)
+    except StratacubeError:
+        raise
+    except (RuntimeError, ValueError) as error:  # how codecs say that bytes are wrong
+        raise SourceError(
+            f"what was built in {source.folder.root} cannot be described ({type(error).__name__}: {error}); "
+            "`verify` names what is damaged: remove that and run the same command again"
+        ) from error
     _note_outcome(run, problems)
-    return _tell(source.folder, planned, problems)
+    _tell(source.folder, planned, problems)
+    return _answer(source.folder, planned, problems)
 
 
 def _note_plan(run: Run, planned: Planned) -> None:
@@ -116,20 +126,25 @@ def _logged(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _tell(folder: BuildFolder, planned: Planned, problems: Sequence[Problem]) -> int:
-    """Say how it went, and return the exit code."""
+def _answer(folder: BuildFolder, planned: Planned, problems: Sequence[Problem]) -> Answer:
+    counts = [{"kind": kind, "reason": reason, "count": n} for kind, reason, n in counted(problems)]
+    data = {"folder": str(folder.root), "planned": planned.words, "problems": counts}
+    return Answer(code_of(problems), (), data)
+
+
+def _tell(folder: BuildFolder, planned: Planned, problems: Sequence[Problem]) -> None:
+    """Say how it went."""
     lacks = [p for p in problems if is_lack(p)]
     avoided = len(problems) - len(lacks)
     if avoided:
         _log.info("%d inputs were avoided, and others taken; they are named in %s", avoided, folder.errors)
     if not lacks:
         _log.info("done: %s in %s", planned.words, folder.root)
-        return 0
+        return
     _log.info("%s in %s, with what follows missing from them:", planned.words, folder.root)
     for kind, reason, count in counted(lacks)[:MOST_ROWS]:
         _log.info("  %6d x %s: %s", count, kind, reason)
     _log.info("every case is in %s; mend the files and run the same command again to fill them in", folder.errors)
-    return 1
 
 
 def _estimate(source: Source) -> Answer:

@@ -44,7 +44,7 @@ def write_errors(path: Path, problems: Sequence[Problem], columns: Mapping[str, 
     path
         The file.
     problems
-        Its rows.
+        Its rows; paths in the folder of the build are told from there.
     columns
         Fields to write and what users know them as.
     """
@@ -54,5 +54,6 @@ def write_errors(path: Path, problems: Sequence[Problem], columns: Mapping[str, 
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(columns.values())
-    rows.writerows([getattr(p, name) for name in columns] for p in problems)
+    inside = f"{path.parent}/"
+    rows.writerows([getattr(p, name).replace(inside, "") for name in columns] for p in problems)
     write_text(path, text.getvalue())

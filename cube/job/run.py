@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger, Problem
 from cube.job.listing import Listing
 from stratacube.errors import StratacubeError
-from stratacube.files import Written, digest_of, remove, remove_strays
+from stratacube.files import Written, check_guards, digest_of, remove, remove_strays
 
 __all__ = ["Run"]
 
@@ -26,6 +27,8 @@ R = TypeVar("R")
 
 _NO_SPACE = "No space left on device"
 """How the system words a full disk."""
+_TOLD = 5
+"""Losses named one by one: where a whole array is gone, there are as many as shards."""
 _ROOM = 1 << 25
 """Bytes that a disk must take to be not full: one that failed may have removed its file, of about this size."""
 
@@ -53,6 +56,7 @@ class Run:
         self.changed = False
         """Whether this run has made anything."""
         self._expected = expected
+        self._warned: set[str] = set()
 
     def keep(
         self,
@@ -93,8 +97,10 @@ class Run:
             If it is ``fixed`` and came out otherwise.
         """
         entry = self.ledger.entries.get(step)
-        if entry is not None and not anew and self.holds([step]):
-            return False
+        if entry is not None and not anew:
+            if self.holds([step]):
+                return False
+            self.clear([step])
         begun = time.monotonic()
         found = entry is None and not anew and mark is not None and mark.exists() and all(p.exists() for p in parts())
         if not found:
@@ -114,6 +120,16 @@ class Run:
         self.changed |= not found
         return not found
 
+    def clear(self, keys: Iterable[str]) -> None:
+        """Remove what tasks wrote and what is not as it was written: damaged, it would be read as if it were whole."""
+        listing = Listing(self.folder.root)
+        for _, files in self.ledger.files_of(keys):
+            for file in files or ():
+                if not listing.holds([file]):
+                    check_guards(self.folder.root / file.path)
+                    with suppress(OSError):  # what cannot be removed will not be replaced either, and that is told
+                        (self.folder.root / file.path).unlink()
+
     def _told(self, parts: Iterable[Path]) -> Iterator[Written]:
         for part in parts:
             remove_strays(part)  # of a killed run, which did not come to tell what it wrote
@@ -130,21 +146,29 @@ class Run:
         return None if entry is None else entry.figures.get("seconds")
 
     def holds(self, keys: Iterable[str]) -> bool:
-        """Whether all that some tasks wrote is there as it was written."""
-        return not self._lost(keys)
+        """Whether some tasks are done and all that they wrote is there as it was written.
+
+        A ledger of 0.1.0, which has no word on the configuration either, knew no steps: they are taken as done.
+        """
+        keys = list(keys)
+        unknown = [k for k in keys if k not in self.ledger.entries]
+        return not (unknown and "config" in self.ledger.entries) and not self._lost(keys)
 
     def done(self, keys: Iterable[str], statuses: Iterable[str] = ("done",)) -> set[str]:
         """Return those of some tasks that need no second run.
 
         A partial one is tried again, for its inputs may have been mended; one whose products are not there any more,
-        or not as they were written, is made anew.
+        or not as they were written, is made anew, and what is damaged of them is removed.
         """
         allowed = set(statuses)
-        there = [k for k in keys if k in self.ledger.entries and self.ledger.entries[k].status in allowed]
-        return set(there) - self._lost(there)
+        known = {k: self.ledger.entries[k] for k in keys if k in self.ledger.entries}
+        there = [k for k, entry in known.items() if entry.status in allowed]
+        whole = set(there) - self._lost(there)
+        self.clear(known.keys() - whole)
+        return whole
 
     def _lost(self, keys: Iterable[str]) -> set[str]:
-        listing, lost = Listing(self.folder.root, tidy=True), set()
+        listing, lost, news = Listing(self.folder.root, tidy=True), set[str](), list[str]()
         for key, files in self.ledger.files_of(keys):
             if files is None:
                 paths = self._expected(self.ledger.entries[key])
@@ -153,7 +177,12 @@ class Run:
                 fault = next(iter(listing.faults(files)), None)
             if fault is not None:
                 lost.add(key)
-                _log.warning("%s; %s is made again", fault, key)
+                news += [f"{fault}; {key} is made again"] * (key not in self._warned)
+        for text in news[:_TOLD]:
+            _log.warning("%s", text)
+        if len(news) > _TOLD:
+            _log.warning("%d more are not as they were written, and are made again", len(news) - _TOLD)
+        self._warned |= lost
         return lost
 
     def do(

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.abc.store import ByteRequest
 from zarr.codecs import ZstdCodec
-from zarr.core.buffer import Buffer
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from stratacube.errors import SourceError, UsageError
@@ -53,6 +54,16 @@ class LedgeredStore(LocalStore):
         """Remove all below a prefix."""
         check_guards(self.root / prefix)
         await super().delete_dir(prefix)
+
+
+class _Unread(LedgeredStore):
+    """A store whose shards are written whole: what lies there, half of it lost with the power perhaps, is not read."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Read a description; there are no shards."""
+        return None if "c" in key.split("/") else await super().get(key, prototype, byte_range)
 
 
 @dataclass(frozen=True)
@@ -142,8 +153,8 @@ def _check_same(path: Path, name: str, array: Any, spec: ArraySpec) -> None:
 
 
 def write_region(path: Path, name: str, start: int, values: npt.NDArray[Any]) -> None:
-    """Write rows ``start:start + len(values)`` of an array; the caller owns every shard it touches."""
-    array = zarr.open_array(LedgeredStore(path), path=name, mode="r+", zarr_format=3)
+    """Write rows ``start:start + len(values)`` of an array; they must be all rows of every shard that they touch."""
+    array = zarr.open_array(_Unread(path), path=name, mode="r+", zarr_format=3)
     array[start : start + len(values)] = values
 
 

@@ -75,7 +75,7 @@ class BlockReader:
             raise SourceError(f"{path} cannot be opened ({gdal_reason(error)})") from error
         transform, crs = self._file.transform, self._file.crs
         if self._file.count != 1 or crs is None or transform.b or transform.d:
-            raise SourceError(f"{path} is no georeferenced image of one band")
+            raise SourceError(f"{path} is not a georeferenced image of one band")
         code = ":".join(crs.to_authority() or ("", "")) if crs.to_authority() else crs.to_wkt()
         self.grid = SourceGrid(code, tuple(transform)[:6], self._file.height, self._file.width)
         rows, cols = self._file.block_shapes[0]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pyproj
 
-from catalog.sentinel2.price import price
+from catalog.sentinel2.estimate import estimate_download
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import footprint
 from cube.sentinel2.plan import Plan, PlannedCell
@@ -38,7 +38,7 @@ def estimate(config: Sentinel2Config, plan: Plan, workers: int) -> Iterator[tupl
     keys = [key for _, key in config.asset_keys()]
     products = [p for a in plan.acquisitions.values() for p in a.products]
     files = [p.assets[k] for p in products for k in (*keys, "SCL_20m") if k in p.assets]
-    cost = price(products, keys, config.work_dir / "imagery_raw")
+    cost = estimate_download(products, keys, config.work_dir / "imagery_raw")
     sizes = [int(key.rpartition("_")[2][:-1]) for key in keys]
     pixels = _AROUND * (_CLEAR_SHARE * _source_pixels(plan, sizes) + _source_pixels(plan, [20]))  # bands and classes
     cells = [c.window.height * c.window.width for c in plan.cells]

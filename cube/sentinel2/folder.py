@@ -49,6 +49,11 @@ class Sentinel2Folder(BuildFolder):
         return self.indices / "items.json"
 
     @property
+    def manifest(self) -> Path:
+        """All products found, one row each: a list of the predecessor's."""
+        return self.indices / "query_manifest.csv"
+
+    @property
     def scene_index(self) -> Path:
         """The image files of the products used, and whether they are on disk: a list of the predecessor's."""
         return self.indices / "scene_index.csv"

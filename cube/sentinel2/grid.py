@@ -33,7 +33,7 @@ _GEO = re.compile(r"Q(?P<size>\d{3})_(?P<ew>[EW])(?P<x>\d{1,3}_\d{2})_(?P<ns>[NS
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: bounds in the grid's CRS, and its outline where it is no rectangle."""
+    """One cell: bounds in the grid's CRS, and its outline where it is not a rectangle."""
 
     id: str
     xmin: float
@@ -75,7 +75,7 @@ def make_grid(
     Raises
     ------
     UsageError
-        If the bounds are no whole number of cells or the CRS is unknown.
+        If the bounds are not a whole number of cells or the CRS is unknown.
     """
     xmin, ymin, xmax, ymax = (float(b) for b in bounds)
     name = _crs_name(crs)
@@ -233,7 +233,7 @@ def _csv_cells(path: Path) -> list[Cell]:
         ~np.isfinite(numbers).all(axis=1) | (numbers["xmin"] >= numbers["xmax"]) | (numbers["ymin"] >= numbers["ymax"])
     )
     if wrong.any():
-        raise UsageError(f"grid file {path}, line {int(np.flatnonzero(wrong)[0]) + 2}: bounds are no rectangle")
+        raise UsageError(f"grid file {path}, line {int(np.flatnonzero(wrong)[0]) + 2}: bounds are not a rectangle")
     return grid_cells(frame)
 
 
@@ -282,7 +282,7 @@ def cell_from_id(name: str) -> Cell:
     Raises
     ------
     UsageError
-        If it is no such id.
+        If it is not such an id.
     """
     if found := _RC.fullmatch(name):
         size = int(found["size"]) / 100

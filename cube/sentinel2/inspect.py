@@ -12,13 +12,13 @@ import numpy.typing as npt
 import rasterio
 import zarr
 
-from catalog.parquet import read_frame
 from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger
 from cube.job.source import Planned
 from cube.sentinel2.composite import CellResult, cell_file
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.lattice import Window
+from stratacube.parquet import read_frame
 from stratacube.progress import iterate
 
 __all__ = ["SENTINEL2"]

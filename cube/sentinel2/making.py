@@ -136,7 +136,8 @@ class Making:
             left = [p for p in left if p.cell.id in lost]
             if not left:
                 return
-            _log.warning("what %d cells need in %s was lost (%s); it is made again", len(left), self.folder.tmp, lost)
+            first = next(iter(lost.values()))
+            _log.warning("scratch that %d cells need was lost (%s); it is made again", len(left), first)
         for planned in left:
             reason = f"{lost[planned.cell.id]}, and was so {_ROUNDS} times; does something remove files in tmp?"
             self.run.record(cell_key(planned.cell.id), "failed", [Problem("product", reason, planned.cell.id)])

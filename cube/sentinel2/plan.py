@@ -15,7 +15,6 @@ import pyproj
 import shapely
 from shapely.geometry import shape
 
-from catalog.parquet import read_frame
 from catalog.sentinel2.items import Asset, Product
 from cube.job.folder import RULES
 from cube.sentinel2.config import Sentinel2Config
@@ -23,7 +22,8 @@ from cube.sentinel2.grid import Cell, cell_from_id, footprint, read_cells, selec
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.scenes import Acquisition, group_acquisitions
 from stratacube.errors import SourceError, UsageError
-from stratacube.files import whole_file, write_text
+from stratacube.files import write_text
+from stratacube.parquet import read_frame, write_frame
 
 __all__ = [
     "Plan",
@@ -229,5 +229,4 @@ def write_plan(frame: pd.DataFrame, path: Path, selected: Path) -> None:
     columns = ["tile_id_rc", "tile_id_geo", "xmin", "ymin", "xmax", "ymax", "row", "col", "height", "width"]
     write_text(selected, listed[columns].to_csv(index=False))
     frame.attrs = {"rules": RULES}
-    with whole_file(path) as part:
-        frame.to_parquet(part, index=False)
+    write_frame(path, frame)

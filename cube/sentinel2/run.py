@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from catalog.sentinel2.items import Product
+from catalog.sentinel2.saved import write_scene_index
+from catalog.sentinel2.select import refuse_lacking
 from cube.config import default_workers
 from cube.job.folder import FORMAT
 from cube.job.job import run_job
@@ -36,7 +38,7 @@ from cube.sentinel2.plan import (
 )
 from cube.sentinel2.products import ZarrLayout, create_composites, encoding
 from cube.sentinel2.publish import publish
-from cube.sentinel2.supply import find, write_scene_list
+from cube.sentinel2.supply import find, write_lists
 from stratacube.claim import claimed
 from stratacube.command import Answer
 from stratacube.errors import UsageError
@@ -144,13 +146,22 @@ class Sentinel2Build:
         def parts() -> list[Path]:
             return [p for p in (self.folder.items,) if p.exists()]
 
-        if not run.keep("find", search, parts, mark=self.folder.items, fixed=True) or not self.found:
-            search()  # from the list
-        write_scene_list(self.folder, self.found)
+        made = run.keep("find", search, parts, mark=self.folder.items, fixed=True)
+        if self.given is None or not made:
+            search()  # from the list, though it was just made: products must not depend on which run found them
+        run.keep(
+            "lists",
+            lambda: write_lists(self.config, self.folder, self.cells, self.given),
+            lambda: [p for p in (self.folder.manifest, self.folder.left_out) if p.exists()],
+            mark=self.folder.left_out,
+        )
+        if not self.folder.scene_index.exists():
+            self._index_scenes()
         run.say("%d products, those left out are in %s", len(self.found), self.folder.left_out)
 
     def plan(self, run: Run) -> Planned:
         """Lay the cells on the lattice, and find what reaches each."""
+        refuse_lacking(self.found, [key for _, key in self.config.asset_keys()])
         frame = plan_frame(self.planned)
         if self.folder.plan.exists():
             refuse_other_cells(frame, self.folder.plan)
@@ -166,6 +177,9 @@ class Sentinel2Build:
             self.folder.plan,
         )
         return Planned(len(self.planned.cells), f"{len(self.planned.cells)} cells")
+
+    def _index_scenes(self) -> None:
+        write_scene_index(self.folder.scene_index, self.found, self.folder.archive)
 
     @cached_property
     def planned(self) -> Plan:
@@ -257,6 +271,7 @@ class Sentinel2Build:
         columns = {k: v for k, v in self.problem_columns.items() if k != "product"}
         write_errors(self.folder.phase1_errors, [p for p in rows if p.kind == "source"], columns)
         laps = {step: run.seconds(step) or 0.0 for step in ("find", "plan", "arrays")}
+        run.keep("scenes", self._index_scenes, lambda: [self.folder.scene_index], anew=run.changed)
 
         def parts() -> list[Path]:
             previews = sorted(self.folder.composites.glob("*/preview.png"))

@@ -13,11 +13,11 @@ import pandas as pd
 
 from catalog.publish.footprints import enclosing_box
 from catalog.sentinel2.fetch import Failure, Fetched, Fetcher
-from catalog.sentinel2.find import find_products, save_found
+from catalog.sentinel2.find import find_products, find_safe, save_found
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.places import is_remote
 from catalog.sentinel2.query import Query
-from catalog.sentinel2.saved import mark_fetched, write_scene_index
+from catalog.sentinel2.saved import mark_fetched, write_query_manifest
 from catalog.sentinel2.select import Dropped, select_products
 from catalog.sentinel2.transfers import Meter
 from cube.sentinel2.config import Sentinel2Config
@@ -26,7 +26,7 @@ from cube.sentinel2.grid import Cell, footprint
 from cube.sentinel2.scenes import Acquisition
 from stratacube.files import write_text
 
-__all__ = ["Supply", "find", "write_scene_list"]
+__all__ = ["Supply", "find", "write_lists"]
 
 _log = logging.getLogger(__name__)
 
@@ -50,10 +50,7 @@ def find(
     """
     query = _query(config, cells)
     if products is not None:
-        chosen = select_products(products, query)
-        if not config.dry_run:
-            _write_left_out(folder, chosen.dropped)
-        return list(chosen.products)
+        return list(select_products(products, query).products)
     if folder.items.exists():
         kept = find_products(query, items=folder.items, access=config.access).products
         return list(kept) if config.safe_dir is None else [_of_any_size(p) for p in kept]
@@ -63,8 +60,7 @@ def find(
     if found.note:
         _log.info("%s", found.note)
     if not config.dry_run:
-        _write_left_out(folder, found.selection.dropped)
-        save_found(found, folder.indices)  # last: where it is, the search is not repeated
+        save_found(found, folder.indices)
     return list(found.products)
 
 
@@ -95,10 +91,20 @@ def _turned(bounds: tuple[float, float, float, float]) -> tuple[float, float, fl
     return west, south, 180.0 if east == -180 else east, north
 
 
-def write_scene_list(folder: Sentinel2Folder, used: Sequence[Product]) -> None:
-    """Write the predecessor's list of image files, unless it is there."""
-    if not folder.scene_index.exists():
-        write_scene_index(folder.scene_index, used, folder.archive)
+def write_lists(
+    config: Sentinel2Config, folder: Sentinel2Folder, cells: Sequence[Cell], products: Sequence[Product] | None
+) -> None:
+    """Write what was found and is not used, from the saved search: lost lists need no second search."""
+    query = _query(config, cells)
+    if products is not None:
+        _write_left_out(folder, select_products(products, query).dropped)
+        return
+    found = find_products(query, items=folder.items, access=config.access)
+    # Of a folder, what could not be read is no item.
+    unread = find_safe(config.safe_dir)[1] if config.safe_dir is not None else []
+    dropped = [*unread, *found.selection.dropped]
+    write_query_manifest(folder.manifest, found.all_products, (p.id for p in found.products), dropped)
+    _write_left_out(folder, dropped)
 
 
 def _write_left_out(folder: Sentinel2Folder, dropped: Sequence[Dropped]) -> None:

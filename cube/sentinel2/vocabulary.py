@@ -49,7 +49,7 @@ REDUCERS = ("median", "mean", "count", "medoid", "best")
 
 
 def band_name(text: str) -> str:
-    """Return ``B04`` for ``b4``, ``B04`` or ``4``; what is no band, as it is."""
+    """Return ``B04`` for ``b4``, ``B04`` or ``4``; what is not a band, as it is."""
     match = re.fullmatch(r"[Bb]?(\d{1,2})([Aa]?)", text.strip())
     if match is None:
         return text

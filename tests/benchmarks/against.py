@@ -101,11 +101,14 @@ class Compared:
 
     @property
     def verdict(self) -> str:
-        """``slower``, ``faster`` or ``same``, and whether a bound is broken."""
+        """``slower``, ``faster``, ``same`` or ``not told apart``, and whether a bound is broken.
+
+        ``same`` is said only where the turns rule out that it is slower; the others where they do not differ enough.
+        """
         ratio, words = self.ratio, []
         if ratio is not None:
-            slower, faster = ratio.low > SLOWER, ratio.high < 1 / SLOWER
-            words.append("**slower**" if slower else "faster" if faster else "same")
+            known = {"**slower**": ratio.low > SLOWER, "faster": ratio.high < 1 / SLOWER, "same": ratio.high <= SLOWER}
+            words.append(next((word for word, holds in known.items() if holds), "not told apart"))
         if self.most is not None and self.new:
             within = statistics.median(self.new) < self.most
             words.append(f"under {self.most:g} s" if within else f"**over {self.most:g} s**")
@@ -135,6 +138,7 @@ def part(commit: str, scratch: Path, turns: int, groups: Sequence[str]) -> tuple
     groups
         Which groups of rows; all if empty.
     """
+    versions = f"new: {_git('describe', '--always', '--dirty')}; old: {_git('rev-parse', '--short', commit)}"
     rows: list[Compared] = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the worktree goes then, too
     with worktree(commit) as old:
@@ -146,7 +150,6 @@ def part(commit: str, scratch: Path, turns: int, groups: Sequence[str]) -> tuple
                 started = time.monotonic()
                 rows += _turns(measured, turns)
                 sys.stderr.write(f"  {name}: {time.monotonic() - started:.0f} s\n")
-    versions = f"new: {_git('describe', '--always', '--dirty')}; old: {_git('rev-parse', '--short', commit)}"
     return _text(rows, turns, versions, inputs.told), all(row.met for row in rows)
 
 

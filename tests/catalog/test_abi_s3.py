@@ -21,7 +21,7 @@ import requests
 
 from catalog.abi.archives import FirstOf, LocalArchive, S3Archive, s3_filesystem
 from catalog.abi.fetch import destination, fetch_files
-from catalog.abi.s3 import explained
+from catalog.abi.s3 import translate_s3_errors
 from catalog.abi.scans import SourceFile, find_scans
 from stratacube.errors import ClaimLostError, SourceError, UsageError
 from stratacube.files import guarded
@@ -226,8 +226,8 @@ def test_an_endpoint_that_is_no_url_is_one_sentence(endpoint):
     one_sentence(caught.value, endpoint)
 
 
-def test_an_error_of_ours_is_not_explained_again():
-    with pytest.raises(UsageError, match=r"^as it is$"), explained("noaa-goes16"):
+def test_an_error_of_ours_is_not_translated_again():
+    with pytest.raises(UsageError, match=r"^as it is$"), translate_s3_errors("noaa-goes16"):
         raise UsageError("as it is")
 
 
@@ -354,6 +354,25 @@ def test_a_body_that_breaks_off_is_fetched_again(server, tmp_path):
     assert failures == []
     assert Path(here[0].href).read_bytes() == whole
     assert len(tries) == 3
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_what_is_missing_or_refused_is_asked_for_once(server, tmp_path, status):
+    (file, *_) = listed(S3Archive(server), NOON, NOON + MINUTE)
+    asked: list[str] = []
+
+    def refusing(handler: http.server.BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with answering(refusing) as endpoint:
+        fetch_files([file], tmp_path, endpoint_url=endpoint, retries=0, backoff=0.01)
+        once = len(asked)
+        _, failures = fetch_files([file], tmp_path, endpoint_url=endpoint, retries=3, backoff=0.01)
+    assert len(failures) == 1
+    assert len(asked) == 2 * once
 
 
 def test_a_dead_server_is_given_up_with_the_reasons(server, tmp_path):

@@ -22,9 +22,9 @@ import pytest
 from catalog.sentinel2.checksums import read_checksum
 from catalog.sentinel2.convert import product_from_item
 from catalog.sentinel2.download import DiskError, Downloader, ServerError
+from catalog.sentinel2.estimate import estimate_download
 from catalog.sentinel2.fetch import Fetched, Fetcher, fetch_products
 from catalog.sentinel2.items import Asset, Product
-from catalog.sentinel2.price import price
 from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.settings import Account, S3Keys
 from catalog.sentinel2.signing import S3Signer
@@ -573,19 +573,19 @@ def test_hostile_paths_stay_inside(tmp_path: Path, cdse: CdseServer) -> None:
             **{**vars(product), "assets": {"B02_20m": _asset(href, body), "SCL_20m": product.assets["SCL_20m"]}}
         )
         (failure,) = fetch(tmp_path / "root", cdse, hostile).failures
-        assert "is no path inside of a product" in failure.reason
+        assert "is not a path inside of a product" in failure.reason
     evil = Product(**{**vars(product), "id": "../../evil"})
     assert len(fetch(tmp_path / "root", cdse, evil).failures) == 2
 
 
-def test_recorded_item_is_priced(data_folder: Path) -> None:
+def test_recorded_item_can_be_estimated(data_folder: Path) -> None:
     path = data_folder / "stac" / "cdse" / "recorded" / f"item_{ID}.json"
     if not path.is_file():
         pytest.skip(f"{path} is not here")
     item = json.loads(path.read_text())
     product = product_from_item(item)
     bands = [f"{b}_20m" for b in ["B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B11", "B12"]]
-    told = price([product], bands)
+    told = estimate_download([product], bands)
     expected = sum(item["assets"][k]["file:size"] for k in (*bands, "SCL_20m", "product_metadata", "granule_metadata"))
     assert (told.files, told.bytes, told.unknown, told.present) == (12, expected, 0, 0)
     assert told.seconds() == pytest.approx(expected / 60e6)

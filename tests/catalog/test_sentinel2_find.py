@@ -26,7 +26,7 @@ from catalog.sentinel2.names import (
 )
 from catalog.sentinel2.query import Query
 from catalog.sentinel2.saved import load_items, mark_fetched, save_items, write_scene_index
-from catalog.sentinel2.select import deduplicate, select_products
+from catalog.sentinel2.select import deduplicate, refuse_lacking, select_products
 from stratacube.errors import SourceError, UsageError
 from tests.stac_validation import validate_stac
 
@@ -79,7 +79,7 @@ def test_baseline_is_that_of_the_product_alone() -> None:
         "S2A_MSIL2A_20220217T183431_R027_T13VEK_20240516T022440",
         "",
     ):
-        with pytest.raises(SourceError, match="is no name of a Sentinel-2 L2A product"):
+        with pytest.raises(SourceError, match="is not the name of a Sentinel-2 L2A product"):
             parse_product_name(wrong)
 
 
@@ -430,6 +430,29 @@ def test_empty_search_and_search_of_which_nothing_is_wanted(stac: Path, tmp_path
     save_items(tmp_path / "some.json", recorded(stac))
     with pytest.raises(UsageError, match=r"none of 4 products .* is wanted: 4 x cloud cover is above 5 %; widen"):
         find_products(replace(EVER, max_cloud_cover=5), items=tmp_path / "some.json")
+
+
+def test_where_products_cannot_be_read_nothing_found_is_no_wrong_use(tmp_path: Path) -> None:
+    other, broken = (
+        f"S2A_MSI{level}_20220413T150759_N0400_R025_T33XWJ_20220414T082126.SAFE" for level in ("L1C", "L2A")
+    )
+    (tmp_path / other).mkdir()
+    with pytest.raises(UsageError, match=r"none of 1 products .* is wanted: 1 x is not of level 2A; widen"):
+        find_products(EVER, safe_dir=tmp_path)
+    (tmp_path / broken).mkdir()
+    with pytest.raises(SourceError, match=r"none of 2 products .*; mend those that cannot be read, or widen"):
+        find_products(EVER, safe_dir=tmp_path)
+
+
+def test_files_that_no_product_has_are_refused_at_once() -> None:
+    asset = Asset(href="/x.jp2")
+    one, other = (
+        replace(product(), assets=dict.fromkeys(keys, asset)) for keys in (("B02_10m", "SCL_20m"), ("B03_10m",))
+    )
+    refuse_lacking([one, other], ["B02_10m", "B03_10m"])
+    refuse_lacking([], ["B11_20m"])
+    with pytest.raises(UsageError, match=r"none of 2 products has B11_20m; they have B02_10m, B03_10m: change `bands`"):
+        refuse_lacking([one, other], ["B02_10m", "B11_20m"])
 
 
 # folders of SAFE products

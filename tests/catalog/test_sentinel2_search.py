@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
 
 from catalog.sentinel2.fetch import Fetcher
 from catalog.sentinel2.find import find_products
@@ -20,6 +22,7 @@ from catalog.sentinel2.odata import expand_manifest, product_from_odata, search_
 from catalog.sentinel2.query import Query
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.search import search_stac
+from catalog.sentinel2.web import PacedAdapter
 from stratacube.errors import SourceError, UsageError
 from tests.catalog.cdse_server import Answer, CdseServer, serve
 from tests.catalog.stac_server import serve_items
@@ -196,6 +199,24 @@ def test_retry_after_and_pace(cdse: CdseServer, stac: Path, items: list[dict[str
     assert time.monotonic() - begun > 4 * 0.25  # 4 requests a second
 
 
+def test_busy_answers_are_closed_before_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Answered(requests.Response):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    answers = [Answered(), Answered(), Answered()]
+    for answer, status in zip(answers, (503, 429, 503), strict=True):
+        answer.status_code = status
+    left = list(answers)
+    monkeypatch.setattr(HTTPAdapter, "send", lambda *_, **__: left.pop(0))
+    adapter = PacedAdapter(Pace(1000.0), tries=3, pause=0.0)
+    last = adapter.send(requests.Request("GET", "https://host/x").prepare())
+    assert last is answers[-1]
+    assert [answer.closed for answer in answers] == [True, True, False]  # the last one is the caller's
+
+
 @pytest.mark.parametrize(
     ("faults", "sentence"),
     [
@@ -241,7 +262,7 @@ def test_answer_that_is_no_page(cdse: CdseServer, stac: Path) -> None:
         return known(path, asked) if path == "/v1/" else (200, {}, b"<html>")
 
     cdse.search = broken
-    with pytest.raises(SourceError, match="answered what is no page of items"):
+    with pytest.raises(SourceError, match="answered what is not a page of items"):
         search_stac(JULY, f"{cdse.url}/v1/", pace=Pace(1000.0))
 
 
@@ -267,7 +288,7 @@ def test_recorded_odata_product(stac: Path) -> None:
     s3 = product_from_odata(_entry(stac), "s3").assets["safe_manifest"].href
     assert s3 == f"s3://eodata/Sentinel-2/MSI/L2A/2023/02/09/{found.id}.SAFE/manifest.safe"
     for entry in json.loads((stac / "odata" / "cop_dataspace_search.json").read_text())["value"]:
-        with pytest.raises(SourceError, match="is no name of a Sentinel-2 L2A product"):
+        with pytest.raises(SourceError, match="is not the name of a Sentinel-2 L2A product"):
             product_from_odata(entry)
 
 

@@ -17,14 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from cube.folder import BuildFolder
 
+from cube.abi.folder import AbiFolder
 from cube.abi.layout import TileLayout
+from cube.abi.plan_table import ROW_GROUP
 from cube.abi.synthetic_format import write_file
 from cube.abi.synthetic_spec import FileSpec, sector_grid
 from cube.abi.tiles import ShardResult, ShardTask
 from cube.build import main
-from cube.config import AbiConfig, load_config
+from cube.config import AbiConfig
 
 __all__ = ["cut_nothing", "plan_of", "write_large_plan"]
 
@@ -61,18 +62,18 @@ def write_large_plan(folder: Path, tiles: int = 100_000, scans: int = 2_000) -> 
     archive, build = folder / "archive", folder / "build"
     _write_archive(archive, scans)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        small = BuildFolder(Path(scratch) / "small")
+        small = AbiFolder(Path(scratch) / "small")
         if main([*_arguments(archive, small.root, 20), "--plan-only"]):
             raise RuntimeError("the small plan was not made")
         arguments = _arguments(archive, build, tiles)
-        config = load_config(AbiConfig, None, _values(archive, build, tiles))
-        there = BuildFolder(build)
-        there.claim(config.described(), config.digest(), overwrite=False)
-        for path in set(small.root.iterdir()) - {small.config, small.plan}:  # the same whatever number is asked for
-            path.rename(there.root / path.name)
+        config = AbiConfig.load(None, _values(archive, build, tiles))
+        there = AbiFolder(build)
+        with there.opened(config.described(), config.digest(), overwrite=False):
+            for path in (small.sources, small.completeness, small.index):  # the same whatever number is asked for
+                path.rename(there.root / path.name)
         layout = TileLayout.of(config)
         plan = plan_of(pq.read_table(small.plan), layout, *_places(layout, tiles, scans))
-        pq.write_table(plan, there.plan)  # in one row group, as pandas writes it
+        pq.write_table(plan, there.plan, row_group_size=ROW_GROUP)
     return arguments
 
 

@@ -318,3 +318,22 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
 )
 def test_bytes_in_words(number: float, text: str) -> None:
     assert files.human_bytes(number) == text
+
+
+def test_nothing_is_removed_once_the_claim_is_lost(tmp_path: Path) -> None:
+    """A process that was stopped while it removed a build may wake up when the folder is another's."""
+    (tmp_path / "tiles.zarr").mkdir()
+    (tmp_path / "tiles.zarr" / "chunk").write_text("kept")
+    (tmp_path / ".a.0123abcd.part").write_text("kept")
+
+    def lost() -> None:
+        raise ClaimLostError("lost")
+
+    with guarded(tmp_path, lost):
+        for name, act in (("tiles.zarr", remove), (".a.0123abcd.part", remove_stray)):
+            with pytest.raises(ClaimLostError):
+                act(tmp_path / name)
+            assert (tmp_path / name).exists()
+    remove(tmp_path / "tiles.zarr")
+    remove(tmp_path / "not there")
+    assert [p.name for p in tmp_path.iterdir()] == [".a.0123abcd.part"]

@@ -114,6 +114,7 @@ def test_wrong_use(
 ) -> None:
     path = write_cube(composites, chunks=(90, 120))
     kelvin = write_cube(composites.B02.assign_attrs(units="K").to_dataset(), name="kelvin.zarr")
+    watts = write_cube(composites.B02.assign_attrs(units="W m-2 sr-1 um-1").to_dataset(), name="watts.zarr")
     empty = write_cube(composites[["B02"]] * np.nan, name="empty.zarr")
     for arguments, said in (
         ([path, store], "two runs"),
@@ -121,6 +122,15 @@ def test_wrong_use(
         ([path, "--by", "stratum"], "leave --where and --by out"),
         ([path, "--bands", "B99"], "B99"),
         ([kelvin], "say what it holds by --quantity"),
+        (
+            [kelvin, "--quantity", "radiance"],
+            "B02 has units 'K', which is not radiance; say what it holds by --quantity",
+        ),
+        ([path, "--quantity", "radiance"], "has units '1', which is not radiance"),
+        ([path, "--quantity", "brightness_temperature"], "has units '1', which is not brightness_temperature"),
+        ([watts, "--quantity", "mixed"], "has units 'W m-2 sr-1 um-1', which is not mixed"),
+        ([store, "--quantity", "reflectance", "--bands", "C01,C13"], "C13 has no reflectance; leave it out of --bands"),
+        ([store, "--quantity", "brightness_temperature", "--bands", "C01"], "C01 has no brightness_temperature; leave"),
         ([empty], "no pixel of B02 is valid"),
         ([store, "--by", "genus"], "no column 'genus' to split by"),
         ([tmp_path], "composites.zarr"),
@@ -128,6 +138,8 @@ def test_wrong_use(
         assert stats.main([*map(str, arguments), "--output", str(tmp_path / "s.json")]) == 2
         assert said in capsys.readouterr().err
     assert stats.main([str(kelvin), "--quantity", "brightness_temperature", "--output", str(tmp_path / "k.json")]) == 0
+    assert stats.main([str(watts), "--quantity", "radiance", "--output", str(tmp_path / "w.json")]) == 0
+    assert stats.main([str(kelvin), "--quantity", "mixed", "--output", str(tmp_path / "k.json")]) == 0
     (path / "B8A" / "c" / "0" / "0").write_bytes(b"nothing")
     assert stats.main([str(path), "--output", str(tmp_path / "s.json")]) == 1
     assert "B8A at y 0:90, x 0:120 cannot be read" in capsys.readouterr().err

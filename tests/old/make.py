@@ -143,7 +143,7 @@ BUILD = """
 import os, signal, sys
 
 from cube.build import main
-from cube.ledger import Ledger
+from cube.job.ledger import Ledger
 
 record = Ledger.record
 

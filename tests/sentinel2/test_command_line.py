@@ -160,7 +160,7 @@ def _too_wide(folder: Path) -> list[str]:
         (["--bbox", "170", "10", "-170", "11"], 2, "touches none of the 4 cells"),
         (["--bbox", "a", "1", "2", "3"], 2, "--bbox is 'a'"),
         (["--bbox", "nan", "1", "2", "3"], 2, "--bbox is 'nan'"),
-        (_endless, 2, "line 2: bounds are no rectangle"),
+        (_endless, 2, "line 2: bounds are not a rectangle"),
         (["--cells", "nobody"], 2, "cell nobody is not in the grid of 4 cells"),
         (["--start", "June"], 2, "give ISO 8601"),
         (["--end", "2020-01-01"], 2, "is not after --start"),

@@ -53,6 +53,17 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_one_rank_speaks_for_all(tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    settings = ("run.devices=2", "run.strategy=ddp", "optimizer.steps=2", "data.samples=64", "logs.every_steps=1")
+    command = [*launch, "-m", "training.pretrain", "--config", "cpu_smoke", "--output-dir", str(tmp_path / "run")]
+    command += [word for setting in settings for word in ("--set", setting)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert sum("done: " in line for line in done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero2"])
 def test_two_ranks_equal_one_with_twice_the_batch(single: Path, tmp_path: Path, strategy: str) -> None:
     run(tmp_path, strategy, 2, ranks=2)

@@ -132,7 +132,7 @@ class ModelConfig(Settings):
         if self.groups is not None and sorted(b for g in self.groups for b in g) != sorted(self.bands):
             raise ValueError(f"groups {self.groups} do not hold each of the bands {self.bands} exactly once")
         if any(side % self.patch_size for side in self.height_width):
-            raise ValueError(f"image_size {self.height_width} is no multiple of patch_size {self.patch_size}")
+            raise ValueError(f"image_size {self.height_width} is not a multiple of patch_size {self.patch_size}")
         size = self.dimensions
         for name, width, heads in (
             ("embed_dim", size.embed_dim, size.heads),

@@ -9,7 +9,7 @@ from pathlib import Path
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.places import is_remote, lies_there, place, total_bytes, wanted_keys
 
-__all__ = ["CONNECTIONS", "Price", "price"]
+__all__ = ["CONNECTIONS", "DownloadEstimate", "estimate_download"]
 
 CONNECTIONS = 3
 """CDSE allows an account 4: one is left for the user."""
@@ -19,7 +19,7 @@ BYTES_A_SECOND = 20e6
 
 
 @dataclass(frozen=True)
-class Price:
+class DownloadEstimate:
     """What fetching would cost."""
 
     files: int
@@ -34,7 +34,7 @@ class Price:
         return self.bytes / (connections * BYTES_A_SECOND)
 
 
-def price(products: Iterable[Product], bands: Sequence[str], root: Path | None = None) -> Price:
+def estimate_download(products: Iterable[Product], bands: Sequence[str], root: Path | None = None) -> DownloadEstimate:
     """Say what fetching some bands of products into a folder would cost; nothing is asked of anyone.
 
     Parameters
@@ -58,4 +58,4 @@ def price(products: Iterable[Product], bands: Sequence[str], root: Path | None =
         known, blind = total_bytes(product.assets, missing)
         files, size = files + len(missing), size + known
         unknown, present = unknown + blind, present + len(here)
-    return Price(files, size, unknown, present)
+    return DownloadEstimate(files, size, unknown, present)

@@ -54,6 +54,21 @@ def test_strays_are_removed_and_nothing_else(tmp_path: Path) -> None:
     files.remove_strays(tmp_path / "nowhere")
 
 
+def test_what_is_durable_is_flushed_and_so_is_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_ino))
+    with files.whole_folder(tmp_path / "folder", durable=True) as part:
+        (part / "inner").mkdir()
+        (part / "inner" / "file").write_text("x")
+        assert not flushed
+    made = (tmp_path / "folder" / "inner" / "file", tmp_path / "folder" / "inner", tmp_path)
+    assert {path.stat().st_ino for path in made} <= set(flushed)
+    flushed.clear()
+    with files.whole_folder(tmp_path / "folder") as part:
+        pass
+    assert flushed == []
+
+
 def test_young_strays_stay_where_others_may_be_at_work(tmp_path: Path) -> None:
     young, old = tmp_path / f".a{PART}", tmp_path / f".b{PART}"
     young.touch()

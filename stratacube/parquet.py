@@ -1,0 +1,108 @@
+"""Parquet tables: read without leaving threads behind, whole or in batches, and written whole or not at all.
+
+``pandas.read_parquet`` reads through Arrow's pool of threads, which on a busy machine now and then aborts a process at
+its end ("terminate called without an active exception", pyarrow 26); so all is read in the calling thread alone. That
+takes reading ahead to be off too: it has a thread of its own, and keeps what it has read until the file is closed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from stratacube.files import whole_file
+
+__all__ = ["iter_frames", "read_frame", "write_frame"]
+
+
+def read_frame(source: Path | BinaryIO, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a table that pandas wrote.
+
+    Parameters
+    ----------
+    source
+        Path or open file.
+    columns
+        Columns to read; all by default.
+
+    Returns
+    -------
+    DataFrame
+        With the ``attrs`` it was written with.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    with pyarrow.parquet.ParquetFile(source, pre_buffer=False) as file:
+        return _frame(file.read(columns=None if columns is None else list(columns), use_threads=False))
+
+
+def iter_frames(
+    source: Path | BinaryIO, rows: int = 4096, columns: Sequence[str] | None = None
+) -> Iterator[pd.DataFrame]:
+    """Read a table that pandas wrote batch by batch, so that memory does not grow with its length.
+
+    Parameters
+    ----------
+    source
+        Path or open file.
+    rows
+        Most rows of a batch.
+    columns
+        Columns to read; all by default.
+
+    Yields
+    ------
+    DataFrame
+        As :func:`read_frame` returns it; its index counts the rows of the whole table.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    start = 0
+    with pyarrow.parquet.ParquetFile(source, pre_buffer=False) as file:
+        chosen = None if columns is None else list(columns)
+        for batch in file.iter_batches(rows, columns=chosen, use_threads=False):
+            frame = _frame(pyarrow.Table.from_batches([batch]))
+            frame.index = pd.RangeIndex(start, start + len(frame))
+            start += len(frame)
+            yield frame
+
+
+def write_frame(path: Path, frame: pd.DataFrame, *, compression: str = "snappy", row_group: int | None = None) -> None:
+    """Write a table without its index, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file.
+    frame
+        Its ``attrs`` are kept.
+    compression
+        As Parquet names it.
+    row_group
+        Rows that lie together: what is held of the file while a batch is read.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    with whole_file(path) as part:
+        frame.to_parquet(part, engine="pyarrow", compression=compression, index=False, row_group_size=row_group)
+
+
+def _frame(table: pyarrow.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas(use_threads=False)
+    frame.attrs = json.loads((table.schema.metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
+    return frame
