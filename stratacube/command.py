@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 from stratacube import progress
@@ -31,6 +31,9 @@ __all__ = ["Answer", "Parser", "add_common", "program", "run"]
 FAILED, WRONG, STOPPED, INTERRUPTED, TERMINATED = 1, 2, 75, 130, 143
 PACKAGES = ("stratacube", "catalog", "cube", "loaders", "training")
 """Whose messages are shown."""
+
+_SOON = 0.05
+"""Seconds after which a signal comes again that was lost: by then whoever lost it has returned."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
     flags = options.parser.flags()
     function: Function = options.run
     again = "; run the same command again to go on from here" if getattr(options, "resumes", False) else ""
-    with _messages(options, flags), _terminable():
+    with _messages(options, flags), _terminable(), _not_lost():
         try:
             answer = function(options)
             return answer if isinstance(answer, int) else _print(answer, as_json=getattr(options, "json", False))
@@ -174,8 +177,14 @@ def _terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-    owner = os.getpid()
+    _answer_terminate(os.getpid())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
+
+def _answer_terminate(owner: int) -> None:
     def stop(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends what does not stop
         if os.getpid() != owner:  # a worker that was forked
@@ -184,7 +193,35 @@ def _terminable() -> Iterator[None]:
             raise Terminated
 
     signal.signal(signal.SIGTERM, stop)
+
+
+@contextmanager
+def _not_lost() -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM are not lost in what libraries call back from C code, such as pyproj's log.
+
+    Python shows what is raised there, and goes on. A signal that comes while C code runs is raised in the first line of
+    Python that follows, so that this is no rare case.
+    """
+    ignored, shown = sys.unraisablehook, sys.excepthook
+
+    def come_again(lost: sys.UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            ignored(lost)
+            return
+        number = signal.SIGINT
+        if issubclass(lost.exc_type, Terminated):
+            number = signal.SIGTERM
+            _answer_terminate(os.getpid())
+        later = threading.Timer(_SOON, signal.pthread_kill, [threading.main_thread().ident, number])
+        later.daemon = True
+        later.start()
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):  # Cython shows here what it is about to ignore
+            shown(kind, error, trace)
+
+    sys.unraisablehook, sys.excepthook = come_again, show
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.unraisablehook, sys.excepthook = ignored, shown

@@ -235,6 +235,43 @@ def test_signals_end_a_command_tidily(number: int, code: int, sentence: str) -> 
     assert err == f"stopped by {sentence}; run the same command again to go on from here\n"
 
 
+LOSER = """
+import sys, time
+from stratacube.command import *
+
+class Late:
+    def __del__(self):
+        print("in it", flush=True)
+        time.sleep(60)
+
+def work(_):
+    late = Late()
+    del late
+    print("ignored", flush=True)
+    try:
+        time.sleep(60)
+    finally:
+        print("tidied", flush=True)
+
+parser = Parser("x")
+add_common(parser)
+parser.set_defaults(run=work)
+sys.exit(run(parser))
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_are_not_lost_where_python_ignores_what_is_raised(number: int, code: int) -> None:
+    process = subprocess.Popen([sys.executable, "-c", LOSER], cwd=ROOT, stdout=-1, stderr=-1, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (code, "ignored\ntidied\n")
+    assert err.count("\n") == 1
+    assert err.startswith("stopped by ")
+
+
 def test_a_forked_worker_just_ends() -> None:
     process = subprocess.Popen([sys.executable, "-c", SLEEPER, "--fork"], cwd=ROOT, stdout=-1, stderr=-1, text=True)
     assert process.stdout is not None

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import stratacube
+from cube.abi.run import run_abi
+from cube.config import AbiConfig
 from cube.job import ranks
 from stratacube.errors import UsageError
 from tests.job.racing import ROOT, Command
@@ -132,3 +134,14 @@ def test_ranks_are_refused_before_their_settings_are_read(source: str, monkeypat
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="srun started 2 copies"):
         stratacube.build(source, unknown=1)
+
+
+def test_ranks_that_call_the_functions_are_refused_too(
+    abi_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = AbiConfig.load(None, {"output_dir": tmp_path / "new", "local_data_dir": abi_command.flags[1]})
+    for name, value in TWO["srun"].items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="srun started 2 copies"):
+        run_abi(config)
+    assert not (tmp_path / "new").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -56,24 +57,23 @@ def session(build: Build) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("source", "workers", "number"),
+    ("source", "steps", "workers", "number"),
     [
-        pytest.param("abi", 1, signal.SIGTERM),
+        ("abi", ("building", "publish"), 1, signal.SIGTERM),
         *(
-            pytest.param(source, workers, number, marks=pytest.mark.slow)
-            for source in STEPS
+            pytest.param(source, steps, workers, number, marks=pytest.mark.slow)
+            for source, steps in STEPS.items()
             for workers in (1, 2)
             for number in ENDS
-            if (source, workers, number) != ("abi", 1, signal.SIGTERM)
         ),
     ],
 )
 def test_a_signal_at_any_step_ends_it_tidily(
-    racing: Race, undisturbed: Path, workers: int, number: signal.Signals
+    racing: Race, undisturbed: Path, steps: Sequence[str], workers: int, number: signal.Signals
 ) -> None:
     """Ctrl-C comes to all processes of a terminal, SIGTERM (of kill) to the driver alone."""
     one = racing
-    for step in STEPS[one.command.name]:
+    for step in steps:
         build, _, _ = held(one, step, workers)
         one.interrupt(build, number, all_of_it=number == signal.SIGINT)
         until = time.monotonic() + SOON

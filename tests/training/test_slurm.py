@@ -196,3 +196,30 @@ def test_a_build_ends_with_its_own_exit_code(cluster: Cluster, tmp_path: Path) -
     assert (tmp_path / "tiles" / "tiles.zarr").is_dir()
     end = cluster.ended(wrong)
     assert (end["JobState"], end["ExitCode"]) == ("FAILED", "2:0")
+
+
+def test_a_build_by_several_tasks_of_a_step_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "cube.build", "abi", "--output-dir", str(tmp_path / "new")]
+    step = ["srun", "--ntasks=2", "--mem-per-cpu=500M", "--time=10"]
+    done = subprocess.run(
+        [*step, *build], env=cluster.environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    said = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("srun: ")]
+    assert len(said) == 1, done
+    assert said[0].startswith("error: srun started 2 copies of this command")
+    assert done.returncode == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_build_in_a_job_of_several_tasks_is_no_rank(cluster: Cluster, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    write_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
+    source = ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
+    flags = ["--output-dir", str(tmp_path / "tiles"), *source, "--tile-size", "64", "--steps", "1", "--num-tiles", "2"]
+    job = cluster.submit("abi_build.sbatch", *flags, sbatch=("--ntasks=2",))
+    assert cluster.ended(job)["ExitCode"] == "0:0", cluster.log(job)
+    step = {**cluster.environment, "STRATACUBE": f"srun --ntasks=1 {cluster.environment['STRATACUBE']}"}
+    alone = Cluster(step, cluster.folder)
+    job = alone.submit("abi_build.sbatch", *flags, sbatch=("--ntasks=2",))
+    assert alone.ended(job)["ExitCode"] == "0:0", alone.log(job)
+    assert "done: 2 tiles" in alone.log(job)

@@ -7,8 +7,9 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
@@ -31,10 +32,34 @@ class InlineExecutor(Executor):
 class LocalExecutor(ProcessPoolExecutor):
     """Worker processes that can be ended at once, whatever they are at."""
 
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a task, for which a worker may be started."""
+        with _signals_wait():
+            return super().submit(fn, *args, **kwargs)
+
     def end(self) -> None:
         """Kill the workers: nothing of theirs takes its name any more, not even after they were stopped."""
         for worker in list((self._processes or {}).values()):
             worker.kill()
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM wait: a worker whose start they interrupt is known to nobody who would end it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = list[int]()
+    before = {n: signal.getsignal(n) or signal.SIG_DFL for n in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
