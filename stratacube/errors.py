@@ -42,7 +42,7 @@ class ClaimedError(UsageError):
     """A folder in which another process is at work (exit code 2)."""
 
 
-class ClaimLostError(StratacubeError, PermissionError):
+class ClaimLostError(StratacubeError, RuntimeError):
     """A folder that another process has taken over: this one may write no more."""
 
 

@@ -195,7 +195,7 @@ def test_reader_frees_blocks_and_knows_its_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(reader.read(window), first)
         assert decoded.blocks == 8
     asset = product.assets["product_metadata"]
-    with pytest.raises(SourceError, match="no georeferenced image"):
+    with pytest.raises(SourceError, match="not a georeferenced image"):
         BlockReader(asset, decoded)
 
 

@@ -330,7 +330,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path) -> None:
         ({"kind": "group", "groups": GROUPS, "frames": 2}, "one frame"),
         ({"groups": (("B1",), ("B2", "B3", "B4"))}, "exactly once"),
         ({"groups": (("B1", "B5"), ("B5", "B2", "B3", "B4"))}, "exactly once"),
-        ({"image_size": 18}, "no multiple"),
+        ({"image_size": 18}, "not a multiple"),
         ({"embed_dim": 100}, "multiple of 32"),
         ({"bands": ("B1", "B1"), "groups": (("B1",),)}, "twice"),
     ],
