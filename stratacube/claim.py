@@ -329,7 +329,7 @@ def _set(ticket: Path, token: str, place: int, value: bytes = b"x") -> bool:
 def _put_away(fence: Fence) -> None:
     """Remove the folder of the tickets: first its name, at once, so that nobody finds half of it."""
     aside = fence.folder.with_name(f".{fence.folder.name}.{fence.token}{files.PART}")
-    with suppress(OSError):  # or the claim was lost: then they are another's
+    with suppress(OSError, ClaimLostError):  # if the claim was lost, they are another's
         fence.check()
         os.rename(fence.folder, aside)
         shutil.rmtree(aside, ignore_errors=True)
