@@ -84,7 +84,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
 
 def test_who_shares_a_pool_with_a_worker_that_dies_is_not_blamed(tmp_path: Path) -> None:
     """Even where nothing else is tried again, as of files on a disk."""
-    jobs = [Job("victim", tmp_path, 1, "kill"), Job("bad", tmp_path, 1), *(Job(f"j{i}", tmp_path) for i in range(3))]
+    jobs = [Job("victim", tmp_path, 1, "kill"), Job("bad", tmp_path, 9), *(Job(f"j{i}", tmp_path) for i in range(3))]
     with Workers(2) as pool:
         outcomes = {o.task.key: o for o in run_tasks(jobs, Job.run, pool, retries=0)}
     assert outcomes.pop("bad").error == "OSError: disk says no"
