@@ -89,7 +89,7 @@ def age(ticket: Path, seconds: float) -> None:
     os.utime(ticket, (then, then))
 
 
-def wait_for(what: Callable[[], object], seconds: float = 10) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, "waited in vain"

@@ -230,7 +230,7 @@ def test_signals_end_a_command_tidily(number: int, code: int, sentence: str) -> 
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (code, "tidied\n")
     assert err == f"stopped by {sentence}; run the same command again to go on from here\n"
 
@@ -266,7 +266,7 @@ def test_signals_are_not_lost_where_python_ignores_what_is_raised(number: int, c
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (code, "ignored\ntidied\n")
     assert err.count("\n") == 1
     assert err.startswith("stopped by ")
@@ -279,7 +279,7 @@ def test_a_forked_worker_just_ends() -> None:
     os.kill(worker, signal.SIGTERM)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=120)
     assert out == "tidied\n"
     assert err == "stopped by SIGTERM; run the same command again to go on from here\n"  # the driver's word alone
 
@@ -302,7 +302,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(lines: int, reader: str) -> N
     script = f'{sys.executable} -c "$0" | {reader}; echo ${{PIPESTATUS[0]}}'
     command = ["bash", "-c", script, code]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}  # what is kept back is the trouble
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=20)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120)
     assert (done.stdout.removeprefix("line\n"), done.stderr) == ("0\n", "")
 
 

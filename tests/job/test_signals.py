@@ -23,7 +23,7 @@ STEPS = {
     "sentinel2": ("find", "plan", "scenes", "cells", "shards", "publish"),
 }
 IN_WORKERS = ("indexing", "building", "drawing", "scenes", "cells")
-SOON = 10.0
+SOON = 60.0
 """Seconds within which all is over."""
 
 
