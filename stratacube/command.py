@@ -15,6 +15,8 @@ import os
 import signal
 import sys
 import threading
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,10 +114,18 @@ def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             return _fail(FAILED, f"error: {where}{error.strerror or error}; mend that and run the same command again")
-        except Terminated:
-            return _fail(TERMINATED, f"stopped by SIGTERM{again}")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            _drop(stop)
+            if isinstance(stop, Terminated):
+                return _fail(TERMINATED, f"stopped by SIGTERM{again}")
             return _fail(INTERRUPTED, f"stopped by Ctrl-C{again}")
+
+
+def _drop(stop: KeyboardInterrupt) -> None:
+    """Let go of what was at work when the command was stopped: that a coroutine was not awaited is no news then."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        traceback.clear_frames(stop.__traceback__)
 
 
 def _fail(code: int, sentence: str) -> int:

@@ -202,7 +202,11 @@ SLEEPER = """
 import os, sys, time
 from stratacube.command import Parser, add_common, run
 
+async def asked():
+    pass
+
 def work(options):
+    begun = asked()  # and never awaited, as by a library that is interrupted before it is
     child = os.fork() if options.fork else 0
     if options.fork and not child:
         print(os.getpid(), flush=True)  # by the worker itself: a signal while it is being forked would be lost

@@ -99,6 +99,7 @@ class Starter:
     def ask(self, order: dict[str, Any]) -> Any:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        assert self.process.poll() is None, f"the starter of builds ended with {self.process.returncode}"
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
