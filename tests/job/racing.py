@@ -124,7 +124,7 @@ class Race:
     def __init__(self, starter: Starter, command: Command, aside: Path) -> None:
         self.starter, self.command = starter, command
         self.folder, self.log = aside / "work", aside / "log"
-        self.aside = aside
+        self.aside, self.settings = aside, SETTINGS
         self.log.touch()
         self.builds: list[Build] = []
         self.killed: set[int] = set()
@@ -136,7 +136,7 @@ class Race:
     def begin(self, *more: str, workers: int = 1, shell: bool = False, held: tuple[str, Path] | None = None) -> Build:
         order = {
             "arguments": self.command.arguments(self.folder, *more, "--workers", str(workers)),
-            "settings": SETTINGS,
+            "settings": self.settings,
             "log": str(self.log),
             "said": str(self.aside / f"said-{len(self.builds)}"),
             "held": held and [self.command.name, held[0], str(held[1])],
@@ -178,7 +178,7 @@ class Race:
             return None
         self.lost[build.pid] = _is_finished(self.folder)
         tell(str(self.log), "gone", 0, build.pid)
-        time.sleep(SETTINGS["LIMIT"])
+        time.sleep(self.settings["LIMIT"])
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             other = self.begin()
