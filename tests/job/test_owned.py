@@ -148,6 +148,15 @@ def test_a_worker_that_outlives_its_claim_writes_nothing(tmp_path: Path) -> None
     assert [p.name for p in tmp_path.iterdir()] == [CLAIM]
 
 
+def test_a_task_is_not_begun_once_the_claim_is_lost(tmp_path: Path) -> None:
+    begun: list[Writing] = []
+    with claimed(tmp_path) as fence, Workers(fence=fence) as pool:
+        take_over(tmp_path)
+        with pytest.raises(ClaimLostError, match="another process has taken it over"):
+            list(run_tasks([Writing("a", tmp_path), Writing("b", tmp_path)], begun.append, pool))
+    assert begun == []
+
+
 def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, abi_command: Any) -> None:
     from cube.build import main
 

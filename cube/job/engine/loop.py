@@ -115,6 +115,7 @@ def _in_worker(function: Callable[[T], R], task: T, fence: Fence | None) -> tupl
     """Run a task: nothing takes its name once the claim is lost, and what does is told."""
     if fence is None:
         return function(task), ()
+    fence.check()  # a worker that outlives its claim begins nothing, of which its end would leave the half
     with fence.guard(), recorded(fence.root) as written:
         return function(task), tuple(written)
 
