@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cube.abi.folder import AbiFolder
 from cube.job import folder as folders
 from cube.job.engine import Workers, run_tasks
 from cube.job.folder import BuildFolder
@@ -170,3 +171,17 @@ def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, abi_command: Any) 
     other = ["--num-tiles", "5", "--dry-run"]
     assert main([*abi_command.arguments(folder), *other]) == 2
     assert main([*abi_command.arguments(folder), *other, "--overwrite"]) == 0
+
+
+def test_what_a_killed_run_left_in_the_index_goes(tmp_path: Path, abi_command: Any) -> None:
+    from cube.build import main
+
+    folder = AbiFolder(tmp_path / "out")
+    arguments = [*abi_command.arguments(folder.root), "--workers", "1"]
+    assert main([*arguments, "--plan-only"]) == 0
+    stray = folder.index / ".0123.npz.01234567.part"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_text("half")
+    assert main(arguments) == 0
+    assert not stray.exists()
+    assert any(folder.index.rglob("*.npz"))
