@@ -195,7 +195,6 @@ class AbiBuild:
 
     def _index(self, run: Run) -> ScanNumbers:
         """Read the header of every file that tiles are cut from; its references stay in the cache."""
-        remove_strays(self.folder.index)  # a cache, of which the ledger knows nothing
         numbers = ScanNumbers(self.layout, self.table.framed)
         total = remote = 0
         for name in self.table.framed:
@@ -217,6 +216,7 @@ class AbiBuild:
                 numbers.unreadable[outcome.task.key] = outcome.error or ""
             else:
                 numbers.add_header(outcome.task.scan_id, outcome.result)
+        remove_strays(self.folder.index)  # a cache, of which the ledger knows nothing
         if not numbers.readable:
             raise SourceError(f"none of the {total} planned files is readable; the first is {first}")
         return numbers

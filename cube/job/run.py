@@ -196,12 +196,22 @@ class Run:
             If the disk is full: every task that follows would fail for it.
         """
         retries = self.retries if retries < 0 else retries
+        replaced = self.workers.replaced
         for outcome in run_tasks(tasks, function, self.workers, total=total, retries=retries, label=label):
             if outcome.error is not None and (_NO_SPACE in outcome.error or self.is_full()):
                 raise StratacubeError(
                     f"the disk under {self.folder.root} is full; free some and run the same command again to go on"
                 )
             yield outcome
+        if self.workers.replaced > replaced:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what workers that were ended at their tasks left not yet whole."""
+        listing = Listing(self.folder.root, tidy=True)
+        for _, files in self.ledger.files_of(self.ledger.entries):
+            for file in files or ():
+                listing.size(file.path)
 
     def record(
         self,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,8 @@ from cube.job.run import Run
 from stratacube import claim
 from stratacube.claim import CLAIM, claimed
 from stratacube.errors import ClaimLostError, UsageError
-from stratacube.files import write_text
+from stratacube.files import whole_file, write_text
+from tests.ground.processes import wait_for
 
 DESCRIBED = {"of": "this"}
 
@@ -156,6 +160,40 @@ def test_a_task_is_not_begun_once_the_claim_is_lost(tmp_path: Path) -> None:
         with pytest.raises(ClaimLostError, match="another process has taken it over"):
             list(run_tasks([Writing("a", tmp_path), Writing("b", tmp_path)], begun.append, pool))
     assert begun == []
+
+
+@dataclass(frozen=True)
+class Dying:
+    """A task that is killed once another one beside it is in the midst of a file; both go through when tried again."""
+
+    key: str
+    folder: Path
+    aside: Path
+
+    def run(self) -> None:
+        """Do so."""
+        halfway = self.aside / "halfway"
+        if self.key == "killed":
+            wait_for(halfway.exists, 60)
+            if not (self.aside / "killed").exists():
+                (self.aside / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        with whole_file(self.folder / "deep" / self.key) as part:
+            part.write_text("half")
+            if not halfway.exists():
+                halfway.touch()
+                time.sleep(60)
+
+
+def test_what_a_worker_was_writing_when_another_died_goes(tmp_path: Path) -> None:
+    folder, aside = BuildFolder(tmp_path / "out"), tmp_path / "aside"
+    aside.mkdir()
+    tasks = [Dying("killed", folder.root, aside), Dying("beside", folder.root, aside)]
+    with opened(folder) as fence, Workers(2, fence=fence) as pool:
+        run = Run(folder, pool, 1, lambda _: ())
+        for outcome in run.do(tasks, Dying.run, "dying"):
+            run.record(outcome.task.key, "done", files=outcome.written)
+    assert sorted(p.name for p in (folder.root / "deep").iterdir()) == ["beside", "killed"]
 
 
 def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, abi_command: Any) -> None:

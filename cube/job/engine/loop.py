@@ -83,6 +83,8 @@ class Workers:
         fence: Fence | None = None,
     ) -> None:
         self.number, self.engine, self.modules, self.fence = number, engine, modules, fence
+        self.replaced = 0
+        """How often workers were ended at their tasks because one of them died; each may have left half of a file."""
         self._executor: Executor | None = None
 
     def __enter__(self) -> Workers:
@@ -101,6 +103,7 @@ class Workers:
 
     def replace(self) -> None:
         """Start anew after a worker died."""
+        self.replaced += 1
         self._stop(wait=False, at_once=True)
 
     def _stop(self, *, wait: bool, at_once: bool) -> None:
