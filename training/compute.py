@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +36,11 @@ __all__ = [
     "whole_state",
 ]
 
+_LETTING_GO = 0.5
+"""Seconds before a rank ends in which gloo's threads let go of the last tensors that they sent: one that does so after
+the interpreter's end aborts the process, whose work was done (pytorch/pytorch#179291). Leaving the process group, as is
+right for NCCL, would wait for ever where another rank has failed."""
+
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _PEAK_BF16 = {
     "B200": 2250e12,
@@ -65,6 +72,8 @@ def make_fabric(run: RunConfig) -> Fabric:
         precision=run.precision,
     )
     fabric.launch()
+    if fabric.world_size > 1 and torch.distributed.get_backend() == "gloo":
+        atexit.register(time.sleep, _LETTING_GO)
     return fabric
 
 
