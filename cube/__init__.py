@@ -9,19 +9,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cube.abi.open import open_abi
-    from cube.abi.references import write_references
-    from cube.abi.tilestore import open_tiles
+    from cube.geostationary.open import open_abi
+    from cube.geostationary.references import write_references
+    from cube.geostationary.tilestore import open_tiles
     from cube.sentinel2.lazy import open_composites, open_sentinel2
 
 __all__ = ["open_abi", "open_composites", "open_sentinel2", "open_tiles", "write_references"]
 
 _HOMES = {
-    "open_abi": "cube.abi.open",
+    "open_abi": "cube.geostationary.open",
     "open_composites": "cube.sentinel2.lazy",
     "open_sentinel2": "cube.sentinel2.lazy",
-    "open_tiles": "cube.abi.tilestore",
-    "write_references": "cube.abi.references",
+    "open_tiles": "cube.geostationary.tilestore",
+    "write_references": "cube.geostationary.references",
 }
 
 

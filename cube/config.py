@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from catalog.abi.names import normalise_platform, parse_sector
+from catalog.geostationary.names import normalise_platform, parse_sector
 from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, local_path, refuse_empty
 
 __all__ = ["AbiConfig", "default_cache", "default_workers"]

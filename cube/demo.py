@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 
 import cube
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import Scan, SourceFile, group_scans
-from cube.abi.folder import AbiFolder
-from cube.abi.run import run_abi
-from cube.abi.synthetic import write_archive
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import Scan, SourceFile, group_scans
 from cube.config import AbiConfig
+from cube.geostationary.folder import AbiFolder
+from cube.geostationary.run import run_abi
+from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.run import run_sentinel2

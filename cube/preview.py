@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 
-from cube.abi.calibrate import calibrate
+from cube.geostationary.calibrate import calibrate
 from stratacube.files import whole_file
 
 __all__ = ["contact_sheet", "open_raw", "thumbnail"]

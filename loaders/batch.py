@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from catalog.abi.bands import BANDS
+from catalog.geostationary.bands import BANDS
 from loaders.quantities import Quantity
 from stratacube.errors import UsageError
 

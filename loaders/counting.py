@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from catalog.abi.bands import BANDS
+from catalog.geostationary.bands import BANDS
 from loaders.cubes import images_of, open_cube
 from loaders.moments import PRECISION, Box, boxes, gather
 from loaders.quantities import Quantity

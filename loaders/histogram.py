@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from catalog.abi.bands import BANDS
+from catalog.geostationary.bands import BANDS
 from loaders.statistics import BandStatistics, Statistics
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import whole_file

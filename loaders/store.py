@@ -16,8 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from catalog.abi.bands import BANDS
-from catalog.abi.s3 import faults
+from catalog.geostationary.bands import BANDS
+from catalog.geostationary.s3 import faults
 from loaders.chunks import ChunkReader
 from stratacube.errors import SourceError, UsageError
 from stratacube.parquet import read_frame

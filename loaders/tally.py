@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
-from catalog.abi.bands import BANDS
-from cube.abi.calibrate import calibrate
+from catalog.geostationary.bands import BANDS
+from cube.geostationary.calibrate import calibrate
 from loaders.batch import PackedBatch, Quantity
 from loaders.statistics import BandStatistics
 from loaders.tiles import TileDataset

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from catalog.abi.names import orbital_slot
+from catalog.geostationary.names import orbital_slot
 from catalog.publish import vocabulary as voc
 from catalog.publish.assets import STORE, THUMBNAIL, finest_resolution, lineage, store_asset
 from catalog.publish.datacube import StoreInfo

@@ -20,7 +20,7 @@ from stratacube.progress import iterate
 
 __all__ = ["inspection_of", "status", "verify"]
 
-INSPECTIONS = {"abi": "cube.abi.inspect:ABI", "sentinel2": "cube.sentinel2.inspect:SENTINEL2"}
+INSPECTIONS = {"abi": "cube.geostationary.inspect:ABI", "sentinel2": "cube.sentinel2.inspect:SENTINEL2"}
 """By source: a new one is one line here."""
 
 

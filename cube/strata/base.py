@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from catalog.abi.scans import Scan
-from cube.abi.grid import FixedGrid, Window
+from catalog.geostationary.scans import Scan
+from cube.geostationary.grid import FixedGrid, Window
 
 __all__ = ["Candidate", "Problem", "SampleRequest", "Sampler", "place_tile"]
 

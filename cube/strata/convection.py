@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from catalog.abi.scans import Scan
-from cube.abi.grid import GeosProjection
+from catalog.geostationary.scans import Scan
+from cube.geostationary.grid import GeosProjection
 from cube.strata.base import Candidate, Problem, SampleRequest
 from cube.strata.systems import SLOTS, SystemTable, read_systems, seen_from
 from stratacube.errors import SourceError, UsageError

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from catalog.abi.scans import Scan
-from cube.abi.grid import FixedGrid
+from catalog.geostationary.scans import Scan
+from cube.geostationary.grid import FixedGrid
 from cube.strata.base import Candidate, Problem, SampleRequest
 from stratacube.errors import SourceError, UsageError
 

@@ -1,7 +1,7 @@
 """Synthetic cloud-system masks, in the layout of the daily and monthly files that the convection stratum reads.
 
-They show the systems of the synthetic sky (`cube.abi.synthetic`) of the same seed: a cell carries a system's number
-where its centre lies inside the system's outline. Not an observation; each file says so.
+They show the systems of the synthetic sky (`cube.geostationary.synthetic`) of the same seed: a cell carries a system's
+number where its centre lies inside the system's outline. Not an observation; each file says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from cube.abi.synthetic_systems import KM_PER_DEGREE, active_systems
+from cube.geostationary.synthetic_systems import KM_PER_DEGREE, active_systems
 from stratacube.errors import UsageError
 
 __all__ = [

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cube.abi.grid import FixedGrid, GeosProjection
+from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.strata.base import Problem
 from cube.strata.labels import MaskGrid, SystemSteps
 from cube.strata.masks import Survey, find_masks, survey_mask

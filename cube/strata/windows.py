@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from catalog.abi.scans import Scan
+from catalog.geostationary.scans import Scan
 from stratacube.errors import UsageError
 
 __all__ = ["Frame", "WindowChoice", "candidate_times", "choose_window"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cube.abi.index import FileIndex, index_file
+from cube.geostationary.index import FileIndex, index_file
 from tests.benchmarks.abi_scan import CHANNELS, START, Stretch, scan_of, window_of
 from tests.benchmarks.table import Row, compare, measure, race
 
@@ -74,7 +74,7 @@ def day_rows(scratch: Path, scans: int, rounds: int) -> list[Row]:
 
 
 def day_written(scratch: str, scans: int) -> Stretch:
-    from cube.abi.references import write_references
+    from cube.geostationary.references import write_references
 
     first = [index_file(f, Path(scratch) / "index") for f in scan_of(Path(scratch)).files.values()]
     rng, midnight = np.random.default_rng(3), START.replace(hour=0, minute=0)
@@ -108,7 +108,7 @@ def _shifted(indexes: list[FileIndex], start: datetime, rng: np.random.Generator
 def day_opened(scratch: str, scans: int) -> Stretch:
     import dask.array  # noqa: F401  (xarray would import it on first use)
 
-    from cube.abi.open import open_abi
+    from cube.geostationary.open import open_abi
 
     yield
     tree = open_abi(Path(scratch) / "day")
@@ -118,7 +118,7 @@ def day_opened(scratch: str, scans: int) -> Stretch:
 
 
 def day_tile_read(scratch: str) -> Stretch:
-    from cube.abi.open import open_abi
+    from cube.geostationary.open import open_abi
 
     index = index_file(scan_of(Path(scratch)).files[1], Path(scratch) / "index")
     area = index.grid.window(window_of(index))

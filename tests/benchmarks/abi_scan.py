@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import Scan, find_scans
-from cube.abi.grid import Window
-from cube.abi.index import FileIndex, index_file
-from cube.abi.layout import TileLayout, TileSpec
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import Scan, find_scans
+from cube.geostationary.grid import Window
+from cube.geostationary.index import FileIndex, index_file
+from cube.geostationary.layout import TileLayout, TileSpec
 from tests.benchmarks.table import MIB
 
 __all__ = ["CHANNELS", "START", "Stretch", "prepare", "scan_of", "window_of"]
@@ -26,8 +26,8 @@ Stretch = Generator[None, None, Any]
 
 def prepare(scratch: Path) -> None:
     """Write the scan and its references, once."""
-    from cube.abi.references import write_references
-    from cube.abi.synthetic import write_full_disk_scan
+    from cube.geostationary.references import write_references
+    from cube.geostationary.synthetic import write_full_disk_scan
 
     if not (scratch / "index").exists():
         shutil.rmtree(scratch, ignore_errors=True)

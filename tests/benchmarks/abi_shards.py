@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from catalog.abi.scans import Scan
-from cube.abi.grid import GeosProjection
-from cube.abi.index import FileIndex, index_file
-from cube.abi.layout import TileLayout, TileSpec
+from catalog.geostationary.scans import Scan
+from cube.geostationary.grid import GeosProjection
+from cube.geostationary.index import FileIndex, index_file
+from cube.geostationary.layout import TileLayout, TileSpec
 from tests.benchmarks.abi_scan import CHANNELS, Stretch, scan_of
 from tests.benchmarks.table import Row, compare, measure, race
 
@@ -95,8 +95,8 @@ def _scans(scratch: Path, steps: int) -> list[Scan]:
 
 def _tasks(scratch: Path, name: str, tiles: int, grid: Any, steps: int) -> Iterator[Any]:
     """Make a tile store, and yield the tasks that fill it."""
-    from cube.abi.tiles import Frame, ShardTask
-    from cube.abi.tilestore import create_tile_store, fills_of
+    from cube.geostationary.tiles import Frame, ShardTask
+    from cube.geostationary.tilestore import create_tile_store, fills_of
 
     layout, scans = TileLayout(grid, 512, steps, CHANNELS), _scans(scratch, steps)
     headers = {f.href: index_file(f, scratch / "index").without_chunks() for s in scans for f in s.files.values()}
@@ -139,8 +139,8 @@ def _tasks(scratch: Path, name: str, tiles: int, grid: Any, steps: int) -> Itera
 
 def shard_built(scratch: str, tiles: int, grid: str, steps: int = 1) -> Stretch:
     """Build a store; count the chunks that are decoded, and those that the tiles touch."""
-    import cube.abi.read as reading
-    from cube.abi.tiles import build_shard
+    import cube.geostationary.read as reading
+    from cube.geostationary.tiles import build_shard
 
     tasks = list(_tasks(Path(scratch), f"ours-{grid}-{tiles}-{steps}", tiles, grid, steps))
     decoded = 0

@@ -167,7 +167,7 @@ class Inputs:
 
 def _write_scans(archive: Path) -> None:
     """Stand-ins for the two real scans."""
-    from cube.abi.synthetic import write_scan_file
+    from cube.geostationary.synthetic import write_scan_file
 
     for day in (1, 3):
         for channel in CHANNELS:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from catalog.abi.archives import LocalArchive
-from cube.abi.index import index_file
+from catalog.geostationary.archives import LocalArchive
+from cube.geostationary.index import index_file
 from tests.benchmarks.abi_references import day_rows, indexing_rows
 from tests.benchmarks.abi_scan import CHANNELS, Stretch, prepare, scan_of, window_of
 from tests.benchmarks.abi_shards import memory_rows, shard_rows
@@ -78,7 +78,7 @@ def _one_tile(scratch: Path, rounds: int) -> list[Row]:
 
 
 def tile_from_chunks(scratch: str, referenced: bool) -> Stretch:
-    from cube.abi.read import read_windows
+    from cube.geostationary.read import read_windows
 
     scan, check = scan_of(Path(scratch)), 0
     yield
@@ -153,7 +153,7 @@ def tile_by_satpy(scratch: str) -> Stretch:
 def tile_from_cube(scratch: str) -> Stretch:
     import dask.array  # noqa: F401  (xarray would import it on first use)
 
-    from cube.abi.open import open_abi
+    from cube.geostationary.open import open_abi
 
     index = index_file(scan_of(Path(scratch)).files[1], Path(scratch) / "index")
     area = index.grid.window(window_of(index))

@@ -20,6 +20,8 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +102,9 @@ def index(archive: str, copies: Sequence[str], cache: str) -> dict[str, Any]:
 
     The first time, of ``archive`` itself, is not counted: imports and the page cache.
     """
-    from catalog.abi.archives import LocalArchive
-    from cube.abi.index import index_file
+    room = "geostationary" if find_spec("cube.geostationary") else "abi"  # as older sides call it
+    LocalArchive = import_module(f"catalog.{room}.archives").LocalArchive
+    index_file = import_module(f"cube.{room}.index").index_file
 
     def files(folder: str) -> list[Any]:
         return sorted(LocalArchive(Path(folder)).files(None, None, None, None), key=lambda file: file.href)

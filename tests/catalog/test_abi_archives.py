@@ -13,9 +13,9 @@ from pathlib import Path
 import h5py
 import pytest
 
-from catalog.abi.archives import Archive, FirstOf, LocalArchive, S3Archive
-from catalog.abi.scans import find_scans
-from catalog.abi.truncation import breaks_off
+from catalog.geostationary.archives import Archive, FirstOf, LocalArchive, S3Archive
+from catalog.geostationary.scans import find_scans
+from catalog.geostationary.truncation import breaks_off
 from stratacube.errors import SourceError, UsageError
 
 NOON = datetime(2020, 1, 1, 12)

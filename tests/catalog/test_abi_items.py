@@ -11,10 +11,10 @@ import pyproj
 import pystac
 import pytest
 
-from catalog.abi.archives import LocalArchive
-from catalog.abi.items import load_items, save_items, scan_from_item, scan_item
-from catalog.abi.names import parse_name
-from catalog.abi.scans import Scan, SourceFile, find_scans, group_scans
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.items import load_items, save_items, scan_from_item, scan_item
+from catalog.geostationary.names import parse_name
+from catalog.geostationary.scans import Scan, SourceFile, find_scans, group_scans
 from stratacube.errors import SourceError
 from tests.stac_validation import validate_stac
 

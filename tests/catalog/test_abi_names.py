@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from catalog.abi import names
+from catalog.geostationary import names
 from stratacube.errors import UsageError
 
 MESO = "OR_ABI-L1b-RadM1-M6C06_G17_s20193002000275_e20193002000338_c20193002000366.nc"

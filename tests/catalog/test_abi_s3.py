@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from catalog.abi.archives import FirstOf, LocalArchive, S3Archive, s3_filesystem
-from catalog.abi.fetch import destination, fetch_files
-from catalog.abi.s3 import translate_s3_errors
-from catalog.abi.scans import SourceFile, find_scans
+from catalog.geostationary.archives import FirstOf, LocalArchive, S3Archive, s3_filesystem
+from catalog.geostationary.fetch import destination, fetch_files
+from catalog.geostationary.s3 import translate_s3_errors
+from catalog.geostationary.scans import SourceFile, find_scans
 from stratacube.errors import ClaimLostError, SourceError, UsageError
 from stratacube.files import guarded
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 
-from catalog.abi.scans import (
+from catalog.geostationary.scans import (
     Scan,
     SourceFile,
     better,

@@ -18,14 +18,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cube.abi.folder import AbiFolder
-from cube.abi.layout import TileLayout
-from cube.abi.plan_table import ROW_GROUP
-from cube.abi.synthetic_format import write_file
-from cube.abi.synthetic_spec import FileSpec, sector_grid
-from cube.abi.tiles import ShardResult, ShardTask
 from cube.build import main
 from cube.config import AbiConfig
+from cube.geostationary.folder import AbiFolder
+from cube.geostationary.layout import TileLayout
+from cube.geostationary.plan_table import ROW_GROUP
+from cube.geostationary.synthetic_format import write_file
+from cube.geostationary.synthetic_spec import FileSpec, sector_grid
+from cube.geostationary.tiles import ShardResult, ShardTask
 
 __all__ = ["cut_nothing", "plan_of", "write_large_plan"]
 

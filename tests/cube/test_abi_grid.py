@@ -9,10 +9,10 @@ import numpy as np
 import pyproj
 import pytest
 
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import find_scans
-from cube.abi.grid import FixedGrid, GeosProjection, Window
-from cube.abi.index import index_file
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import find_scans
+from cube.geostationary.grid import FixedGrid, GeosProjection, Window
+from cube.geostationary.index import index_file
 
 VIEWS = [GeosProjection(35786023.0, 6378137.0, 6356752.31414, lon) for lon in (-75.0, -137.0, -89.5)]
 FULL_DISKS = {"500m": (14e-6, 21696), "1km": (28e-6, 10848), "2km": (56e-6, 5424)}

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import find_scans
-from cube.abi.plan import Headers, make_plan
-from cube.abi.plan_table import PlanTable, write_plan
-from cube.abi.synthetic import write_archive
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import find_scans
 from cube.config import AbiConfig
+from cube.geostationary.plan import Headers, make_plan
+from cube.geostationary.plan_table import PlanTable, write_plan
+from cube.geostationary.synthetic import write_archive
 from cube.job.engine import Workers
 from stratacube.errors import UsageError
 

@@ -11,14 +11,14 @@ import h5py
 import numpy as np
 import pytest
 
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import SourceFile, find_scans
-from cube.abi.grid import Window
-from cube.abi.index import FileIndex, index_file
-from cube.abi.index_cache import cache_name
-from cube.abi.read import plan_reads, read_windows
-from cube.abi.references import eras, join
-from cube.abi.synthetic import write_scan_file
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import SourceFile, find_scans
+from cube.geostationary.grid import Window
+from cube.geostationary.index import FileIndex, index_file
+from cube.geostationary.index_cache import cache_name
+from cube.geostationary.read import plan_reads, read_windows
+from cube.geostationary.references import eras, join
+from cube.geostationary.synthetic import write_scan_file
 from stratacube.errors import EncodingMismatchError, SourceError
 
 START = datetime(2020, 7, 1, 16)

@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 
 import cube
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import Scan, find_scans
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
 
 CASES = {

@@ -16,11 +16,11 @@ import pytest
 import xarray as xr
 
 import cube
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import Scan, find_scans
-from cube.abi.index import FileIndex, IndexTask
-from cube.abi.synthetic import write_archive, write_scan_file
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
+from cube.geostationary.index import FileIndex, IndexTask
+from cube.geostationary.synthetic import write_archive, write_scan_file
 from stratacube.errors import SourceError, UsageError
 
 START = datetime(2020, 7, 1, 16)

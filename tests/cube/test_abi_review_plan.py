@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import Scan, find_scans
-from cube.abi import plan as planner
-from cube.abi.synthetic import write_archive
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
+from cube.geostationary import plan as planner
+from cube.geostationary.synthetic import write_archive
 from cube.strata.synthetic_masks import write_cloud_systems
 
 START = datetime(2020, 7, 1, 16)

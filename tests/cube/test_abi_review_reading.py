@@ -15,13 +15,13 @@ import pytest
 from dask.base import tokenize
 
 import cube
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import SourceFile
-from cube.abi.grid import Window
-from cube.abi.index import FileIndex, index_file
-from cube.abi.read import ReadCount, read_windows, stream_windows
-from cube.abi.references import read_references
-from cube.abi.synthetic import write_archive, write_scan_file
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import SourceFile
+from cube.geostationary.grid import Window
+from cube.geostationary.index import FileIndex, index_file
+from cube.geostationary.read import ReadCount, read_windows, stream_windows
+from cube.geostationary.references import read_references
+from cube.geostationary.synthetic import write_archive, write_scan_file
 from stratacube.errors import SourceError, UsageError
 
 START = datetime(2020, 7, 1, 16)

@@ -26,10 +26,10 @@ import yaml
 import zarr
 
 import cube
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import find_scans
-from cube.abi.synthetic import write_archive, write_scan_file
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import find_scans
 from cube.build import main
+from cube.geostationary.synthetic import write_archive, write_scan_file
 from cube.strata.synthetic_masks import write_cloud_systems
 from tests.stac_validation import validate_stac
 

@@ -14,12 +14,12 @@ import satpy
 import xarray as xr
 from h5py import h5, h5a
 
-from cube.abi.grid import FixedGrid
-from cube.abi.synthetic import write_archive, write_full_disk_scan, write_scan_file
-from cube.abi.synthetic_pixels import earth_edge
-from cube.abi.synthetic_scene import sky
-from cube.abi.synthetic_spec import GOES16, sector_grid
-from cube.abi.synthetic_systems import active_systems
+from cube.geostationary.grid import FixedGrid
+from cube.geostationary.synthetic import write_archive, write_full_disk_scan, write_scan_file
+from cube.geostationary.synthetic_pixels import earth_edge
+from cube.geostationary.synthetic_scene import sky
+from cube.geostationary.synthetic_spec import GOES16, sector_grid
+from cube.geostationary.synthetic_systems import active_systems
 from cube.strata.synthetic_masks import label_systems, write_cloud_systems, write_monthly_cloud_systems
 from stratacube.errors import UsageError
 

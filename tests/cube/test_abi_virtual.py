@@ -15,11 +15,11 @@ import pytest
 import xarray as xr
 
 import cube
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import SourceFile, find_scans
-from cube.abi.index import FileIndex, index_file
-from cube.abi.references import is_reference_store, read_references
-from cube.abi.synthetic import write_archive, write_scan_file
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import SourceFile, find_scans
+from cube.geostationary.index import FileIndex, index_file
+from cube.geostationary.references import is_reference_store, read_references
+from cube.geostationary.synthetic import write_archive, write_scan_file
 from stratacube.errors import UsageError
 
 
@@ -65,7 +65,7 @@ def test_every_source_gives_the_same_cube(small_archive: Path, tmp_path: Path) -
 
 
 def test_indexing_reads_only_what_is_asked(small_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cube.abi import virtual
+    from cube.geostationary import virtual
 
     tree = cube.open_abi(small_archive, bands=["C02"], chunks=None)
     seen = []
@@ -220,7 +220,7 @@ def test_opening_references_reads_no_chunk_table(small_archive: Path, tmp_path: 
 def test_references_in_several_records_are_read_by_their_own_size(
     small_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cube.abi import references
+    from cube.geostationary import references
 
     with monkeypatch.context() as written:
         written.setattr(references, "_RECORD", 10)  # two scans of four chunks a record

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cube.abi.synthetic import write_archive
 from cube.build import main
 from cube.config import AbiConfig
+from cube.geostationary.synthetic import write_archive
 from stratacube.errors import UsageError
 
 FLAGS = ("--domain", "M1", "--channels", "13", "--grid", "2km", "--tile-size", "32", "--steps", "1", "--num-tiles", "2")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cube.abi.folder import AbiFolder
-from cube.abi.synthetic import write_archive
 from cube.build import main
+from cube.geostationary.folder import AbiFolder
+from cube.geostationary.synthetic import write_archive
 from cube.job.ledger import Ledger
 from stratacube.claim import CLAIM
 from stratacube.errors import UsageError

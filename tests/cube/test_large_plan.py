@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from cube.abi import run
-from cube.abi.folder import AbiFolder
-from cube.abi.layout import TileLayout
 from cube.build import main
+from cube.geostationary import run
+from cube.geostationary.folder import AbiFolder
+from cube.geostationary.layout import TileLayout
 from tests.cube.large_plan import cut_nothing, plan_of, write_large_plan
 
 pytestmark = pytest.mark.slow

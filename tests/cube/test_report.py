@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from catalog.abi.scans import Scan, SourceFile
-from cube.abi.report import tile_report
+from catalog.geostationary.scans import Scan, SourceFile
 from cube.config import AbiConfig
+from cube.geostationary.report import tile_report
 from cube.job.ledger import Problem
 from cube.job.report import write_report
 

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from catalog.abi.scans import Scan
-from cube.abi.grid import FixedGrid, GeosProjection
+from catalog.geostationary.scans import Scan
+from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.strata import SAMPLERS, Candidate, SampleRequest
 from cube.strata.convection import ConvectionSampler
 from cube.strata.windows import Frame, candidate_times, choose_window

@@ -11,8 +11,8 @@ import numpy as np
 import pyproj
 import pytest
 
-from catalog.abi.scans import Scan
-from cube.abi.grid import FixedGrid, GeosProjection
+from catalog.geostationary.scans import Scan
+from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
 from cube.strata.random import allowed_places, ground_area
 from stratacube.errors import SourceError, UsageError

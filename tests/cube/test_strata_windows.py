@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from catalog.abi.scans import Scan
+from catalog.geostationary.scans import Scan
 from cube.strata.windows import Frame, candidate_times, choose_window
 from stratacube.errors import UsageError
 

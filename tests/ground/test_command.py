@@ -20,9 +20,9 @@ import pytest
 
 import stratacube
 from cube import build as build_module
-from cube.abi.folder import AbiFolder
 from cube.build import main
 from cube.config import AbiConfig
+from cube.geostationary.folder import AbiFolder
 from cube.job.ledger import Entry, Ledger, Problem
 from cube.sentinel2.config import Sentinel2Config
 from stratacube.command import Answer, Parser, add_common, program, run

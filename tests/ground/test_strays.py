@@ -13,15 +13,15 @@ import pandas as pd
 import pytest
 from affine import Affine
 
-from catalog.abi.archives import LocalArchive
-from catalog.abi.completeness import write_completeness
-from catalog.abi.items import save_items as save_scans
-from catalog.abi.scans import Scan, SourceFile, find_scans
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.completeness import write_completeness
+from catalog.geostationary.items import save_items as save_scans
+from catalog.geostationary.scans import Scan, SourceFile, find_scans
 from catalog.sentinel2.saved import save_items, write_query_manifest
-from cube.abi.index import index_file
-from cube.abi.index_cache import save_index
-from cube.abi.references import read_references, write_references
-from cube.abi.synthetic import write_archive
+from cube.geostationary.index import index_file
+from cube.geostationary.index_cache import save_index
+from cube.geostationary.references import read_references, write_references
+from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.products import write_cog
 from cube.sentinel2.publish import preview

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from cube.abi.run import AbiBuild
-from cube.abi.synthetic import write_archive
 from cube.build import main
+from cube.geostationary.run import AbiBuild
+from cube.geostationary.synthetic import write_archive
 from cube.job.run import Run
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import Sentinel2Build

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from catalog.abi.archives import LocalArchive
-from catalog.abi.scans import find_scans
-from cube.abi.plan_table import PlanTable
-from cube.abi.references import read_references
-from cube.abi.synthetic import write_archive
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import find_scans
 from cube.build import main
+from cube.geostationary.plan_table import PlanTable
+from cube.geostationary.references import read_references
+from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.strata.synthetic_masks import write_cloud_systems
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene

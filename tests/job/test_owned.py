@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cube.abi.folder import AbiFolder
+from cube.geostationary.folder import AbiFolder
 from cube.job import folder as folders
 from cube.job.engine import Workers, run_tasks
 from cube.job.folder import BuildFolder

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import stratacube
-from cube.abi.run import run_abi
 from cube.config import AbiConfig
+from cube.geostationary.run import run_abi
 from cube.job import ranks
 from stratacube.errors import UsageError
 from tests.job.racing import ROOT, Command

@@ -9,7 +9,7 @@ import pytest
 import zarr
 from PIL import Image
 
-from cube.abi.tilestore import open_tiles
+from cube.geostationary.tilestore import open_tiles
 from loaders import bench, stats
 from loaders.counting import compute_statistics
 from loaders.statistics import Statistics, make_decoder

@@ -16,8 +16,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from zarr.storage import LocalStore, WrapperStore
 
-from cube.abi.open import open_abi
-from cube.abi.tilestore import open_tiles
+from cube.geostationary.open import open_abi
+from cube.geostationary.tilestore import open_tiles
 from cube.sentinel2.lazy import open_composites, open_sentinel2
 from cube.sentinel2.synthetic import SafeSpec, write_safe
 from loaders.cubes import CubeDataset, cube_loader, open_cube

@@ -12,7 +12,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-from cube.abi.tilestore import open_tiles
+from cube.geostationary.tilestore import open_tiles
 from loaders.augment import Placement, View, coarse_on, orient, pixel_transform
 from loaders.batch import Batch, Decoder, PackedBatch
 from loaders.order import Pick

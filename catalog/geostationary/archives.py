@@ -1,0 +1,281 @@
+"""Where ABI files are kept, and how to list those of a period without walking through all of them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+from catalog.geostationary.names import HOUR, bucket, hours, parse_name, prefix, product
+from catalog.geostationary.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, s3_filesystem, translate_s3_errors
+from catalog.geostationary.scans import Identity, SourceFile, better
+from catalog.geostationary.truncation import breaks_off
+from stratacube.errors import SourceError, UsageError
+
+__all__ = ["Archive", "FirstOf", "LocalArchive", "S3Archive", "s3_filesystem"]
+
+_NOTHING_THERE = (errno.ENOENT, errno.ELOOP)
+"""Removed since it was listed, a link to nothing, or a link to itself."""
+
+
+class Archive(Protocol):
+    """A place with ABI files."""
+
+    def files(self, platform: str, sector: str, start: datetime | None, end: datetime | None) -> Iterator[SourceFile]:
+        """List the files of a platform and sector that start in a period.
+
+        Parameters
+        ----------
+        platform
+            ``goes16`` .. ``goes19``.
+        sector
+            ``F``, ``C``, ``M1`` or ``M2``.
+        start, end
+            Naive UTC; ``start`` inclusive, ``end`` exclusive, None open.
+        """
+        ...
+
+
+class LocalArchive:
+    """A folder with ABI files at any depth.
+
+    Folders of the layout ``YYYY/DDD/HH`` are entered only where they can hold files of the period (an hour more at
+    each side), also when the root itself lies inside such a tree; folders named as another product
+    (``ABI-L2-FDCC``) or another platform's bucket (``noaa-goes17``) are left out. Everything else is looked
+    through. Files that are not named as ABI L1b files are ignored.
+
+    Parameters
+    ----------
+    root
+        The folder.
+
+    Raises
+    ------
+    UsageError
+        If it does not exist or is not a folder.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).absolute()
+        if not self.root.is_dir():
+            what = "is not a folder" if self.root.exists() else "does not exist"
+            raise UsageError(f"local archive {self.root} {what}; give the folder of the ABI files")
+
+    def files(
+        self, platform: str | None, sector: str | None, start: datetime | None, end: datetime | None
+    ) -> Iterator[SourceFile]:
+        """List files in the order of their paths; of any platform or sector where None is given.
+
+        Raises
+        ------
+        SourceError
+            If a folder of the period cannot be read.
+        """
+        left, right = start or datetime.min, end or datetime.max
+        wanted = _Wanted(platform, sector, _padded(left, -HOUR), _padded(right, HOUR))
+        for entry in _walk(self.root, wanted):
+            name = parse_name(entry.name)
+            if (
+                name
+                and platform in (None, name.platform)
+                and sector in (None, name.sector)
+                and left <= name.start < right
+            ):
+                try:
+                    status = entry.stat()
+                except OSError as error:
+                    if error.errno in _NOTHING_THERE:
+                        continue
+                    raise _unreadable(entry.path, error) from error
+                if stat.S_ISREG(status.st_mode):
+                    yield SourceFile(entry.path, status.st_size, str(status.st_mtime_ns), *name)
+
+
+class _Wanted:
+    """Which folders may hold files of a platform, product and period."""
+
+    def __init__(self, platform: str | None, sector: str | None, start: datetime, end: datetime) -> None:
+        self.bucket = re.compile(r"noaa-goes\d\d" if platform is None else bucket(platform))
+        self.product = re.compile(r"ABI-L1b-Rad[FCM]" if sector is None else product(sector))
+        self.start, self.end = start, end
+
+    def allows(self, parents: tuple[str, ...], name: str) -> bool:
+        """Whether to enter a folder below these parents."""
+        if re.fullmatch(r"ABI-L(1b-Rad[FCM]|2-\w+)", name):
+            return bool(self.product.fullmatch(name))
+        if re.fullmatch(r"noaa-goes\d\d", name):
+            return bool(self.bucket.fullmatch(name))
+        period = _period((*parents[-2:], name))
+        return period is None or (period[0] < self.end and self.start < period[1])
+
+
+def _period(parts: tuple[str, ...]) -> tuple[datetime, datetime] | None:
+    """Period of a folder by the end of its path: a day ``YYYY/DDD`` or an hour ``YYYY/DDD/HH``; None if it is neither.
+
+    A year alone is no evidence: ``2021/`` may as well be a project's folder, so its days are asked instead.
+    """
+    for count, pattern, length in ((3, "%Y/%j/%H", HOUR), (2, "%Y/%j", timedelta(days=1))):
+        tail = "/".join(parts[-count:])
+        if len(parts) >= count and len(tail) == (11 if count == 3 else 8):
+            try:
+                begin = datetime.strptime(tail, pattern)
+            except ValueError:
+                continue
+            return begin, _padded(begin, length)
+    return None
+
+
+def _padded(time: datetime, by: timedelta) -> datetime:
+    try:
+        return time + by
+    except OverflowError:
+        return time
+
+
+def _walk(folder: Path, wanted: _Wanted) -> Iterator[os.DirEntry[str]]:
+    """Files below a folder in the order of their paths; a folder linked twice is entered once."""
+    entered: set[tuple[int, int]] = set()
+    stack: list[str] = [str(folder)]
+    while stack:
+        path = stack.pop()
+        try:
+            status = os.stat(path)
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(path) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            if error.errno in _NOTHING_THERE:
+                continue
+            raise _unreadable(path, error) from error
+        parents = Path(path).parts
+        folders = [e for e in entries if not e.name.endswith(".nc") and _is_folder(e)]
+        stack += [e.path for e in reversed(folders) if wanted.allows(parents, e.name)]
+        yield from (e for e in entries if e.name.endswith(".nc"))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            return False
+        raise _unreadable(entry.path, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> SourceError:
+    return SourceError(f"{path} cannot be read ({error.strerror}); check its permissions")
+
+
+class S3Archive:
+    """NOAA's public buckets, ``s3://noaa-goes16`` .. ``s3://noaa-goes19``, listed by the hour.
+
+    Parameters
+    ----------
+    endpoint_url
+        A server that answers as S3 does; None for AWS.
+    listings
+        Hours listed at once.
+    connect_timeout, read_timeout
+        Seconds.
+    retries
+        Tries again after a fault of the connection or the server.
+    """
+
+    def __init__(
+        self,
+        endpoint_url: str | None = None,
+        *,
+        listings: int = 8,
+        connect_timeout: float = CONNECT_TIMEOUT,
+        read_timeout: float = READ_TIMEOUT,
+        retries: int = RETRIES,
+    ) -> None:
+        self.endpoint_url = endpoint_url
+        self.listings = listings
+        self._options: dict[str, Any] = {
+            "connect_timeout": connect_timeout,
+            "read_timeout": read_timeout,
+            "retries": retries,
+        }
+
+    def files(self, platform: str, sector: str, start: datetime | None, end: datetime | None) -> Iterator[SourceFile]:
+        """List files hour by hour; an hour without files is empty.
+
+        Raises
+        ------
+        UsageError
+            If the period is open: buckets go back for years.
+        SourceError
+            If the bucket is refused, out of reach or too slow; one sentence with endpoint and bucket.
+        """
+        if start is None or end is None:
+            raise UsageError("S3 is listed by the hour; give the period with `start_dt` and `end_dt`")
+        for listing in self._in_order(platform, sector, hours(start, end)):
+            yield from (file for file in listing if start <= file.start < end)
+
+    def _in_order(self, platform: str, sector: str, wanted: Iterator[datetime]) -> Iterator[list[SourceFile]]:
+        """List hours in order, some of them ahead of what is consumed."""
+        pool = ThreadPoolExecutor(self.listings, thread_name_prefix="s3-list")
+        ahead: deque[Future[list[SourceFile]]] = deque()
+        try:
+            for hour in wanted:
+                ahead.append(pool.submit(self._list_hour, platform, sector, hour))
+                if len(ahead) > 2 * self.listings:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _list_hour(self, platform: str, sector: str, hour: datetime) -> list[SourceFile]:
+        name = bucket(platform)
+        request = {"Bucket": name, "Prefix": f"{prefix(sector, hour)}/OR_ABI-L1b-Rad{sector}-"}
+        found = []
+        with translate_s3_errors(name, self.endpoint_url):
+            s3 = s3_filesystem(self.endpoint_url, **self._options)
+            while True:
+                page = s3.call_s3("list_objects_v2", **request)
+                for thing in page.get("Contents", ()):
+                    fields = parse_name(thing["Key"].rpartition("/")[2])
+                    if fields and (fields.platform, fields.sector) == (platform, sector):
+                        tag = thing.get("ETag", "").strip('"')
+                        found.append(SourceFile(f"s3://{name}/{thing['Key']}", thing["Size"], tag, *fields))
+                if not page.get("IsTruncated"):
+                    return found
+                request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+class FirstOf:
+    """Local files first, and from S3 what is missing.
+
+    A file is missing where the first archive has none of its platform, sector, channel and start, has one created
+    earlier, or has a shorter one that breaks off before its own end.
+
+    Parameters
+    ----------
+    local, remote
+        The archive that is preferred, and the one that completes it.
+    """
+
+    def __init__(self, local: Archive, remote: Archive) -> None:
+        self.local, self.remote = local, remote
+
+    def files(self, platform: str, sector: str, start: datetime | None, end: datetime | None) -> Iterator[SourceFile]:
+        """List files of both by start and channel, each once."""
+        best: dict[Identity, SourceFile] = {}
+        for file in self.local.files(platform, sector, start, end):
+            best[file.identity] = better(file, best.get(file.identity))
+        for file in self.remote.files(platform, sector, start, end):
+            ours = best.get(file.identity)
+            if ours is None or file.created > ours.created or (file.size > ours.size and breaks_off(ours.href)):
+                best[file.identity] = file
+        yield from sorted(best.values(), key=lambda file: (file.start, file.channel))

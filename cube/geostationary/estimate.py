@@ -1,0 +1,76 @@
+"""What a build would read, write and take: the dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+
+from catalog.geostationary.items import load_items
+from catalog.geostationary.scans import Scan
+from cube.config import AbiConfig
+from cube.geostationary.find import find
+from cube.geostationary.folder import AbiFolder
+from cube.geostationary.layout import TileLayout
+from cube.geostationary.plan import Headers, make_plan
+from cube.geostationary.plan_table import PlanTable
+from cube.job.engine import Workers
+from cube.job.source import Manner
+from stratacube.errors import SourceError
+from stratacube.files import human_bytes
+
+__all__ = ["estimate"]
+
+_BASE_MEMORY = 200e6
+"""An idle worker: the interpreter and its libraries."""
+
+
+def estimate(config: AbiConfig, folder: AbiFolder, layout: TileLayout, manner: Manner) -> Iterator[tuple[str, str]]:
+    """Say what a build would read and write; nothing is written, and only listings and a few headers are read."""
+    known = folder.holds(config.digest()) and not config.overwrite
+    scans = load_items(folder.sources) if known and folder.sources.exists() else find(config)
+    headers = Headers(None, config.s3_endpoint)
+    if known and folder.plan.exists():
+        tiles = PlanTable(folder.plan).frame()
+    else:
+        with Workers(manner.workers, manner.engine) as workers:
+            tiles = make_plan(config, scans, headers, None, workers).tiles
+    named = {name for names in tiles["scan_ids"] for name in names if name} | set(tiles["event_scan"])
+    used = {scan.id: scan for scan in scans if scan.id in named}
+    files = [f for scan in used.values() for f in scan.files.values()]
+    read, moved = _expected_reads(layout, tiles, used, headers), 0
+    if config.download:
+        moved = sum(f.size for f in files if f.href.startswith("s3://"))
+    stored = sum(2 * layout.band_size(c) ** 2 for c in config.channels)
+    stored += sum(2 * layout.band_size(c[0]) ** 2 for c in layout.mask_groups().values())
+    stored *= config.steps * len(tiles)
+    memory = _BASE_MEMORY + 6 * max(2 * layout.tiles_per_shard * layout.band_size(c) ** 2 for c in config.channels)
+    seconds = _expected_seconds(read, stored, len(files)) / manner.workers
+    yield "tiles", f"{len(tiles)} of {config.tile_size} px, {config.steps} steps, {len(config.channels)} bands"
+    read_from = f"{len(files)} files ({human_bytes(sum(f.size for f in files))}) of {len(used)} scans"
+    yield "read", f"{human_bytes(read)} of {read_from}"
+    yield "download", human_bytes(moved)
+    yield "write", f"{human_bytes(stored)} before compression, in {tiles['shard'].nunique()} shards a band"
+    yield "memory", f"about {human_bytes(memory)} a worker, {manner.workers} workers"
+    yield "duration", f"about {seconds:.0f} s once files are at hand"
+
+
+def _expected_reads(layout: TileLayout, tiles: pd.DataFrame, used: Mapping[str, Scan], headers: Headers) -> float:
+    """Bytes of the chunks under the tiles: a file's size times the share of its area that its tiles cover."""
+    total = 0.0
+    for name, count in tiles["scan_ids"].explode().value_counts().items():
+        if not name:
+            continue
+        try:
+            grid = headers.of(used[name]).grid
+        except SourceError:
+            continue  # a scan of unreadable files costs nothing to read; the build will say so
+        chunk = 226 * 56e-6  # tiles touch chunks they do not fill: half a chunk on every side
+        share = min(1.0, count * (layout.side + chunk) ** 2 / (grid.width * grid.dx * grid.height * -grid.dy))
+        total += share * sum(f.size for f in used[name].files.values())
+    return total
+
+
+def _expected_seconds(read: float, stored: float, files: int) -> float:
+    """Rough duration on one core: decoding, compressing and indexing rates of an ordinary machine."""
+    return read / 60e6 + stored / 250e6 + files * 0.02

@@ -1,0 +1,66 @@
+"""Finding the scans of a build: local files, S3, or local first and S3 for what is missing."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from catalog.geostationary.archives import Archive, FirstOf, LocalArchive, S3Archive
+from catalog.geostationary.scans import Scan, find_scans
+from cube.config import AbiConfig
+from stratacube.errors import UsageError
+
+__all__ = ["archive_of", "find", "in_period"]
+
+_BEGINNING, _END = datetime(2016, 1, 1), datetime(2100, 1, 1)
+"""Before the first ABI scan, and after any: the period of a local archive that is taken whole."""
+
+
+def archive_of(config: AbiConfig) -> Archive:
+    """Where a build looks for files."""
+    if config.local_data_dir is None:
+        return S3Archive(endpoint_url=config.s3_endpoint)
+    if config.download:
+        if config.dry_run and not config.local_data_dir.exists():
+            return S3Archive(endpoint_url=config.s3_endpoint)
+        config.local_data_dir.mkdir(parents=True, exist_ok=True)
+        return FirstOf(LocalArchive(config.local_data_dir), S3Archive(endpoint_url=config.s3_endpoint))
+    return LocalArchive(config.local_data_dir)
+
+
+def in_period(config: AbiConfig, scan: Scan) -> bool:
+    """Whether a scan starts in the period asked for, and not just in reach of its time windows."""
+    return (config.start_dt or _BEGINNING) <= scan.start < (config.end_dt or _END)
+
+
+def find(config: AbiConfig) -> list[Scan]:
+    """List the scans of the period and those that time windows around its events may reach, sorted by start.
+
+    Raises
+    ------
+    UsageError
+        If there are none, or the period is open where it must not be.
+    SourceError
+        If the archive cannot be listed.
+    """
+    online = config.local_data_dir is None or config.download
+    if online and (config.start_dt is None or config.end_dt is None):
+        raise UsageError("listing S3 needs a period; give `start_dt` and `end_dt`")
+    minutes = config.tolerance_minutes + (config.steps * config.step_minutes if config.steps > 1 else 0)
+    reach = timedelta(minutes=minutes)
+    scans = find_scans(
+        archive_of(config),
+        platform=config.satellite,
+        sector=config.sector,
+        channels=config.channels,
+        start=(config.start_dt or _BEGINNING) - reach,
+        end=(config.end_dt or _END) + reach,
+    )
+    if not any(in_period(config, scan) for scan in scans):
+        where = config.local_data_dir or config.s3_endpoint or "S3"
+        period = f"from {config.start_dt or 'the beginning'} to {config.end_dt or 'the end'}"
+        channels = ", ".join(f"C{c:02d}" for c in config.channels)
+        raise UsageError(
+            f"no {config.satellite} {config.sector} scan with {channels} in {where} {period}; "
+            "check `satellite`, `domain`, `start_dt` and `end_dt`"
+        )
+    return scans

@@ -1,0 +1,143 @@
+"""How tiles lie in their store: grid, sizes, dimensions, shards."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from catalog.geostationary.bands import BANDS
+from cube.geostationary.grid import FixedGrid, GeosProjection, Window
+from stratacube.errors import SourceError, UsageError
+
+__all__ = ["GridName", "TileLayout", "TileSpec"]
+
+GridName = Literal["1km", "2km", "native"]
+_GRID_PIXEL = {"1km": 28, "2km": 56, "native": 28}
+COARSE_NODES = 16
+"""Angles and locations are stored for this many blocks along a tile's side."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileSpec:
+    """Where one tile lies: its north-west corner in scan angle, seen by one satellite."""
+
+    tile_id: str
+    x_left: float
+    y_top: float
+    projection: GeosProjection
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """Shapes of a tile store."""
+
+    grid: GridName
+    tile_size: int
+    """Pixels along a side, of the grid; of 1 km pixels when native."""
+    steps: int
+    channels: tuple[int, ...]
+    shard_mb: float = 32.0
+    """Decoded megabytes of one band in one shard, about."""
+
+    def __post_init__(self) -> None:
+        multiple = 1 if self.grid == "2km" else 2
+        if self.tile_size < 2 or self.tile_size % multiple:
+            raise UsageError(
+                f"tile size {self.tile_size} does not fit the {self.grid} grid; "
+                f"take a multiple of {max(2, multiple)}, such as {self.tile_size + self.tile_size % 2}"
+            )
+
+    @classmethod
+    def of(cls, config: Any) -> TileLayout:
+        """Layout that a configuration, or its plain values, asks for."""
+        values = config if isinstance(config, dict) else config.described()
+        return cls(values["grid"], values["tile_size"], values["steps"], tuple(values["channels"]), values["shard_mb"])
+
+    @property
+    def pixel(self) -> float:
+        """Side of a grid pixel in radians (1 km for a native store, whose tiles are counted so)."""
+        return _GRID_PIXEL[self.grid] * 1e-6
+
+    @property
+    def align(self) -> int:
+        """Tile origins are multiples of this many grid pixels, so that every band starts on a whole pixel."""
+        return 1 if self.grid == "2km" else 2
+
+    @property
+    def side(self) -> float:
+        """Side of a tile in radians."""
+        return self.tile_size * self.pixel
+
+    def band_pixel(self, channel: int) -> float:
+        """Side of a stored pixel of a band, in radians."""
+        return BANDS[channel].pixel * 1e-6 if self.grid == "native" else self.pixel
+
+    def band_size(self, channel: int) -> int:
+        """Stored pixels along a side of a band."""
+        return round(self.side / self.band_pixel(channel))
+
+    def suffix(self, channel: int) -> str:
+        """What distinguishes dimensions and masks of a band's resolution in a native store."""
+        return f"_{BANDS[channel].resolution}" if self.grid == "native" else ""
+
+    def mask_groups(self) -> dict[str, tuple[int, ...]]:
+        """Channels by the mask variable that holds their validity."""
+        groups: dict[str, tuple[int, ...]] = {}
+        for channel in self.channels:
+            name = "valid" + self.suffix(channel)
+            groups[name] = (*groups.get(name, ()), channel)
+        return groups
+
+    @property
+    def tiles_per_shard(self) -> int:
+        """Tiles of one shard, so that no band of it decodes to more than about ``shard_mb``."""
+        largest = max(self.band_size(c) for c in self.channels)
+        return max(1, int(self.shard_mb * 2**20) // (self.steps * largest**2 * 2))
+
+    @property
+    def coarse_step(self) -> int:
+        """Grid pixels along the side of a block of the coarse angle grid."""
+        return -(-self.tile_size // COARSE_NODES)
+
+    @property
+    def coarse_size(self) -> int:
+        """Blocks along a tile's side."""
+        return -(-self.tile_size // self.coarse_step)
+
+    def source_window(self, tile: TileSpec, grid: FixedGrid, channel: int) -> tuple[Window, float]:
+        """Native pixels of a band under a tile.
+
+        Returns
+        -------
+        window, shift
+            The window in the file's grid and how far, in native pixels, the file's lattice lies from the tile's
+            (mesoscale files up to 2019 are written half a 1 km pixel off).
+
+        Raises
+        ------
+        SourceError
+            If the file sees the Earth from elsewhere, has other pixels, or does not cover the tile.
+        """
+        if grid.projection != tile.projection:
+            raise SourceError(
+                f"projection differs: the tile is seen from longitude "
+                f"{tile.projection.longitude_of_projection_origin}, the file from "
+                f"{grid.projection.longitude_of_projection_origin}"
+            )
+        native = BANDS[channel].pixel * 1e-6
+        if abs(grid.dx / native - 1) > 1e-3 or abs(grid.dy / native + 1) > 1e-3:
+            raise SourceError(
+                f"pixels are {grid.dx * 1e6:.3g} microradians where C{channel:02d} has {native * 1e6:.0f}"
+            )
+        size = round(self.side / native)
+        col, row = (tile.x_left - grid.left) / native, (grid.top - tile.y_top) / native
+        window = Window(_nearest(row), _nearest(col), size, size)
+        if window.row < 0 or window.col < 0 or window.row + size > grid.height or window.col + size > grid.width:
+            raise SourceError(f"the sector does not cover the tile ({window} of {grid.height} x {grid.width} pixels)")
+        return window, max(abs(row - window.row), abs(col - window.col))
+
+
+def _nearest(position: float) -> int:
+    """Nearest pixel; exactly between two, the first, whatever the last bits of the floating point say."""
+    return math.ceil(position - 0.5 - 1e-6)

@@ -1,0 +1,295 @@
+"""Planning: which tiles to make, from which scans. Nothing of it depends on the number of workers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catalog.geostationary.bands import BANDS
+from catalog.geostationary.scans import Scan, nearest_scan
+from cube.config import AbiConfig
+from cube.geostationary.grid import FixedGrid
+from cube.geostationary.index import FileIndex, index_file
+from cube.geostationary.layout import TileLayout, TileSpec
+from cube.geostationary.plan_table import Plan, Spot, table_of
+from cube.job.engine import InlineExecutor, Workers
+from cube.job.ledger import Problem
+from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
+from cube.strata.select import Limits, Placed, Selection, select
+from cube.strata.windows import Frame, candidate_times, choose_window
+from cube.sun import solar_angles
+from stratacube.errors import SourceError, UsageError
+
+__all__ = ["Headers", "make_plan"]
+
+RANDOM_TILES = 100
+"""Tiles of a random build that asks for no number."""
+_PREFER_TRIES, _RANDOM_TRIES = 2000, 10_000
+"""Candidates refused in a row before tiles with missing channels are taken too, and before random ones are given up."""
+DAYLIGHT_ZENITH = 80.0
+
+
+class Headers:
+    """Grids of scans, read from one file each: of every scan of a sector that moves, of one a day of one that does not.
+
+    Parameters
+    ----------
+    cache
+        Folder of cached indexes; None for no caching.
+    endpoint_url
+        S3 endpoint, for files on S3.
+    """
+
+    def __init__(self, cache: Path | None, endpoint_url: str | None) -> None:
+        self.cache, self.endpoint_url = cache, endpoint_url
+        self._known: dict[Any, FileIndex | SourceError] = {}
+
+    def of(self, scan: Scan) -> FileIndex:
+        """Index of one readable file of a scan, the coarsest first.
+
+        Raises
+        ------
+        SourceError
+            If no file of the scan is readable.
+        """
+        key = scan.id if scan.sector.startswith("M") else (scan.platform, scan.sector, scan.start.date())
+        if key not in self._known:
+            self._known[key] = self._read(scan)
+        found = self._known[key]
+        if isinstance(found, SourceError):
+            if key == scan.id:
+                raise found
+            found = self._known[key] = self._read(scan)  # another scan of the day may be readable
+            if isinstance(found, SourceError):
+                raise found
+        return found
+
+    def _read(self, scan: Scan) -> FileIndex | SourceError:
+        error = SourceError(f"scan {scan.id} has no files")
+        for channel in sorted(scan.files, key=lambda c: (-BANDS[c].pixel, c)):
+            try:
+                return index_file(scan.files[channel], self.cache, self.endpoint_url).without_chunks()
+            except SourceError as unreadable:
+                error = unreadable
+        return error
+
+    def grid(self, scan: Scan, pixel: float) -> FixedGrid:
+        """Grid of a scan with pixels of a given side in radians."""
+        grid = self.of(scan).grid
+        return grid.rescaled(pixel / grid.dx)
+
+
+def make_plan(
+    config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables: Path | None, workers: Workers
+) -> Plan:
+    """Sample, place, choose time windows and select.
+
+    Parameters
+    ----------
+    config
+        The build.
+    scans
+        All scans found, sorted by start.
+    headers
+        Where grids of scans come from.
+    tables
+        Folder for the tables a stratum writes (the metadata and lifetimes of cloud systems); None for none.
+    workers
+        Where masks are read.
+
+    Raises
+    ------
+    UsageError
+        If no tile can be made, saying which limit or lack stands in the way.
+    """
+    layout = TileLayout.of(config)
+    wanted = config.num_tiles or (RANDOM_TILES if config.stratification == "random" else None)
+    request = SampleRequest(
+        scans=scans,
+        grid_of=lambda scan: headers.grid(scan, layout.pixel),
+        tile_size=layout.tile_size,
+        align=layout.align,
+        max_view_zenith=config.max_view_zenith,
+        start=config.start_dt,
+        end=config.end_dt and config.end_dt - timedelta(microseconds=1),
+        num_tiles=wanted,
+        seed=config.seed,
+    )
+    options = (
+        {"area": config.area.replace("-", "_")}
+        if config.stratification == "random"
+        else {"masks": config.convection_regex, "records": config.systems}
+    )
+    executor = InlineExecutor() if config.stratification == "random" else workers.executor
+    sampler = SAMPLERS[config.stratification](replace(request, executor=executor), **options)
+    planner = _Planner(config, layout, scans, headers)
+    limits = Limits(
+        num_tiles=wanted,
+        max_view_zenith=config.max_view_zenith,
+        max_solar_zenith=config.max_solar_zenith,
+        spacing_km=config.min_spacing_km or None,
+        spacing_minutes=float(config.steps * config.step_minutes),
+        max_refusals=_RANDOM_TRIES if config.stratification == "random" else None,
+    )
+    selection = planner.select(sampler, limits)
+    if tables is not None:
+        sampler.write_tables(tables)
+    if not selection.tiles:
+        raise UsageError(_why_none(config, selection))
+    avoided = {p.source: p.message for p in sampler.problems if p.replaced} | planner.unreadable
+    problems = [Problem("source", f"{p.source}: {p.message}") for p in sampler.problems if not p.replaced]
+    problems += [Problem("avoided", reason, input=scan) for scan, reason in sorted(avoided.items())]
+    return Plan(table_of(config.channels, config.seed, layout, selection.tiles), selection.refused, problems)
+
+
+class _Planner:
+    """Turns candidates into placed tiles with a time window."""
+
+    def __init__(self, config: AbiConfig, layout: TileLayout, scans: Sequence[Scan], headers: Headers) -> None:
+        self.config, self.layout, self.scans, self.headers = config, layout, scans, headers
+        self.tolerance = timedelta(minutes=config.tolerance_minutes)
+        self.complete_only = False
+        self.by_platform: dict[str, list[Scan]] = defaultdict(list)
+        for scan in scans:
+            self.by_platform[scan.platform].append(scan)
+        self._at: dict[tuple[str, datetime], list[Frame]] = {}
+        self._reasons: dict[tuple[str, datetime, bool], str | None] = {}
+        self._proposed: set[Any] = set()
+        self.unreadable: dict[str, str] = {}
+        """Scans that no tile could be placed in, and why."""
+
+    def select(self, sampler: Sampler, limits: Limits) -> Selection[Spot]:
+        """Take complete tiles first; those with missing channels only if there are too few."""
+        channels = set(self.config.channels)
+        if limits.num_tiles is None or not any(channels <= set(s.files) for s in self.scans):
+            return select(sampler.candidates(), self.place, limits)
+        self.complete_only = True
+        chosen = select(sampler.candidates(), self.place, replace(limits, max_refusals=_PREFER_TRIES))
+        if len(chosen.tiles) == limits.num_tiles:
+            return chosen
+        self.complete_only = False
+        self._proposed = {t.payload.content for t in chosen.tiles}
+        wanted = limits.num_tiles - len(chosen.tiles)
+        more = select(sampler.candidates(), self.place, replace(limits, num_tiles=wanted), taken=chosen.tiles)
+        more.refused.pop("taken already", None)
+        more.tiles = chosen.tiles + more.tiles
+        more.drawn += chosen.drawn
+        return more
+
+    def place(self, candidate: Candidate) -> Placed[Spot] | str:  # noqa: PLR0911  (each return is a reason)
+        """Find the event's scan, the tile around the place, and the best window; or say why not."""
+        scans = self.by_platform[candidate.platform] if candidate.platform else self.scans
+        scan = nearest_scan(scans, candidate.time, self.tolerance)
+        if scan is None:
+            return "no scan within the tolerance"
+        if reason := self._hopeless(scan.platform, candidate.time):
+            return reason
+        try:
+            grid = self.headers.grid(scan, self.layout.pixel)
+        except SourceError as error:
+            self.unreadable[scan.id] = str(error)
+            return "unreadable scan"
+        size = self.layout.tile_size
+        window = place_tile(grid, candidate.longitude, candidate.latitude, size, align=self.layout.align)
+        if window is None:
+            return "tile not inside the sector"
+        middle = (size - 1) / 2
+        lon, lat = (float(v) for v in grid.lonlat(window.row + middle, window.col + middle))
+        if not np.isfinite(lat):
+            return "tile centre off the Earth"
+        tile = TileSpec("", grid.left + window.col * grid.dx, grid.top + window.row * grid.dy, grid.projection)
+        frames = self._told(self._frames(scan.platform, candidate.time), candidate, tile, lon, lat)
+        choice = choose_window(
+            frames, self.config.steps, max_daylight_zenith=DAYLIGHT_ZENITH if self.config.max_solar_zenith else None
+        )
+        kept = frames[choice.start : choice.start + self.config.steps]
+        if reason := self._unfit(kept):
+            return reason
+        times, scores = tuple(f.time for f in kept), tuple(choice.scores)
+        spot = Spot(scan, grid, window.row, window.col, times, tuple(kept), choice.start, scores)
+        # Only now: two events may come to the same pixels, two of one system above all, by the same best window.
+        if spot.content in self._proposed:
+            return "taken already"
+        self._proposed.add(spot.content)
+        zenith, _ = grid.projection.view_angles(lon, lat)
+        return Placed(candidate, scan.start, lat, lon, float(zenith), spot)
+
+    def _unfit(self, frames: Sequence[Frame]) -> str | None:
+        """Why a window may not be kept, if so."""
+        if any(f.scan is None for f in frames) and not self.config.allow_missing:
+            return f"no run of {self.config.steps} scans at {self.config.step_minutes} min steps"
+        return "channels missing" if self.complete_only and any(f.missing for f in frames) else None
+
+    def _hopeless(self, platform: str, time: datetime) -> str | None:
+        """Why no window around a time may be kept, wherever the tile, if so."""
+        key = platform, time, self.complete_only
+        if key not in self._reasons:
+            frames, steps = self._frames(platform, time), self.config.steps
+            reasons = [self._unfit(frames[i : i + steps]) for i in range(len(frames) - steps + 1)]
+            self._reasons[key] = reasons[0] if all(reasons) else None
+        return self._reasons[key]
+
+    def _frames(self, platform: str, time: datetime) -> list[Frame]:
+        """Candidate steps around a time, of one satellite, worked out once."""
+        key = platform, time
+        if key not in self._at:
+            times = candidate_times(time, self.config.steps, self.config.step_minutes)
+            frames = [self._frame(platform, t) for t in times]
+            self._at[key] = _each_scan_once(frames, len(self.config.channels))
+        return self._at[key]
+
+    def _told(self, frames: list[Frame], candidate: Candidate, tile: TileSpec, lon: float, lat: float) -> list[Frame]:
+        """Add what is known of the place: whether a moving sector sees it, its cloud system, the Sun."""
+        if self.config.sector.startswith("M"):
+            channels = len(self.config.channels)
+            frames = [
+                f if f.scan is None or self._sees(f.scan, tile) else replace(f, scan=None, missing=channels)
+                for f in frames
+            ]
+        pixels: Mapping[Any, int] | None = candidate.details.get("system_pixels")
+        if pixels is not None:
+            frames = [replace(f, system_pixels=pixels.get(f.time, 0)) for f in frames]
+        if self.config.max_solar_zenith:
+            frames = [replace(f, solar_zenith=float(solar_angles(f.time, lon, lat)[0])) for f in frames]
+        return frames
+
+    def _sees(self, scan: Scan, tile: TileSpec) -> bool:
+        try:
+            header = self.headers.of(scan)
+            self.layout.source_window(tile, header.grid, header.source.channel)
+        except SourceError:
+            return False
+        return True
+
+    def _frame(self, platform: str, time: datetime) -> Frame:
+        scan = nearest_scan(self.by_platform[platform], time, self.tolerance)
+        return Frame(time, scan, sum(scan is None or c not in scan.files for c in self.config.channels))
+
+
+def _each_scan_once(frames: list[Frame], channels: int) -> list[Frame]:
+    """Keep a scan for the step it is nearest to: a scan used twice would pretend that nothing moved."""
+    nearest: dict[str, Frame] = {}
+    for frame in frames:
+        if frame.scan is not None:
+            known = nearest.get(frame.scan.id)
+            if known is None or abs(frame.scan.start - frame.time) < abs(frame.scan.start - known.time):
+                nearest[frame.scan.id] = frame
+    return [f if f.scan is None or nearest[f.scan.id] is f else replace(f, scan=None, missing=channels) for f in frames]
+
+
+def _why_none(config: AbiConfig, selection: Selection[Spot]) -> str:
+    if not selection.drawn:
+        return "the stratum proposed no place and time in the period; widen it (`start_dt`, `end_dt`)"
+    # Those that were drawn twice, the second time with channels missing, count once.
+    counts = [(reason or "no reason given", n) for reason, n in selection.refused.most_common()]
+    told = ", ".join(f"{reason} ({n})" for reason, n in counts) if len(counts) > 1 else counts[0][0]
+    text = f"no tile can be made: all {sum(n for _, n in counts)} candidates were refused: {told}"
+    if any(reason.startswith("no run of") for reason in selection.refused):
+        text += "; take fewer `steps` (1 for single scans) or pass `allow_missing`"
+    return text

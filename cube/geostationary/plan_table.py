@@ -1,0 +1,205 @@
+"""The plan as a table, one row a tile: written once, read in blocks, for a hundred thousand tiles fill a gigabyte."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+
+from catalog.geostationary.scans import Scan
+from cube.geostationary.grid import FixedGrid
+from cube.geostationary.layout import TileLayout
+from cube.job.folder import RULES
+from cube.job.ledger import Problem
+from cube.strata.select import Placed
+from cube.strata.windows import Frame
+from stratacube.errors import SourceError
+from stratacube.parquet import iter_frames, write_frame
+
+__all__ = ["BLOCK", "ROW_GROUP", "Plan", "PlanTable", "Spot", "table_of", "write_plan"]
+
+BLOCK = 1024
+"""Tiles read at once, and of one chunk of a store's small variables."""
+
+ROW_GROUP = 4 * BLOCK
+"""Tiles that lie together in the file: what has to be held of it while a block is read."""
+
+
+@dataclass
+class Plan:
+    """The tiles of a build, when they have just been chosen."""
+
+    tiles: pd.DataFrame
+    refused: Counter[str]
+    """Candidates left out, by reason."""
+    problems: list[Problem]
+    """Inputs that could not be used."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """What the planner knows of a placed tile."""
+
+    scan: Scan
+    grid: FixedGrid
+    row: int
+    col: int
+    requested: tuple[Any, ...]
+    frames: tuple[Frame, ...]
+    start: int
+    scores: tuple[float, ...]
+
+    @property
+    def content(self) -> Any:
+        """What tells the pixels and times of a tile: no two tiles of a store may share it."""
+        corner = self.grid.left + self.col * self.grid.dx, self.grid.top + self.row * self.grid.dy
+        # To a nanoradian: a thousandth of a pixel's fraction, and far above what adding up origins leaves behind.
+        return tuple(round(angle * 1e9) for angle in corner), tuple(f.scan.id for f in self.frames if f.scan)
+
+
+def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequence[Placed[Spot]]) -> pd.DataFrame:
+    """One row a tile, in order of time, so that tiles of one scan share a shard."""
+    rows = []
+    for placed in sorted(tiles, key=lambda p: (p.time, p.payload.scan.id, p.payload.row, p.payload.col)):
+        spot, candidate = placed.payload, placed.candidate
+        scan = spot.scan
+        name = f"{scan.platform}_{scan.sector}_{placed.time:%Y%m%dT%H%M%S}_r{spot.row:05d}_c{spot.col:05d}"
+        rows.append(
+            {
+                "tile_id": name if candidate.system_id is None else f"{name}_s{candidate.system_id}",
+                "stratum": candidate.stratum,
+                "platform": scan.platform,
+                "sector": scan.sector,
+                "event_time": placed.time,
+                "event_scan": scan.id,
+                "latitude": placed.latitude,
+                "longitude": placed.longitude,
+                "view_zenith": placed.view_zenith,
+                "x_left": spot.grid.left + spot.col * spot.grid.dx,
+                "y_top": spot.grid.top + spot.row * spot.grid.dy,
+                "row": spot.row,
+                "col": spot.col,
+                "probability": candidate.probability,
+                "score": spot.scores[spot.start],
+                "seed": seed,
+                "system_id": candidate.system_id,
+                "requested_times": list(spot.requested),
+                "scan_ids": [f.scan.id if f.scan else "" for f in spot.frames],
+                "scan_starts": [f.scan.start if f.scan else np.datetime64("NaT", "us") for f in spot.frames],
+                "missing": [
+                    f"C{c:02d}@{step}"
+                    for step, f in enumerate(spot.frames)
+                    for c in channels
+                    if f.scan is None or c not in f.scan.files
+                ],
+                "window_start": spot.start,
+                "window_scores": list(spot.scores),
+            }
+        )
+    frame = pd.DataFrame(rows)
+    frame.insert(0, "tile", np.arange(len(frame)))
+    frame["shard"] = frame["tile"] // layout.tiles_per_shard
+    frame["system_id"] = frame["system_id"].astype("Int64")
+    frame["event_time"] = frame["event_time"].astype("datetime64[us]")
+    for name in ("requested_times", "scan_starts"):
+        frame[name] = [np.asarray([np.datetime64(t, "us") for t in times]) for times in frame[name]]
+    return frame
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write ``plan.parquet``; what was refused travels in its metadata."""
+    frame = plan.tiles.copy()
+    frame.attrs = {
+        "rules": RULES,
+        "refused": json.dumps(plan.refused),
+        "problems": json.dumps([asdict(p) for p in plan.problems]),
+    }
+    write_frame(path, frame, row_group=ROW_GROUP)
+
+
+class PlanTable:
+    """A written plan.
+
+    Parameters
+    ----------
+    path
+        ``plan.parquet``.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+                self.tiles = int(file.metadata.num_rows)
+                attrs = json.loads((file.schema_arrow.metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
+            self.refused: Counter[str] = Counter(json.loads(attrs["refused"]))
+            told = json.loads(attrs["problems"])
+        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+            raise SourceError(
+                f"{path} is not the plan of a build ({' '.join(str(error).split())[:120]}); "
+                "remove it to have it made again"
+            ) from error
+        self.rules = int(attrs.get("rules", 1))
+        """Version of the rules it was drawn by; 1 in 0.1.0."""
+        self.problems = [Problem(**p) if isinstance(p, dict) else Problem("source", p) for p in told]
+
+    def blocks(self, columns: Sequence[str] | None = None, rows: int = BLOCK) -> Iterator[pd.DataFrame]:
+        """Yield the rows in blocks."""
+        return iter_frames(self.path, rows, columns)
+
+    def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return all rows."""
+        frame = pd.concat(self.blocks(columns), ignore_index=True)
+        frame.attrs = {}
+        return frame
+
+    def shards(self) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Yield each shard's number and rows. Tiles of a shard follow one another."""
+        rest: pd.DataFrame | None = None
+        for block in self.blocks():
+            rows = block if rest is None else pd.concat([rest, block])
+            last = rows["shard"].iloc[-1]
+            for shard, group in rows[rows["shard"] != last].groupby("shard"):
+                yield int(shard), group
+            rest = rows[rows["shard"] == last]
+        if rest is not None:
+            yield int(rest["shard"].iloc[0]), rest
+
+    @cached_property
+    def shard_numbers(self) -> list[int]:
+        """Numbers of all shards."""
+        found: set[int] = set()
+        for block in self.blocks(["shard"], 64 * BLOCK):
+            found.update(block["shard"].tolist())
+        return sorted(found)
+
+    @cached_property
+    def framed(self) -> list[str]:
+        """Ids of the scans that tiles are cut from, sorted."""
+        found: set[str] = set()
+        for block in self.blocks(["scan_ids"]):
+            for names in block["scan_ids"]:
+                found.update(names)
+        return sorted(found - {""})
+
+    @cached_property
+    def named(self) -> list[str]:
+        """Ids of those scans and of the events', sorted."""
+        found = set(self.framed)
+        for block in self.blocks(["event_scan"]):
+            found.update(block["event_scan"])
+        return sorted(found)

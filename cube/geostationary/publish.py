@@ -1,0 +1,243 @@
+"""Describing a finished build: pictures, STAC catalog, report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from catalog.geostationary.bands import BANDS
+from catalog.geostationary.items import scan_item
+from catalog.geostationary.shelf import ScanShelf
+from catalog.publish.model import BandInfo, TileBuild
+from catalog.publish.tiles import publish_tiles
+from cube.config import AbiConfig
+from cube.geostationary.folder import AbiFolder
+from cube.geostationary.grid import GeosProjection
+from cube.geostationary.layout import TileLayout
+from cube.geostationary.plan import Headers
+from cube.geostationary.plan_table import PlanTable
+from cube.geostationary.report import tile_report
+from cube.job.ledger import Problem
+from cube.job.report import write_report
+from cube.job.run import Run
+from cube.preview import contact_sheet, open_raw, thumbnail
+from stratacube.errors import SourceError, StratacubeError
+
+__all__ = ["Publication", "footprint_ring", "publish"]
+
+_EDGE_POINTS = 16
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A build to describe."""
+
+    config: AbiConfig
+    folder: AbiFolder
+    plan: PlanTable
+    shelf: ScanShelf
+    headers: Headers
+
+    def projection(self, scan_id: str) -> GeosProjection:
+        """Return the satellite's view that the tiles of a scan are laid in."""
+        return self.headers.of(self.shelf[scan_id]).grid.projection
+
+
+def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, float], run: Run) -> None:
+    """Write previews, the report and, last, the catalog."""
+    config, folder = build.config, build.folder
+    failed = {p.product for p in problems if p.kind == "product"}
+    tiles = build.plan.frame()
+    made = tiles[~tiles["tile_id"].isin(failed)]
+    _previews(folder, made, run)
+    sheet = folder.previews / "contact_sheet.png"
+    report = tile_report(
+        config,
+        len(tiles),
+        build.plan.refused,
+        build.shelf.scans(),
+        made,
+        sheet.relative_to(folder.root) if sheet.exists() else None,
+    )
+    write_report(folder.report, report, problems, laps, folder.created(), config.digest())
+    if made.empty:
+        return
+    layout = TileLayout.of(config)
+    projections = {int(row.tile): build.projection(row.event_scan) for row in made.itertuples()}
+    errors = pd.DataFrame(
+        [{"tile": p.product, "scan": p.input, "file": p.href, "reason": p.reason} for p in problems],
+        columns=["tile", "scan", "file", "reason"],
+        dtype=str,
+    )
+    described = TileBuild(
+        id=f"abi-{config.stratification}-{config.digest()}",
+        title=f"GOES ABI tiles, {config.stratification}",
+        description=(
+            f"{len(made)} tiles of {config.tile_size} x {config.tile_size} pixels ({config.grid} grid), {config.steps} "
+            f"time steps, bands {', '.join(BANDS[c].name for c in config.channels)}, cut from GOES-R ABI L1b radiances."
+        ),
+        version=importlib.metadata.version("stratacube"),
+        config=config.described(),
+        config_hash=config.digest(),
+        created=folder.created(),
+        seed=config.seed,
+        grid=config.grid,
+        tile_size=config.tile_size,
+        pixel=layout.pixel,
+        bands=[_band_info(c) for c in config.channels],
+        projections={row.tile_id: projections[int(row.tile)].crs for row in made.itertuples()},
+        footprints={
+            int(row.tile): footprint_ring(projections[int(row.tile)], row.x_left, row.y_top, layout.side)
+            for row in made.itertuples()
+        },
+        sources=_Sources(build),
+        errors=errors,
+        dropped=dict(build.plan.refused),
+        angles=_angles(folder.tiles, made),
+        software={name: importlib.metadata.version(name) for name in ("zarr", "numpy", "isal", "h5py")},
+    )
+    publish_tiles(folder.root, made, described)
+
+
+class _Sources(Mapping[str, Any]):
+    """Items of the source scans, each made when it is asked for."""
+
+    def __init__(self, build: Publication) -> None:
+        self.build = build
+
+    def __getitem__(self, name: str) -> Any:
+        """Item of a scan, with the sector's outline where one of its files can be read."""
+        scan = self.build.shelf[name]
+        try:
+            grid = self.build.headers.of(scan).grid
+        except SourceError:
+            return scan_item(scan)
+        side = grid.width * grid.dx, grid.height * -grid.dy
+        ring = footprint_ring(grid.projection, grid.left, grid.top, *side)
+        return scan_item(scan, geometry=ring, projection=grid.projection.crs)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.build.plan.named)
+
+    def __len__(self) -> int:
+        return len(self.build.plan.named)
+
+
+def _band_info(channel: int) -> BandInfo:
+    band = BANDS[channel]
+    return BandInfo(
+        name=band.name,
+        title=band.title,
+        center_wavelength=band.wavelength,
+        fwhm=band.fwhm,
+        units=band.units,
+        resolution=band.gsd,
+        common_name=band.common_name,
+    )
+
+
+def _angles(store: Path, tiles: pd.DataFrame) -> pd.DataFrame:
+    """Angles at the centre of each tile: the middle of the coarse grid, at the middle of the window."""
+    with xr.open_zarr(store, chunks=None) as data:
+        middle = {"y_coarse": data.sizes["y_coarse"] // 2, "x_coarse": data.sizes["x_coarse"] // 2}
+        centre = data[["view_zenith", "solar_zenith", "solar_azimuth"]].isel(middle)
+        centre = centre.isel(time=data.sizes["time"] // 2, tile=tiles["tile"].to_numpy()).load()
+    return pd.DataFrame({name: centre[name].values for name in centre.data_vars}, index=tiles["tile"].to_numpy())
+
+
+def footprint_ring(
+    projection: GeosProjection, left: float, top: float, width: float, height: float | None = None
+) -> npt.NDArray[np.float64]:
+    """Outline of a rectangle of scan angles on the ground.
+
+    Parameters
+    ----------
+    projection
+        The satellite's view.
+    left, top
+        Scan angles of the north-west corner in radians.
+    width, height
+        Sides in radians; a square if no height is given.
+
+    Returns
+    -------
+    ndarray
+        Longitude and latitude (points, 2), counter-clockwise; points beyond the limb are drawn in to it.
+    """
+    height = width if height is None else height
+    t = np.linspace(0, 1, _EDGE_POINTS, endpoint=False)
+    u = np.concatenate([np.zeros_like(t), t, np.ones_like(t), 1 - t])
+    v = np.concatenate([t, np.ones_like(t), 1 - t, np.zeros_like(t)])
+    x, y = left + u * width, top - v * height
+    inside_x, inside_y = _point_on_earth(projection, left, top, width, height)
+    lon, lat = projection.to_lonlat(x, y)
+    beyond = np.isnan(lat)
+    near, far = np.zeros(beyond.sum()), np.ones(beyond.sum())
+    for _ in range(40):
+        share = (near + far) / 2
+        _, trial = projection.to_lonlat(
+            inside_x + share * (x[beyond] - inside_x), inside_y + share * (y[beyond] - inside_y)
+        )
+        near, far = np.where(np.isnan(trial), near, share), np.where(np.isnan(trial), share, far)
+    lon[beyond], lat[beyond] = projection.to_lonlat(
+        inside_x + near * (x[beyond] - inside_x), inside_y + near * (y[beyond] - inside_y)
+    )
+    return np.stack([lon, lat], axis=1)
+
+
+def _point_on_earth(
+    projection: GeosProjection, left: float, top: float, width: float, height: float
+) -> tuple[float, float]:
+    """Centre of the rectangle, or where that misses the Earth, the mean of its points that do not."""
+    x, y = left + width / 2, top - height / 2
+    if np.isfinite(projection.to_lonlat(x, y)[1]):
+        return x, y
+    xs, ys = np.meshgrid(left + width * np.linspace(0, 1, 33), top - height * np.linspace(0, 1, 33))
+    seen = np.isfinite(projection.to_lonlat(xs, ys)[1])
+    return float(xs[seen].mean()), float(ys[seen].mean())
+
+
+@dataclass(frozen=True)
+class _PreviewTask:
+    """Thumbnails of the tiles of one shard."""
+
+    shard: int
+    store: Path
+    tiles: tuple[tuple[int, Path], ...]
+
+    @property
+    def key(self) -> str:
+        return f"previews-{self.shard:06d}"
+
+
+def _draw(task: _PreviewTask) -> None:
+    with open_raw(task.store) as data:
+        for tile, path in task.tiles:
+            thumbnail(data, tile, path)
+
+
+def _previews(folder: AbiFolder, tiles: pd.DataFrame, run: Run) -> None:
+    folder.previews.mkdir(exist_ok=True)
+    tasks = [
+        _PreviewTask(
+            int(shard),
+            folder.tiles,
+            tuple((int(r.tile), folder.previews / f"{r.tile_id}.png") for r in rows.itertuples()),
+        )
+        for shard, rows in tiles.groupby("shard")
+    ]
+    for outcome in run.do(tasks, _draw, "drawing"):
+        if outcome.error:
+            raise StratacubeError(
+                f"thumbnails of shard {outcome.task.shard} could not be drawn ({outcome.error}); "
+                "`verify` names what is damaged: remove that and run the same command again"
+            )
+    contact_sheet(folder.previews, tiles, folder.previews / "contact_sheet.png")

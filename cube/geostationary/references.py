@@ -1,0 +1,361 @@
+"""Virtual cubes on disk: kerchunk Parquet references, one virtual array per day, band and encoding era.
+
+::
+
+    references/
+      references.json                       what this folder is
+      goes16-F/2020-001/files.parquet       one row a file: times, coefficients, grid, era
+      goes16-F/2020-001/C13-1f3a.../        kerchunk Parquet of Rad and DQF (time, y, x)
+
+Each leaf opens by itself with ``xarray.open_dataset(leaf, engine="kerchunk")``, for one packing holds in it.
+A day is written beside its place and renamed, so adding one touches no other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from catalog.geostationary.bands import BANDS
+from catalog.geostationary.scans import SourceFile, better
+from cube.geostationary.grid import FixedGrid, GeosProjection
+from cube.geostationary.index import ChunkTable, Coefficients, FileIndex
+from stratacube.errors import EncodingMismatchError, SourceError
+from stratacube.files import remove_strays, whole_folder, write_json
+from stratacube.parquet import read_frame
+from stratacube.times import to_microseconds
+
+__all__ = ["Reference", "eras", "is_reference_store", "join", "read_references", "write_references"]
+
+_MARK, _FILES = "references.json", "files.parquet"
+_FORMAT = {"format": "stratacube references", "version": 1}
+_RECORD = 100_000
+"""References of one Parquet file, to a whole number of scans."""
+
+_ABANDONED = 3600.0
+"""Seconds after which a day that is not whole is taken for a killed run's: one is written in seconds."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One file of a virtual cube: what it means, and where its chunk table is."""
+
+    header: FileIndex
+    """The index; without chunk tables when they are still on disk."""
+    leaf: Path | None = None
+    position: int = 0
+
+    def load(self) -> FileIndex:
+        """Return the index with its chunk tables."""
+        if self.leaf is None:
+            return self.header
+        rad = _table(self.header.rad, self.leaf / "Rad", self.position)
+        return replace(self.header, rad=rad, dqf=_table(self.header.dqf, self.leaf / "DQF", self.position))
+
+
+def eras(indexes: Iterable[FileIndex]) -> dict[str, list[FileIndex]]:
+    """Split files of one band by encoding signature, each in time order."""
+    found: dict[str, list[FileIndex]] = defaultdict(list)
+    for index in sorted(indexes, key=lambda i: i.source.start):
+        found[index.signature].append(index)
+    return dict(found)
+
+
+def join(indexes: Sequence[FileIndex]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Offsets and sizes of the ``Rad`` chunks of one virtual array (time, chunk row, chunk column).
+
+    Raises
+    ------
+    EncodingMismatchError
+        If two files are not encoded alike: decoding one by the other's rules would give wrong pixels in silence.
+    """
+    first = indexes[0]
+    for other in indexes[1:]:
+        if other.signature != first.signature:
+            a, b = first.describe_encoding(), other.describe_encoding()
+            differing = [k for k in a if a[k] != b[k]]
+            raise EncodingMismatchError(
+                "cannot join files of different encodings in one virtual array: "
+                + "; ".join(f"{k} is {a[k]} in {_base(first)} but {b[k]} in {_base(other)}" for k in differing)
+                + ". Split them into eras."
+            )
+    return np.stack([i.rad.offsets for i in indexes]), np.stack([i.rad.sizes for i in indexes])
+
+
+def _base(index: FileIndex) -> str:
+    return index.source.href.rsplit("/", 1)[-1]
+
+
+def is_reference_store(path: Path) -> bool:
+    """Whether a folder holds references written here."""
+    return (path / _MARK).exists()
+
+
+def write_references(indexes: Iterable[FileIndex], root: Path) -> list[Path]:
+    """Write or extend a reference store.
+
+    Parameters
+    ----------
+    indexes
+        Indexed files, in any order; days not among them are left untouched, files already there are kept.
+    root
+        Folder of the store.
+
+    Returns
+    -------
+    list of Path
+        The day folders written.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    if not is_reference_store(root):
+        write_json(root / _MARK, _FORMAT, indent=None)
+    remove_strays(root, older=_ABANDONED)
+    days: dict[Path, dict[str, FileIndex]] = defaultdict(dict)
+    for index in indexes:
+        source = index.source
+        days[root / f"{source.platform}-{source.sector}" / f"{source.start:%Y-%j}"][source.href] = index
+    written = []
+    for day, files in sorted(days.items()):
+        there = {r.header.source.href: r for r in _read_day(day)} if day.exists() else {}
+        if all(there[h].header.source == i.source if h in there else False for h, i in files.items()):
+            continue
+        _write_day(day, _latest([*(r.load() for r in there.values()), *files.values()]))
+        written.append(day)
+    return written
+
+
+def _latest(indexes: Iterable[FileIndex]) -> list[FileIndex]:
+    """Of files of one channel and start, as where one was issued again or moved, keep the one to read."""
+    best: dict[Any, FileIndex] = {}
+    for index in indexes:
+        known = best.get(index.source.identity)
+        if known is None or better(index.source, known.source) is index.source:
+            best[index.source.identity] = index
+    return list(best.values())
+
+
+def _write_day(day: Path, files: Iterable[FileIndex]) -> None:
+    rows = []
+    by_band: dict[int, list[FileIndex]] = defaultdict(list)
+    for index in files:
+        by_band[index.source.channel].append(index)
+    with whole_folder(day) as part:
+        for channel, indexes in sorted(by_band.items()):
+            for signature, members in eras(indexes).items():
+                leaf = f"{BANDS[channel].name}-{signature}"
+                _write_leaf(part / leaf, members)
+                rows += [_row(index) | {"leaf": leaf, "position": i} for i, index in enumerate(members)]
+        pd.DataFrame(rows).to_parquet(part / _FILES, engine="pyarrow", index=False)
+    _read_record.cache_clear()
+    _record_size.cache_clear()
+
+
+def _write_leaf(leaf: Path, members: Sequence[FileIndex]) -> None:
+    """One kerchunk Parquet store: Rad, DQF and their coordinates."""
+    join(members)
+    first, count = members[0], len(members)
+    per_file = first.rad.offsets.size
+    record = per_file * max(1, _RECORD // per_file)
+    times = np.array([to_microseconds(m.mid_time) for m in members], "i8")
+    grid, band = first.grid, BANDS[first.source.channel]
+    time_attrs = {"standard_name": "time", "units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+    small = {
+        "time": (times, ("time",), time_attrs),
+        "x": (grid.x, ("x",), {"standard_name": "projection_x_coordinate", "units": "rad"}),
+        "y": (grid.y, ("y",), {"standard_name": "projection_y_coordinate", "units": "rad"}),
+        "goes_imager_projection": (np.array(0, "i4"), (), grid.projection.cf_attributes()),
+    }
+    rad_attrs = {
+        "scale_factor": first.scale,
+        "add_offset": first.offset,
+        "_FillValue": first.rad.fill,
+        "units": first.units,
+        "long_name": f"ABI {band.name} radiance",
+        "grid_mapping": "goes_imager_projection",
+    }
+    dqf_attrs = {
+        "long_name": "ABI data quality flag",
+        "_FillValue": first.dqf.fill,
+        "grid_mapping": "goes_imager_projection",
+    }
+    metadata: dict[str, Any] = {".zgroup": {"zarr_format": 2}, ".zattrs": {"Conventions": "CF-1.7"}}
+    for name, tables, attrs in (
+        ("Rad", [m.rad for m in members], rad_attrs),
+        ("DQF", [m.dqf for m in members], dqf_attrs),
+    ):
+        table = tables[0]
+        metadata[f"{name}/.zarray"] = {
+            "zarr_format": 2,
+            "shape": [count, *table.shape],
+            "chunks": [1, *table.chunks],
+            "dtype": table.dtype if np.dtype(table.dtype).itemsize > 1 else "|u1",
+            "fill_value": table.fill,
+            "order": "C",
+            "compressor": None,
+            "filters": [_codec(f, np.dtype(table.dtype).itemsize) for f in table.filters] or None,
+        }
+        metadata[f"{name}/.zattrs"] = {"_ARRAY_DIMENSIONS": ["time", "y", "x"], **attrs}
+        hrefs = [m.source.href for m in members]
+        _write_records(leaf / name, hrefs, tables, record)
+    for name, (values, dims, attrs) in small.items():
+        metadata[f"{name}/.zarray"] = {
+            "zarr_format": 2,
+            "shape": list(values.shape),
+            "chunks": list(values.shape),
+            "dtype": values.dtype.str,
+            "fill_value": None,
+            "order": "C",
+            "compressor": None,
+            "filters": None,
+        }
+        metadata[f"{name}/.zattrs"] = {"_ARRAY_DIMENSIONS": list(dims), **attrs}
+        (leaf / name).mkdir()
+        _to_parquet(pd.DataFrame({"raw": [values.tobytes()]}), leaf / name / "refs.0.parq")
+    (leaf / ".zmetadata").write_text(json.dumps({"metadata": metadata, "record_size": record}))
+
+
+def _codec(name: str, itemsize: int) -> dict[str, Any]:
+    return {"id": "zlib", "level": 1} if name == "deflate" else {"id": "shuffle", "elementsize": itemsize}
+
+
+def _write_records(folder: Path, hrefs: Sequence[str], tables: Sequence[ChunkTable], record: int) -> None:
+    """References of one variable, ``record`` rows a Parquet file; a chunk never written has no path."""
+    folder.mkdir(parents=True)
+    per_file = tables[0].offsets.size
+    step = record // per_file
+    for number, start in enumerate(range(0, len(tables), step)):
+        part = tables[start : start + step]
+        sizes = np.concatenate([t.sizes.ravel() for t in part])
+        paths = np.repeat(np.array(hrefs[start : start + step], object), per_file)
+        paths[sizes == 0] = None
+        frame = pd.DataFrame(
+            {
+                "path": pd.Series(paths, dtype=object).astype("category"),
+                "offset": np.concatenate([t.offsets.ravel() for t in part]),
+                "size": sizes,
+            }
+        )
+        _to_parquet(frame, folder / f"refs.{number}.parq")
+
+
+def _to_parquet(frame: pd.DataFrame, path: Path) -> None:
+    frame.to_parquet(path, engine="pyarrow", compression="zstd", index=False)
+
+
+def _row(index: FileIndex) -> dict[str, Any]:
+    """Everything of an index but its chunk tables, flat."""
+    grid = asdict(index.grid)
+    projection = grid.pop("projection")
+    flat: dict[str, Any] = asdict(index.source) | asdict(index.coefficients) | grid | projection
+    for name in ("rad", "dqf"):
+        table: ChunkTable = getattr(index, name)
+        flat[name] = json.dumps([table.shape, table.chunks, table.dtype, table.filters, table.fill])
+    return (
+        flat | {k: getattr(index, k) for k in _PLAIN} | {"mid_time": int(index.mid_time.astype("M8[ns]").astype("i8"))}
+    )
+
+
+_PLAIN = ("scale", "offset", "units", "wavelength", "valid_fraction")
+_NO_CHUNKS = np.zeros((0, 0), "i8")
+
+
+def read_references(
+    root: Path,
+    *,
+    platform: str | None = None,
+    sector: str | None = None,
+    channels: Sequence[int] | None = None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+) -> list[Reference]:
+    """References of a store within a period (start inclusive, end exclusive); no chunk table is read yet."""
+    found = []
+    for view in sorted(p for p in root.iterdir() if p.is_dir()):
+        there_platform, _, there_sector = view.name.partition("-")
+        if platform not in (None, there_platform) or sector not in (None, there_sector):
+            continue
+        for day in sorted(view.iterdir()):
+            if "." in day.name:
+                continue
+            date = datetime.strptime(day.name, "%Y-%j")
+            if (start and date + timedelta(days=1) <= start) or (end and date >= end):
+                continue
+            found += [
+                r
+                for r in _read_day(day)
+                if (channels is None or r.header.source.channel in channels)
+                and (start is None or r.header.source.start >= start)
+                and (end is None or r.header.source.start < end)
+            ]
+    return found
+
+
+def _read_day(day: Path) -> list[Reference]:
+    try:
+        frame = read_frame(day / _FILES)
+    except OSError as error:
+        raise SourceError(f"{day / _FILES} cannot be read ({error}); write this day's references again") from error
+    return [_reference(day, dict(zip(frame.columns, row, strict=True))) for row in frame.itertuples(index=False)]
+
+
+def _reference(day: Path, row: dict[str, Any]) -> Reference:
+    def pick(kind: type) -> dict[str, Any]:
+        return {f.name: row[f.name] for f in fields(kind) if f.name in row}
+
+    times = {k: row[k].to_pydatetime() for k in ("start", "end", "created")}
+    grid = FixedGrid(projection=GeosProjection(**pick(GeosProjection)), **pick(FixedGrid))
+    header = FileIndex(
+        source=SourceFile(**{**pick(SourceFile), **times}),
+        grid=grid,
+        rad=_empty_table(row["rad"]),
+        dqf=_empty_table(row["dqf"]),
+        coefficients=Coefficients(**pick(Coefficients)),
+        mid_time=np.datetime64(row["mid_time"], "ns"),
+        **{k: row[k] for k in _PLAIN},
+    )
+    return Reference(header, day / row["leaf"], int(row["position"]))
+
+
+def _empty_table(text: str) -> ChunkTable:
+    shape, chunks, dtype, filters, fill = json.loads(text)
+    return ChunkTable(tuple(shape), tuple(chunks), dtype, tuple(filters), fill, _NO_CHUNKS, _NO_CHUNKS)
+
+
+def _table(empty: ChunkTable, folder: Path, position: int) -> ChunkTable:
+    """Fill a chunk table from the record that holds a position of the virtual array."""
+    rows, cols = (-(-n // c) for n, c in zip(empty.shape, empty.chunks, strict=True))
+    per_file = rows * cols
+    step = _record_size(folder.parent) // per_file
+    offsets, sizes = _read_record(folder / f"refs.{position // step}.parq")
+    at = slice(position % step * per_file, (position % step + 1) * per_file)
+    return replace(empty, offsets=offsets[at].reshape(rows, cols), sizes=sizes[at].reshape(rows, cols))
+
+
+@lru_cache(maxsize=4096)
+def _record_size(leaf: Path) -> int:
+    """References of one Parquet file of a leaf, as it was written."""
+    try:
+        return int(json.loads((leaf / ".zmetadata").read_text())["record_size"])
+    except (OSError, ValueError, KeyError) as error:
+        raise SourceError(
+            f"{leaf / '.zmetadata'} cannot be read ({error}); write this day's references again"
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _read_record(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    try:
+        frame = read_frame(path, ["offset", "size"])
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error}); write this day's references again") from error
+    return frame["offset"].to_numpy("i8"), frame["size"].to_numpy("i8")

@@ -1,0 +1,141 @@
+"""What the report of a build of ABI tiles tells; see :mod:`cube.job.report`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from catalog.geostationary.bands import BANDS
+from catalog.geostationary.scans import Scan
+from cube.config import AbiConfig
+from cube.job.report import Report, markdown_table, reason_table
+
+__all__ = ["tile_report"]
+
+MOST_DAYS = 31
+"""Rows of tiles by day; a longer period is told by month."""
+
+OPENING = """\
+```python
+import cube
+
+tiles = cube.open_tiles("tiles.zarr", physical="{physical}")
+tiles["{band}"].isel(tile=0, time={step}).plot()
+```
+
+Or by way of the catalog, from any program that reads STAC and Zarr:
+
+```python
+import pystac
+import xarray as xr
+
+catalog = pystac.Catalog.from_file("catalog.json")
+item = next(catalog.get_items(recursive=True))
+asset = item.assets["tiles"]
+tile = xr.open_zarr(asset.get_absolute_href()).isel(tile=asset.extra_fields["stratacube:tile_index"])
+```
+"""
+
+
+def tile_report(
+    config: AbiConfig,
+    planned: int,
+    refused: Counter[str],
+    scans: Iterable[Scan],
+    made: pd.DataFrame,
+    picture: Path | None = None,
+) -> Report:
+    """Tell of a build.
+
+    Parameters
+    ----------
+    config
+        What was asked.
+    planned
+        How many tiles the plan has.
+    refused
+        Candidates left out, by reason.
+    scans
+        All scans found.
+    made
+        Rows of the plan whose tile is in the store.
+    picture
+        The contact sheet, relative to the folder of the build.
+    """
+    return Report(
+        title=f"GOES ABI tiles, {config.stratification}",
+        summary=_summary(config.num_tiles, planned, made),
+        asked=[
+            ("Stratification", config.stratification),
+            ("Satellite, sector", f"{config.satellite}, {config.sector}"),
+            ("Period", f"{config.start_dt or 'the first scan'} to {config.end_dt or 'the last scan'}"),
+            ("Channels", " ".join(str(channel) for channel in config.channels)),
+            ("Tile", f"{config.tile_size} x {config.tile_size} pixels, {config.grid} grid"),
+            ("Time steps", f"{config.steps} at {config.step_minutes} min, within {config.tolerance_minutes:g} min"),
+            ("Greatest view zenith", f"{config.max_view_zenith:g} degrees"),
+            ("Seed", config.seed),
+        ],
+        made=_made(made),
+        picture=picture,
+        sources=_completeness(config.channels, scans),
+        left_out=reason_table("Candidates left out for", refused.most_common(), "None.", "plan.parquet"),
+        opening=_opening(config),
+    )
+
+
+def _summary(wanted: int | None, planned: int, made: pd.DataFrame) -> str:
+    text = f"**{len(made)} of {planned} planned tiles were made"
+    if wanted and planned < wanted:
+        text += f" ({wanted} were asked for; see the candidates left out)"
+    text += ".**"
+    lacking = sum(len(lacks) > 0 for lacks in made["missing"])
+    if lacking:
+        text += f" Tiles that lack a channel or a scan at some time step: {lacking}."
+    return text
+
+
+def _made(made: pd.DataFrame) -> str:
+    if made.empty:
+        return "Nothing."
+    by_stratum = made.groupby(["stratum", "platform", "sector"]).size().reset_index(name="tiles")
+    days = pd.to_datetime(made["event_time"]).dt.strftime("%Y-%m-%d")
+    unit = "Day"
+    if days.nunique() > MOST_DAYS:
+        days, unit = days.str.slice(0, 7), "Month"
+    by_day = days.value_counts().sort_index()
+    return "\n\n".join(
+        [
+            markdown_table(["Stratum", "Platform", "Sector", "Tiles"], by_stratum.itertuples(index=False)),
+            markdown_table([unit, "Tiles"], by_day.items()),
+        ]
+    )
+
+
+def _completeness(channels: Iterable[int], scans: Iterable[Scan]) -> str:
+    """Tell which channels the scans found have; they are counted as they come."""
+    wanted, number, whole = set(channels), 0, 0
+    present: Counter[int] = Counter()
+    first = last = None
+    for scan in scans:
+        number += 1
+        whole += wanted <= scan.files.keys()
+        present.update(wanted & scan.files.keys())
+        first, last = min(first or scan.start, scan.start), max(last or scan.start, scan.start)
+    if first is None or last is None:
+        return "No scan was found."
+    text = (
+        f"Scans found: {number}, from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC. "
+        f"With all channels asked for: {whole}. Scan by scan: completeness.csv."
+    )
+    lacking = [(BANDS[c].name, present[c], number - present[c]) for c in sorted(wanted) if present[c] < number]
+    return f"{text}\n\n{markdown_table(['Channel', 'Scans with it', 'Scans without'], lacking)}" if lacking else text
+
+
+def _opening(config: AbiConfig) -> str:
+    emissive = [channel for channel in config.channels if not BANDS[channel].is_reflective]
+    channel = 13 if 13 in emissive else (emissive or config.channels)[0]
+    physical = "brightness_temperature" if emissive else "reflectance"
+    return OPENING.format(physical=physical, band=BANDS[channel].name, step=config.steps // 2)

@@ -1,0 +1,377 @@
+"""A build of ABI tiles, as the job runs it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Sequence
+from datetime import date
+from functools import cached_property
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from catalog.geostationary.completeness import completeness, write_completeness
+from catalog.geostationary.fetch import fetch_files, local_copy
+from catalog.geostationary.items import load_items, save_items
+from catalog.geostationary.scans import Scan, SourceFile
+from catalog.geostationary.shelf import ScanShelf
+from cube.config import AbiConfig, default_workers
+from cube.geostationary.estimate import estimate
+from cube.geostationary.find import find, in_period
+from cube.geostationary.folder import AbiFolder
+from cube.geostationary.grid import GeosProjection
+from cube.geostationary.index import IndexTask, index_file
+from cube.geostationary.layout import TileLayout, TileSpec
+from cube.geostationary.numbers import ScanNumbers
+from cube.geostationary.plan import Headers, make_plan
+from cube.geostationary.plan_table import PlanTable, write_plan
+from cube.geostationary.publish import Publication, publish
+from cube.geostationary.references import write_references
+from cube.geostationary.template import create_tile_store, fills_of
+from cube.geostationary.tiles import Frame, ShardResult, ShardTask, build_shard
+from cube.job.engine import Outcome
+from cube.job.folder import FORMAT
+from cube.job.job import run_job
+from cube.job.ledger import Problem
+from cube.job.run import Run
+from cube.job.source import Manner, Planned
+from stratacube.command import Answer
+from stratacube.errors import SourceError
+from stratacube.files import remove, remove_strays
+
+__all__ = ["AbiBuild", "run_abi"]
+
+_FETCHED_AT_ONCE = 64
+"""Scans whose files are asked for together: enough to keep all connections busy, few enough to hold."""
+
+
+def run_abi(config: AbiConfig) -> Answer:
+    """Run all of a build that is not yet done.
+
+    Returns
+    -------
+    Answer
+        Code 0 if every product was made whole, 1 if something is missing from them; ``errors.csv`` says what.
+
+    Raises
+    ------
+    StratacubeError
+        If the build cannot be made at all.
+    """
+    return run_job(AbiBuild(config), dry_run=config.dry_run)
+
+
+class AbiBuild:
+    """What is ABI's in the five steps; see :class:`cube.job.source.Source`.
+
+    Parameters
+    ----------
+    config
+        What to make.
+    """
+
+    modules: Sequence[str] = ()
+    problem_columns = {  # noqa: RUF012  (a constant of the class)
+        "kind": "kind",
+        "reason": "reason",
+        "product": "tile_id",
+        "input": "scan_id",
+        "part": "channel",
+        "href": "href",
+    }
+
+    def __init__(self, config: AbiConfig) -> None:
+        self.config = config
+        self.folder = AbiFolder(config.output_dir)
+        self.layout = TileLayout.of(config)
+        self.headers = Headers(self.folder.index, config.s3_endpoint)
+        self.manner = Manner(
+            engine=config.engine,
+            workers=config.workers or default_workers(),
+            retries=config.retries,
+            overwrite=config.overwrite,
+            plan_only=config.plan_only,
+            allow_missing=config.allow_missing,
+        )
+        self.unfetched: list[tuple[SourceFile, str]] = []
+
+    def described(self) -> dict[str, Any]:
+        """What determines the tiles."""
+        return self.config.described()
+
+    def digest(self) -> str:
+        """Hash of that."""
+        return self.config.digest()
+
+    def estimate(self) -> Iterator[tuple[str, str]]:
+        """Say what would be read and written."""
+        return estimate(self.config, self.folder, self.layout, self.manner)
+
+    def find(self, run: Run) -> None:
+        """List the scans of the archive; a run can be replayed offline from the list."""
+
+        def make() -> None:
+            scans = find(self.config)
+            asked = [s for s in scans if in_period(self.config, s)]
+            table = completeness(asked, self.config.channels, start=self.config.start_dt, end=self.config.end_dt)
+            write_completeness(table, self.folder.completeness)
+            save_items(self.folder.sources, scans)
+            run.say("found %d scans, %d files", len(scans), sum(len(s.files) for s in scans))
+
+        run.keep("find", make, lambda: [self.folder.sources, self.folder.completeness], mark=self.folder.sources)
+
+    def plan(self, run: Run) -> Planned:
+        """Choose places, times and windows."""
+
+        def make() -> None:
+            scans = load_items(self.folder.sources)
+            plan = make_plan(self.config, scans, self.headers, self.folder.root, run.workers)
+            write_plan(plan, self.folder.plan)
+
+        def parts() -> list[Path]:
+            return [self.folder.plan, *(t for t in self.folder.tables if t.exists())]
+
+        if run.keep("plan", make, parts, mark=self.folder.plan, fixed=True):
+            for problem in self.table.problems:
+                run.say("%s: %s %s", problem.kind, problem.input, problem.reason)
+        shortage = _shortage(self.config.num_tiles, self.table)
+        return Planned(
+            len(self.table.shard_numbers),
+            f"{self.table.tiles} tiles in {len(self.table.shard_numbers)} shards",
+            [shortage] if shortage else [],
+        )
+
+    @cached_property
+    def table(self) -> PlanTable:
+        """The plan, once it is written."""
+        return PlanTable(self.folder.plan)
+
+    @cached_property
+    def shelf(self) -> ScanShelf:
+        """The scans found, where their files lie now."""
+        return ScanShelf(self.folder.sources, self._localised)
+
+    def _localised(self, scan: Scan) -> Scan:
+        """With ``download``, files that have been fetched are read from disk."""
+        if self.config.download:
+            for channel, file in scan.files.items():
+                if file.href.startswith("s3://"):
+                    scan.files[channel] = local_copy(file, self._archive) or file
+        return scan
+
+    @property
+    def _archive(self) -> Path:
+        return self.config.local_data_dir or self.folder.archive
+
+    def build(self, run: Run) -> None:
+        """Fetch, index, and make every shard that the ledger does not know as done."""
+        done = self._done(run)
+        if len(done) == len(self.table.shard_numbers) and run.holds(["arrays", "references"]):
+            return
+        if self.config.download:
+            self._fetch()
+        numbers = self._index(run)
+        done &= self._arrays(run, numbers, done)
+        to_do = [n for n in self.table.shard_numbers if n not in done]
+        for outcome in run.do(self._tasks(numbers, done), build_shard, "building", total=len(to_do)):
+            _record(run, outcome)
+        run.keep("references", lambda: self._refer(run, numbers), lambda: [self.folder.references], anew=run.changed)
+
+    def _fetch(self) -> None:
+        """Bring whole files of the scans used to disk; without ``download`` byte ranges are read in place."""
+        names = iter(self.table.named)
+        while batch := list(islice(names, _FETCHED_AT_ONCE)):
+            files = [f for name in batch for f in self.shelf[name].files.values() if f.href.startswith("s3://")]
+            _, failures = fetch_files(files, self._archive, endpoint_url=self.config.s3_endpoint)
+            self.unfetched += failures
+        self.__dict__.pop("shelf", None)  # it may hold scans from before
+
+    def _done(self, run: Run) -> set[int]:
+        """Shards that were made and are there as they were written."""
+        keys = {_key(n): n for n in self.table.shard_numbers}
+        return {keys[key] for key in run.done(keys)}
+
+    def _index(self, run: Run) -> ScanNumbers:
+        """Read the header of every file that tiles are cut from; its references stay in the cache."""
+        numbers = ScanNumbers(self.layout, self.table.framed)
+        total = remote = 0
+        for name in self.table.framed:
+            scan = self.shelf[name]
+            numbers.add_scan(scan)
+            total += len(scan.files)
+            remote += any(f.href.startswith("s3://") for f in scan.files.values())
+        tasks = (
+            IndexTask(files[channel], self.folder.index, self.config.s3_endpoint, name)
+            for name in self.table.framed
+            for files in [self.shelf[name].files]
+            for channel in sorted(files)
+        )
+        retries = self.manner.retries if remote else 0  # a disk does not fail now and then
+        first = ""
+        for outcome in run.do(tasks, IndexTask.header, "indexing", total, retries):
+            first = first or outcome.task.key
+            if outcome.result is None:
+                numbers.unreadable[outcome.task.key] = outcome.error or ""
+            else:
+                numbers.add_header(outcome.task.scan_id, outcome.result)
+        remove_strays(self.folder.index)  # a cache, of which the ledger knows nothing
+        if not numbers.readable:
+            raise SourceError(f"none of the {total} planned files is readable; the first is {first}")
+        return numbers
+
+    def _arrays(self, run: Run, numbers: ScanNumbers, done: set[int]) -> set[int]:
+        """Write the store's metadata and small variables; return the shards whose pixels they still describe."""
+        store = self.folder.tiles
+        of_old = (store / "packing_scale" / "zarr.json").exists()  # 0.1.0 recorded no arrays
+        described = run.holds(["arrays"]) if "arrays" in run.ledger.entries else of_old
+        run.clear(["arrays"])
+        # What the store said of tiles whose files are gone is lost with it: those shards are made anew, as they can.
+        kept = done if described else {n for n in done if not self._lacks(n, numbers)}
+        attributes = {
+            "title": f"ABI tiles, {self.config.stratification}",
+            "stratacube_version": importlib.metadata.version("stratacube"),
+            "stratacube_format": FORMAT,
+            "config": yaml.safe_dump(self.config.described(), sort_keys=False),
+            "config_hash": self.config.digest(),
+            "source": "NOAA GOES-R ABI L1b radiances",
+            "grid": self.config.grid,
+            "tile_size": self.config.tile_size,
+        }
+        images = {*(f"C{c:02d}" for c in self.layout.channels), *self.layout.mask_groups()}
+
+        def make() -> None:
+            create_tile_store(
+                store, self.layout, self.table, numbers, self._projection, attributes, kept if described else ()
+            )
+
+        def parts() -> Iterator[Path]:
+            yield store / "zarr.json"
+            for array in sorted(p for p in store.iterdir() if p.is_dir()):
+                yield array / "zarr.json" if array.name in images else array
+
+        run.keep("arrays", make, parts, anew=True)
+        return kept
+
+    @cached_property
+    def _scans_of_shards(self) -> dict[int, set[str]]:
+        """Scans of each shard."""
+        scans: dict[int, set[str]] = {}
+        for block in self.table.blocks(["shard", "scan_ids"]):
+            for shard, names in zip(block["shard"], block["scan_ids"], strict=True):
+                scans.setdefault(int(shard), set()).update(n for n in names if n)
+        return scans
+
+    def _lacks(self, shard: int, numbers: ScanNumbers) -> bool:
+        """Whether a file of a shard cannot be read now."""
+        hrefs = (f.href for name in self._scans_of_shards[shard] for f in self.shelf[name].files.values())
+        return any(href in numbers.unreadable for href in hrefs)
+
+    def _projection(self, scan_id: str) -> GeosProjection:
+        return self.headers.of(self.shelf[scan_id]).grid.projection
+
+    def _tasks(self, numbers: ScanNumbers, done: set[int]) -> Iterator[ShardTask]:
+        fills = fills_of(self.layout, numbers, self.folder.tiles)
+        for shard, rows in self.table.shards():
+            if shard in done:
+                continue
+            tiles, frames = [], []
+            for position, row in enumerate(rows.itertuples()):
+                tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, self._projection(row.event_scan)))
+                for step, name in enumerate(row.scan_ids):
+                    if name:
+                        files = self.shelf[name].files
+                        frames.append(Frame(position, step, name, files, _lost(files, numbers)))
+            yield ShardTask(
+                shard=shard,
+                first=int(rows["tile"].iloc[0]),
+                tiles=tuple(tiles),
+                frames=tuple(frames),
+                layout=self.layout,
+                fills=fills,
+                good_flags=tuple(self.config.good_dqf),
+                store=self.folder.tiles,
+                cache=self.folder.index,
+                endpoint_url=self.config.s3_endpoint,
+            )
+
+    def _refer(self, run: Run, numbers: ScanNumbers) -> None:
+        """Write the virtual cube of the scans that tiles were cut from, a day at a time."""
+        if not run.holds(["references"]):
+            # What lists it passes over what is there, so that a lost leaf would stay lost: it is made from nothing.
+            remove(self.folder.references)
+        files = (
+            f for name in self.table.framed for f in self.shelf[name].files.values() if f.href not in numbers.unreadable
+        )
+        for _, day in groupby(sorted(files, key=_day), key=_day):
+            indexes = [index_file(file, self.folder.index, self.config.s3_endpoint) for file in day]
+            write_references(indexes, self.folder.references)
+
+    def problems(self, run: Run) -> Iterator[Problem]:
+        """Everything absent, in a stable order."""
+        yield from self.table.problems
+        if shortage := _shortage(self.config.num_tiles, self.table):
+            yield Problem("product", shortage)
+        for block in self.table.blocks(["tile_id", "scan_ids", "requested_times", "missing"]):
+            for row in block.itertuples():
+                for lack in row.missing:
+                    band, _, step = lack.partition("@")
+                    scan = row.scan_ids[int(step)]
+                    when = f"scan {scan}" if scan else f"no scan near {row.requested_times[int(step)]}"
+                    reason = f"{band} is not in the archive ({when})"
+                    yield Problem("missing", reason, row.tile_id, scan, str(int(band[1:])))
+        for file, reason in self.unfetched:
+            yield Problem("source", reason, part=str(file.channel), href=file.href)
+
+    def publish(self, run: Run, problems: Sequence[Problem]) -> None:
+        """Draw, report and describe the tiles."""
+        laps = {step: run.seconds(step) or 0.0 for step in ("find", "plan", "arrays", "references")}
+        build = Publication(self.config, self.folder, self.table, self.shelf, self.headers)
+        run.keep(
+            "publish",
+            lambda: publish(build, problems, laps, run),
+            lambda: [p for p in self.folder.published if p.exists() or self.folder.catalog.exists()],
+            mark=self.folder.catalog,
+            anew=run.changed,
+        )
+
+
+def _shortage(wanted: int | None, plan: PlanTable) -> str | None:
+    """Say that fewer tiles were planned than asked for, if so."""
+    missing = (wanted or 0) - plan.tiles
+    if missing <= 0:
+        return None
+    refused = ", ".join(f"{reason} ({n})" for reason, n in plan.refused.most_common(3)) or "none was left"
+    return f"{missing} of {wanted} tiles found no place; candidates were left out for: {refused}"
+
+
+def _key(shard: int) -> str:
+    return f"shard-{shard:06d}"
+
+
+def _day(file: SourceFile) -> date:
+    return file.start.date()
+
+
+def _lost(files: dict[int, SourceFile], numbers: ScanNumbers) -> dict[int, tuple[SourceFile, str]]:
+    """Files that could not be indexed, and why."""
+    return {c: (f, numbers.unreadable[f.href]) for c, f in files.items() if f.href in numbers.unreadable}
+
+
+def _record(run: Run, outcome: Outcome[ShardTask, ShardResult]) -> None:
+    task, result = outcome.task, outcome.result
+    if result is None:
+        reason = outcome.error or ""
+        run.record(task.key, "failed", [Problem("product", reason, tile.tile_id) for tile in task.tiles])
+        return
+    figures = {
+        "seconds": outcome.seconds,
+        "chunks": result.read.chunks,
+        "bytes": result.read.bytes,
+        "requests": result.read.requests,
+        "valid_share": result.valid_share,
+        "lattice_shift": result.shift,
+    }
+    status = "partial" if result.problems else "done"
+    run.record(task.key, status, result.problems, figures, result.empty, outcome.written)

@@ -1,0 +1,239 @@
+"""Cutting tiles: one task makes one shard of every band, reading each source chunk once.
+
+Tiles are cut by inverting the map tile -> source chunks: for each file the union of the chunks that any tile of the
+shard needs is read and decoded once, then scattered into the tiles.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.geostationary.bands import BANDS
+from catalog.geostationary.scans import SourceFile
+from cube.geostationary.grid import Window
+from cube.geostationary.index import FileIndex, index_file
+from cube.geostationary.layout import TileLayout, TileSpec
+from cube.geostationary.read import ReadCount, stream_windows
+from cube.geostationary.resample import AVERAGE_FILL, average, count_factor, repeat
+from cube.job.ledger import Problem
+from cube.job.store import write_region
+from stratacube.errors import SourceError
+from stratacube.retry import call_again
+
+__all__ = ["Frame", "ShardResult", "ShardTask", "build_shard"]
+
+T = TypeVar("T")
+
+_S3_TRIES, _S3_PAUSE = 3, 1.0
+"""Attempts at a file on S3, and seconds before the second: the client below has tried each request by itself."""
+_STRIP = 128
+"""Native rows brought to the grid at once: a multiple of every block of pixels that is averaged."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One time step of one tile: the scan it is cut from."""
+
+    tile: int
+    """Position within the shard."""
+    step: int
+    scan_id: str
+    files: Mapping[int, SourceFile]
+    lost: Mapping[int, tuple[SourceFile, str]] = field(default_factory=dict)
+    """Channels whose file could not be indexed, and why."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker needs to make one shard."""
+
+    shard: int
+    first: int
+    """Index of its first tile in the store."""
+    tiles: tuple[TileSpec, ...]
+    frames: tuple[Frame, ...]
+    layout: TileLayout
+    fills: Mapping[int, int]
+    """Fill value of each channel in the store."""
+    good_flags: tuple[int, ...]
+    """DQF values whose pixels are valid."""
+    store: Path
+    cache: Path | None = None
+    endpoint_url: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name in the ledger."""
+        return f"shard-{self.shard:06d}"
+
+
+@dataclass
+class ShardResult:
+    """What was dropped from a shard, and what making it cost."""
+
+    problems: list[Problem] = field(default_factory=list)
+    read: ReadCount = field(default_factory=ReadCount)
+    shift: float = 0.0
+    """Largest distance between a file's pixel lattice and a tile's, in native pixels."""
+    valid_share: float = 0.0
+    empty: list[str] = field(default_factory=list)
+    """Arrays of nothing but fill, of which Zarr writes no shard."""
+    seconds: float = 0.0
+
+
+def build_shard(task: ShardTask) -> ShardResult:
+    """Cut the tiles of one shard, band by band, and write every array's shard whole.
+
+    A file that cannot be read drops only its own band and time step: those pixels are not valid, and the result says
+    why.
+    """
+    started = time.perf_counter()
+    result = ShardResult()
+    count = len(task.tiles)
+    valid_pixels = stored_pixels = 0
+    for name, channels in task.layout.mask_groups().items():
+        size = task.layout.band_size(channels[0])
+        mask = np.zeros((count, task.layout.steps, size, size), "u2")
+        for channel in channels:
+            counts = np.full(mask.shape, task.fills[channel], "u2")
+            _cut_band(task, channel, counts, mask, result)
+            _write(task, f"C{channel:02d}", counts, task.fills[channel], result)
+            valid_pixels += sum(int(np.count_nonzero(tile & np.uint16(1 << (channel - 1)))) for tile in mask)
+            stored_pixels += mask.size
+        _write(task, name, mask, 0, result)
+    result.valid_share = valid_pixels / stored_pixels
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _write(task: ShardTask, name: str, values: npt.NDArray[np.uint16], fill: int, result: ShardResult) -> None:
+    write_region(task.store, name, task.first, values)
+    if (values == fill).all():
+        result.empty.append(name)
+
+
+def _cut_band(
+    task: ShardTask, channel: int, counts: npt.NDArray[np.uint16], mask: npt.NDArray[np.uint16], result: ShardResult
+) -> None:
+    """Fill one band of all tiles and its bit of their masks."""
+    by_file: dict[SourceFile, list[Frame]] = defaultdict(list)
+    for frame in task.frames:
+        if channel in frame.lost:
+            result.problems.append(_problem(task, frame, channel, *frame.lost[channel]))
+        elif channel in frame.files:
+            by_file[frame.files[channel]].append(frame)
+    for source, frames in by_file.items():
+        placed: Sequence[tuple[Frame, Any]] = [(frame, None) for frame in frames]
+        try:
+            index = _try_again(source, partial(index_file, source, task.cache, task.endpoint_url))
+            placed = _place(task, index, channel, frames, result)
+            _try_again(source, partial(_cut_file, task, index, channel, placed, counts, mask, result))
+        except SourceError as error:
+            for frame, _ in placed:
+                counts[frame.tile, frame.step] = task.fills[channel]
+                mask[frame.tile, frame.step] &= ~np.uint16(1 << (channel - 1))
+                result.problems.append(_problem(task, frame, channel, source, str(error)))
+
+
+def _try_again(source: SourceFile, read: Callable[[], T]) -> T:
+    """Read again what may pass: an object store now and then fails a request, a disk does not."""
+    tries = _S3_TRIES if source.href.startswith("s3://") else 1
+    return call_again(read, tries=tries, pause=_S3_PAUSE, again=SourceError, name=f"reading {source.href}")
+
+
+def _problem(task: ShardTask, frame: Frame, channel: int, source: SourceFile, reason: str) -> Problem:
+    return Problem("source", reason, task.tiles[frame.tile].tile_id, frame.scan_id, str(channel), source.href)
+
+
+def _place(
+    task: ShardTask, index: FileIndex, channel: int, frames: list[Frame], result: ShardResult
+) -> list[tuple[Frame, Window]]:
+    """Windows of the frames in the file; a frame the file does not cover is a problem of its own."""
+    placed = []
+    for frame in frames:
+        try:
+            window, shift = task.layout.source_window(task.tiles[frame.tile], index.grid, channel)
+        except SourceError as error:
+            result.problems.append(_problem(task, frame, channel, index.source, str(error)))
+            continue
+        result.shift = max(result.shift, shift)
+        placed.append((frame, window))
+    return placed
+
+
+def _cut_file(
+    task: ShardTask,
+    index: FileIndex,
+    channel: int,
+    placed: Sequence[tuple[Frame, Window]],
+    counts: npt.NDArray[np.uint16],
+    mask: npt.NDArray[np.uint16],
+    result: ShardResult,
+) -> None:
+    """Read the union of the windows' chunks once, bringing strips of tiles to the store's grid as they are whole."""
+    strips = sorted(_strips(placed), key=lambda strip: strip[1].row + strip[1].height)
+    windows, read = [window for _, window, _ in strips], ReadCount()
+    raw = stream_windows(index, "rad", windows, read, task.endpoint_url)
+    flags = stream_windows(index, "dqf", windows, read, task.endpoint_url)
+    usable = np.isin(np.arange(256), task.good_flags)
+    bit = np.uint16(1 << (channel - 1))
+    for (frame, window, whole), pixels, quality in zip(strips, raw, flags, strict=True):
+        good = np.take(usable, quality)
+        good &= pixels != index.rad.fill
+        stored, valid = to_grid(task.layout, index, channel, pixels, good, task.fills[channel])
+        first = (window.row - whole.row) * counts.shape[2] // whole.height
+        place = frame.tile, frame.step, slice(first, first + len(stored))
+        counts[place] = stored
+        mask[place] |= valid * bit
+    result.read.add(read)
+
+
+def _strips(placed: Sequence[tuple[Frame, Window]]) -> Iterator[tuple[Frame, Window, Window]]:
+    """Cut windows into strips of rows, so that a read holds few pixels however many tiles lie side by side.
+
+    Yields the frame, the strip and the window it is of.
+    """
+    for frame, whole in placed:
+        for top in range(0, whole.height, _STRIP):
+            rows = min(_STRIP, whole.height - top)
+            yield frame, Window(whole.row + top, whole.col, rows, whole.width), whole
+
+
+def to_grid(
+    layout: TileLayout,
+    index: FileIndex,
+    channel: int,
+    raw: npt.NDArray[np.uint16],
+    good: npt.NDArray[np.bool_],
+    fill: int,
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+    """Native counts and their validity on the grid of the store."""
+    ratio = layout.band_pixel(channel) / index.grid.dx
+    if ratio > 1.5:
+        return average(raw, good, round(ratio), stored_factor(layout, index, channel))
+    if index.rad.fill != fill:
+        raw = np.where(raw == index.rad.fill, np.uint16(fill), raw)
+    if ratio < 0.75:
+        return repeat(raw, round(1 / ratio)), repeat(good, round(1 / ratio))
+    return raw, good
+
+
+def stored_factor(layout: TileLayout, index: FileIndex, channel: int) -> int:
+    """Stored counts per source count of a band on the store's grid."""
+    ratio = max(1, round(layout.band_pixel(channel) / index.grid.dx))
+    return count_factor(ratio, index.rad.fill - 1)
+
+
+def stored_fill(layout: TileLayout, channel: int, source_fills: set[int]) -> int:
+    """Fill value of a band in the store: the files' own where pixels are copied and all files agree on it."""
+    averaged = layout.band_pixel(channel) > 1.5e-6 * BANDS[channel].pixel
+    return AVERAGE_FILL if averaged or len(source_fills) != 1 else next(iter(source_fills))

@@ -1,0 +1,294 @@
+"""ABI archives as lazy xarray: one group per native resolution, each pixel decoded by its own file's rules."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from dask.base import normalize_token, tokenize
+from xarray.backends.common import BackendArray
+from xarray.core import indexing
+
+from catalog.geostationary.bands import BANDS
+from catalog.geostationary.scans import better
+from cube.geostationary.calibrate import PHYSICAL_ATTRIBUTES, calibrate
+from cube.geostationary.grid import FixedGrid, Window
+from cube.geostationary.read import read_windows
+from cube.geostationary.references import Reference
+from stratacube.errors import UsageError
+
+__all__ = ["lazy_tree"]
+
+Quantity = Literal["radiance", "reflectance", "brightness_temperature", "dqf"]
+_CHUNK_PIXELS = 2048
+_ORDER = ("500m", "1km", "2km")
+
+
+@dataclass(frozen=True)
+class View:
+    """What all scans of one cube share: who looked, and at which pixels of the 2 km lattice."""
+
+    platform: str
+    sector: str
+    corner: tuple[int, int]
+    longitude: float
+
+    def __str__(self) -> str:
+        return f"{self.platform} {self.sector} (north-west corner at {self.corner} microradians)"
+
+
+class ScanStack(BackendArray):
+    """One quantity of (time, band, y, x); pixels are read when indexed, decoded by each file's own coefficients."""
+
+    def __init__(
+        self, cells: Sequence[Sequence[Reference | None]], grid: FixedGrid, quantity: Quantity, endpoint_url: str | None
+    ) -> None:
+        self.cells = cells
+        self.quantity = quantity
+        self.endpoint_url = endpoint_url
+        self.shape = (len(cells), len(cells[0]), *grid.shape)
+        self.dtype = np.dtype("f4")
+
+    def __dask_tokenize__(self) -> Any:
+        """Name the same pixels alike in every process, and other pixels otherwise."""
+        sources = [[c and (c.header.source, c.header.signature) for c in row] for row in self.cells]
+        return normalize_token((self.quantity, self.shape, self.endpoint_url, repr(sources)))
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[np.float32]:
+        """Read an orthogonal selection."""
+        values: npt.NDArray[np.float32] = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+        return values
+
+    def _read(self, key: tuple[Any, ...]) -> npt.NDArray[np.float32]:
+        picks = [_positions(k, n) for k, n in zip(key, self.shape, strict=True)]
+        times, bands, rows, cols = picks
+        out = np.full([len(p) for p in picks], np.nan, "f4")
+        if out.size:
+            window = Window(int(rows.min()), int(cols.min()), int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
+            within = np.ix_(rows - window.row, cols - window.col)
+            for i, t in enumerate(times):
+                for j, b in enumerate(bands):
+                    cell = self.cells[t][b]
+                    if cell is not None:
+                        out[i, j] = self._decode(cell, window)[within]
+        scalars = tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)
+        return out[scalars]
+
+    def _decode(self, cell: Reference, window: Window) -> npt.NDArray[np.float32]:
+        index, shape = cell.load(), (window.height, window.width)
+        if self.quantity == "dqf":
+            flags = np.empty(shape, "u1")
+            read_windows(index, "dqf", [window], [flags], self.endpoint_url)
+            return np.where(flags == index.dqf.fill, np.float32("nan"), flags.astype("f4"))
+        band = BANDS[index.source.channel]
+        if not PHYSICAL_ATTRIBUTES[self.quantity].defined_for(band):
+            return np.full(shape, np.nan, "f4")
+        counts = np.empty(shape, "u2")
+        read_windows(index, "rad", [window], [counts], self.endpoint_url)
+        radiance = counts.astype("f4") * np.float32(index.scale) + np.float32(index.offset)
+        radiance[counts == index.rad.fill] = np.nan
+        numbers = {k: np.float32(v) for k, v in vars(index.coefficients).items() if k[0] in "kp"}
+        return calibrate(radiance, self.quantity, **numbers)
+
+
+class Location(BackendArray):
+    """Longitude or latitude of the pixels of a grid, computed where indexed."""
+
+    def __init__(self, grid: FixedGrid, which: Literal[0, 1]) -> None:
+        self.grid, self.which = grid, which
+        self.shape, self.dtype = grid.shape, np.dtype("f8")
+
+    def __dask_tokenize__(self) -> Any:
+        """Name the same places alike in every process."""
+        return normalize_token((repr(self.grid), self.which))
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[np.float64]:
+        """Compute an orthogonal selection."""
+        values: npt.NDArray[np.float64] = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+        return values
+
+    def _read(self, key: tuple[Any, ...]) -> npt.NDArray[np.float64]:
+        rows, cols = (_positions(k, n) for k, n in zip(key, self.shape, strict=True))
+        values = self.grid.lonlat(rows[:, None], cols[None, :])[self.which]
+        return values[tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)]
+
+
+def _positions(key: Any, length: int) -> npt.NDArray[np.int64]:
+    if isinstance(key, slice):
+        return np.arange(*key.indices(length))
+    return np.atleast_1d(np.asarray(key, "i8")) % length
+
+
+def lazy_tree(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_url: str | None) -> xr.DataTree:
+    """Arrange references as a tree; see :func:`cube.open_abi`.
+
+    Raises
+    ------
+    UsageError
+        If the files are not of one platform, sector and place: their pixels cannot share coordinates.
+    """
+    by_view: dict[View, list[Reference]] = defaultdict(list)
+    for reference in _latest(references):
+        by_view[_view(reference)].append(reference)
+    if len(by_view) > 1:
+        seen = "; ".join(f"{view} from {members[0].header.source.start} on" for view, members in by_view.items())
+        raise UsageError(
+            f"the source holds {len(by_view)} views whose pixels do not coincide: {seen}; "
+            "choose one with platform=, sector=, start= and end="
+        )
+    groups: dict[str, list[Reference]] = defaultdict(list)
+    for reference in next(iter(by_view.values())):
+        groups[reference.header.grid.resolution].append(reference)
+    view = next(iter(by_view))
+    nodes = {
+        f"/{name}": _group(groups[name], chunks, lonlat, endpoint_url)
+        for name in sorted(groups, key=lambda n: _ORDER.index(n) if n in _ORDER else len(_ORDER))
+    }
+    root = xr.Dataset(attrs={"platform": view.platform, "sector": view.sector, "Conventions": "CF-1.11"})
+    return xr.DataTree.from_dict({"/": root, **nodes}, name=f"{view.platform}_{view.sector}")
+
+
+def _latest(references: Sequence[Reference]) -> list[Reference]:
+    """Of files of one channel and start, as where one was issued again, keep the one to read."""
+    best: dict[Any, Reference] = {}
+    for reference in references:
+        source = reference.header.source
+        known = best.get(source.identity)
+        if known is None or better(source, known.header.source) is source:
+            best[source.identity] = reference
+    return list(best.values())
+
+
+def _view(reference: Reference) -> View:
+    source, grid = reference.header.source, reference.header.grid
+    # Corners of one sector agree to a fraction of a pixel between resolutions (old mesoscale files are 14 urad off).
+    corner = round(grid.left * 1e6 / 56) * 56, round(grid.top * 1e6 / 56) * 56
+    return View(source.platform, source.sector, corner, grid.projection.longitude_of_projection_origin)
+
+
+def _group(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_url: str | None) -> xr.Dataset:
+    """Build the dataset of one resolution."""
+    grid = references[0].header.grid
+    for other in references:
+        if not grid.same_pixels(other.header.grid):
+            raise UsageError(
+                f"{other.header.source.href} has other pixels than {references[0].header.source.href}; choose a period"
+            )
+    channels = sorted({r.header.source.channel for r in references})
+    scans = _scan_times(references)
+    table: list[list[Reference | None]] = [[None] * len(channels) for _ in scans]
+    for reference in references:
+        source = reference.header.source
+        table[int(np.searchsorted(scans, np.datetime64(source.start, "ns"), "right")) - 1][
+            channels.index(source.channel)
+        ] = reference
+    data = xr.Dataset(
+        coords={
+            "time": ("time", scans, {"standard_name": "time", "long_name": "start of scan"}),
+            "band": ("band", [BANDS[c].name for c in channels], {"long_name": "ABI band"}),
+            "y": ("y", grid.y, {"standard_name": "projection_y_coordinate", "units": "rad", "axis": "Y"}),
+            "x": ("x", grid.x, {"standard_name": "projection_x_coordinate", "units": "rad", "axis": "X"}),
+            "wavelength": ("band", [BANDS[c].wavelength for c in channels], {"units": "um"}),
+        },
+        attrs={"resolution": grid.resolution, "Conventions": "CF-1.11"},
+    )
+    data["goes_imager_projection"] = xr.Variable(
+        (), np.int32(0), {**grid.projection.cf_attributes(), "crs_wkt": grid.projection.crs.to_wkt()}
+    )
+    for name, values, attrs in _per_file(table):
+        data[name] = xr.Variable(("time", "band"), values, attrs)
+    for quantity in _quantities(channels):
+        stack = ScanStack(table, grid, quantity, endpoint_url)
+        data[quantity] = _lazy(("time", "band", "y", "x"), stack, _attributes(quantity), chunks, references[0])
+    if lonlat:
+        for which, name in enumerate(("longitude", "latitude")):
+            attrs = {"standard_name": name, "units": "degrees_east" if name == "longitude" else "degrees_north"}
+            data.coords[name] = _lazy(("y", "x"), Location(grid, 0 if which == 0 else 1), attrs, chunks, references[0])
+    return data
+
+
+def _lazy(
+    dims: tuple[str, ...], array: BackendArray, attrs: dict[str, Any], chunks: Any, like: Reference
+) -> xr.Variable:
+    variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
+    if chunks is None:
+        return variable
+    if chunks == "auto":
+        height, width = like.header.rad.chunks
+        spatial = {"y": height * max(1, _CHUNK_PIXELS // height), "x": width * max(1, _CHUNK_PIXELS // width)}
+        chunks = {"time": 1, "band": 1, **spatial}
+    name = f"abi-{tokenize(array)}"
+    return variable.chunk({d: n for d, n in chunks.items() if d in dims}, name=name, inline_array=True)
+
+
+def _scan_times(references: Sequence[Reference]) -> npt.NDArray[np.datetime64]:
+    """Scan starts: channels of one scan start within some tenths of a second of each other."""
+    starts = np.unique(np.array([r.header.source.start for r in references], "M8[ns]"))
+    apart = np.diff(starts) > np.timedelta64(5, "s")
+    firsts: npt.NDArray[np.datetime64] = starts[np.concatenate([[True], apart])]
+    return firsts
+
+
+def _per_file(table: Sequence[Sequence[Reference | None]]) -> list[tuple[str, npt.NDArray[Any], dict[str, Any]]]:
+    """Coefficients, times and eras of each file, (time, band)."""
+    shape = len(table), len(table[0])
+    names = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
+    numbers = {n: np.full(shape, np.nan, "f4") for n in ("scale_factor", "add_offset", *names)}
+    middle = np.full(shape, np.datetime64("NaT", "ns"), "M8[ns]")
+    era = np.full(shape, -1, "i4")
+    known: dict[str, int] = {}
+    for t, row in enumerate(table):
+        for b, cell in enumerate(row):
+            if cell is None:
+                continue
+            header = cell.header
+            numbers["scale_factor"][t, b], numbers["add_offset"][t, b] = header.scale, header.offset
+            for name in names:
+                numbers[name][t, b] = getattr(header.coefficients, name)
+            middle[t, b] = header.mid_time
+            era[t, b] = known.setdefault(header.signature, len(known))
+    return [
+        *((n, v, {"long_name": f"{n} of the file"}) for n, v in numbers.items()),
+        ("scan_mid", middle, {"standard_name": "time", "long_name": "middle of scan"}),
+        ("era", era, {"long_name": "encoding era; files of one number are encoded alike, -1 where there is none"}),
+    ]
+
+
+def _quantities(channels: Sequence[int]) -> list[Quantity]:
+    names: list[Quantity] = ["radiance", "dqf"]
+    if any(BANDS[c].is_reflective for c in channels):
+        names.append("reflectance")
+    if any(not BANDS[c].is_reflective for c in channels):
+        names.append("brightness_temperature")
+    return names
+
+
+def _attributes(quantity: Quantity) -> dict[str, Any]:
+    common = {"grid_mapping": "goes_imager_projection", "coordinates": "wavelength"}
+    if quantity == "dqf":
+        return {
+            "long_name": "data quality flag",
+            "flag_values": [0, 1, 2, 3, 4],
+            "flag_meanings": "good conditionally_usable out_of_range no_value focal_plane_temperature_exceeded",
+            **common,
+        }
+    units = {
+        "radiance": "W m-2 sr-1 um-1 (C01-C06) or mW m-2 sr-1 (cm-1)-1 (C07-C16)",
+        "reflectance": "1",
+        "brightness_temperature": "K",
+    }[quantity]
+    comment = {
+        "radiance": "NaN where the file holds its fill value or the band is missing",
+        "reflectance": "C01-C06, not divided by the cosine of the solar zenith angle; NaN for other bands",
+        "brightness_temperature": "C07-C16; NaN for other bands",
+    }[quantity]
+    return {"long_name": quantity.replace("_", " "), "units": units, "comment": comment, **common}
