@@ -8,47 +8,40 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cube.job.ranks import refuse_ranks
+from cube.plug import Command, imported
+from cube.registry import SOURCES
+from stratacube.choices import nearest, one_of
 from stratacube.command import Answer, Parser, add_common, program, run
 from stratacube.errors import UsageError
 from stratacube.flags import Completion, add_flags
 
-__all__ = ["JOBS", "Job", "build", "main"]
+__all__ = ["build", "commands", "main"]
 
 
-@dataclass(frozen=True)
-class Job:
-    """A command that is described by a configuration: where its model and its function are."""
-
-    help: str
-    module: str
-    config: str
-    function: str
-
-    def load(self, path: str) -> Any:
-        """Import ``module:name`` of this job's package."""
-        module, _, name = path.partition(":")
-        return getattr(import_module(f"{self.module}.{module}"), name)
-
-    def run(self, config: Path | None, settings: dict[str, Any]) -> Answer | int:
-        """Do the job that a file and settings describe."""
-        refuse_ranks()  # before anything else can go wrong, and be said by each of them
-        result: Answer | int = self.load(self.function)(self.load(self.config).load(config, settings))
-        return result
+def commands() -> dict[str, Command]:
+    """All commands that are described by a configuration, by name; each source brings its own."""
+    found: dict[str, Command] = {}
+    for source, plug in SOURCES.all().items():
+        taken = sorted({*found, *LOOKS, "demo"} & plug.commands.keys())
+        if taken:
+            SOURCES.drop(source, UsageError(f"its command {taken[0]!r} is another's"))
+        else:
+            found |= plug.commands
+    return found
 
 
-JOBS = {
-    "abi": Job("stratified ABI tiles", "cube", "config:AbiConfig", "abi.run:run_abi"),
-    "sentinel2": Job("Sentinel-2 median composites", "cube.sentinel2", "config:Sentinel2Config", "run:run_sentinel2"),
-    "make-grid": Job("a grid of cells", "cube.sentinel2", "config:GridConfig", "run:run_make_grid"),
-}
-"""Jobs by command: a new source is one line here."""
+def _run(command: Command, config: Path | None, settings: Mapping[str, Any]) -> Answer | int:
+    """Do what a file and settings describe."""
+    refuse_ranks()  # before anything else can go wrong, and be said by each of them
+    described = imported(command.config).load(config, settings, command.defaults)
+    result: Answer | int = imported(command.function)(described)
+    return result
+
 
 LOOKS = {
     "status": ("how far a build is", "cube.job.inspect:status"),
@@ -64,7 +57,7 @@ def build(source: str, config: str | Path | None = None, **settings: Any) -> Ans
     Parameters
     ----------
     source
-        What to build: ``abi``, ``sentinel2`` or ``make-grid``.
+        What to build, as the command is called: ``abi``, ``sentinel2``, ``make-grid``, or what plugs bring.
     config
         YAML file of settings.
     **settings
@@ -82,11 +75,10 @@ def build(source: str, config: str | Path | None = None, **settings: Any) -> Ans
     StratacubeError
         If the build cannot be made at all.
     """
-    from stratacube.settings import nearest, one_of  # noqa: PLC0415
-
-    if source not in JOBS:
-        raise UsageError(f"`source` is {source!r}: give {one_of(list(JOBS))}{nearest(str(source), list(JOBS))}")
-    result = JOBS[source].run(None if config is None else Path(config), settings)
+    known = commands()
+    if source not in known:
+        raise UsageError(f"`source` is {source!r}: give {one_of(list(known))}{nearest(str(source), list(known))}")
+    result = _run(known[source], None if config is None else Path(config), settings)
     return Answer(result) if isinstance(result, int) else result
 
 
@@ -101,26 +93,26 @@ def _parser(arguments: Sequence[str]) -> Parser:
     parser = Parser("stratacube" if completing else program("cube.build"), description=__doc__)
     add_common(parser)
     parser.add_argument("--print-completion", action=Completion, help="print a shell's completion script and stop")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    for name, job in JOBS.items():
-        command = commands.add_parser(
+    for name, job in commands().items():
+        command = subparsers.add_parser(
             name, help=job.help, description=job.help, usage="%(prog)s [--config FILE] [--FLAG VALUE ...]"
         )
         command.add_argument("--config", type=Path, help="YAML file of the same keys; flags override it")
         if name in arguments or completing:  # the models of the other jobs need not be imported
-            add_flags(command, job.load(job.config))
+            add_flags(command, imported(job.config))
         add_common(command, answers=True)
         command.set_defaults(run=_run_job, job=job, resumes=True)
 
     for name, (text, place) in LOOKS.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = subparsers.add_parser(name, help=text, description=text)
         command.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the build")
         add_common(command, answers=True)
         command.set_defaults(run=_look, place=place)
 
     text = "the whole path on a small archive written here, or on real files"
-    demo = commands.add_parser("demo", help=text, description=text)
+    demo = subparsers.add_parser("demo", help=text, description=text)
     demo.add_argument("--output-dir", type=Path, default=Path("demo"), help="where to write (default: demo)")
     demo.add_argument("--archive", type=Path, help="folder of real ABI files instead of a synthetic archive")
     demo.add_argument("--archive-only", type=Path, help="write the synthetic archive into this folder and stop")
@@ -134,14 +126,12 @@ _OURS = ("run", "job", "config", "parser", "resumes", "verbose", "quiet", "json"
 
 
 def _run_job(options: argparse.Namespace) -> Answer | int:
-    job: Job = options.job
-    return job.run(options.config, {k: v for k, v in vars(options).items() if k not in _OURS})
+    return _run(options.job, options.config, {k: v for k, v in vars(options).items() if k not in _OURS})
 
 
 def _look(options: argparse.Namespace) -> Answer | int:
-    module, _, name = options.place.partition(":")
-    look: Callable[[Path], Answer | int] = getattr(import_module(module), name)
-    return look(options.folder)
+    answer: Answer | int = imported(options.place)(options.folder)
+    return answer
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -1,18 +1,27 @@
-"""What a build of ABI tiles is."""
+"""What a build of ABI tiles is: the settings of every build, and the options of the strata that are there."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from catalog.geostationary.names import normalise_platform, parse_sector
-from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, local_path, refuse_empty
+from cube.registry import STRATA, Engine, Registry
+from cube.strata.plug import Options, Stratum
+from stratacube.choices import OneOf
+from stratacube.errors import UsageError
+from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, refuse_empty
 
-__all__ = ["AbiConfig", "default_cache", "default_workers"]
+__all__ = ["AbiConfig", "TileConfig", "default_cache", "default_workers"]
+
+_ALWAYS_TOLD = frozenset({"area", "convection_regex", "systems"})
+"""Options that are part of every configuration's digest: 0.1.0 knew them as settings, whatever the stratum."""
 
 
 def default_cache() -> Path:
@@ -36,17 +45,14 @@ def _channel(value: Any) -> Any:
 Channel = Annotated[int, BeforeValidator(_channel)]
 
 
-class AbiConfig(Settings):
-    """A build of ABI tiles."""
+class TileConfig(Settings):
+    """A build of tiles, but for the options of the strata; :data:`AbiConfig` has those too."""
+
+    STRATA_BY_OPTION: ClassVar[Mapping[str, str]] = {}
+    """The stratum each option belongs to."""
 
     output_dir: LocalPath = Field(description="folder of the build", json_schema_extra=RUN_ONLY)
-    stratification: Literal["random", "convection"] = Field("random", description="how places and times are chosen")
-    convection_regex: Annotated[str, BeforeValidator(local_path)] | None = Field(
-        None, description="glob of cloud-system masks (YYYYMMDD_cloudsystems.nc or YYYYMM_DCS_number_monthly.nc)"
-    )
-    systems: Literal["middle", "all"] = Field(
-        "middle", description="convection: one record a system (the middle of its life) or one every time step"
-    )
+    stratification: Annotated[str, OneOf(STRATA.names)] = Field("random", description="how places and times are chosen")
     local_data_dir: LocalPath | None = Field(
         None, description="folder of local ABI files, any depth; S3 alone if not given"
     )
@@ -74,9 +80,6 @@ class AbiConfig(Settings):
     max_solar_zenith: float | None = Field(
         None, gt=0, le=180, description="largest solar zenith angle of a tile's centre at its event, degrees"
     )
-    area: Literal["solid-angle", "km2"] = Field(
-        "solid-angle", description="random: places uniform in scan angle or on the ground"
-    )
     min_spacing_km: float = Field(0.0, ge=0, description="least distance between tiles whose times overlap")
     good_dqf: list[int] = Field([0, 1], description="DQF values whose pixels are valid")
     shard_mb: float = Field(32.0, gt=0, le=4096, description="decoded megabytes of one band in one shard, about")
@@ -84,7 +87,7 @@ class AbiConfig(Settings):
         False, description="channels and scans absent from the archive are expected: report them, exit 0"
     )
     seed: int = Field(42, ge=0, description="seed of every random choice")
-    engine: Literal["local"] = Field("local", description="where tasks run", json_schema_extra=RUN_ONLY)
+    engine: Engine = Field("local", description="where tasks run", json_schema_extra=RUN_ONLY)
     workers: int | None = Field(None, ge=1, description="processes (default: one per core)", json_schema_extra=RUN_ONLY)
     retries: int = Field(2, ge=0, description="tries again after an error of the machine", json_schema_extra=RUN_ONLY)
     overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=RUN_ONLY)
@@ -103,21 +106,16 @@ class AbiConfig(Settings):
         return values
 
     @model_validator(mode="after")
-    def _agree(self) -> AbiConfig:
+    def _agree(self) -> TileConfig:
         unknown = [c for c in self.channels if not 1 <= c <= 16]
         if unknown:
             raise ValueError(f"channel {unknown[0]} is unknown; ABI has channels 1 to 16")
         if len(set(self.channels)) != len(self.channels):
             raise ValueError(f"`channels` {self.channels} name one twice; name each once")
-        if self.stratification == "convection" and not self.convection_regex:
-            raise ValueError("`stratification=convection` needs `convection_regex`, a glob of cloud-system masks")
-        if self.stratification == "random" and self.convection_regex:
-            raise ValueError(
-                "`convection_regex` is given but `stratification` is random; give `stratification=convection`"
-            )
-        for name, stratum in (("systems", "convection"), ("area", "random")):
+        for name, stratum in self.STRATA_BY_OPTION.items():
             if self.stratification != stratum and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` goes with `stratification={stratum}`, not with {self.stratification}")
+        _ = self.options  # which they may refuse
         wrong = [flag for flag in self.good_dqf if not 0 <= flag <= 4]
         if wrong or not self.good_dqf:
             raise ValueError(f"`good_dqf` is {self.good_dqf}; DQF has the values 0 to 4, and one must be good")
@@ -129,3 +127,61 @@ class AbiConfig(Settings):
     def sector(self) -> str:
         """Sector of the scans: F, C, M1 or M2."""
         return str(self.domain)
+
+    @property
+    def stratum(self) -> Stratum:
+        """What is known of the stratum."""
+        found: Stratum = STRATA.load(self.stratification)
+        return found
+
+    @property
+    def options(self) -> Options:
+        """Options of the stratum.
+
+        Raises
+        ------
+        UsageError
+            If the stratum refuses them.
+        """
+        model = self.stratum.options
+        given = {name: getattr(self, name) for name in model.model_fields}
+        return model.check({name: value for name, value in given.items() if value is not None})
+
+    @classmethod
+    def deciding(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Of plain values, those that determine the tiles: of the options, those of the stratum."""
+        stratum = values.get("stratification")
+        others = {n for n, owner in cls.STRATA_BY_OPTION.items() if owner != stratum} - _ALWAYS_TOLD
+        return super().deciding({name: value for name, value in values.items() if name not in others})
+
+
+@cache
+def _with_options(base: type[TileConfig], strata: Registry) -> type[TileConfig]:
+    """A configuration with the options of all strata: each a flag and a key, by its own name."""
+    fields: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for name, stratum in strata.all().items():
+        mine = stratum.options.model_fields
+        taken = sorted(mine.keys() & {*base.model_fields, *fields})
+        if taken:
+            strata.drop(name, UsageError(f"its option {taken[0]!r} is another's"))
+            continue
+        for option, info in mine.items():
+            kind: Any = info.annotation
+            needed = Field(None, description=info.description)  # by its stratum, which will say so
+            fields[option] = (kind | None, needed) if info.is_required() else (kind, info)
+            owners[option] = name
+    model = create_model("AbiConfig", __base__=base, __doc__="A build of ABI tiles.", __module__=__name__, **fields)
+    model.STRATA_BY_OPTION = owners
+    return model
+
+
+if TYPE_CHECKING:
+    AbiConfig = TileConfig
+
+
+def __getattr__(name: str) -> Any:
+    """Put ``AbiConfig`` together when it is first used: strata from outside have options too."""
+    if name != "AbiConfig":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _with_options(TileConfig, STRATA)

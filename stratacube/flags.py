@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
+from stratacube.choices import OneOf, nearest
 from stratacube.errors import PARAMETER
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Parser(argparse.ArgumentParser):
             if wrong is None:
                 command.error(f"what is {unknown[0]!r} for? nothing takes it")
             name = wrong.partition("=")[0]
-            command.error(f"unknown flag {name}{_nearest(name, command.flags())}")
+            command.error(f"unknown flag {name}{nearest(name, command.flags())}")
         return options
 
     def flags(self) -> list[str]:
@@ -77,19 +78,13 @@ class Parser(argparse.ArgumentParser):
         """Refuse what is no choice. Overridden: from Python 3.14 on argparse itself says what was perhaps meant."""
         if action.choices is not None and value not in action.choices:
             choices = list(map(str, action.choices))
-            hint = _nearest(str(value), choices) or f"; give {', '.join(choices)}"
+            hint = nearest(str(value), choices) or f"; give {', '.join(choices)}"
             what = "unknown command" if isinstance(action, argparse._SubParsersAction) else f"{_name(action)} is"
             self.error(f"{what} {value!r}{hint}")
 
 
 def _name(action: argparse.Action) -> str:
     return action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    from stratacube.settings import nearest  # noqa: PLC0415  (most runs make no mistake)
-
-    return nearest(word, known)
 
 
 def _normalised(argument: str) -> str:
@@ -111,6 +106,8 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
             options["action"] = argparse.BooleanOptionalAction
         elif get_origin(kind) is Literal:
             options["choices"] = get_args(kind)
+        elif named := next((m for m in info.metadata if isinstance(m, OneOf)), None):
+            options["choices"] = named.names()
         elif get_origin(kind) is list:
             choices = get_args(get_args(kind)[0]) if get_origin(get_args(kind)[0]) is Literal else ()
             options |= {"nargs": "+", "metavar": "{" + ",".join(map(str, choices)) + "}" if choices else name.upper()}

@@ -21,6 +21,7 @@ from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from stratacube.choices import nearest, one_of
 from stratacube.errors import UsageError
 
 __all__ = [
@@ -31,8 +32,6 @@ __all__ = [
     "Start",
     "bare",
     "local_path",
-    "nearest",
-    "one_of",
     "read_yaml",
     "refuse_empty",
 ]
@@ -72,7 +71,12 @@ class Settings(BaseModel):
             raise UsageError(_sentence(cls, error)) from error
 
     @classmethod
-    def load(cls, file: Path | None = None, changes: Mapping[str, Any] | None = None) -> Self:
+    def load(
+        cls,
+        file: Path | None = None,
+        changes: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Read a configuration: the keys of a YAML file, where there is one, overridden by other values.
 
         Parameters
@@ -81,6 +85,8 @@ class Settings(BaseModel):
             The file; keys may be written with ``-`` for ``_``. The ``config.yaml`` of a build is one too.
         changes
             Values by key.
+        defaults
+            Values of keys that neither gives, where they are not the configuration's own.
 
         Raises
         ------
@@ -95,7 +101,7 @@ class Settings(BaseModel):
             for key in values:
                 if key not in cls.model_fields:
                     raise UsageError(_unknown(key, [cls], cls, f" in {file}"))
-        return cls.check({**values, **(changes or {})})
+        return cls.check({**(defaults or {}), **values, **(changes or {})})
 
     @classmethod
     def deciding(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,19 +171,6 @@ def _sections(annotation: Any) -> Iterator[type[Settings]]:
         yield annotation
     for argument in get_args(annotation):
         yield from _sections(argument)
-
-
-def one_of(choices: Sequence[Any]) -> str:
-    """Choices in words: ``a, b or c``."""
-    *most, last = map(str, choices)
-    return f"{', '.join(most)} or {last}" if most else last
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Say which known word was perhaps meant: `` (did you mean x?)``, or nothing."""
-    lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), lower, n=1)
-    return f" (did you mean {lower[near[0]]}?)" if near else ""
 
 
 def refuse_empty(start: datetime, end: datetime, names: tuple[str, str]) -> None:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
+from stratacube.choices import nearest
 from stratacube.errors import UsageError
-from stratacube.settings import RUN_ONLY, Settings, nearest, read_yaml
+from stratacube.settings import RUN_ONLY, Settings, read_yaml
 from training.models.settings import ModelConfig
 from training.settings_data import BlobsData, CubesData, TilesData
 

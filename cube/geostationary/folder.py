@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cube.job.folder import BuildFolder
+from cube.registry import STRATA
 
 __all__ = ["AbiFolder"]
 
@@ -15,14 +16,12 @@ __all__ = ["AbiFolder"]
 class AbiFolder(BuildFolder):
     """Paths of the parts of a build."""
 
-    SOURCE: ClassVar[str] = "abi"
+    SOURCE: ClassVar[str] = "geostationary"
     PARTS: ClassVar[tuple[str, ...]] = (
         *BuildFolder.PARTS,
         ".publish",
         ".publish.part",
         "completeness.csv",
-        "convection_lifetimes.csv",
-        "convection_metadata.csv",
         "index",
         "plan.part",
         "previews",
@@ -47,8 +46,13 @@ class AbiFolder(BuildFolder):
 
     @property
     def tables(self) -> tuple[Path, ...]:
-        """Tables that a stratum may write beside the plan."""
-        return self.root / "convection_metadata.csv", self.root / "convection_lifetimes.csv"
+        """Tables that the strata may write beside the plan."""
+        return tuple(self.root / name for stratum in STRATA.all().values() for name in stratum.tables)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names that a build may have in its folder."""
+        return *self.PARTS, *(table.name for table in self.tables)
 
     @property
     def index(self) -> Path:

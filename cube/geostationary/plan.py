@@ -20,7 +20,8 @@ from cube.geostationary.layout import TileLayout, TileSpec
 from cube.geostationary.plan_table import Plan, Spot, table_of
 from cube.job.engine import InlineExecutor, Workers
 from cube.job.ledger import Problem
-from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
+from cube.plug import imported
+from cube.strata.base import Candidate, Sampler, SampleRequest, place_tile
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.windows import Frame, candidate_times, choose_window
 from cube.sun import solar_angles
@@ -28,10 +29,8 @@ from stratacube.errors import SourceError, UsageError
 
 __all__ = ["Headers", "make_plan"]
 
-RANDOM_TILES = 100
-"""Tiles of a random build that asks for no number."""
-_PREFER_TRIES, _RANDOM_TRIES = 2000, 10_000
-"""Candidates refused in a row before tiles with missing channels are taken too, and before random ones are given up."""
+_PREFER_TRIES = 2000
+"""Candidates refused in a row before tiles with missing channels are taken too."""
 DAYLIGHT_ZENITH = 80.0
 
 
@@ -108,8 +107,8 @@ def make_plan(
     UsageError
         If no tile can be made, saying which limit or lack stands in the way.
     """
-    layout = TileLayout.of(config)
-    wanted = config.num_tiles or (RANDOM_TILES if config.stratification == "random" else None)
+    layout, stratum, options = TileLayout.of(config), config.stratum, config.options
+    wanted = config.num_tiles or stratum.tiles
     request = SampleRequest(
         scans=scans,
         grid_of=lambda scan: headers.grid(scan, layout.pixel),
@@ -120,14 +119,9 @@ def make_plan(
         end=config.end_dt and config.end_dt - timedelta(microseconds=1),
         num_tiles=wanted,
         seed=config.seed,
+        executor=workers.executor if stratum.parallel else InlineExecutor(),
     )
-    options = (
-        {"area": config.area.replace("-", "_")}
-        if config.stratification == "random"
-        else {"masks": config.convection_regex, "records": config.systems}
-    )
-    executor = InlineExecutor() if config.stratification == "random" else workers.executor
-    sampler = SAMPLERS[config.stratification](replace(request, executor=executor), **options)
+    sampler: Sampler = imported(stratum.sampler)(request, **options.arguments())
     planner = _Planner(config, layout, scans, headers)
     limits = Limits(
         num_tiles=wanted,
@@ -135,7 +129,7 @@ def make_plan(
         max_solar_zenith=config.max_solar_zenith,
         spacing_km=config.min_spacing_km or None,
         spacing_minutes=float(config.steps * config.step_minutes),
-        max_refusals=_RANDOM_TRIES if config.stratification == "random" else None,
+        max_refusals=stratum.refusals,
     )
     selection = planner.select(sampler, limits)
     if tables is not None:

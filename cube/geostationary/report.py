@@ -70,6 +70,7 @@ def tile_report(
         summary=_summary(config.num_tiles, planned, made),
         asked=[
             ("Stratification", config.stratification),
+            *config.options.rows(),
             ("Satellite, sector", f"{config.satellite}, {config.sector}"),
             ("Period", f"{config.start_dt or 'the first scan'} to {config.end_dt or 'the last scan'}"),
             ("Channels", " ".join(str(channel) for channel in config.channels)),

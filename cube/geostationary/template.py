@@ -22,7 +22,8 @@ from cube.sun import solar_angles
 
 __all__ = ["create_tile_store", "fills_of"]
 
-STRATA = ("random", "convection")
+_STRATA = ("random", "convection")
+"""Strata whose numbers in stores are older than the registry; those of others follow by name."""
 _FROM_HEADERS = ("packing_scale", "packing_offset", *COEFFICIENTS, "scan_mid")
 """Variables that the headers of the source files tell."""
 
@@ -151,7 +152,8 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
     requested = np.array([np.asarray(list(t), "M8[us]") for t in plan["requested_times"]]).astype("i8")
     frame, band = ("tile", "time"), ("tile", "time", "band")
     time = {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
-    strata = np.array([STRATA.index(s) for s in plan["stratum"]], "i1")
+    known = [*_STRATA, *sorted(set(plan["stratum"]) - set(_STRATA))]  # a build is of one
+    strata = np.array([known.index(s) for s in plan["stratum"]], "i1")
     return {
         "band": (("band",), np.array(layout.channels, "i1"), {"long_name": "ABI channel number"}),
         "packing_scale": (band, packing["packing_scale"], {"long_name": "radiance of one stored count"}),
@@ -187,7 +189,7 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
         "stratum": (
             ("tile",),
             strata,
-            {"flag_values": list(range(len(STRATA))), "flag_meanings": pad_names(STRATA)},
+            {"flag_values": list(range(len(known))), "flag_meanings": pad_names(known)},
         ),
     }
 

@@ -22,6 +22,9 @@ __all__ = ["FORMAT", "RULES", "BuildFolder"]
 FORMAT = 2
 """Of folders and stores. 1 (0.1.0, which wrote no number) recorded no digests."""
 
+_RENAMED = {"abi": "geostationary"}
+"""Sources that had another name, by that."""
+
 RULES = 2
 """Version of the rules by which a plan is drawn. 2: no two tiles of the same pixels and times."""
 
@@ -41,11 +44,16 @@ class BuildFolder:
         "plan.parquet",
         "report.md",
     )
-    """Names that a build may have in its folder: all that overwriting one removes."""
+    """Names that every build may have in its folder."""
     PARAMETER: ClassVar[str] = "output_dir"
     """What the folder is called among the parameters of the build."""
     SOURCE: ClassVar[str] = ""
     """Name of the source whose builds lie in such folders."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names that a build may have in its folder: all that overwriting one removes."""
+        return self.PARTS
 
     @property
     def config(self) -> Path:
@@ -236,8 +244,9 @@ class BuildFolder:
         """
         described = self.described()
         there = self._stored() or {}
-        own = {"stratification": "abi", "reducer": "sentinel2"}
-        return str(there.get("source") or next((name for key, name in own.items() if key in described), "unknown"))
+        own = {"stratification": "geostationary", "reducer": "sentinel2"}
+        name = there.get("source") or next((name for key, name in own.items() if key in described), "unknown")
+        return _RENAMED.get(str(name), str(name))
 
     def created(self) -> datetime:
         """When the build was begun, naive UTC: the only time that the catalog tells, so that it can be rewritten."""
@@ -283,5 +292,5 @@ class BuildFolder:
 
     def _remove_build(self) -> None:
         """Remove the parts of a build and nothing else; fetched files stay, being sources. The mark goes last."""
-        for name in (*(n for n in self.PARTS if n != self.config.name), self.config.name):
+        for name in (*(n for n in self.parts if n != self.config.name), self.config.name):
             remove(self.root / name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ from cube.job.ledger import Ledger
 from cube.job.listing import Listing
 from cube.job.outcome import is_lack
 from cube.job.source import Inspection, Planned
+from cube.plug import imported
+from cube.registry import SOURCES
 from stratacube.command import Answer
 from stratacube.errors import UsageError
 from stratacube.progress import iterate
 
 __all__ = ["inspection_of", "status", "verify"]
-
-INSPECTIONS = {"abi": "cube.geostationary.inspect:ABI", "sentinel2": "cube.sentinel2.inspect:SENTINEL2"}
-"""By source: a new one is one line here."""
 
 
 def inspection_of(folder: BuildFolder) -> Inspection:
@@ -33,13 +31,12 @@ def inspection_of(folder: BuildFolder) -> Inspection:
         If there is no build in it, or one of a source that is not known here.
     """
     source = folder.source()
-    if source not in INSPECTIONS:
+    if source not in SOURCES.names():
         raise UsageError(
-            f"{folder.config} is of the source {source!r}, which this version does not know "
-            f"({', '.join(INSPECTIONS)}); use the version that made it"
+            f"{folder.config} is of the source {source!r}, which is not known here "
+            f"({', '.join(SOURCES.names())}); use the version that made it, or install what it came from"
         )
-    module, _, name = INSPECTIONS[source].partition(":")
-    found: Inspection = getattr(import_module(module), name)
+    found: Inspection = imported(SOURCES.load(source).inspection)
     return found
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from catalog.sentinel2.names import CDSE_STAC
+from cube.registry import REDUCERS, Engine
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES, SCL_NAMES, band_name, reducer_name
 from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, refuse_empty
 
@@ -76,7 +77,7 @@ class Sentinel2Config(Settings):
     resampling: Literal["nearest", "bilinear", "cubic", "average"] = Field(
         "bilinear", description="the one resample, from the tile's grid to the lattice"
     )
-    reducer: str = Field("median", description="median, mean, medoid, best, count, or a percentile such as p25")
+    reducer: str = Field("median", description=f"{', '.join(REDUCERS.names())}, or a percentile such as p25")
     values: Literal["dn", "reflectance", "int16"] = Field(
         "dn", description="stored as harmonised DN in float32, reflectance in float32, or harmonised DN in int16"
     )
@@ -106,7 +107,7 @@ class Sentinel2Config(Settings):
         description="room for tmp/: cells are made in as many turns as that needs",
         json_schema_extra=RUN_ONLY,
     )
-    engine: Literal["local"] = Field("local", description="where tasks run", json_schema_extra=RUN_ONLY)
+    engine: Engine = Field("local", description="where tasks run", json_schema_extra=RUN_ONLY)
     workers: int | None = Field(None, ge=1, description="processes (default: one per core)", json_schema_extra=RUN_ONLY)
     retries: int = Field(2, ge=0, description="tries again after an error of the machine", json_schema_extra=RUN_ONLY)
     overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=RUN_ONLY)

@@ -21,6 +21,7 @@ from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.products import Values, ZarrLayout, encoding, paste
+from cube.sentinel2.reduce import parse_reducer
 from cube.sentinel2.scenes import SceneResult, SceneTask, process_scene
 from cube.sentinel2.supply import Supply
 from stratacube.files import remove
@@ -236,16 +237,16 @@ class Making:
         )
 
     def _votes(self, planned: PlannedCell, failed: set[str]) -> tuple[Vote, ...]:
-        """Group the acquisitions of a cell by datatake; the least clouded first for ``best``, else in order of time."""
+        """Group the acquisitions of a cell by datatake, in the order that the reducer asks for."""
         datatakes: dict[str, list[str]] = {}
         for key in planned.acquisitions:
             if key not in failed:
                 datatakes.setdefault(self.plan.acquisitions[key].datatake, []).append(key)
-        votes = []
+        votes, by_clouds = [], parse_reducer(self.config.reducer).clearest_first
         for name, keys in datatakes.items():
             members = sorted((self.plan.acquisitions[k] for k in keys), key=lambda a: a.rank)
             clouds = [p.cloud_cover for a in members for p in a.products if p.cloud_cover is not None]
-            cloud = float(np.mean(clouds)) if clouds and self.config.reducer == "best" else 0.0
+            cloud = float(np.mean(clouds)) if clouds and by_clouds else 0.0
             order = cloud, members[0].datatake_start, name
             votes.append((order, Vote(name, tuple(self.folder.scenes / a.key for a in members))))
         return tuple(vote for _, vote in sorted(votes, key=lambda v: v[0]))

@@ -17,6 +17,7 @@ from affine import Affine
 
 from cube.job.store import ArraySpec, LedgeredStore, create_store, write_region
 from cube.sentinel2.lattice import Lattice, Window, union
+from cube.sentinel2.reduce import parse_reducer
 from stratacube.files import whole_file
 
 __all__ = ["NODATA", "Encoding", "ZarrLayout", "create_composites", "encoding", "paste", "write_cog"]
@@ -65,7 +66,7 @@ class Encoding:
 
 def encoding(values: Values, reducer: str) -> Encoding:
     """Return the encoding of a kind of values."""
-    if reducer == "count":
+    if parse_reducer(reducer).counts:
         return Encoding("int16" if values == "int16" else "float32", 1.0, 1.0)
     return {
         "dn": Encoding("float32", 1.0, 0.0001),

@@ -23,6 +23,7 @@ from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import footprint
 from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.products import NODATA, encoding
+from cube.sentinel2.reduce import parse_reducer
 from cube.sentinel2.report import composite_report
 from stratacube.files import whole_file
 
@@ -88,7 +89,7 @@ def _record(
         base = f"composites/{cell.id}"
         files = {b: f"{base}/{cell_file(cell.id, b, config.reducer)}" for b in (*config.bands, "count")}
     shown = None
-    if files and config.reducer != "count" and set(_RGB) <= set(config.bands):
+    if files and not parse_reducer(config.reducer).counts and set(_RGB) <= set(config.bands):
         shown = f"composites/{cell.id}/preview.png"
         preview([folder.root / files[b] for b in _RGB], folder.root / shown)
     seen = [plan.acquisitions[k] for k in planned.acquisitions if plan.acquisitions[k].datatake in result.datatakes]

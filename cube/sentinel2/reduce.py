@@ -11,9 +11,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cube.registry import REDUCERS
 from cube.sentinel2.vocabulary import reducer_name
 
-__all__ = ["REDUCERS", "Reducer", "known_votes", "nan_median", "nan_percentile", "parse_reducer"]
+__all__ = [
+    "BEST",
+    "COUNT",
+    "MEAN",
+    "MEDIAN",
+    "MEDOID",
+    "Reducer",
+    "known_votes",
+    "nan_median",
+    "nan_percentile",
+    "parse_reducer",
+]
 
 _F = npt.NDArray[np.float32]
 
@@ -30,6 +42,10 @@ class Reducer:
     joint: bool
     """Whether it needs all bands of a pixel at once."""
     reduce: Callable[[_F], _F]
+    counts: bool = False
+    """Whether it counts observations: its values are numbers of them, not of the bands' quantity."""
+    clearest_first: bool = False
+    """Whether votes come in order of the clouds their products are said to have; else in order of time."""
 
 
 _PIXELS = 16384
@@ -161,21 +177,15 @@ def _choose(stack: _F, cost: npt.NDArray[np.float64]) -> _F:
     return np.where(found, chosen, np.float32(np.nan))
 
 
-REDUCERS = {
-    r.name: r
-    for r in (
-        Reducer("median", False, _median),
-        Reducer("mean", False, _mean),
-        Reducer("count", False, _count),
-        Reducer("medoid", True, _medoid),
-        Reducer("best", True, _best),
-    )
-}
-"""Reducers by name; ``p10`` or ``percentile:10`` is a percentile besides."""
+MEDIAN = Reducer("median", False, _median)
+MEAN = Reducer("mean", False, _mean)
+COUNT = Reducer("count", False, _count, counts=True)
+MEDOID = Reducer("medoid", True, _medoid)
+BEST = Reducer("best", True, _best, clearest_first=True)
 
 
 def parse_reducer(name: str) -> Reducer:
-    """Return the reducer of a name: median, mean, count, medoid, best, or a percentile such as ``p25``.
+    """Return the reducer of a name: one that is registered, or a percentile such as ``p25``.
 
     Raises
     ------
@@ -183,7 +193,8 @@ def parse_reducer(name: str) -> Reducer:
         If there is none of the name.
     """
     name = reducer_name(name)
-    if name in REDUCERS:
-        return REDUCERS[name]
+    if name in REDUCERS.names():
+        found: Reducer = REDUCERS.load(name)
+        return found
     percent = float(name.removeprefix("p"))
     return Reducer(name, False, lambda stack: np.stack([nan_percentile(band, percent) for band in stack]))

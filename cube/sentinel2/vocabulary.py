@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+from cube.registry import REDUCERS
+from stratacube.choices import nearest
 from stratacube.errors import UsageError
-from stratacube.settings import nearest
 
-__all__ = ["BAND_RESOLUTIONS", "MASK_CLASSES", "REDUCERS", "SCL_NAMES", "band_name", "reducer_name"]
+__all__ = ["BAND_RESOLUTIONS", "MASK_CLASSES", "SCL_NAMES", "band_name", "reducer_name"]
 
 BAND_RESOLUTIONS = {
     "B01": (20, 60),
@@ -44,9 +45,6 @@ SCL_NAMES = (
 )
 """Names of the scene classes 0 to 11."""
 
-REDUCERS = ("median", "mean", "count", "medoid", "best")
-"""Ways to reduce, besides percentiles; :mod:`cube.sentinel2.reduce` has their functions."""
-
 
 def band_name(text: str) -> str:
     """Return ``B04`` for ``b4``, ``B04`` or ``4``; what is not a band, as it is."""
@@ -64,7 +62,8 @@ def reducer_name(text: str) -> str:
     UsageError
         If there is none of the name.
     """
-    if text in REDUCERS:
+    known = REDUCERS.names()
+    if text in known:
         return text
     digits = text.removeprefix("percentile:").removeprefix("p")
     try:
@@ -72,6 +71,6 @@ def reducer_name(text: str) -> str:
     except ValueError:
         percent = -1.0
     if not 0 <= percent <= 100:
-        known = f"there are {', '.join(REDUCERS)} and percentiles such as p25"
-        raise UsageError(f"reducer {text!r} is unknown; {known}{nearest(text, REDUCERS)}")
+        told = f"there are {', '.join(known)} and percentiles such as p25"
+        raise UsageError(f"reducer {text!r} is unknown; {told}{nearest(text, known)}")
     return f"p{percent:g}"

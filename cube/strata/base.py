@@ -87,8 +87,8 @@ class Problem(NamedTuple):
 class Sampler(Protocol):
     """Proposes candidates of one stratum.
 
-    A sampler is made as ``SAMPLERS[name](request, **options)``; what it yields depends on nothing else, least
-    of all on the number of workers.
+    A sampler is made of a request and the arguments of its options; what it yields depends on nothing else, least of
+    all on the number of workers.
     """
 
     stratum: str

@@ -11,7 +11,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import product
@@ -21,11 +22,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from cube.registry import MASKS
 from cube.strata.base import Problem
 from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
+from stratacube.choices import one_of
 from stratacube.errors import SourceError, UsageError
 
-__all__ = ["MaskFile", "Survey", "find_masks", "survey_mask"]
+__all__ = ["MaskFile", "MaskKind", "Survey", "find_masks", "survey_mask"]
 
 VARIABLE = "DCS_number"
 DAILY_DIMS, MONTHLY_DIMS = "(nt, lat, lon)", "(day, nt, lat, lon)"
@@ -36,9 +39,6 @@ Sparse = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 LARGEST_LABEL = 2.0**53  # float64 holds every integer up to here; larger ones are fill values
 
-_DAILY = re.compile(r"^(\d{8})(?!\d)")
-_MONTHLY = re.compile(r"^(\d{6})(?!\d)")
-
 
 @dataclass(frozen=True)
 class MaskFile:
@@ -47,7 +47,13 @@ class MaskFile:
     path: str
     start: datetime
     """00 UTC of its first day."""
-    monthly: bool
+    kind: str
+    """Name in :data:`cube.registry.MASKS`."""
+
+    @property
+    def monthly(self) -> bool:
+        """Whether it holds the days of a month."""
+        return self.kind == "monthly"
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,20 @@ class Survey:
     steps: SystemSteps | None = None
     days: tuple[datetime, ...] = ()
     problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class MaskKind:
+    """A kind of files: what their names look like, and how one is read."""
+
+    example: str
+    """A name, as a user is told it."""
+    start: Callable[[str], datetime | None]
+    """From a file's name to 00 UTC of its first day; None for a name of another kind.
+
+    Raises ValueError for a date that there is not."""
+    survey: Callable[[MaskFile], Survey]
+    """Reads one; raises a UsageError or SourceError for one that cannot be used."""
 
 
 def find_masks(pattern: str) -> tuple[list[MaskFile], list[Problem]]:
@@ -110,7 +130,8 @@ def survey_mask(file: MaskFile) -> Survey:
         Picklable.
     """
     try:
-        return _survey(file)
+        surveyed: Survey = MASKS.load(file.kind).survey(file)
+        return surveyed
     except (UsageError, SourceError) as error:
         return Survey(file, problem=Problem(file.path, str(error)))
     except (OSError, RuntimeError, KeyError) as error:  # all of them h5py's, by the kind of damage
@@ -119,17 +140,13 @@ def survey_mask(file: MaskFile) -> Survey:
 
 
 def _named(path: str) -> MaskFile:
-    name = os.path.basename(path)
-    for expression, form, monthly in ((_DAILY, "%Y%m%d", False), (_MONTHLY, "%Y%m", True)):
-        match = expression.match(name)
-        if match:
-            try:
-                return MaskFile(path, datetime.strptime(match[1], form), monthly)
-            except ValueError:
-                break
-    raise UsageError(
-        f"The name of {path} tells no date: expected YYYYMMDD_cloudsystems.nc or YYYYMM_DCS_number_monthly.nc."
-    )
+    name, kinds = os.path.basename(path), MASKS.all()
+    for kind, of in kinds.items():
+        with suppress(ValueError):
+            start = of.start(name)
+            if start is not None:
+                return MaskFile(path, start, kind)
+    raise UsageError(f"The name of {path} tells no date: expected {one_of([of.example for of in kinds.values()])}.")
 
 
 def _survey(file: MaskFile) -> Survey:
@@ -248,3 +265,18 @@ def _sparse(layer: npt.NDArray[Any], offset: int, fill: npt.ArrayLike | None) ->
     if fill is not None:
         real &= values != np.ravel(fill)[0]
     return values[real].astype(np.int64), position[real] + offset
+
+
+def _dated(expression: str, form: str) -> Callable[[str], datetime | None]:
+    """Read the date that a name begins with."""
+    pattern = re.compile(expression)
+
+    def start(name: str) -> datetime | None:
+        match = pattern.match(name)
+        return datetime.strptime(match[1], form) if match else None
+
+    return start
+
+
+DAILY = MaskKind("YYYYMMDD_cloudsystems.nc", _dated(r"^(\d{8})(?!\d)", "%Y%m%d"), _survey)
+MONTHLY = MaskKind("YYYYMM_DCS_number_monthly.nc", _dated(r"^(\d{6})(?!\d)", "%Y%m"), _survey)

@@ -12,7 +12,7 @@ import pytest
 
 from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.strata import SAMPLERS, Candidate, SampleRequest
+from cube.strata import Candidate, SampleRequest
 from cube.strata.convection import ConvectionSampler
 from cube.strata.windows import Frame, candidate_times, choose_window
 from stratacube.errors import SourceError, UsageError
@@ -62,7 +62,7 @@ def place(system: int) -> tuple[float, float]:
 
 
 def drawn(masks: str, wanted: SampleRequest, **options: Any) -> list[Candidate]:
-    return list(SAMPLERS["convection"](wanted, masks=masks, **options).candidates())
+    return list(ConvectionSampler(wanted, masks=masks, **options).candidates())
 
 
 def test_each_system_comes_once_at_the_middle_of_its_life(masks: str) -> None:
@@ -166,7 +166,7 @@ def test_unreadable_scans_are_passed_over(masks: str) -> None:
             raise SourceError("truncated")
         return grid_of(wanted)
 
-    maker = SAMPLERS["convection"](request("goes16", grid_of=only_later), masks=masks)
+    maker = ConvectionSampler(request("goes16", grid_of=only_later), masks=masks)
     assert list(maker.candidates()) == drawn(masks, request("goes16"))
     assert maker.problems == [(first.id, "truncated", True)]
 
@@ -178,7 +178,7 @@ def test_unreadable_scans_are_passed_over(masks: str) -> None:
 
 
 def test_tables_go_with_the_records_chosen(masks: str, tmp_path: Path) -> None:
-    maker = SAMPLERS["convection"](request("goes16"), masks=masks, records="all")
+    maker = ConvectionSampler(request("goes16"), masks=masks, records="all")
     paths = maker.write_tables(tmp_path)
     assert [p.name for p in paths] == ["convection_metadata.csv", "convection_lifetimes.csv"]
     lines = [len(p.read_text().splitlines()) - 1 for p in paths]

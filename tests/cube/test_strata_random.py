@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 import pyproj
@@ -13,8 +14,8 @@ import pytest
 
 from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.strata import SAMPLERS, Candidate, Sampler, SampleRequest, place_tile
-from cube.strata.random import allowed_places, ground_area
+from cube.strata import Candidate, Sampler, SampleRequest, place_tile
+from cube.strata.random import RandomSampler, allowed_places, ground_area
 from stratacube.errors import SourceError, UsageError
 
 EAST = GeosProjection(35786023.0, 6378137.0, 6356752.31414, -75.0)
@@ -38,8 +39,8 @@ def scans(number: int = 6, name: str = "F") -> list[Scan]:
     return [Scan("goes16", f"ABI-L1b-Rad{name}", name, 6, t, t + timedelta(minutes=9), {}) for t in starts]
 
 
-def sampler(request: SampleRequest, area: str = "solid_angle") -> Sampler:
-    return SAMPLERS["random"](request, area=area)
+def sampler(request: SampleRequest, area: Literal["solid_angle", "km2"] = "solid_angle") -> Sampler:
+    return RandomSampler(request, area=area)
 
 
 def request(grid: FixedGrid | Callable[[Scan], FixedGrid], size: int, **more: object) -> SampleRequest:

@@ -290,12 +290,13 @@ def test_an_old_plan_makes_the_tiles_it_made_twins_too(laid: Path, lay: Callable
 
 def test_an_old_build_is_of_the_same_configuration_still(there: Path) -> None:
     """The paths in the folders are told as they were, and so is every default: else a command would be refused."""
-    from cube.build import JOBS
+    from cube.build import commands
+    from cube.plug import imported
 
     for folder in FINISHED:
         part, _, name = folder.partition("/")
         told = yaml.safe_load((there / folder / "config.yaml").read_text())
-        model = JOBS[part].load(JOBS[part].config)
+        model = imported(commands()[part].config)
         place = {"abi": "output_dir", "sentinel2": "work_dir"}[part]
         assert model.load(Path(folder) / "config.yaml", {place: folder}).digest() == told["digest"], name
 

@@ -14,13 +14,14 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from cube.job.engine.local import InlineExecutor, LocalExecutor, local_executor
+from cube.job.engine.local import InlineExecutor, LocalExecutor
+from cube.registry import ENGINES
 from stratacube.claim import Fence
 from stratacube.errors import ClaimLostError, StratacubeError
 from stratacube.files import Written, recorded
 from stratacube.progress import iterate, progress
 
-__all__ = ["ENGINES", "Outcome", "Task", "Workers", "iterate", "run_tasks"]
+__all__ = ["Outcome", "Task", "Workers", "iterate", "run_tasks"]
 
 _BACK_OFF = 0.5
 """Seconds before a task's second attempt; doubles with each. A worker killed for memory frees it within that."""
@@ -55,10 +56,6 @@ class Outcome(Generic[T, R]):
     """What it raised."""
 
 
-ENGINES: dict[str, Callable[[int, Sequence[str]], Executor]] = {"local": local_executor}
-"""Engines by name: each makes an executor for a number of workers and the modules they need."""
-
-
 class Workers:
     """The workers of a run, kept from step to step; they start while the first steps still prepare their tasks.
 
@@ -67,7 +64,7 @@ class Workers:
     number
         How many tasks run at once.
     engine
-        Name in :data:`ENGINES`.
+        Name in :data:`cube.registry.ENGINES`.
     modules
         Modules of the functions that will run, where the time it takes a worker to import them counts. They must
         start no thread when imported.
@@ -88,7 +85,7 @@ class Workers:
         self._executor: Executor | None = None
 
     def __enter__(self) -> Workers:
-        self._executor = ENGINES[self.engine](self.number, self.modules)
+        self._start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -97,9 +94,12 @@ class Workers:
     @property
     def executor(self) -> Executor:
         """Where tasks are submitted."""
-        if self._executor is None:
-            self._executor = ENGINES[self.engine](self.number, self.modules)
-        return self._executor
+        return self._executor or self._start()
+
+    def _start(self) -> Executor:
+        started: Executor = ENGINES.load(self.engine)(self.number, self.modules)
+        self._executor = started
+        return started
 
     def replace(self) -> None:
         """Start anew after a worker died."""

@@ -1,0 +1,46 @@
+"""What a plug says of itself: light records, imported by every command line, that name what does the work.
+
+The work is named as ``module:object`` and imported when it is needed. Such names stand in the plug's own code only: a
+configuration, a plan or a manifest holds the names of plugs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+__all__ = ["Command", "SourcePlug", "imported"]
+
+
+def imported(place: str) -> Any:
+    """Import what ``module:object`` names."""
+    module, _, name = place.partition(":")
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that is described by a configuration."""
+
+    help: str
+    config: str
+    """``module:object`` of its model."""
+    function: str
+    """``module:object`` of what is called with the configuration."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that hold where neither a file nor a flag gives another."""
+
+
+@dataclass(frozen=True)
+class SourcePlug:
+    """Something to build from."""
+
+    commands: Mapping[str, Command]
+    """By name."""
+    inspection: str
+    """``module:object`` of its :class:`cube.job.source.Inspection`."""

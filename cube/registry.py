@@ -1,0 +1,155 @@
+"""All that has a name: sources, instruments, strata, engines, reducers, kinds of masks.
+
+These are the only lists. Ours stand here, so that a checkout runs as it is; other people's come by entry points of
+packages that are installed. Nothing is imported before it is asked for by name.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from typing import Annotated, Any, cast
+
+from cube.plug import imported
+from stratacube.choices import OneOf, nearest, one_of
+from stratacube.errors import UsageError
+
+__all__ = ["ENGINES", "MASKS", "REDUCERS", "SOURCES", "STRATA", "Engine", "Registry"]
+
+_log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
+"""Names are words of commands, of files and of flags."""
+
+
+@cache
+def _installed() -> EntryPoints:
+    """All entry points there are; reading them takes some milliseconds."""
+    return cast(EntryPoints, entry_points())  # what Python 3.12 and later say it is
+
+
+class Registry:
+    """Plugs of one kind, by name.
+
+    Parameters
+    ----------
+    kind
+        What one of them is called.
+    group
+        Of the entry points of other people's.
+    ours
+        ``module:object`` by name.
+    """
+
+    def __init__(self, kind: str, group: str, ours: Mapping[str, str]) -> None:
+        self.kind, self.group, self.ours = kind, group, dict(ours)
+        self._loaded: dict[str, Any] = {}
+        self._outside: dict[str, EntryPoint] | None = None
+
+    @property
+    def outside(self) -> dict[str, EntryPoint]:
+        """Other people's, by name; those that failed to import are left out."""
+        if self._outside is None:
+            found: dict[str, EntryPoint] = {}
+            for point in sorted(_installed().select(group=self.group), key=lambda p: (p.name, _distribution(p))):
+                if not _NAME.fullmatch(point.name):
+                    self._leave_out(point, "its name is not a word of small letters, digits, - and _")
+                elif point.name in self.ours or point.name in found:
+                    self._leave_out(point, "the name is taken")
+                else:
+                    found[point.name] = point
+            self._outside = found
+        return self._outside
+
+    def names(self) -> list[str]:
+        """All names: ours, then other people's in alphabetical order."""
+        return [*self.ours, *self.outside]
+
+    def load(self, name: str) -> Any:
+        """Import what a name stands for.
+
+        Raises
+        ------
+        UsageError
+            If there is none of the name, or it fails to import.
+        """
+        if name not in self._loaded:
+            if name not in self.ours and name not in self.outside:
+                known = self.names()
+                raise UsageError(f"{self.kind} {name!r} is unknown: give {one_of(known)}{nearest(name, known)}")
+            place = self.ours.get(name) or self.outside[name].value
+            try:
+                self._loaded[name] = imported(place)
+            except Exception as error:  # whatever the code of others does when it is imported
+                if name in self.ours:
+                    raise
+                raise UsageError(
+                    f"{self.kind} {name!r} of {_distribution(self.outside[name])} cannot be used ({_told(error)}); "
+                    "mend or uninstall it"
+                ) from error
+        return self._loaded[name]
+
+    def all(self) -> dict[str, Any]:
+        """Import all; each of other people's that fails is left out from now on, with one warning."""
+        loaded = {}
+        for name in self.names():
+            try:
+                loaded[name] = self.load(name)
+            except UsageError as error:
+                self.drop(name, error)
+        return loaded
+
+    def drop(self, name: str, reason: Exception) -> None:
+        """Leave one of other people's out from now on, with one warning."""
+        point = self.outside.pop(name)
+        self._leave_out(point, _told(reason.__cause__ or reason))
+
+    def _leave_out(self, point: EntryPoint, reason: str) -> None:
+        _log.warning("%s %r of %s is left out: %s", self.kind, point.name, _distribution(point), reason)
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "a package"
+
+
+def _told(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:200]
+    return text if isinstance(error, UsageError) else f"{type(error).__name__}: {text}"
+
+
+SOURCES = Registry(
+    "source",
+    "stratacube.sources",
+    {"geostationary": "cube.geostationary.plug:SOURCE", "sentinel2": "cube.sentinel2.plug:SOURCE"},
+)
+"""What is built from: :class:`cube.plug.SourcePlug`."""
+
+STRATA = Registry(
+    "stratum",
+    "stratacube.strata",
+    {"random": "cube.strata.plugs:RANDOM", "convection": "cube.strata.plugs:CONVECTION"},
+)
+"""How places and times of tiles are chosen: :class:`cube.strata.plug.Stratum`."""
+
+MASKS = Registry(
+    "kind of masks",
+    "stratacube.masks",
+    {"daily": "cube.strata.masks:DAILY", "monthly": "cube.strata.masks:MONTHLY"},
+)
+"""Files of tracked cloud systems: :class:`cube.strata.masks.MaskKind`."""
+
+ENGINES = Registry("engine", "stratacube.engines", {"local": "cube.job.engine.local:local_executor"})
+"""Where tasks run: called with a number of workers and the modules they need, gives an executor."""
+
+Engine = Annotated[str, OneOf(ENGINES.names)]
+"""Name of an engine, in a configuration."""
+
+REDUCERS = Registry(
+    "reducer",
+    "stratacube.reducers",
+    {name: f"cube.sentinel2.reduce:{name.upper()}" for name in ("median", "mean", "count", "medoid", "best")},
+)
+"""From observations to one value a pixel: :class:`cube.sentinel2.reduce.Reducer`; percentiles besides."""

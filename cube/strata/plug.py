@@ -1,0 +1,43 @@
+"""What a stratum says of itself: light to import, for the options of all strata are flags of one command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from stratacube.settings import Settings
+
+__all__ = ["Options", "Stratum"]
+
+
+class Options(Settings):
+    """Base of the options of a plug: its fields are flags of the command, beside the command's own."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the plug is called with, by keyword."""
+        return self.model_dump()
+
+    def rows(self) -> list[tuple[str, Any]]:
+        """Return what the report tells of them, as names and values."""
+        return [
+            (name.replace("_", " ").capitalize(), value)
+            for name, value in self.model_dump().items()
+            if value is not None
+        ]
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """A way to choose places and times of tiles."""
+
+    sampler: str
+    """``module:object`` of a :class:`cube.strata.base.Sampler`: called with a request and the options' arguments."""
+    options: type[Options] = Options
+    tiles: int | None = None
+    """Tiles of a build that asks for no number; None for all that it proposes."""
+    refusals: int | None = None
+    """Candidates refused in a row before it is given up; None for one that proposes a bounded number."""
+    parallel: bool = False
+    """Whether it reads its inputs on the workers."""
+    tables: tuple[str, ...] = ()
+    """Names of the files that it may write beside the plan."""

@@ -1,0 +1,52 @@
+"""Choices in words, and what was perhaps meant where one is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+__all__ = ["OneOf", "nearest", "one_of"]
+
+
+def one_of(choices: Sequence[Any]) -> str:
+    """Choices in words: ``a, b or c``."""
+    *most, last = map(str, choices)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Say which known word was perhaps meant: `` (did you mean x?)``, or nothing."""
+    lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), lower, n=1)
+    return f" (did you mean {lower[near[0]]}?)" if near else ""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Marks text (by Annotated) that is one of some names, which are asked for when they are needed.
+
+    Parameters
+    ----------
+    names
+        Tells them.
+    """
+
+    names: Callable[[], Sequence[str]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let pydantic check it."""
+        from pydantic_core.core_schema import no_info_after_validator_function  # noqa: PLC0415
+
+        return no_info_after_validator_function(self._checked, handler(source))
+
+    def _checked(self, name: str) -> str:
+        known = self.names()
+        if name not in known:
+            raise ValueError(f"give {one_of(known)}{nearest(name, known)}")
+        return name
