@@ -1,0 +1,30 @@
+"""A package that is installed as pip leaves it: its modules and a folder of metadata, on a path of its own."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "write-your-own.md"
+
+
+def install_page(site: Path) -> Path:
+    """Install the package of the page: each block is the file that its first line names."""
+    fences = re.findall(r"^```(\w+)\n# (\S+)\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    files = {name: text for _, name, text in fences}
+    described = tomllib.loads(files.pop("pyproject.toml"))["project"]
+    return install(site, described["name"], files, described["entry-points"])
+
+
+def install(site: Path, name: str, files: dict[str, str], points: dict[str, dict[str, str]]) -> Path:
+    """Install a package: its files, and what it names in its entry points, by group."""
+    for path, text in files.items():
+        (site / path).parent.mkdir(parents=True, exist_ok=True)
+        (site / path).write_text(text)
+    metadata = site / f"{name.replace('-', '_')}-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    groups = ("\n".join((f"[{group}]", *(f"{k} = {v}" for k, v in of.items()))) for group, of in points.items())
+    (metadata / "entry_points.txt").write_text("\n\n".join(groups) + "\n")
+    return site

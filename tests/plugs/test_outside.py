@@ -1,0 +1,237 @@
+"""Plugs of other people's packages: builds with each of the page "Write your own", and what is said of bad ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+
+from cube import config, registry
+from cube.build import main
+from cube.geostationary.synthetic import write_archive
+from cube.sentinel2.grid import make_grid, write_grid
+from stratacube.parquet import read_frame
+from tests.plugs.installed import install, install_page
+from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
+
+ROOT = Path(__file__).resolve().parents[2]
+CELL = 2000
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install_page(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def abi(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    root = tmp_path_factory.mktemp("abi")
+    write_archive(root, start=datetime(2020, 7, 1, 16), hours=1 / 3, channels=(13,), shape_2km=(150, 150), workers=1)
+    flags = ["--local-data-dir", str(root), "--domain", "M1", "--channels", "13", "--tile-size", "64", "--steps", "1"]
+    return ["abi", *flags, "--shard-mb", "0.05"]
+
+
+def build(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of a process that has the plugs on its path, as its workers do then."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site))), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "cube.build", *map(str, arguments)]
+    return subprocess.run(command, env=environment, cwd=site, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_stratum_and_an_engine(site: Path, abi: list[str], tmp_path: Path) -> None:
+    flags = [*abi, "--output-dir", tmp_path / "out", "--stratification", "transect", "--transect-step", "80"]
+    done = build(site, *flags, "--engine", "spawned", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    plan = read_frame(tmp_path / "out" / "plan.parquet")
+    assert set(plan["stratum"]) == {"transect"}
+    assert plan["row"].nunique() == 1  # along one row of the sector
+    gaps = plan.groupby("event_scan")["col"].apply(lambda cols: set(np.diff(sorted(cols))))
+    assert all(gap == {80} for gap in gaps)
+    assert (tmp_path / "out" / "transect.csv").read_text() == "step\n80\n"
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| Transect step | 80 |" in report
+    with xr.open_zarr(tmp_path / "out" / "tiles.zarr", mask_and_scale=False) as tiles:
+        names = tiles["stratum"].attrs["flag_meanings"].split()
+        assert {names[i] for i in tiles["stratum"].values} == {"transect"}
+        assert (tiles["valid"] != 0).any()
+    for look in ("status", "verify"):
+        assert build(site, look, tmp_path / "out").returncode == 0
+    written = (tmp_path / "out" / "catalog.json").stat().st_mtime_ns
+    assert build(site, *flags, "--workers", "1").returncode == 0  # another engine, the same build
+    assert (tmp_path / "out" / "catalog.json").stat().st_mtime_ns == written
+    done = build(site, *abi, "--output-dir", tmp_path / "out", "--overwrite", "--num-tiles", "2")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "out" / "transect.csv").exists()  # a build's parts are those of all strata
+
+
+def test_a_reducer(site: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        make_scene(number, FIRST + timedelta(days=5 * number), bands=("B02",)).write(tmp_path / "safe")
+    write_grid(make_grid(CELL, (ULX, ULY - CELL, ULX + CELL, ULY), f"EPSG:{EPSG}"), tmp_path / "grid.csv")
+    flags = ["sentinel2", "--safe-dir", tmp_path / "safe", "--grid-csv", tmp_path / "grid.csv", "--bands", "B02"]
+    flags += ["--start", "2021-06-01", "--end", "2021-06-30", "--tr", "20", "20", "--tap", "--workers", "2"]
+    read = {}
+    for reducer in ("spread", "p0", "p100"):
+        done = build(site, *flags, "--work-dir", tmp_path / reducer, "--reducer", reducer)
+        assert done.returncode == 0, done.stderr
+        (path,) = (tmp_path / reducer / "composites").glob(f"*/*B02_{reducer}_clip.tif")
+        with rasterio.open(path) as file:
+            read[reducer] = file.read(1, masked=True)
+    assert read["spread"].count() > 0
+    assert (read["spread"] > 0).any()
+    np.testing.assert_array_equal(read["spread"].mask, read["p0"].mask)
+    np.testing.assert_array_equal(read["spread"].compressed(), (read["p100"] - read["p0"]).compressed())
+
+
+def test_a_source(site: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    flags = ["squares", "--numbers", "4", "--workers", "2", "--output-dir", out]
+    done = build(site, *flags)
+    assert done.returncode == 0, done.stderr
+    assert [(out / "squares" / f"{n}.txt").read_text() for n in range(4)] == ["0\n", "1\n", "4\n", "9\n"]
+    for look in ("status", "verify"):
+        assert build(site, look, out).returncode == 0
+    (out / "squares" / "3.txt").write_text("9.0\n")
+    (out / "squares" / "2.txt").unlink()
+    assert build(site, "verify", out).returncode == 1
+    done = build(site, *flags)
+    assert (done.returncode, (out / "squares" / "3.txt").read_text()) == (0, "9\n"), done.stderr
+    there = "import stratacube; print(stratacube.build('squares', output_dir='x', numbers=2).code)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
+    done = subprocess.run(
+        [sys.executable, "-c", there], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "0\n", done.stderr
+    without = build(tmp_path, "status", out)  # where the package is not installed
+    assert without.returncode == 2
+    assert "is of the source 'squares', which is not known here" in without.stderr
+
+
+@contextmanager
+def plugged(site: Path) -> Iterator[None]:
+    """Have the plugs in this process, for what starts no workers."""
+
+    def forget() -> None:
+        registry._installed.cache_clear()
+        config._with_options.cache_clear()
+        for one in vars(registry).values():
+            if isinstance(one, registry.Registry):
+                one._outside = None
+                one._loaded.clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        forget()
+        yield
+    forget()
+
+
+def refusal(site: Path, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """What a command says that is refused."""
+    with plugged(site):
+        try:
+            code = main([*map(str, arguments)])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    assert code == 2
+    return capsys.readouterr().err
+
+
+def test_all_lists_know_them(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, words in {
+        ("abi",): ("{random,convection,transect}", "{local,spawned}", "--transect-step"),
+        ("sentinel2",): ("best, spread, or a percentile", "{local,spawned}"),
+        (): ("squares",),
+    }.items():
+        with plugged(site), pytest.raises(SystemExit):
+            main([*command, "--help"])
+        told = " ".join(capsys.readouterr().out.split())
+        assert [word for word in words if word not in told] == []
+    assert "did you mean transect?" in refusal(site, capsys, "abi", "--stratification", "transekt")
+
+
+def test_options_of_another_stratum_are_refused(
+    site: Path, abi: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(site, capsys, *abi, "--output-dir", tmp_path / "out", "--transect-step", "3")
+    assert "--transect-step goes with --stratification transect, not with random" in said
+
+
+def test_a_plug_changes_no_configuration_that_does_not_use_it(site: Path, tmp_path: Path) -> None:
+    def described() -> tuple[str, dict[str, object]]:
+        read = config.AbiConfig.load(None, {"output_dir": tmp_path})
+        return read.digest(), read.described()
+
+    before = described()
+    with plugged(site):
+        assert described() == before
+        assert config.AbiConfig.load(None, {"output_dir": tmp_path, "stratification": "transect"}).described() == {
+            **before[1],
+            "stratification": "transect",
+            "transect_step": 64,
+        }
+
+
+BAD = """
+from pydantic import Field
+from cube.strata.plug import Options, Stratum
+class Taken(Options):
+    seed: int = Field(1, description="not its own")
+TAKEN = Stratum("x:y", Taken)
+"""
+
+
+def test_plugs_that_do_not_work_are_left_out_with_one_warning_each(abi: list[str], tmp_path: Path) -> None:
+    points = {
+        "stratacube.strata": {
+            "lost": "no_such_module:THING",
+            "random": "bad:TAKEN",
+            "greedy": "bad:TAKEN",
+            "os:system": "bad:TAKEN",
+        },
+        "stratacube.engines": {"broken": "bad_engine:run"},
+        "stratacube.sources": {"broken": "no_such_module:THING"},
+    }
+    site = install(tmp_path / "site", "bad-plugs", {"bad.py": BAD, "bad_engine.py": "1 / 0\n"}, points)
+    flags = [*abi, "--num-tiles", "2", "--workers", "1", "--output-dir", tmp_path / "out"]
+    done = build(site, *flags)
+    assert done.returncode == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if "bad-plugs 1.0" in line]
+    for part in (
+        "stratum 'lost' of bad-plugs 1.0 is left out: ModuleNotFoundError: No module named 'no_such_module'",
+        "stratum 'random' of bad-plugs 1.0 is left out: the name is taken",
+        "stratum 'greedy' of bad-plugs 1.0 is left out: its option 'seed' is another's",
+        "stratum 'os:system' of bad-plugs 1.0 is left out: its name is not a word",
+        "source 'broken' of bad-plugs 1.0 is left out: ModuleNotFoundError",
+    ):
+        assert sum(part in line for line in said) == 1, (part, said)
+    assert "Traceback" not in done.stderr
+    done = build(site, *flags, "--engine", "broken")
+    assert done.returncode == 2
+    assert "engine 'broken' of bad-plugs 1.0 cannot be used (ZeroDivisionError: division by zero)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_place_in_code_is_no_name(
+    site: Path, abi: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--output-dir", tmp_path / "out")
+    for flag, value in (("--stratification", "my_plugs.transect:TRANSECT"), ("--engine", "os:system")):
+        assert f"{flag} is {value!r}" in refusal(site, capsys, *abi, *out, flag, value)
+    written = tmp_path / "build.yaml"
+    written.write_text("stratification: my_plugs.transect:TRANSECT\n")
+    assert "give random, convection or transect" in refusal(site, capsys, *abi, *out, "--config", written)
+    folder = tmp_path / "planned"
+    assert main([*abi, "--num-tiles", "2", "--workers", "1", "--output-dir", str(folder), "--plan-only"]) == 0
+    stored = folder / "config.yaml"
+    stored.write_text(stored.read_text().replace("source: geostationary", "source: os:system"))
+    assert "'os:system', which is not known here" in refusal(site, capsys, "status", folder)
