@@ -18,13 +18,13 @@ from catalog.geostationary.scans import Scan, SourceFile, group_scans
 from cube.config import AbiConfig
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.run import run_abi
-from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.run import run_sentinel2
-from cube.sentinel2.synthetic_scene import DemoArchive
-from cube.sentinel2.synthetic_scene import write_archive as write_sentinel2
-from cube.strata.synthetic_masks import write_cloud_systems
+from cube.testing.abi.archive import write_archive
+from cube.testing.cloud_systems import write_cloud_systems
+from cube.testing.sentinel2.landscape import DemoArchive
+from cube.testing.sentinel2.landscape import write_archive as write_sentinel2
 from stratacube.errors import UsageError
 from stratacube.files import write_text
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cube.geostationary.synthetic import write_archive
+from cube.testing.abi.archive import write_archive
 
 ROOT = Path(__file__).resolve().parents[1]
 START = datetime(2020, 7, 1, 16)

@@ -27,7 +27,7 @@ Stretch = Generator[None, None, Any]
 def prepare(scratch: Path) -> None:
     """Write the scan and its references, once."""
     from cube.geostationary.references import write_references
-    from cube.geostationary.synthetic import write_full_disk_scan
+    from cube.testing.abi.archive import write_full_disk_scan
 
     if not (scratch / "index").exists():
         shutil.rmtree(scratch, ignore_errors=True)

@@ -167,7 +167,7 @@ class Inputs:
 
 def _write_scans(archive: Path) -> None:
     """Stand-ins for the two real scans."""
-    from cube.geostationary.synthetic import write_scan_file
+    from cube.testing.abi.archive import write_scan_file
 
     for day in (1, 3):
         for channel in CHANNELS:
@@ -179,7 +179,7 @@ def _write_exeter(source: Path, folder: Path) -> None:
     import rasterio
     from rasterio.warp import Resampling, reproject
 
-    from cube.sentinel2.synthetic import SafeSpec, write_safe
+    from cube.testing.sentinel2.safe import SafeSpec, write_safe
 
     left, top, side = EXETER
     transform = rasterio.Affine(20, 0, left, 0, -20, top)

@@ -23,9 +23,9 @@ from cube.config import AbiConfig
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.plan_table import ROW_GROUP
-from cube.geostationary.synthetic_format import write_file
-from cube.geostationary.synthetic_spec import FileSpec, sector_grid
 from cube.geostationary.tiles import ShardResult, ShardTask
+from cube.testing.abi.file import write_file
+from cube.testing.abi.spec import FileSpec, sector_grid
 
 __all__ = ["cut_nothing", "plan_of", "write_large_plan"]
 

@@ -15,8 +15,8 @@ from catalog.geostationary.scans import find_scans
 from cube.config import AbiConfig
 from cube.geostationary.plan import Headers, make_plan
 from cube.geostationary.plan_table import PlanTable, write_plan
-from cube.geostationary.synthetic import write_archive
 from cube.job.engine import Workers
+from cube.testing.abi.archive import write_archive
 from stratacube.errors import UsageError
 
 

@@ -18,7 +18,7 @@ from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.index_cache import cache_name
 from cube.geostationary.read import plan_reads, read_windows
 from cube.geostationary.references import eras, join
-from cube.geostationary.synthetic import write_scan_file
+from cube.testing.abi.archive import write_scan_file
 from stratacube.errors import EncodingMismatchError, SourceError
 
 START = datetime(2020, 7, 1, 16)

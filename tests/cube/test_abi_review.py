@@ -20,7 +20,7 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
 from cube.geostationary.index import FileIndex, IndexTask
-from cube.geostationary.synthetic import write_archive, write_scan_file
+from cube.testing.abi.archive import write_archive, write_scan_file
 from stratacube.errors import SourceError, UsageError
 
 START = datetime(2020, 7, 1, 16)

@@ -18,8 +18,8 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
 from cube.geostationary import plan as planner
-from cube.geostationary.synthetic import write_archive
-from cube.strata.synthetic_masks import write_cloud_systems
+from cube.testing.abi.archive import write_archive
+from cube.testing.cloud_systems import write_cloud_systems
 
 START = datetime(2020, 7, 1, 16)
 SMALL: dict[str, Any] = {"channels": (7, 13), "shape_2km": (130, 130), "workers": 1}

@@ -21,7 +21,7 @@ from cube.geostationary.grid import Window
 from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.read import ReadCount, read_windows, stream_windows
 from cube.geostationary.references import read_references
-from cube.geostationary.synthetic import write_archive, write_scan_file
+from cube.testing.abi.archive import write_archive, write_scan_file
 from stratacube.errors import SourceError, UsageError
 
 START = datetime(2020, 7, 1, 16)

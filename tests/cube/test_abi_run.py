@@ -29,8 +29,8 @@ import cube
 from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import find_scans
 from cube.build import main
-from cube.geostationary.synthetic import write_archive, write_scan_file
-from cube.strata.synthetic_masks import write_cloud_systems
+from cube.testing.abi.archive import write_archive, write_scan_file
+from cube.testing.cloud_systems import write_cloud_systems
 from tests.stac_validation import validate_stac
 
 CHANNELS = ("1", "2", "3", "7", "13")

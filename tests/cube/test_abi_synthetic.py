@@ -15,12 +15,12 @@ import xarray as xr
 from h5py import h5, h5a
 
 from cube.geostationary.grid import FixedGrid
-from cube.geostationary.synthetic import write_archive, write_full_disk_scan, write_scan_file
-from cube.geostationary.synthetic_pixels import earth_edge
-from cube.geostationary.synthetic_scene import sky
-from cube.geostationary.synthetic_spec import GOES16, sector_grid
-from cube.geostationary.synthetic_systems import active_systems
-from cube.strata.synthetic_masks import label_systems, write_cloud_systems, write_monthly_cloud_systems
+from cube.testing.abi.archive import write_archive, write_full_disk_scan, write_scan_file
+from cube.testing.abi.pixels import earth_edge
+from cube.testing.abi.sky import sky
+from cube.testing.abi.spec import GOES16, sector_grid
+from cube.testing.cloud_systems import label_systems, write_cloud_systems, write_monthly_cloud_systems
+from cube.testing.systems import active_systems
 from stratacube.errors import UsageError
 
 START = datetime(2020, 7, 1, 16)

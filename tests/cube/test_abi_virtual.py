@@ -19,7 +19,7 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import SourceFile, find_scans
 from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.references import is_reference_store, read_references
-from cube.geostationary.synthetic import write_archive, write_scan_file
+from cube.testing.abi.archive import write_archive, write_scan_file
 from stratacube.errors import UsageError
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from cube.build import main
 from cube.config import AbiConfig
-from cube.geostationary.synthetic import write_archive
+from cube.testing.abi.archive import write_archive
 from stratacube.errors import UsageError
 
 FLAGS = ("--domain", "M1", "--channels", "13", "--grid", "2km", "--tile-size", "32", "--steps", "1", "--num-tiles", "2")

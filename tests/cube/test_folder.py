@@ -10,8 +10,8 @@ import pytest
 
 from cube.build import main
 from cube.geostationary.folder import AbiFolder
-from cube.geostationary.synthetic import write_archive
 from cube.job.ledger import Ledger
+from cube.testing.abi.archive import write_archive
 from stratacube.claim import CLAIM
 from stratacube.errors import UsageError
 

@@ -21,10 +21,10 @@ from catalog.sentinel2.saved import save_items, write_query_manifest
 from cube.geostationary.index import index_file
 from cube.geostationary.index_cache import save_index
 from cube.geostationary.references import read_references, write_references
-from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.products import write_cog
 from cube.sentinel2.publish import preview
+from cube.testing.abi.archive import write_archive
 from loaders.histogram import draw_histograms
 from loaders.statistics import BandStatistics, Statistics
 from stratacube import files

@@ -16,10 +16,10 @@ import pytest
 
 from cube.build import main
 from cube.geostationary.run import AbiBuild
-from cube.geostationary.synthetic import write_archive
 from cube.job.run import Run
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import Sentinel2Build
+from cube.testing.abi.archive import write_archive
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
 
 STAGES = ("planned", "half built", "built", "published")

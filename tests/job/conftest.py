@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.grid import make_grid, write_grid
+from cube.testing.abi.archive import write_archive
 from tests.job.racing import Command, Race, Starter
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
 

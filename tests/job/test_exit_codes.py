@@ -15,9 +15,9 @@ from catalog.geostationary.scans import find_scans
 from cube.build import main
 from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.references import read_references
-from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.grid import make_grid, write_grid
-from cube.strata.synthetic_masks import write_cloud_systems
+from cube.testing.abi.archive import write_archive
+from cube.testing.cloud_systems import write_cloud_systems
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
 
 # rasterio multiplies affine transforms by an operator that affine wants to retire

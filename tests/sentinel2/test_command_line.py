@@ -18,7 +18,7 @@ from pyproj import Transformer
 
 from cube import demo
 from cube.build import main
-from cube.sentinel2.synthetic_scene import DemoArchive, write_archive
+from cube.testing.sentinel2.landscape import DemoArchive, write_archive
 from stratacube.claim import CLAIM
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
 

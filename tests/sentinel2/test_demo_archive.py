@@ -11,7 +11,7 @@ import rasterio
 from catalog.sentinel2.safe import read_safe
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.run import run_sentinel2
-from cube.sentinel2.synthetic_scene import write_archive
+from cube.testing.sentinel2.landscape import write_archive
 
 
 def test_demo_archive_builds_to_one_landscape(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cube.geostationary.synthetic import write_archive
+from cube.testing.abi.archive import write_archive
 from training.models.weights import read_weights
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
 For ``make demo``, tests and benchmarks where no real archive can be had. Every file says that it is synthetic in its
 title, summary and the global attribute ``synthetic``. The sky is a function of the seed: cloud-system masks of the
-same seed (``cube.strata.synthetic_masks``) show the same systems.
+same seed (``cube.testing.cloud_systems``) show the same systems.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from catalog.geostationary.bands import BANDS
 from cube.geostationary.grid import FixedGrid
-from cube.geostationary.synthetic_format import Stripe, write_file
-from cube.geostationary.synthetic_pixels import radiance_of, render
-from cube.geostationary.synthetic_scene import Image, Sky, sky
-from cube.geostationary.synthetic_spec import FileSpec, sector_grid
 from cube.job.engine import local_executor
+from cube.testing.abi.file import Stripe, write_file
+from cube.testing.abi.pixels import radiance_of, render
+from cube.testing.abi.sky import Image, Sky, sky
+from cube.testing.abi.spec import FileSpec, sector_grid
 from stratacube.errors import UsageError
 from stratacube.times import naive_utc
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.geostationary.bands import BANDS
-from cube.geostationary.synthetic_spec import J2000, PLATFORMS, SCENES, UNDEFINED, FileSpec
+from cube.testing.abi.spec import J2000, PLATFORMS, SCENES, UNDEFINED, FileSpec
 
 __all__ = ["FLAGS", "PixelStatistics", "header_values"]
 

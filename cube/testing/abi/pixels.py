@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from catalog.geostationary.bands import BANDS
 from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.geostationary.synthetic_format import Stripe
-from cube.geostationary.synthetic_scene import Image, Sky, emitted, fractal_tile, reflected
-from cube.geostationary.synthetic_spec import FileSpec
+from cube.testing.abi.file import Stripe
+from cube.testing.abi.sky import Image, Sky, emitted, fractal_tile, reflected
+from cube.testing.abi.spec import FileSpec
 
 __all__ = ["earth_edge", "radiance_of", "render"]
 

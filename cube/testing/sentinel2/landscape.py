@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyproj
 
 from cube.sentinel2.grid import make_grid, write_grid
-from cube.sentinel2.synthetic import SafeSpec, write_safe
+from cube.testing.sentinel2.safe import SafeSpec, write_safe
 
 __all__ = ["DemoArchive", "write_archive"]
 

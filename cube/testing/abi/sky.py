@@ -1,7 +1,7 @@
 """A plausible sky for synthetic ABI scans: surface, low clouds, cirrus and the moving convective systems.
 
 Everything is a smooth function of place and time on the ground, computed once a scan on a coarse grid; finer pixels get
-a drifting texture on top (``synthetic_pixels``). The physics is that of a sketch: Planck's law, a solar zenith angle,
+a drifting texture on top (``pixels``). The physics is that of a sketch: Planck's law, a solar zenith angle,
 opaque and semi-transparent layers; no parallax and no shadow.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cube.geostationary.grid import FixedGrid
-from cube.geostationary.synthetic_spec import Coefficients
-from cube.geostationary.synthetic_systems import KM_PER_DEGREE, SystemState, active_systems
 from cube.sun import solar_angles
+from cube.testing.abi.spec import Coefficients
+from cube.testing.systems import KM_PER_DEGREE, SystemState, active_systems
 
 __all__ = ["Sky", "emitted", "fractal_tile", "reflected", "sky"]
 
