@@ -9,10 +9,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyproj
 import pytest
 import satpy
 import xarray as xr
 from h5py import h5, h5a
+from pyorbital import astronomy
 
 from cube.testing import (
     label_systems,
@@ -22,7 +24,7 @@ from cube.testing import (
     write_cloud_systems,
     write_monthly_cloud_systems,
 )
-from cube.testing.abi.geometry import HEIGHT, Grid, earth_edge
+from cube.testing.abi.geometry import HEIGHT, Grid, angles_of, earth_edge, ground_of, view_zenith
 from cube.testing.abi.sky import sky
 from cube.testing.abi.spec import GOES16, sector_grid
 from cube.testing.systems import active_systems
@@ -190,6 +192,57 @@ def test_packing_is_that_of_real_files(abi_data: Path, channel: int) -> None:
         theirs = [float(file[k][()]) for k in ("esun", "planck_fk1", "planck_fk2", "planck_bc2")]
         assert ours == pytest.approx(theirs, rel=0.02)
         assert numbers.planck_bc1 == pytest.approx(float(file["planck_bc1"][()]), abs=0.3)
+
+
+def test_the_ground_is_where_pyproj_has_it() -> None:
+    geos = pyproj.CRS.from_proj4("+proj=geos +h=35786023 +lon_0=-75 +sweep=x +ellps=GRS80 +units=m")
+    to_ground = pyproj.Transformer.from_crs(geos, geos.geodetic_crs, always_xy=True)
+    x, y = np.meshgrid(np.linspace(-0.155, 0.155, 80), np.linspace(-0.155, 0.155, 70))
+    lon, lat = ground_of(-75.0, x, y)
+    theirs = np.asarray(to_ground.transform(x * HEIGHT, y * HEIGHT))
+    seen = np.isfinite(theirs[0])
+    assert 0.6 < seen.mean() < 0.8
+    np.testing.assert_array_equal(np.isfinite(lon), seen)
+    np.testing.assert_allclose(np.stack([lon, lat])[:, seen], theirs[:, seen], atol=1e-7)
+    back = np.stack(angles_of(-75.0, *theirs[:, seen]))
+    inner = np.hypot(x, y)[seen] < 0.15  # nearer to the limb a place is known to less than its angle
+    np.testing.assert_allclose(back[:, inner], np.stack([x, y])[:, seen][:, inner], atol=1e-9)
+    assert np.isnan(angles_of(-75.0, [105.0, 7.0], [0.0, 0.0])[0]).all()  # behind the Earth
+    off_limb = np.abs(x) > earth_edge(y[:, 0])[:, None]
+    np.testing.assert_array_equal(off_limb, ~seen)
+
+
+def test_the_satellite_stands_where_pyproj_has_it() -> None:
+    rng = np.random.default_rng(2)
+    lon, lat = rng.uniform(-140, -10, 500), rng.uniform(-65, 65, 500)
+    to_metres = pyproj.Transformer.from_crs(4979, 4978, always_xy=True)
+    foot = np.stack(to_metres.transform(lon, lat, np.zeros(500)))
+    up = np.stack(to_metres.transform(lon, lat, np.full(500, 1.0))) - foot
+    satellite = np.stack(to_metres.transform(-75.0, 0.0, 35786023.0))[:, None] - foot
+    cosine = (up * satellite).sum(0) / np.linalg.norm(up, axis=0) / np.linalg.norm(satellite, axis=0)
+    np.testing.assert_allclose(view_zenith(-75.0, lon, lat), np.degrees(np.arccos(cosine)), atol=1e-4)
+
+
+@pytest.mark.parametrize("hours", [0, 3, 7, 4000])
+def test_the_sun_shines_where_pyorbital_has_it(hours: int) -> None:
+    grid, time = sector_grid("goes16", "F").rescaled(60), START + timedelta(hours=hours)
+    lon, lat = grid.lonlat(np.arange(grid.height)[:, None], np.arange(grid.width))
+    seen = np.hypot(grid.x[None, :], grid.y[:, None]) < 0.145  # at the limb the sky is that of the nearest ground
+    cosine = np.cos(np.radians(astronomy.sun_zenith_angle(np.datetime64(time, "ns"), lon[seen], lat[seen])))
+    np.testing.assert_allclose(sky(0, grid, time).sun[seen], np.maximum(cosine, 0), atol=3e-4)
+
+
+@pytest.mark.parametrize("channel", range(1, 17))
+def test_a_channel_has_the_pixels_and_units_of_real_files(tmp_path: Path, abi_data: Path, channel: int) -> None:
+    (real,) = (abi_data / "noaa-goes17/ABI-L1b-RadM/2019/335/10").glob(f"*C{channel:02d}_*.nc")
+    ours = write_abi_file(tmp_path, platform="goes17", channel=channel, start=REAL_START, shape=(8, 8))
+    with h5py.File(ours) as a, h5py.File(real) as b:
+        assert a.attrs["spatial_resolution"] == b.attrs["spatial_resolution"]
+        for name in ("units", "standard_name", "resolution", "sensor_band_bit_depth"):
+            assert a["Rad"].attrs[name] == b["Rad"].attrs[name]
+        for name in ("kappa0", "planck_fk1"):
+            assert (a[name][()] == -999) == (b[name][()] == -999)
+        assert a["band_wavelength"][0] == b["band_wavelength"][0]
 
 
 def test_kappa0_is_pi_d2_over_esun(tmp_path: Path) -> None:
