@@ -194,20 +194,21 @@ def test_packing_is_that_of_real_files(abi_data: Path, channel: int) -> None:
         assert numbers.planck_bc1 == pytest.approx(float(file["planck_bc1"][()]), abs=0.3)
 
 
-def test_the_ground_is_where_pyproj_has_it() -> None:
-    geos = pyproj.CRS.from_proj4("+proj=geos +h=35786023 +lon_0=-75 +sweep=x +ellps=GRS80 +units=m")
+@pytest.mark.parametrize("lon_0", [-75.0, -137.0])
+def test_the_ground_is_where_pyproj_has_it(lon_0: float) -> None:
+    geos = pyproj.CRS.from_proj4(f"+proj=geos +h=35786023 +lon_0={lon_0} +sweep=x +ellps=GRS80 +units=m")
     to_ground = pyproj.Transformer.from_crs(geos, geos.geodetic_crs, always_xy=True)
     x, y = np.meshgrid(np.linspace(-0.155, 0.155, 80), np.linspace(-0.155, 0.155, 70))
-    lon, lat = ground_of(-75.0, x, y)
+    lon, lat = ground_of(lon_0, x, y)
     theirs = np.asarray(to_ground.transform(x * HEIGHT, y * HEIGHT))
     seen = np.isfinite(theirs[0])
     assert 0.6 < seen.mean() < 0.8
     np.testing.assert_array_equal(np.isfinite(lon), seen)
     np.testing.assert_allclose(np.stack([lon, lat])[:, seen], theirs[:, seen], atol=1e-7)
-    back = np.stack(angles_of(-75.0, *theirs[:, seen]))
+    back = np.stack(angles_of(lon_0, *theirs[:, seen]))
     inner = np.hypot(x, y)[seen] < 0.15  # nearer to the limb a place is known to less than its angle
     np.testing.assert_allclose(back[:, inner], np.stack([x, y])[:, seen][:, inner], atol=1e-9)
-    assert np.isnan(angles_of(-75.0, [105.0, 7.0], [0.0, 0.0])[0]).all()  # behind the Earth
+    assert np.isnan(angles_of(lon_0, [lon_0 + 180.0, lon_0 + 82.0], [0.0, 0.0])[0]).all()  # behind the Earth
     off_limb = np.abs(x) > earth_edge(y[:, 0])[:, None]
     np.testing.assert_array_equal(off_limb, ~seen)
 
@@ -461,6 +462,19 @@ def test_a_full_disk_file_is_full_size_and_deflates_like_a_real_one(tmp_path: Pa
         middle = sector_grid("goes16", "F")
         longitude, _ = middle.lonlat(2000, np.arange(5424))
         np.testing.assert_array_equal(file["DQF"][2000] == -1, np.isnan(longitude))
+
+
+def test_a_full_disk_is_told_in_the_order_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def write(task: Any) -> Path:
+        begun.append(task.spec.channel)
+        return Path(task.spec.name)
+
+    monkeypatch.setattr("cube.testing.abi.archive._write_disk", write)
+    paths = write_abi_full_disk(tmp_path, start=START, channels=[13, 1, 2], workers=1)
+    assert [path.name[18:21] for path in paths] == ["C13", "C01", "C02"]
+    assert begun == [2, 1, 13]  # those that take longest
 
 
 def test_wrong_use_is_said(tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -90,26 +93,43 @@ from cube.testing.workers import spread
 
 def sleep(folder):
     Path(folder, str(os.getpid())).touch()
-    time.sleep(600)
+    time.sleep(float(sys.argv[2]))
 
 if __name__ == "__main__":
-    spread(sleep, sys.argv[1:] * 2, 2)
+    spread(sleep, [sys.argv[1]] * 2, 2)
 """
 
 
-def test_workers_end_with_the_process_that_asked(tmp_path: Path) -> None:
-    script, folder = tmp_path / "sleepers.py", tmp_path / "pids"
+@contextmanager
+def sleepers(folder: Path, seconds: int) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A process that waits for two workers, and these."""
+    script, pids = folder / "sleepers.py", folder / "pids"
     script.write_text(SLEEPERS)
-    folder.mkdir()
-    asker = subprocess.Popen([sys.executable, script, folder], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    pids.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), str(pids), str(seconds)]
+    asker = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        assert within(60, lambda: len(list(folder.iterdir())) == 2)
-        workers = [int(path.name) for path in folder.iterdir()]
+        assert within(60, lambda: len(list(pids.iterdir())) == 2)
+        workers = [int(path.name) for path in pids.iterdir()]
         assert asker.pid not in workers
+        yield asker, workers
     finally:
         asker.kill()
-        asker.wait()
-    assert within(20, lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+        asker.communicate()
+
+
+def test_workers_end_with_the_process_that_asked(tmp_path: Path) -> None:
+    with sleepers(tmp_path, 600) as (asker, workers):
+        asker.kill()
+        assert within(20, lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+
+
+def test_ctrl_c_is_told_once(tmp_path: Path) -> None:
+    with sleepers(tmp_path, 2) as (asker, _):
+        os.killpg(asker.pid, signal.SIGINT)
+        _, told = asker.communicate(timeout=60)
+    assert told.count("KeyboardInterrupt") == 1, told
 
 
 def within(seconds: float, condition: object) -> bool:
