@@ -18,13 +18,10 @@ from catalog.geostationary.scans import Scan, SourceFile, group_scans
 from cube.config import AbiConfig
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.run import run_abi
-from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.run import run_sentinel2
-from cube.sentinel2.synthetic_scene import DemoArchive
-from cube.sentinel2.synthetic_scene import write_archive as write_sentinel2
-from cube.strata.synthetic_masks import write_cloud_systems
+from cube.testing import DemoArchive, write_abi_archive, write_cloud_systems, write_sentinel2_archive
 from stratacube.errors import UsageError
 from stratacube.files import write_text
 
@@ -52,7 +49,9 @@ def _write_abi(root: Path) -> None:
     if done.exists():
         return
     _say(f"writing a synthetic GOES-16 archive (mesoscale sector M1, 16 bands, 3 hours) into {root}")
-    write_archive(root, platform="goes16", sector="M1", start=START, hours=3, missing=[MISSING], truncated=[TRUNCATED])
+    write_abi_archive(
+        root, platform="goes16", sector="M1", start=START, hours=3, missing=[MISSING], truncated=[TRUNCATED]
+    )
     write_cloud_systems(root / "masks" / f"{START:%Y%m%d}_cloudsystems.nc", date=START.date())
     write_text(done, "This archive is synthetic: its pixels were computed, not observed.\n")
 
@@ -60,7 +59,7 @@ def _write_abi(root: Path) -> None:
 def _write_sentinel2(root: Path) -> DemoArchive:
     """Write SAFE products; the same bytes every time."""
     _say(f"writing a synthetic Sentinel-2 archive (two tiles, six datatakes, four bands) into {root}")
-    return write_sentinel2(root)
+    return write_sentinel2_archive(root)
 
 
 def run_demo(output: Path, archive: Path | None) -> int:

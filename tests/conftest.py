@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cube.geostationary.synthetic import write_archive
+from cube.testing import write_abi_archive
 
 ROOT = Path(__file__).resolve().parents[1]
 START = datetime(2020, 7, 1, 16)
@@ -50,7 +50,7 @@ def abi_data(data_folder: Path) -> Path:
 def small_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven scans of five bands, 10 minutes apart, 600 x 600 pixels of 1 km: several chunks a file."""
     root = tmp_path_factory.mktemp("archive")
-    write_archive(root, start=START, hours=1, channels=CHANNELS, shape_2km=(300, 300), workers=1)
+    write_abi_archive(root, start=START, hours=1, channels=CHANNELS, shape_2km=(300, 300), workers=1)
     return root
 
 

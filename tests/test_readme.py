@@ -28,7 +28,8 @@ from training.config import presets
 ROOT = Path(__file__).resolve().parents[1]
 README, GUIDE, PREDECESSOR = ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "predecessor.md"
 CONTRIBUTING, CONTAINERS = ROOT / "CONTRIBUTING.md", ROOT / "containers" / "README.md"
-DOCUMENTS = (README, GUIDE, PREDECESSOR, CONTRIBUTING, CONTAINERS, ROOT / "CHANGELOG.md")
+TESTING = ROOT / "docs" / "testing.md"  # run by tests/cube/test_testing.py
+DOCUMENTS = (README, GUIDE, PREDECESSOR, CONTRIBUTING, CONTAINERS, TESTING, ROOT / "CHANGELOG.md")
 LANGUAGES = {"bash", "python", "yaml", "console"}
 COMMANDS = {"abi", "status", "verify", "errors", "demo"}
 OTHER_FLAGS = {"--config", "--help", "--json", "--print-completion", "--archive", "--archive-only", "--build-arg"}

@@ -27,11 +27,11 @@ Stretch = Generator[None, None, Any]
 def prepare(scratch: Path) -> None:
     """Write the scan and its references, once."""
     from cube.geostationary.references import write_references
-    from cube.geostationary.synthetic import write_full_disk_scan
+    from cube.testing import write_abi_full_disk
 
     if not (scratch / "index").exists():
         shutil.rmtree(scratch, ignore_errors=True)
-        write_full_disk_scan(scratch / "archive", start=START)
+        write_abi_full_disk(scratch / "archive", start=START)
         files = scan_of(scratch).files.values()
         write_references([index_file(f, scratch / "index") for f in files], scratch / "references")
     warm(scratch)

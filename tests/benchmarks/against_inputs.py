@@ -167,11 +167,11 @@ class Inputs:
 
 def _write_scans(archive: Path) -> None:
     """Stand-ins for the two real scans."""
-    from cube.geostationary.synthetic import write_scan_file
+    from cube.testing import write_abi_file
 
     for day in (1, 3):
         for channel in CHANNELS:
-            write_scan_file(archive, platform="goes17", channel=channel, start=datetime(2020, 7, day, 20), noise=1)
+            write_abi_file(archive, platform="goes17", channel=channel, start=datetime(2020, 7, day, 20), noise=1)
 
 
 def _write_exeter(source: Path, folder: Path) -> None:
@@ -179,7 +179,7 @@ def _write_exeter(source: Path, folder: Path) -> None:
     import rasterio
     from rasterio.warp import Resampling, reproject
 
-    from cube.sentinel2.synthetic import SafeSpec, write_safe
+    from cube.testing import SafeSpec, write_safe
 
     left, top, side = EXETER
     transform = rasterio.Affine(20, 0, left, 0, -20, top)

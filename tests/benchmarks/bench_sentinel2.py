@@ -51,7 +51,7 @@ def rows(scratch: Path, quick: bool) -> list[Row]:
 
 def _write(archive: Path, scenes: int, bands: int, side: int, code_block: int | None = None) -> None:
     """Scenes of smooth ground with texture, and clouds over a third of it."""
-    from cube.sentinel2.synthetic import SafeSpec, write_safe
+    from cube.testing import SafeSpec, write_safe
 
     shutil.rmtree(archive, ignore_errors=True)
     y, x = np.mgrid[:side, :side].astype("f4")

@@ -23,9 +23,10 @@ from cube.config import AbiConfig
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.plan_table import ROW_GROUP
-from cube.geostationary.synthetic_format import write_file
-from cube.geostationary.synthetic_spec import FileSpec, sector_grid
 from cube.geostationary.tiles import ShardResult, ShardTask
+from cube.testing.abi.file import write_file
+from cube.testing.abi.geometry import view_zenith
+from cube.testing.abi.spec import FileSpec, sector_grid
 
 __all__ = ["cut_nothing", "plan_of", "write_large_plan"]
 
@@ -142,7 +143,7 @@ def plan_of(
         "event_scan": ids.take(pa.array(scan)),
         "latitude": latitude,
         "longitude": longitude,
-        "view_zenith": grid.projection.view_angles(longitude, latitude)[0],
+        "view_zenith": view_zenith(grid.lon_0, longitude, latitude),
         "x_left": grid.left + col * grid.dx,
         "y_top": grid.top + row * grid.dy,
         "row": row,
@@ -174,7 +175,7 @@ def _places(layout: TileLayout, tiles: int, scans: int) -> tuple[npt.NDArray[np.
         scan = rng.integers(reach, scans - reach, 2 * tiles)
         row, col = rng.integers(0, (grid.height - layout.tile_size) // layout.align, (2, 2 * tiles)) * layout.align
         middle = (layout.tile_size - 1) / 2
-        zenith, _ = grid.projection.view_angles(*grid.lonlat(row + middle, col + middle))
+        zenith = view_zenith(grid.lon_0, *grid.lonlat(row + middle, col + middle))
         seen = zenith <= MOST_ZENITH  # NaN, off the Earth, is not
         found = np.unique(np.concatenate([found, np.stack([scan, row, col], 1)[seen]]), axis=0)
     chosen = np.sort(rng.choice(len(found), tiles, replace=False))

@@ -15,8 +15,8 @@ from catalog.geostationary.scans import find_scans
 from cube.config import AbiConfig
 from cube.geostationary.plan import Headers, make_plan
 from cube.geostationary.plan_table import PlanTable, write_plan
-from cube.geostationary.synthetic import write_archive
 from cube.job.engine import Workers
+from cube.testing import write_abi_archive
 from stratacube.errors import UsageError
 
 
@@ -43,7 +43,7 @@ def plan_of(archive: Path, tmp_path: Path, **options: object) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("plan")
-    write_archive(root, start=datetime(2020, 7, 1, 16), hours=1, channels=(7, 13), shape_2km=(130, 130), workers=1)
+    write_abi_archive(root, start=datetime(2020, 7, 1, 16), hours=1, channels=(7, 13), shape_2km=(130, 130), workers=1)
     return root
 
 

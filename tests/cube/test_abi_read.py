@@ -18,7 +18,7 @@ from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.index_cache import cache_name
 from cube.geostationary.read import plan_reads, read_windows
 from cube.geostationary.references import eras, join
-from cube.geostationary.synthetic import write_scan_file
+from cube.testing import write_abi_file
 from stratacube.errors import EncodingMismatchError, SourceError
 
 START = datetime(2020, 7, 1, 16)
@@ -65,7 +65,7 @@ def some_windows(shape: tuple[int, int]) -> list[Window]:
 
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_windows_equal_h5py(tmp_path: Path, shuffle: bool) -> None:
-    write_scan_file(tmp_path, channel=13, start=START, shape=(520, 510), shuffle=shuffle)
+    write_abi_file(tmp_path, channel=13, start=START, shape=(520, 510), shuffle=shuffle)
     (source,) = sources(tmp_path)
     index = index_file(source)
     assert index.rad.filters == (("shuffle", "deflate") if shuffle else ("deflate",))
@@ -84,7 +84,7 @@ def test_real_files_equal_h5py(abi_data: Path) -> None:
 
 
 def test_chunks_never_written_hold_the_fill_value(tmp_path: Path) -> None:
-    path = write_scan_file(tmp_path, channel=13, start=START, shape=(500, 500))
+    path = write_abi_file(tmp_path, channel=13, start=START, shape=(500, 500))
     with h5py.File(path, "r+") as h5:
         attrs = dict(h5["Rad"].attrs)
         for name in ("DIMENSION_LIST", "REFERENCE_LIST"):
@@ -104,7 +104,7 @@ def test_chunks_never_written_hold_the_fill_value(tmp_path: Path) -> None:
 
 
 def test_reads_are_coalesced_and_bounded(tmp_path: Path) -> None:
-    write_scan_file(tmp_path, channel=2, start=START, shape=(1500, 1500))
+    write_abi_file(tmp_path, channel=2, start=START, shape=(1500, 1500))
     index = index_file(sources(tmp_path)[0])
     chunks = [(r, c) for r in range(6) for c in range(6)]
     spans = plan_reads(index.rad, chunks, gap=2**14)
@@ -114,7 +114,7 @@ def test_reads_are_coalesced_and_bounded(tmp_path: Path) -> None:
 
 
 def test_cached_index_is_used_and_follows_the_file(tmp_path: Path) -> None:
-    write_scan_file(tmp_path, channel=13, start=START, shape=(260, 260))
+    write_abi_file(tmp_path, channel=13, start=START, shape=(260, 260))
     (source,) = sources(tmp_path)
     cache = tmp_path / "cache"
     first = index_file(source, cache)
@@ -131,7 +131,7 @@ def test_cached_index_is_used_and_follows_the_file(tmp_path: Path) -> None:
 
 
 def test_truncated_foreign_and_mislabelled_files_are_refused(tmp_path: Path) -> None:
-    path = write_scan_file(tmp_path, channel=13, start=START, shape=(260, 260))
+    path = write_abi_file(tmp_path, channel=13, start=START, shape=(260, 260))
     (source,) = sources(tmp_path)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
@@ -146,7 +146,7 @@ def test_truncated_foreign_and_mislabelled_files_are_refused(tmp_path: Path) -> 
 
 
 def test_bytes_lost_after_indexing_are_noticed(tmp_path: Path) -> None:
-    path = write_scan_file(tmp_path, channel=13, start=START, shape=(500, 500))
+    path = write_abi_file(tmp_path, channel=13, start=START, shape=(500, 500))
     (source,) = sources(tmp_path)
     index = index_file(source)
     data = bytearray(path.read_bytes())
@@ -163,7 +163,7 @@ def test_bytes_lost_after_indexing_are_noticed(tmp_path: Path) -> None:
 
 def with_other_flags(root: Path) -> SourceFile:
     """A file whose ``DQF`` alone is filtered otherwise."""
-    path = write_scan_file(root, channel=13, start=START.replace(minute=30), shape=(260, 260))
+    path = write_abi_file(root, channel=13, start=START.replace(minute=30), shape=(260, 260))
     with h5py.File(path, "r+") as h5:
         attrs = {k: v for k, v in h5["DQF"].attrs.items() if not k.endswith("_LIST")}
         flags = h5["DQF"][()]
@@ -185,7 +185,7 @@ def test_eras_are_told_apart_and_never_joined(tmp_path: Path) -> None:
     }
     indexes = {}
     for i, (name, options) in enumerate(kinds.items()):
-        write_scan_file(tmp_path / name, channel=13, start=START.replace(minute=i), shape=(260, 260), **options)
+        write_abi_file(tmp_path / name, channel=13, start=START.replace(minute=i), shape=(260, 260), **options)
         indexes[name] = index_file(sources(tmp_path / name)[0])
     indexes["flags filtered"] = index_file(with_other_flags(tmp_path / "flags"))
     kinds["flags filtered"] = {}
@@ -201,7 +201,7 @@ def test_eras_are_told_apart_and_never_joined(tmp_path: Path) -> None:
 
 
 def test_coefficients_come_from_each_file(tmp_path: Path) -> None:
-    write_scan_file(tmp_path, channel=13, start=START, shape=(260, 260), calibration={"planck_fk1": 11111.0})
+    write_abi_file(tmp_path, channel=13, start=START, shape=(260, 260), calibration={"planck_fk1": 11111.0})
     index = index_file(sources(tmp_path)[0])
     assert index.coefficients.planck_fk1 == 11111.0
     assert np.isnan(index.coefficients.kappa0)

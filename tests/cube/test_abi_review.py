@@ -20,7 +20,7 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
 from cube.geostationary.index import FileIndex, IndexTask
-from cube.geostationary.synthetic import write_archive, write_scan_file
+from cube.testing import write_abi_archive, write_abi_file
 from stratacube.errors import SourceError, UsageError
 
 START = datetime(2020, 7, 1, 16)
@@ -54,7 +54,7 @@ def scans_of(archive: Path, platform: str = "goes16") -> list[Scan]:
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven scans of two bands, of a single chunk each."""
     root = tmp_path_factory.mktemp("archive")
-    write_archive(root, start=START, hours=1, **SMALL)
+    write_abi_archive(root, start=START, hours=1, **SMALL)
     return root
 
 
@@ -125,7 +125,7 @@ def test_a_finished_store_outlives_its_sources(scans: Path, tmp_path: Path) -> N
 def test_files_of_another_fill_come_and_go(tmp_path: Path) -> None:
     archive, output = tmp_path / "archive", tmp_path / "out"
     paths = [
-        write_scan_file(archive, channel=13, start=START.replace(minute=10 * i), shape=(130, 130), fill=fill)
+        write_abi_file(archive, channel=13, start=START.replace(minute=10 * i), shape=(130, 130), fill=fill)
         for i, fill in enumerate((4095, 16383))
     ]
     flags = ("--channels", "13", "--num-tiles", "1")
@@ -164,12 +164,12 @@ def test_a_file_replaced_after_the_plan_is_decoded_by_its_own_packing(tmp_path: 
     archive, output = tmp_path / "archive", tmp_path / "out"
     common: dict[str, Any] = {"channel": 13, "shape": (130, 130)}
     for minute in (0, 10):
-        write_scan_file(archive, start=START.replace(minute=minute), **common)
+        write_abi_file(archive, start=START.replace(minute=minute), **common)
     flags = ("--channels", "13")
     assert build(archive, output, *flags, "--plan-only") == 0
     for minute, count in ((0, 300), (10, 500)):
         counts = np.full((130, 130), count, "u2")
-        write_scan_file(archive, start=START.replace(minute=minute), counts=counts, packing=(0.05, -2.0), **common)
+        write_abi_file(archive, start=START.replace(minute=minute), counts=counts, packing=(0.05, -2.0), **common)
     assert build(archive, output, *flags) == 0
     np.testing.assert_allclose(raw(output)["packing_scale"], 0.05, rtol=1e-6)
     decoded = cube.open_tiles(output)["C13"]
@@ -180,7 +180,7 @@ def test_a_file_replaced_after_the_plan_is_decoded_by_its_own_packing(tmp_path: 
 def test_a_corrupt_last_chunk_leaves_nothing_valid(tmp_path: Path) -> None:
     archive, output = tmp_path / "archive", tmp_path / "out"
     for minute in (0, 10):
-        write_scan_file(archive, channel=13, start=START.replace(minute=minute), shape=(208, 208), chunks=(26, 26))
+        write_abi_file(archive, channel=13, start=START.replace(minute=minute), shape=(208, 208), chunks=(26, 26))
     flags = ("--channels", "13", "--tile-size", "208", "--num-tiles", "1")
     last = scans_of(archive)[1].files[13]
     with h5py.File(last.href) as h5:

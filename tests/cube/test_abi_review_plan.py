@@ -18,8 +18,7 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
 from cube.geostationary import plan as planner
-from cube.geostationary.synthetic import write_archive
-from cube.strata.synthetic_masks import write_cloud_systems
+from cube.testing import write_abi_archive, write_cloud_systems
 
 START = datetime(2020, 7, 1, 16)
 SMALL: dict[str, Any] = {"channels": (7, 13), "shape_2km": (130, 130), "workers": 1}
@@ -53,7 +52,7 @@ def used_file(output: Path, archive: Path, channel: int) -> tuple[str, str]:
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven scans of two bands, of a single chunk each."""
     root = tmp_path_factory.mktemp("archive")
-    write_archive(root, start=START, hours=1, **SMALL)
+    write_abi_archive(root, start=START, hours=1, **SMALL)
     return root
 
 
@@ -67,8 +66,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_tile_mixes_the_satellites_of_a_handover(tmp_path: Path) -> None:
     archive, output = tmp_path / "archive", tmp_path / "out"
     small: dict[str, Any] = {**SMALL, "channels": (13,), "hours": 0.5}
-    write_archive(archive, platform="goes16", start=datetime(2025, 4, 6, 23, 20), **small)
-    write_archive(archive, platform="goes19", start=datetime(2025, 4, 7), **small)
+    write_abi_archive(archive, platform="goes16", start=datetime(2025, 4, 6, 23, 20), **small)
+    write_abi_archive(archive, platform="goes19", start=datetime(2025, 4, 7), **small)
     flags = ("--satellite", "east", "--channels", "13", "--steps", "3", "--num-tiles", "16")
     assert build(archive, output, *flags) == 0
     plan = tiles_of(output)
@@ -82,8 +81,8 @@ def test_no_tile_mixes_the_satellites_of_a_handover(tmp_path: Path) -> None:
 def test_no_tile_spans_the_jump_of_a_sector(tmp_path: Path) -> None:
     archive, output = tmp_path / "archive", tmp_path / "out"
     small: dict[str, Any] = {**SMALL, "channels": (13,), "hours": 0.3}
-    write_archive(archive, start=START, corner=(0.0196, 0.0504), **small)
-    write_archive(archive, start=START.replace(minute=20), corner=(0.0196 + 100 * 56e-6, 0.0504), **small)
+    write_abi_archive(archive, start=START, corner=(0.0196, 0.0504), **small)
+    write_abi_archive(archive, start=START.replace(minute=20), corner=(0.0196 + 100 * 56e-6, 0.0504), **small)
     assert build(archive, output, "--channels", "13", "--num-tiles", "16", "--tile-size", "64") == 0
     plan = tiles_of(output)
     early = plan["event_time"] < START.replace(minute=20)
@@ -104,7 +103,7 @@ def far_apart(plan: pd.DataFrame) -> np.ndarray:
 @pytest.mark.usefixtures("hasty")
 def test_spacing_holds_between_whole_tiles_and_others(tmp_path: Path) -> None:
     archive, output = tmp_path / "archive", tmp_path / "out"
-    write_archive(archive, start=START, hours=0.5, missing=[(1, 7), (2, 7), (3, 7)], **SMALL)
+    write_abi_archive(archive, start=START, hours=0.5, missing=[(1, 7), (2, 7), (3, 7)], **SMALL)
     flags = ("--steps", "1", "--step-minutes", "60", "--num-tiles", "60", "--min-spacing-km", "25")
     build(archive, output, *flags, "--plan-only", "--tile-size", "16")
     plan = tiles_of(output)
@@ -130,7 +129,7 @@ def test_too_few_tiles_is_told(tmp_path: Path, scans: Path, capsys: pytest.Captu
 
 def test_records_of_one_system_in_one_scan_are_one_tile(tmp_path: Path) -> None:
     archive, output = tmp_path / "archive", tmp_path / "out"
-    write_archive(archive, start=START.replace(minute=20), hours=0, channels=(13,), shape_2km=(400, 400), workers=1)
+    write_abi_archive(archive, start=START.replace(minute=20), hours=0, channels=(13,), shape_2km=(400, 400), workers=1)
     masks = tmp_path / "20200701_cloudsystems.nc"
     latitudes, longitudes = np.arange(-5, 20, 0.12), np.arange(285, 310, 0.12)
     write_cloud_systems(masks, date=date(2020, 7, 1), latitudes=latitudes, longitudes=longitudes, steps=(49,))

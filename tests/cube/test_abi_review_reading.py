@@ -21,7 +21,7 @@ from cube.geostationary.grid import Window
 from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.read import ReadCount, read_windows, stream_windows
 from cube.geostationary.references import read_references
-from cube.geostationary.synthetic import write_archive, write_scan_file
+from cube.testing import write_abi_archive, write_abi_file
 from stratacube.errors import SourceError, UsageError
 
 START = datetime(2020, 7, 1, 16)
@@ -35,7 +35,7 @@ def one_file(root: Path, counts: int | None = None, **options: Any) -> SourceFil
     """The only file of a folder: channel 13, all of one count if given."""
     if counts is not None:
         options["counts"] = np.full((130, 130), counts, "u2")
-    path = write_scan_file(root, **{"channel": 13, "start": START, "shape": (130, 130), **options})
+    path = write_abi_file(root, **{"channel": 13, "start": START, "shape": (130, 130), **options})
     (source,) = (s for s in sources(root) if s.href == str(path))
     return source
 
@@ -45,8 +45,8 @@ def two_days(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two scans of a band on each of two days."""
     root = tmp_path_factory.mktemp("archive")
     small = {"channels": (13,), "shape_2km": (130, 130), "workers": 1, "hours": 0.2}
-    write_archive(root, start=START, **small)
-    write_archive(root, start=START.replace(day=2), **small)
+    write_abi_archive(root, start=START, **small)
+    write_abi_archive(root, start=START.replace(day=2), **small)
     return root
 
 
@@ -186,16 +186,14 @@ def test_bands_and_sectors_in_any_spelling(tmp_path: Path) -> None:
 
 def test_folders_named_as_a_product_are_looked_into_where_they_may_hold_it(tmp_path: Path) -> None:
     for folder in ("ABI-L1b-Rad", "ABI-L1b-RadM1", "ABI-L1b-RadM", "ABI-L2-FDCC", "ABI-L1b-RadC"):
-        write_scan_file(
-            tmp_path / folder / write_name(tmp_path), channel=13, start=START, shape=(130, 130), sector="M1"
-        )
+        write_abi_file(tmp_path / folder / write_name(tmp_path), channel=13, start=START, shape=(130, 130), sector="M1")
     found = LocalArchive(tmp_path).files("goes16", "M1", None, None)
     assert [Path(f.href).parent.name for f in found] == ["ABI-L1b-Rad", "ABI-L1b-RadM", "ABI-L1b-RadM1"]
 
 
 def write_name(root: Path) -> str:
     """The name a file of this scan has."""
-    return write_scan_file(root / "ABI-L2-names", channel=13, start=START, shape=(130, 130)).name
+    return write_abi_file(root / "ABI-L2-names", channel=13, start=START, shape=(130, 130)).name
 
 
 def streamed(index: FileIndex, windows: Sequence[Window]) -> tuple[list[np.ndarray], ReadCount]:

@@ -29,8 +29,7 @@ import cube
 from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import find_scans
 from cube.build import main
-from cube.geostationary.synthetic import write_archive, write_scan_file
-from cube.strata.synthetic_masks import write_cloud_systems
+from cube.testing import write_abi_archive, write_abi_file, write_cloud_systems
 from tests.stac_validation import validate_stac
 
 CHANNELS = ("1", "2", "3", "7", "13")
@@ -312,8 +311,8 @@ def test_two_eras_in_one_build_give_the_right_pixels(tmp_path: Path) -> None:
     """Scans of another filter and packing follow: every tile is decoded by its own files' rules."""
     archive = tmp_path / "archive"
     small = {"channels": (13,), "shape_2km": (260, 260), "workers": 1, "hours": 0.2}
-    write_archive(archive, start=datetime(2020, 7, 1, 16), **small)
-    write_archive(
+    write_abi_archive(archive, start=datetime(2020, 7, 1, 16), **small)
+    write_abi_archive(
         archive, start=datetime(2020, 7, 1, 16, 20), shuffle=True, packing={13: (0.05, -2.0)}, seed=0, **small
     )
     flags = ("--domain", "M1", "--channels", "13", "--tile-size", "64", "--grid", "native", "--steps", "4")
@@ -509,7 +508,7 @@ def test_the_catalog_is_valid_stac(built: Path) -> None:
 def test_fill_is_never_valid_whatever_its_flag(tmp_path: Path) -> None:
     counts = np.random.default_rng(0).integers(0, 4000, (260, 260)).astype("u2")
     counts[::7, ::5] = 4095
-    write_scan_file(tmp_path / "a", channel=13, start=datetime(2020, 7, 1, 16), counts=counts)
+    write_abi_file(tmp_path / "a", channel=13, start=datetime(2020, 7, 1, 16), counts=counts)
     flags = (
         "--domain",
         "M1",

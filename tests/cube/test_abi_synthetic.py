@@ -9,18 +9,25 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyproj
 import pytest
 import satpy
 import xarray as xr
 from h5py import h5, h5a
+from pyorbital import astronomy
 
-from cube.geostationary.grid import FixedGrid
-from cube.geostationary.synthetic import write_archive, write_full_disk_scan, write_scan_file
-from cube.geostationary.synthetic_pixels import earth_edge
-from cube.geostationary.synthetic_scene import sky
-from cube.geostationary.synthetic_spec import GOES16, sector_grid
-from cube.geostationary.synthetic_systems import active_systems
-from cube.strata.synthetic_masks import label_systems, write_cloud_systems, write_monthly_cloud_systems
+from cube.testing import (
+    label_systems,
+    write_abi_archive,
+    write_abi_file,
+    write_abi_full_disk,
+    write_cloud_systems,
+    write_monthly_cloud_systems,
+)
+from cube.testing.abi.geometry import HEIGHT, Grid, angles_of, earth_edge, ground_of, view_zenith
+from cube.testing.abi.sky import sky
+from cube.testing.abi.spec import GOES16, sector_grid
+from cube.testing.systems import active_systems
 from stratacube.errors import UsageError
 
 START = datetime(2020, 7, 1, 16)
@@ -85,7 +92,7 @@ def links(file: h5py.File) -> list[bytes]:
 def test_a_file_has_the_layout_of_the_real_one(tmp_path: Path, abi_data: Path, channel: int) -> None:
     (real_path,) = (abi_data / "noaa-goes17/ABI-L1b-RadM/2019/300/20").glob(f"*C{channel:02d}_*.nc")
     shape = (1000, 1000) if channel in (1, 3, 5) else (500, 500)
-    path = write_scan_file(
+    path = write_abi_file(
         tmp_path, platform="goes17", channel=channel, start=REAL_START, corner=(0.02464, 0.11536),
         counts=np.zeros(shape, "u2"),
     )  # fmt: skip
@@ -125,7 +132,7 @@ def compare_variables(ours: h5py.Dataset, real: h5py.Dataset) -> None:
 
 
 def test_it_says_that_it_is_synthetic(tmp_path: Path) -> None:
-    path = write_scan_file(tmp_path, channel=13, start=START, shape=(20, 20))
+    path = write_abi_file(tmp_path, channel=13, start=START, shape=(20, 20))
     with h5py.File(path) as file:
         for name in ("synthetic", "title", "summary", "institution"):
             assert b"ynthetic" in file.attrs[name]
@@ -138,7 +145,7 @@ def test_it_says_that_it_is_synthetic(tmp_path: Path) -> None:
 def test_satpy_reads_what_was_packed(tmp_path: Path, channel: int, calibration: str) -> None:
     counts = (np.arange(80 * 120, dtype="u2").reshape(80, 120) * 7) % 4000 + 30
     counts[3, 5] = 2 ** GOES16[channel].bits - 1
-    path = write_scan_file(tmp_path, channel=channel, start=START, counts=counts)
+    path = write_abi_file(tmp_path, channel=channel, start=START, counts=counts)
     scene = satpy.Scene([str(path)], reader="abi_l1b")
     scene.load([f"C{channel:02d}"], calibration=calibration)
     seen = scene[f"C{channel:02d}"]
@@ -157,13 +164,13 @@ def test_satpy_reads_what_was_packed(tmp_path: Path, channel: int, calibration: 
     np.testing.assert_allclose(seen.values, expected, rtol=2e-5)
     assert seen.attrs["platform_name"] == "GOES-16"
     grid = sector_grid("goes16", "M1", shape_2km=(80 // (4 if channel == 2 else 1), 120 // (4 if channel == 2 else 1)))
-    left_bottom_right_top = np.array(seen.attrs["area"].area_extent) / grid.projection.perspective_point_height
+    left_bottom_right_top = np.array(seen.attrs["area"].area_extent) / HEIGHT
     right, bottom = grid.left + grid.dx * grid.width, grid.top + grid.dy * grid.height
     np.testing.assert_allclose(left_bottom_right_top, [grid.left, bottom, right, grid.top], atol=1e-8)
 
 
 def test_xarray_reads_axes_and_times(tmp_path: Path) -> None:
-    path = write_scan_file(tmp_path, channel=8, start=START, shape=(40, 60), corner=(-0.014, 0.1))
+    path = write_abi_file(tmp_path, channel=8, start=START, shape=(40, 60), corner=(-0.014, 0.1))
     with xr.open_dataset(path, engine="h5netcdf") as data:
         np.testing.assert_allclose(data.x.values, -0.014 + 56e-6 * (np.arange(60) + 0.5), atol=1e-8)
         np.testing.assert_allclose(data.y.values, 0.1 - 56e-6 * (np.arange(40) + 0.5), atol=1e-8)
@@ -187,8 +194,60 @@ def test_packing_is_that_of_real_files(abi_data: Path, channel: int) -> None:
         assert numbers.planck_bc1 == pytest.approx(float(file["planck_bc1"][()]), abs=0.3)
 
 
+@pytest.mark.parametrize("lon_0", [-75.0, -137.0])
+def test_the_ground_is_where_pyproj_has_it(lon_0: float) -> None:
+    geos = pyproj.CRS.from_proj4(f"+proj=geos +h=35786023 +lon_0={lon_0} +sweep=x +ellps=GRS80 +units=m")
+    to_ground = pyproj.Transformer.from_crs(geos, geos.geodetic_crs, always_xy=True)
+    x, y = np.meshgrid(np.linspace(-0.155, 0.155, 80), np.linspace(-0.155, 0.155, 70))
+    lon, lat = ground_of(lon_0, x, y)
+    theirs = np.asarray(to_ground.transform(x * HEIGHT, y * HEIGHT))
+    seen = np.isfinite(theirs[0])
+    assert 0.6 < seen.mean() < 0.8
+    np.testing.assert_array_equal(np.isfinite(lon), seen)
+    np.testing.assert_allclose(np.stack([lon, lat])[:, seen], theirs[:, seen], atol=1e-7)
+    back = np.stack(angles_of(lon_0, *theirs[:, seen]))
+    inner = np.hypot(x, y)[seen] < 0.15  # nearer to the limb a place is known to less than its angle
+    np.testing.assert_allclose(back[:, inner], np.stack([x, y])[:, seen][:, inner], atol=1e-9)
+    assert np.isnan(angles_of(lon_0, [lon_0 + 180.0, lon_0 + 82.0], [0.0, 0.0])[0]).all()  # behind the Earth
+    off_limb = np.abs(x) > earth_edge(y[:, 0])[:, None]
+    np.testing.assert_array_equal(off_limb, ~seen)
+
+
+def test_the_satellite_stands_where_pyproj_has_it() -> None:
+    rng = np.random.default_rng(2)
+    lon, lat = rng.uniform(-140, -10, 500), rng.uniform(-65, 65, 500)
+    to_metres = pyproj.Transformer.from_crs(4979, 4978, always_xy=True)
+    foot = np.stack(to_metres.transform(lon, lat, np.zeros(500)))
+    up = np.stack(to_metres.transform(lon, lat, np.full(500, 1.0))) - foot
+    satellite = np.stack(to_metres.transform(-75.0, 0.0, 35786023.0))[:, None] - foot
+    cosine = (up * satellite).sum(0) / np.linalg.norm(up, axis=0) / np.linalg.norm(satellite, axis=0)
+    np.testing.assert_allclose(view_zenith(-75.0, lon, lat), np.degrees(np.arccos(cosine)), atol=1e-4)
+
+
+@pytest.mark.parametrize("hours", [0, 3, 7, 4000])
+def test_the_sun_shines_where_pyorbital_has_it(hours: int) -> None:
+    grid, time = sector_grid("goes16", "F").rescaled(60), START + timedelta(hours=hours)
+    lon, lat = grid.lonlat(np.arange(grid.height)[:, None], np.arange(grid.width))
+    seen = np.hypot(grid.x[None, :], grid.y[:, None]) < 0.145  # at the limb the sky is that of the nearest ground
+    cosine = np.cos(np.radians(astronomy.sun_zenith_angle(np.datetime64(time, "ns"), lon[seen], lat[seen])))
+    np.testing.assert_allclose(sky(0, grid, time).sun[seen], np.maximum(cosine, 0), atol=3e-4)
+
+
+@pytest.mark.parametrize("channel", range(1, 17))
+def test_a_channel_has_the_pixels_and_units_of_real_files(tmp_path: Path, abi_data: Path, channel: int) -> None:
+    (real,) = (abi_data / "noaa-goes17/ABI-L1b-RadM/2019/335/10").glob(f"*C{channel:02d}_*.nc")
+    ours = write_abi_file(tmp_path, platform="goes17", channel=channel, start=REAL_START, shape=(8, 8))
+    with h5py.File(ours) as a, h5py.File(real) as b:
+        assert a.attrs["spatial_resolution"] == b.attrs["spatial_resolution"]
+        for name in ("units", "standard_name", "resolution", "sensor_band_bit_depth"):
+            assert a["Rad"].attrs[name] == b["Rad"].attrs[name]
+        for name in ("kappa0", "planck_fk1"):
+            assert (a[name][()] == -999) == (b[name][()] == -999)
+        assert a["band_wavelength"][0] == b["band_wavelength"][0]
+
+
 def test_kappa0_is_pi_d2_over_esun(tmp_path: Path) -> None:
-    with h5py.File(write_scan_file(tmp_path, channel=1, start=START, shape=(20, 20))) as file:
+    with h5py.File(write_abi_file(tmp_path, channel=1, start=START, shape=(20, 20))) as file:
         distance, esun = file["earth_sun_distance_anomaly_in_AU"][()], file["esun"][()]
         assert file["kappa0"][()] == pytest.approx(np.pi * distance**2 / esun, abs=1e-7)
         assert file["planck_fk1"][()] == -999
@@ -198,7 +257,7 @@ def test_kappa0_is_pi_d2_over_esun(tmp_path: Path) -> None:
 def test_encodings_can_be_chosen(tmp_path: Path) -> None:
     counts = np.random.default_rng(0).integers(0, 3000, (70, 110)).astype("u2")
     flags = (counts % 4).astype("i1")
-    path = write_scan_file(
+    path = write_abi_file(
         tmp_path / "x.nc", channel=13, start=START, counts=counts, dqf=flags, shuffle=True, packing=(0.06, -2.0),
         fill=65535, chunks=(32, 50), flag_count=4, calibration={"planck_fk1": 10000.0},
     )  # fmt: skip
@@ -221,7 +280,7 @@ def test_encodings_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_a_reissue_has_a_later_creation_time_only(tmp_path: Path) -> None:
-    first, second = (write_scan_file(tmp_path, channel=9, start=START, shape=(8, 8), reissue=n) for n in (0, 1))
+    first, second = (write_abi_file(tmp_path, channel=9, start=START, shape=(8, 8), reissue=n) for n in (0, 1))
     assert first.name.split("_c")[0] == second.name.split("_c")[0]
     assert second.name > first.name
 
@@ -234,15 +293,14 @@ def test_the_limb_lies_where_real_files_have_it(abi_data: Path, name: str) -> No
     with h5py.File(path) as file:
         x, y = (file[k][:] * np.float64(file[k].attrs["scale_factor"]) + file[k].attrs["add_offset"] for k in "xy")
         space = file["DQF"][:] == -1
-    projection = sector_grid("goes16", "C").projection
-    ours = np.abs(x)[None, :] > earth_edge(projection, y)[:, None]
+    ours = np.abs(x)[None, :] > earth_edge(y)[:, None]
     assert not (ours & ~space).any()
     assert (space & ~ours).sum() <= 2  # two pixels of the file are missing
 
 
 def test_space_is_fill_with_flag_minus_one(tmp_path: Path) -> None:
     corner, shape = (-0.1519, 0.04), (200, 120)
-    path = write_scan_file(tmp_path, channel=14, start=START, corner=corner, shape=shape)
+    path = write_abi_file(tmp_path, channel=14, start=START, corner=corner, shape=shape)
     grid = sector_grid("goes16", "M1", corner=corner, shape_2km=shape)
     longitude, _ = grid.lonlat(np.arange(200)[:, None], np.arange(120))
     space = np.isnan(longitude)
@@ -253,7 +311,7 @@ def test_space_is_fill_with_flag_minus_one(tmp_path: Path) -> None:
 
 
 def test_an_archive_lacks_and_spoils_what_was_asked(tmp_path: Path) -> None:
-    paths = write_archive(
+    paths = write_abi_archive(
         tmp_path, start=START, hours=0.5, channels=(1, 13), shape_2km=(60, 60), missing=[(1, 1)], truncated=[(2, 13)],
         workers=1,
     )  # fmt: skip
@@ -268,12 +326,14 @@ def test_an_archive_lacks_and_spoils_what_was_asked(tmp_path: Path) -> None:
         else:
             h5py.File(path).close()
     with pytest.raises(UsageError, match=r"\(9, 13\)"):
-        write_archive(tmp_path, hours=0.5, missing=[(9, 13)])
+        write_abi_archive(tmp_path, hours=0.5, missing=[(9, 13)])
 
 
 def test_pixels_depend_on_the_seed_alone(tmp_path: Path) -> None:
     def written(name: str, **options: Any) -> list[bytes]:
-        paths = write_archive(tmp_path / name, start=START, hours=0.3, channels=(2, 7), shape_2km=(70, 50), **options)
+        paths = write_abi_archive(
+            tmp_path / name, start=START, hours=0.3, channels=(2, 7), shape_2km=(70, 50), **options
+        )
         return [path.read_bytes() for path in paths]
 
     first = written("a", workers=1)
@@ -284,7 +344,7 @@ def test_pixels_depend_on_the_seed_alone(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def hour(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[Path]]:
     """Seven scans over an hour by day, by channel; 350 x 350 pixels of 2 km."""
-    paths = write_archive(
+    paths = write_abi_archive(
         tmp_path_factory.mktemp("hour"), start=START, hours=1, channels=(3, 7, 8, 13), shape_2km=(350, 350), workers=1
     )
     return {c: [p for p in paths if f"C{c:02d}_" in p.name] for c in (3, 7, 8, 13)}
@@ -320,12 +380,12 @@ def test_channels_agree_on_the_clouds(hour: dict[int, list[Path]]) -> None:
 
 
 def test_there_is_no_sun_at_night(tmp_path: Path) -> None:
-    path = write_scan_file(tmp_path, channel=2, start=datetime(2020, 7, 1, 5), shape=(60, 60))
+    path = write_abi_file(tmp_path, channel=2, start=datetime(2020, 7, 1, 5), shape=(60, 60))
     assert np.abs(radiance(path)).max() < 1
 
 
 def test_masks_show_the_systems_of_the_scans(hour: dict[int, list[Path]]) -> None:
-    grid: FixedGrid = sector_grid("goes16", "M1", shape_2km=(350, 350))
+    grid: Grid = sector_grid("goes16", "M1", shape_2km=(350, 350))
     latitudes, longitudes = np.arange(0, 12, 0.12), np.arange(291, 306, 0.12)
     labels = label_systems(START + timedelta(minutes=20), latitudes=latitudes, longitudes=longitudes)
     window = brightness(hour[13][2])
@@ -381,7 +441,7 @@ def test_a_monthly_mask_holds_the_same(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_file_is_full_size_and_deflates_like_a_real_one(tmp_path: Path) -> None:
-    (path,) = write_full_disk_scan(tmp_path, start=START, channels=[13], workers=1)
+    (path,) = write_abi_full_disk(tmp_path, start=START, channels=[13], workers=1)
     assert "RadF-M6C13_G16_s20201831600000_e2020183160931" in path.name
     with h5py.File(path) as file:
         rad = file["Rad"]
@@ -404,13 +464,26 @@ def test_a_full_disk_file_is_full_size_and_deflates_like_a_real_one(tmp_path: Pa
         np.testing.assert_array_equal(file["DQF"][2000] == -1, np.isnan(longitude))
 
 
+def test_a_full_disk_is_told_in_the_order_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def write(task: Any) -> Path:
+        begun.append(task.spec.channel)
+        return Path(task.spec.name)
+
+    monkeypatch.setattr("cube.testing.abi.archive._write_disk", write)
+    paths = write_abi_full_disk(tmp_path, start=START, channels=[13, 1, 2], workers=1)
+    assert [path.name[18:21] for path in paths] == ["C13", "C01", "C02"]
+    assert begun == [2, 1, 13]  # those that take longest
+
+
 def test_wrong_use_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="channel 17"):
-        write_scan_file(tmp_path, channel=17, start=START)
+        write_abi_file(tmp_path, channel=17, start=START)
     with pytest.raises(UsageError, match="goes15"):
-        write_scan_file(tmp_path, platform="goes15", channel=1, start=START)
+        write_abi_file(tmp_path, platform="goes15", channel=1, start=START)
     with pytest.raises(UsageError, match="hidden"):
-        write_scan_file(tmp_path, channel=1, start=START, centre=(100.0, 0.0))
+        write_abi_file(tmp_path, channel=1, start=START, centre=(100.0, 0.0))
     with pytest.raises(UsageError, match="dqf"):
-        write_scan_file(tmp_path, channel=1, start=START, counts=np.zeros((4, 4), "u2"), dqf=np.zeros((3, 4), "i1"))
+        write_abi_file(tmp_path, channel=1, start=START, counts=np.zeros((4, 4), "u2"), dqf=np.zeros((3, 4), "i1"))
     assert not list(tmp_path.rglob("*.*"))

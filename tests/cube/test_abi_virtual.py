@@ -19,7 +19,7 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import SourceFile, find_scans
 from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.references import is_reference_store, read_references
-from cube.geostationary.synthetic import write_archive, write_scan_file
+from cube.testing import write_abi_archive, write_abi_file
 from stratacube.errors import UsageError
 
 
@@ -98,8 +98,8 @@ def test_coordinates_are_real(small_archive: Path) -> None:
 
 def test_two_eras_are_one_time_axis(tmp_path: Path) -> None:
     small = {"channels": (13,), "shape_2km": (260, 260), "workers": 1, "hours": 0.2}
-    write_archive(tmp_path / "a", start=datetime(2020, 7, 1, 16), **small)
-    write_archive(tmp_path / "a", start=datetime(2020, 7, 1, 17), shuffle=True, packing={13: (0.05, -2.0)}, **small)
+    write_abi_archive(tmp_path / "a", start=datetime(2020, 7, 1, 16), **small)
+    write_abi_archive(tmp_path / "a", start=datetime(2020, 7, 1, 17), shuffle=True, packing={13: (0.05, -2.0)}, **small)
     cube.write_references(indexes(tmp_path / "a"), tmp_path / "refs")
     tree = cube.open_abi(tmp_path / "refs")
     data = tree["2km"].ds
@@ -126,7 +126,7 @@ def test_each_leaf_opens_as_plain_kerchunk(small_archive: Path, tmp_path: Path) 
 def test_a_day_is_added_without_touching_the_others(tmp_path: Path) -> None:
     small = {"channels": (7, 13), "shape_2km": (130, 130), "workers": 1, "hours": 0.2}
     for day in (1, 2):
-        write_archive(tmp_path / f"{day}", start=datetime(2020, 7, day, 16), **small)
+        write_abi_archive(tmp_path / f"{day}", start=datetime(2020, 7, day, 16), **small)
     store = tmp_path / "refs"
     cube.write_references(indexes(tmp_path / "1"), store)
     before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in store.rglob("*") if p.is_file()}
@@ -137,7 +137,7 @@ def test_a_day_is_added_without_touching_the_others(tmp_path: Path) -> None:
     assert len(cube.open_abi(store)["2km"]["time"]) == 4
     assert len(cube.open_abi(store, start="2020-07-02")["2km"]["time"]) == 2
     assert len(cube.open_abi(store, end="2020-07-01T16:05")["2km"]["time"]) == 1
-    write_archive(tmp_path / "more", start=datetime(2020, 7, 2, 18), **small)
+    write_abi_archive(tmp_path / "more", start=datetime(2020, 7, 2, 18), **small)
     cube.write_references(indexes(tmp_path / "more"), store)
     assert len(cube.open_abi(store)["2km"]["time"]) == 6
     assert not list(store.rglob("*.part"))
@@ -157,7 +157,7 @@ def test_a_missing_band_is_nan_and_a_bad_file_a_warning(small_archive: Path, tmp
 
 def test_views_that_do_not_coincide_are_not_mixed(tmp_path: Path) -> None:
     for minute, corner in ((0, (0.02464, 0.11536)), (10, (0.028, 0.11536))):
-        write_scan_file(tmp_path, channel=13, start=datetime(2020, 7, 1, 16, minute), corner=corner, shape=(130, 130))
+        write_abi_file(tmp_path, channel=13, start=datetime(2020, 7, 1, 16, minute), corner=corner, shape=(130, 130))
     with pytest.raises(UsageError, match=r"holds 2 views whose pixels do not coincide.*start= and end="):
         cube.open_abi(tmp_path)
     assert cube.open_abi(tmp_path, end="2020-07-01T16:05")["2km"].sizes["time"] == 1

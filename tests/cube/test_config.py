@@ -11,7 +11,7 @@ import yaml
 
 from cube.build import main
 from cube.config import AbiConfig
-from cube.geostationary.synthetic import write_archive
+from cube.testing import write_abi_archive
 from stratacube.errors import UsageError
 
 FLAGS = ("--domain", "M1", "--channels", "13", "--grid", "2km", "--tile-size", "32", "--steps", "1", "--num-tiles", "2")
@@ -90,7 +90,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, flags: dict[str, Any], s
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "archive"
-    write_archive(root, start=datetime(2020, 7, 1, 16), hours=0.1, channels=(13,), shape_2km=(130, 130), workers=1)
+    write_abi_archive(root, start=datetime(2020, 7, 1, 16), hours=0.1, channels=(13,), shape_2km=(130, 130), workers=1)
     return root
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from cube.build import main
 from cube.geostationary.folder import AbiFolder
-from cube.geostationary.synthetic import write_archive
 from cube.job.ledger import Ledger
+from cube.testing import write_abi_archive
 from stratacube.claim import CLAIM
 from stratacube.errors import UsageError
 
@@ -21,7 +21,7 @@ FLAGS = ("--domain", "M1", "--channels", "13", "--grid", "2km", "--tile-size", "
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("archive")
-    write_archive(root, start=datetime(2020, 7, 1, 16), hours=0.1, channels=(13,), shape_2km=(130, 130), workers=1)
+    write_abi_archive(root, start=datetime(2020, 7, 1, 16), hours=0.1, channels=(13,), shape_2km=(130, 130), workers=1)
     return root
 
 

@@ -21,10 +21,10 @@ from catalog.sentinel2.saved import save_items, write_query_manifest
 from cube.geostationary.index import index_file
 from cube.geostationary.index_cache import save_index
 from cube.geostationary.references import read_references, write_references
-from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.products import write_cog
 from cube.sentinel2.publish import preview
+from cube.testing import write_abi_archive
 from loaders.histogram import draw_histograms
 from loaders.statistics import BandStatistics, Statistics
 from stratacube import files
@@ -90,7 +90,7 @@ def test_a_folder_that_was_not_replaced_gets_its_name_back(tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("archive")
-    write_archive(root, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
+    write_abi_archive(root, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
     return root
 
 
@@ -136,7 +136,7 @@ WRITERS: dict[str, Callable[[Path, Path], object]] = {
     "items": lambda folder, _: save_items(folder / "made.json", [ITEM]),
     "geoparquet": lambda folder, _: save_items(folder / "made.parquet", [ITEM | {"bbox": [0, 0, 0, 0]}]),
     "manifest": lambda folder, _: write_query_manifest(folder / "made.csv", [], [], []),
-    "scan": lambda folder, _: write_archive(
+    "scan": lambda folder, _: write_abi_archive(
         folder, platform="goes16", sector="M1", start=datetime(2020, 7, 1), hours=0.01, channels=[13]
     ),
     "index": lambda folder, archive: save_index(index_file(source(archive)), folder / "made.npz"),

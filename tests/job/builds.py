@@ -16,10 +16,10 @@ import pytest
 
 from cube.build import main
 from cube.geostationary.run import AbiBuild
-from cube.geostationary.synthetic import write_archive
 from cube.job.run import Run
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import Sentinel2Build
+from cube.testing import write_abi_archive
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
 
 STAGES = ("planned", "half built", "built", "published")
@@ -154,7 +154,7 @@ def make(source: str, flags: tuple[str, ...], output: Path, copies: Path, task: 
 
 def make_abi(root: Path) -> Build:
     """Three tiles of two channels, a shard each."""
-    write_archive(
+    write_abi_archive(
         root / "archive", start=datetime(2020, 7, 1, 16), hours=0.5, channels=(7, 13), shape_2km=(120, 120), workers=1
     )
     flags = (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.grid import make_grid, write_grid
+from cube.testing import write_abi_archive
 from tests.job.racing import Command, Race, Starter
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
 
@@ -20,7 +20,9 @@ CELL = 2000
 def abi_command(tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Six tiles in two shards, of three scans of two bands."""
     root = tmp_path_factory.mktemp("abi")
-    write_archive(root, start=datetime(2020, 7, 1, 16), hours=1 / 3, channels=(7, 13), shape_2km=(150, 150), workers=1)
+    write_abi_archive(
+        root, start=datetime(2020, 7, 1, 16), hours=1 / 3, channels=(7, 13), shape_2km=(150, 150), workers=1
+    )
     source = ("--local-data-dir", str(root), "--domain", "M1", "--channels", "7", "13")
     tiles = ("--tile-size", "64", "--num-tiles", "6", "--steps", "2", "--step-minutes", "10", "--shard-mb", "0.05")
     return Command("abi", (*source, *tiles), "--output-dir")

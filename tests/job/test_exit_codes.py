@@ -15,9 +15,8 @@ from catalog.geostationary.scans import find_scans
 from cube.build import main
 from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.references import read_references
-from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.grid import make_grid, write_grid
-from cube.strata.synthetic_masks import write_cloud_systems
+from cube.testing import write_abi_archive, write_cloud_systems
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
 
 # rasterio multiplies affine transforms by an operator that affine wants to retire
@@ -30,7 +29,9 @@ TILES = ("--domain", "M1", "--channels", "7", "13", "--tile-size", "64", "--grid
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four scans of two channels, 10 minutes apart."""
     root = tmp_path_factory.mktemp("archive")
-    write_archive(root, start=datetime(2020, 7, 1, 16), hours=0.5, channels=(7, 13), shape_2km=(120, 120), workers=1)
+    write_abi_archive(
+        root, start=datetime(2020, 7, 1, 16), hours=0.5, channels=(7, 13), shape_2km=(120, 120), workers=1
+    )
     return root
 
 

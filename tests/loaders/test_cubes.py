@@ -19,7 +19,7 @@ from zarr.storage import LocalStore, WrapperStore
 from cube.geostationary.open import open_abi
 from cube.geostationary.tilestore import open_tiles
 from cube.sentinel2.lazy import open_composites, open_sentinel2
-from cube.sentinel2.synthetic import SafeSpec, write_safe
+from cube.testing import SafeSpec, write_safe
 from loaders.cubes import CubeDataset, cube_loader, open_cube
 from loaders.order import Pick
 from loaders.store import TileStore

@@ -17,8 +17,8 @@ import xarray as xr
 
 from cube import config, registry
 from cube.build import main
-from cube.geostationary.synthetic import write_archive
 from cube.sentinel2.grid import make_grid, write_grid
+from cube.testing import write_abi_archive
 from stratacube.parquet import read_frame
 from tests.plugs.installed import install, install_page
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
@@ -35,7 +35,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def abi(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     root = tmp_path_factory.mktemp("abi")
-    write_archive(root, start=datetime(2020, 7, 1, 16), hours=1 / 3, channels=(13,), shape_2km=(150, 150), workers=1)
+    write_abi_archive(
+        root, start=datetime(2020, 7, 1, 16), hours=1 / 3, channels=(13,), shape_2km=(150, 150), workers=1
+    )
     flags = ["--local-data-dir", str(root), "--domain", "M1", "--channels", "13", "--tile-size", "64", "--steps", "1"]
     return ["abi", *flags, "--shard-mb", "0.05"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cube.sentinel2.synthetic import SafeSpec, write_safe
+from cube.testing import SafeSpec, write_safe
 
 EPSG, ULX, ULY, SIDE = 32606, 400000, 7600000, 240
 MASKED = (0, 1, 2, 3, 7, 8, 9, 10, 11)

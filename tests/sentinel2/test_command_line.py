@@ -18,7 +18,7 @@ from pyproj import Transformer
 
 from cube import demo
 from cube.build import main
-from cube.sentinel2.synthetic_scene import DemoArchive, write_archive
+from cube.testing import DemoArchive, write_sentinel2_archive
 from stratacube.claim import CLAIM
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
 
@@ -328,7 +328,7 @@ def test_cells_that_are_no_rectangles_keep_to_themselves_in_the_store(safe: Path
 
 @pytest.fixture
 def demo_archive(tmp_path: Path) -> DemoArchive:
-    return write_archive(tmp_path / "archive", side=220)
+    return write_sentinel2_archive(tmp_path / "archive", side=220)
 
 
 def test_demo_accepts_what_is_wrong_on_purpose_and_nothing_else(

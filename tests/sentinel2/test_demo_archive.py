@@ -11,11 +11,11 @@ import rasterio
 from catalog.sentinel2.safe import read_safe
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.run import run_sentinel2
-from cube.sentinel2.synthetic_scene import write_archive
+from cube.testing import write_sentinel2_archive
 
 
 def test_demo_archive_builds_to_one_landscape(tmp_path: Path) -> None:
-    archive = write_archive(tmp_path / "archive", side=220)
+    archive = write_sentinel2_archive(tmp_path / "archive", side=220)
     products = [read_safe(p) for p in sorted(archive.root.glob("*.SAFE"))]
     assert {p.id for p in products} == set(archive.products)
     assert {p.baseline for p in products} == {"03.01", "04.00", "05.00", "05.10"}

@@ -13,7 +13,7 @@ from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import parse_product, parse_product_name, read_granule, read_product
 from catalog.sentinel2.safe import read_safe
 from cube.sentinel2.source import Harmonisation, harmonisation
-from cube.sentinel2.synthetic import SafeSpec, write_safe
+from cube.testing import SafeSpec, write_safe
 from stratacube.errors import SourceError
 
 

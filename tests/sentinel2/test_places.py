@@ -15,7 +15,7 @@ import rasterio
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import run_sentinel2
-from cube.sentinel2.synthetic import SafeSpec, write_safe
+from cube.testing import SafeSpec, write_safe
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 

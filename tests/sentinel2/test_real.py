@@ -19,7 +19,7 @@ from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.run import run_sentinel2
-from cube.sentinel2.synthetic import SafeSpec, write_safe
+from cube.testing import SafeSpec, write_safe
 
 BASELINES = ("02.12", "03.01", "04.00", "05.00", "05.10")
 MASKED = (0, 1, 2, 3, 7, 8, 9, 10, 11)

@@ -15,7 +15,7 @@ from catalog.sentinel2.select import deduplicate, newest_first
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.scenes import SceneTask, group_acquisitions, piece_path, process_scene
-from cube.sentinel2.synthetic import SafeSpec, write_safe
+from cube.testing import SafeSpec, write_safe
 from stratacube.errors import SourceError
 from tests.sentinel2.scenery import EPSG, FIRST, MASKED, SIDE, ULX, ULY, Scene, make_scene
 

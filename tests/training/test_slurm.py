@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cube.geostationary.synthetic import write_archive
+from cube.testing import write_abi_archive
 from training.models.weights import read_weights
 
 ROOT = Path(__file__).parents[2]
@@ -187,7 +187,7 @@ def test_srun_starts_a_rank_a_task(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_a_build_ends_with_its_own_exit_code(cluster: Cluster, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
-    write_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
+    write_abi_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
     source = ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
     flags = ["--output-dir", str(tmp_path / "tiles"), *source, "--tile-size", "64", "--steps", "1", "--num-tiles", "2"]
     good = cluster.submit("abi_build.sbatch", *flags)
@@ -213,7 +213,7 @@ def test_a_build_by_several_tasks_of_a_step_is_refused(cluster: Cluster, tmp_pat
 
 def test_a_build_in_a_job_of_several_tasks_is_no_rank(cluster: Cluster, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
-    write_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
+    write_abi_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
     source = ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
     flags = ["--output-dir", str(tmp_path / "tiles"), *source, "--tile-size", "64", "--steps", "1", "--num-tiles", "2"]
     job = cluster.submit("abi_build.sbatch", *flags, sbatch=("--ntasks=2",))

@@ -9,13 +9,12 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from catalog.geostationary.bands import BANDS
-from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.geostationary.synthetic_format import Stripe
-from cube.geostationary.synthetic_scene import Image, Sky, emitted, fractal_tile, reflected
-from cube.geostationary.synthetic_spec import FileSpec
+from cube.testing.abi.file import Stripe
+from cube.testing.abi.geometry import Grid, earth_edge
+from cube.testing.abi.sky import Image, Sky, emitted, fractal_tile, reflected
+from cube.testing.abi.spec import FileSpec, is_reflective
 
-__all__ = ["earth_edge", "radiance_of", "render"]
+__all__ = ["radiance_of", "render"]
 
 _FINE = 14e-6
 _FINE_SIZE = 2048
@@ -30,7 +29,7 @@ _ODD_SHARE = 2e-5
 
 def render(
     radiance: tuple[Image, Image],
-    coarse: FixedGrid,
+    coarse: Grid,
     spec: FileSpec,
     *,
     seed: int,
@@ -44,7 +43,7 @@ def render(
     ----------
     radiance : (ndarray, ndarray)
         Of `radiance_of`, on the coarse grid.
-    coarse : FixedGrid
+    coarse : Grid
         Same north-west corner as the file's; its pixels are a whole number of the file's and it covers them all.
     spec : FileSpec
         The file.
@@ -74,7 +73,7 @@ def render(
     grain_at = rng.integers(0, _FINE_SIZE, 2)
     sigma = np.float32(noise * _NOISE.get(spec.channel, 2.5))
     odd = np.sort(rng.integers(0, grid.height * grid.width, rng.poisson(_ODD_SHARE * grid.height * grid.width)))
-    edge = earth_edge(grid.projection, grid.y)
+    edge = earth_edge(grid.y)
     for top in range(0, grid.height, rows):
         bottom = min(top + rows, grid.height)
         values = _upsampled(signal, factor, top, bottom, grid.width)
@@ -93,7 +92,7 @@ def render(
 
 def radiance_of(sky: Sky, spec: FileSpec) -> tuple[Image, Image]:
     """Radiance of a file's channel, and the standard deviation of its detail within a coarse pixel."""
-    if BANDS[spec.channel].is_reflective:
+    if is_reflective(spec.channel):
         radiance = reflected(sky, spec.channel, spec.kappa0)
         detail = np.float32(0.0005) + np.float32(0.015) * np.maximum(sky.low, sky.ice_brightness)
         return radiance, radiance * detail
@@ -107,7 +106,7 @@ def radiance_of(sky: Sky, spec: FileSpec) -> tuple[Image, Image]:
 class _Texture:
     """Drifting fractal detail at a file's own resolution."""
 
-    def __init__(self, seed: int, grid: FixedGrid, time: datetime) -> None:
+    def __init__(self, seed: int, grid: Grid, time: datetime) -> None:
         cells = max(1, round(grid.dx / _FINE))
         self._tile, self._width = _averaged_texture(seed, cells), grid.width
         hours = (time - datetime(2000, 1, 1)) / timedelta(hours=1)
@@ -160,26 +159,3 @@ def _neighbours(
     position = np.clip((fine + 0.5) / factor - 0.5, 0, size - 1)
     lower = np.floor(position).astype("i8")
     return lower, np.minimum(lower + 1, size - 1), (position - lower).astype("f4")
-
-
-def earth_edge(projection: GeosProjection, y: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """East-west scan angle of the Earth's limb on rows of the fixed grid.
-
-    The discriminant of the PUG's quadratic (volume 3, section 5.1.2.8.1) solved for x; sweep axis x.
-
-    Parameters
-    ----------
-    projection : GeosProjection
-        Of the satellite.
-    y : ndarray
-        North-south scan angles in radians.
-
-    Returns
-    -------
-    ndarray
-        Radians: pixels with larger ``abs(x)`` see space; -1 where the whole row does.
-    """
-    squashed = (projection.semi_major_axis / projection.semi_minor_axis) ** 2 - 1.0
-    c = projection.distance**2 - projection.semi_major_axis**2
-    cosine2 = c / (projection.distance**2 * np.cos(y) ** 2 - c * squashed * np.sin(y) ** 2)
-    return np.where(cosine2 <= 1.0, np.arccos(np.sqrt(np.minimum(cosine2, 1.0))), -1.0)

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 
-from cube.sentinel2.grid import make_grid, write_grid
-from cube.sentinel2.synthetic import SafeSpec, write_safe
+from cube.testing.sentinel2.safe import SafeSpec, write_safe
+from stratacube.files import write_text
 
-__all__ = ["DemoArchive", "write_archive"]
+__all__ = ["DemoArchive", "write_sentinel2_archive"]
 
 EPSG, ULX, ULY = 32606, 388000, 7624000
 """North of Toolik Lake, Alaska."""
@@ -61,7 +61,7 @@ class DemoArchive:
         }
 
 
-def write_archive(root: Path, *, side: int = 500, seed: int = 0) -> DemoArchive:
+def write_sentinel2_archive(root: Path, *, side: int = 500, seed: int = 0) -> DemoArchive:
     """Write the archive.
 
     Parameters
@@ -102,7 +102,7 @@ def write_archive(root: Path, *, side: int = 500, seed: int = 0) -> DemoArchive:
     corrupt = written[2]
     _cut(root / f"{corrupt.id}.SAFE" / f"{corrupt.image_path('B03_20m')}.jp2")
     bbox = _bbox(side, wide)
-    write_grid(_grid(bbox), root / "grid.csv")
+    write_text(root / "grid.csv", _cells(bbox))
     ids = tuple(spec.id for spec in written)
     return DemoArchive(root, root / "grid.csv", bbox, datetime(2021, 6, 1), datetime(2022, 9, 1), ids, corrupt.id)
 
@@ -208,6 +208,19 @@ def _bbox(height: int, width: int) -> tuple[float, float, float, float]:
     return to_degrees.transform_bounds(ULX + inner, ULY - 20 * height + inner, ULX + 20 * width - inner, ULY - inner)  # type: ignore[no-any-return,unused-ignore]
 
 
-def _grid(bbox: tuple[float, float, float, float]) -> Any:
-    west, south, east, north = (np.floor(b * 20) / 20 for b in bbox)
-    return make_grid(0.05, (float(west), float(south), float(round(east + 0.05, 2)), float(round(north + 0.05, 2))))
+def _cells(bbox: tuple[float, float, float, float]) -> str:
+    """Return a grid file in the predecessor's columns: cells of 0.05 degrees from the northern row on."""
+    west, south = (float(np.floor(b * 20) / 20) for b in bbox[:2])
+    east, north = (round(float(np.floor(b * 20) / 20) + 0.05, 2) for b in bbox[2:])
+    lines = ["tile_id_rc,tile_id_geo,xmin,ymin,xmax,ymax,row,col"]
+    for row, col in np.ndindex(round((north - south) / 0.05), round((east - west) / 0.05)):
+        bounds = west + col * 0.05, north - (row + 1) * 0.05, west + (col + 1) * 0.05, north - row * 0.05
+        names = f"Q005_O{_place(west, north)}_R{row:03d}_C{col:04d}", f"Q005_{_place(*bounds[:2])}"
+        lines.append(",".join(map(str, (*names, *bounds, row, col))))
+    return "\n".join(lines) + "\n"
+
+
+def _place(lon: float, lat: float) -> str:
+    """Name a corner, such as ``W149_75_N68_50``."""
+    east, north = (f"{abs(v):.2f}".replace(".", "_") for v in (lon, lat))
+    return f"{'W' if lon < 0 else 'E'}{east.zfill(6)}_{'S' if lat < 0 else 'N'}{north.zfill(5)}"

@@ -2,7 +2,7 @@
 
 For ``make demo``, tests and benchmarks where no real archive can be had. Every file says that it is synthetic in its
 title, summary and the global attribute ``synthetic``. The sky is a function of the seed: cloud-system masks of the
-same seed (``cube.strata.synthetic_masks``) show the same systems.
+same seed (`cube.testing.write_cloud_systems`) show the same systems.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from os import cpu_count
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from catalog.geostationary.bands import BANDS
-from cube.geostationary.grid import FixedGrid
-from cube.geostationary.synthetic_format import Stripe, write_file
-from cube.geostationary.synthetic_pixels import radiance_of, render
-from cube.geostationary.synthetic_scene import Image, Sky, sky
-from cube.geostationary.synthetic_spec import FileSpec, sector_grid
-from cube.job.engine import local_executor
+from cube.testing.abi.file import Stripe, write_file
+from cube.testing.abi.geometry import Grid
+from cube.testing.abi.pixels import radiance_of, render
+from cube.testing.abi.sky import Image, Sky, sky
+from cube.testing.abi.spec import GOES16, FileSpec, pixel_of, sector_grid
+from cube.testing.workers import spread
 from stratacube.errors import UsageError
 from stratacube.times import naive_utc
 
-__all__ = ["write_archive", "write_full_disk_scan", "write_scan_file"]
+__all__ = ["write_abi_archive", "write_abi_file", "write_abi_full_disk"]
 
 ARCHIVE_NOISE = 0.03
 """Below that of the instrument, to keep a demonstration small."""
@@ -34,7 +32,7 @@ _DISK_COARSE = 4
 """A full disk's sky is computed on 8 km pixels."""
 
 
-def write_scan_file(
+def write_abi_file(
     path: str | Path,
     *,
     platform: str = "goes16",
@@ -114,8 +112,8 @@ def write_scan_file(
     start = naive_utc(start)
     wanted = shape if counts is None else (int(counts.shape[0]), int(counts.shape[1]))
     coarse_shape = None
-    if wanted is not None and channel in BANDS:
-        factor = 56 // BANDS[channel].pixel
+    if wanted is not None and channel in GOES16:
+        factor = 56 // pixel_of(channel)
         coarse_shape = (-(-wanted[0] // factor), -(-wanted[1] // factor))
     coarse = sector_grid(platform, sector, centre=centre, corner=corner, shape_2km=coarse_shape, lon_0=lon_0)
     spec = FileSpec.nominal(platform, sector, channel, start, coarse, mode=mode, shape=wanted)
@@ -142,14 +140,14 @@ def _given_stripes(
 
 
 def _sky_stripes(
-    state: Sky, coarse: FixedGrid, spec: FileSpec, *, seed: int, time: datetime, noise: float
+    state: Sky, coarse: Grid, spec: FileSpec, *, seed: int, time: datetime, noise: float
 ) -> Iterator[Stripe]:
     """Yield the pixels of the synthetic sky in stripes of bounded size."""
     rows = spec.chunks[0] * max(1, 2**22 // (spec.chunks[0] * spec.grid.width))
     return render(radiance_of(state, spec), coarse, spec, seed=seed, time=time, noise=noise, rows=rows)
 
 
-def write_archive(
+def write_abi_archive(
     root: str | Path,
     *,
     platform: str = "goes16",
@@ -202,7 +200,7 @@ def write_archive(
     mode : int
         Scan mode.
     shuffle, flag_count
-        As in `write_scan_file`.
+        As in `write_abi_file`.
     packing : mapping, optional
         (Scale factor, add offset) by channel, where not the channel's own.
     seed : int
@@ -242,14 +240,13 @@ def write_archive(
                 specs.append(replace(spec, shuffle=shuffle, flag_count=flag_count))
         cut = frozenset(channel for index, channel in truncated if index == scan)
         tasks.append(_ScanTask(Path(root), coarse, begin, tuple(specs), cut, seed, noise))
-    with local_executor(_workers(workers, len(tasks))) as executor:
-        return [path for paths in executor.map(_write_scan, tasks) for path in paths]
+    return [path for paths in spread(_write_scan, tasks, workers) for path in paths]
 
 
 @dataclass(frozen=True)
 class _ScanTask:
     root: Path
-    coarse: FixedGrid
+    coarse: Grid
     time: datetime
     specs: tuple[FileSpec, ...]
     truncated: frozenset[int]
@@ -269,7 +266,7 @@ def _write_scan(task: _ScanTask) -> list[Path]:
     return paths
 
 
-def write_full_disk_scan(
+def write_abi_full_disk(
     root: str | Path,
     *,
     start: datetime,
@@ -299,7 +296,7 @@ def write_full_disk_scan(
     mode : int
         Scan mode, 3 or 6.
     shuffle : bool
-        As in `write_scan_file`.
+        As in `write_abi_file`.
     seed : int
         Of the synthetic world.
     noise : float
@@ -316,19 +313,20 @@ def write_full_disk_scan(
     coarse = disk.rescaled(_DISK_COARSE)
     state = sky(seed, coarse, start)
     specs = [FileSpec.nominal(platform, "F", channel, start, disk, mode=mode) for channel in channels]
-    with local_executor(_workers(workers, len(specs))) as executor:
-        futures = {}
-        # The largest file first: it takes as long as all the others together.
-        for spec in sorted(specs, key=lambda spec: -spec.grid.height):
-            task = _DiskTask(Path(root), coarse, replace(spec, shuffle=shuffle), radiance_of(state, spec), seed, noise)
-            futures[spec.channel] = executor.submit(_write_disk, task)
-        return [futures[channel].result() for channel in channels]
+    # The largest file first: it takes as long as all the others together.
+    specs.sort(key=lambda spec: -spec.grid.height)
+    tasks = [
+        _DiskTask(Path(root), coarse, replace(spec, shuffle=shuffle), radiance_of(state, spec), seed, noise)
+        for spec in specs
+    ]
+    paths = dict(zip((spec.channel for spec in specs), spread(_write_disk, tasks, workers), strict=True))
+    return [paths[channel] for channel in channels]
 
 
 @dataclass(frozen=True)
 class _DiskTask:
     root: Path
-    coarse: FixedGrid
+    coarse: Grid
     spec: FileSpec
     radiance: tuple[Image, Image]
     seed: int
@@ -348,7 +346,3 @@ def _write_disk(task: _DiskTask) -> Path:
     )
     write_file(path, spec, stripes)
     return path
-
-
-def _workers(wanted: int | None, tasks: int) -> int:
-    return max(1, min(wanted or cpu_count() or 1, tasks))

@@ -19,8 +19,6 @@ import pyproj
 import rasterio
 from affine import Affine
 
-from catalog.sentinel2.metadata import BAND_IDS, OFFSET_SINCE
-
 __all__ = ["SafeSpec", "write_safe"]
 
 LAYOUTS = {10: (1024, 256, 64), 20: (640, 128, 8), 60: (192, 64, 4)}
@@ -29,6 +27,10 @@ LAYOUTS = {10: (1024, 256, 64), 20: (640, 128, 8), 60: (192, 64, 4)}
 Those of 10 and 60 m are of files seen; of 20 m no file was at hand to see more than the tiles.
 """
 
+_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+"""In the order of the document's ``band_id``, 0 to 12."""
+_OFFSET_SINCE, _OFFSET = (4, 0), -1000
+"""First processing baseline whose reflectances carry an offset, and what it is (BOA_ADD_OFFSET)."""
 _SCHEMA = "https://psd-14.sentinel2.eo.esa.int/PSD"
 
 
@@ -151,20 +153,20 @@ def write_jp2(
 def _offset(spec: SafeSpec) -> int:
     if spec.offset is not None:
         return spec.offset
-    return -1000 if tuple(int(p) for p in spec.baseline.split(".")) >= OFFSET_SINCE else 0
+    return _OFFSET if tuple(int(p) for p in spec.baseline.split(".")) >= _OFFSET_SINCE else 0
 
 
 def _product_document(spec: SafeSpec) -> str:
     images = "\n".join(f"          <IMAGE_FILE>{escape(spec.image_path(k))}</IMAGE_FILE>" for k in sorted(spec.images))
     offsets = "".join(
-        f'\n        <BOA_ADD_OFFSET band_id="{i}">{_offset(spec)}</BOA_ADD_OFFSET>' for i in range(len(BAND_IDS))
+        f'\n        <BOA_ADD_OFFSET band_id="{i}">{_offset(spec)}</BOA_ADD_OFFSET>' for i in range(len(_BANDS))
     )
     listed = (
         f"      <BOA_ADD_OFFSET_VALUES_LIST>{offsets}\n      </BOA_ADD_OFFSET_VALUES_LIST>\n" if _offset(spec) else ""
     )
     bands = "\n".join(
         f'        <Spectral_Information bandId="{i}" physicalBand="B{b[1:].lstrip("0")}"/>'
-        for i, b in enumerate(BAND_IDS)
+        for i, b in enumerate(_BANDS)
     )
     strip = f"{spec.platform}_OPER_MSI_L2A_DS_2APS_{spec.processing_time:%Y%m%dT%H%M%S}"
     strip += f"_S{spec.strip_start:%Y%m%dT%H%M%S}_N{spec.baseline}"

@@ -1,6 +1,6 @@
 """Writing one file in the layout of NOAA's ABI L1b: HDF5 as the netCDF-4 library makes it.
 
-The layout itself, variable by variable, is ``synthetic_layout.yaml``. Chunks are deflated here by zlib at level 1,
+The layout itself, variable by variable, is ``layout.yaml``. Chunks are deflated here by zlib at level 1,
 as in the real files, and handed to HDF5 ready made, so that a full disk streams through in stripes.
 """
 
@@ -20,8 +20,8 @@ import numpy.typing as npt
 import yaml
 from h5py import h5a, h5d, h5ds, h5p, h5s, h5t
 
-from cube.geostationary.synthetic_header import FLAGS, PixelStatistics, header_values
-from cube.geostationary.synthetic_spec import FileSpec
+from cube.testing.abi.header import FLAGS, PixelStatistics, header_values
+from cube.testing.abi.spec import FileSpec
 from stratacube.files import whole_file
 
 __all__ = ["Stripe", "write_file"]
@@ -66,7 +66,7 @@ def write_file(path: Path, spec: FileSpec, stripes: Iterable[Stripe]) -> None:
 
 @cache
 def _layout() -> dict[str, Any]:
-    text = files("cube.geostationary").joinpath("synthetic_layout.yaml").read_text("utf-8")
+    text = files("cube.testing.abi").joinpath("layout.yaml").read_text("utf-8")
     layout: dict[str, Any] = yaml.safe_load(text)
     return layout
 

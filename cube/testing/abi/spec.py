@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from catalog.geostationary.bands import BANDS
-from cube.geostationary.grid import FixedGrid, GeosProjection
+from cube.testing.abi.geometry import Grid, angles_of
 from stratacube.errors import UsageError
 
 __all__ = [
@@ -24,6 +23,8 @@ __all__ = [
     "UNDEFINED",
     "Coefficients",
     "FileSpec",
+    "is_reflective",
+    "pixel_of",
     "sector_grid",
 ]
 
@@ -69,6 +70,8 @@ GOES16 = {
     16: Coefficients(10, 0.17605852, -5.2392, UNDEFINED, 5101.27, 1084.53, 0.06266, 0.99974),
 }
 """By channel."""
+_PIXELS = {1: 28, 2: 14, 3: 28, 5: 28}
+"""Side at nadir in microradians; 56 in other channels (PUG, volume 3, table 5.1.1)."""
 
 PLATFORMS = {
     "goes16": ("FM1", -75.0),
@@ -82,6 +85,16 @@ _SHAPES = {"F": (5424, 5424), "C": (1500, 2500), "M1": (500, 500), "M2": (500, 5
 _SECONDS = {"F": 570.82, "C": 157.2, "M1": 5.74, "M2": 5.74}
 
 
+def is_reflective(channel: int) -> bool:
+    """Whether a channel measures reflected sunlight rather than emission."""
+    return channel <= 6
+
+
+def pixel_of(channel: int) -> int:
+    """Side of a channel's pixel at nadir, in microradians."""
+    return _PIXELS.get(channel, 56)
+
+
 def sector_grid(
     platform: str,
     sector: str,
@@ -90,7 +103,7 @@ def sector_grid(
     corner: tuple[float, float] | None = None,
     shape_2km: tuple[int, int] | None = None,
     lon_0: float | None = None,
-) -> FixedGrid:
+) -> Grid:
     """Grid of a sector in 2 km pixels, on the lattice of the full disk.
 
     Parameters
@@ -111,7 +124,7 @@ def sector_grid(
 
     Returns
     -------
-    FixedGrid
+    Grid
 
     Raises
     ------
@@ -121,7 +134,6 @@ def sector_grid(
     if platform not in PLATFORMS or sector not in SCENES:
         raise UsageError(f"no layout for {platform} {sector}; take one of goes16..goes19 and one of F, C, M1, M2")
     lon_0 = PLATFORMS[platform][1] if lon_0 is None else lon_0
-    projection = GeosProjection(35786023.0, 6378137.0, 6356752.31414, lon_0)
     height, width = shape_2km or _SHAPES[sector]
     pixel = 56e-6
     if corner is None and centre is None and sector == "C":
@@ -130,13 +142,13 @@ def sector_grid(
         corner = (_LATTICE, -_LATTICE)
     if corner is None:
         lon, lat = centre or (lon_0 + 13.0, 6.0)
-        x, y = (float(v) for v in projection.to_angles(lon, lat))
+        x, y = (float(v) for v in angles_of(lon_0, lon, lat))
         if math.isnan(x):
             raise UsageError(f"longitude {lon}, latitude {lat} is hidden from {lon_0}; choose a nearer centre")
         cols = round((x - _LATTICE) / pixel - width / 2)
         rows = round((-_LATTICE - y) / pixel - height / 2)
         corner = (_LATTICE + cols * pixel, -_LATTICE - rows * pixel)
-    return FixedGrid(projection, corner[0] + pixel / 2, corner[1] - pixel / 2, pixel, -pixel, height, width)
+    return Grid(lon_0, corner[0] + pixel / 2, corner[1] - pixel / 2, pixel, -pixel, height, width)
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ class FileSpec:
     channel: int
     mode: int
     start: datetime
-    grid: FixedGrid
+    grid: Grid
     coefficients: Coefficients
     fill: int
     """Unsigned."""
@@ -165,7 +177,7 @@ class FileSpec:
         sector: str,
         channel: int,
         start: datetime,
-        coarse: FixedGrid,
+        coarse: Grid,
         *,
         mode: int = 6,
         shape: tuple[int, int] | None = None,
@@ -180,7 +192,7 @@ class FileSpec:
             1 to 16.
         start : datetime
             Of the scan, naive UTC.
-        coarse : FixedGrid
+        coarse : Grid
             Of the sector, in 2 km pixels.
         mode : int
             Scan mode.
@@ -196,9 +208,9 @@ class FileSpec:
         UsageError
             For an unknown channel.
         """
-        if channel not in BANDS:
+        if channel not in GOES16:
             raise UsageError(f"there is no channel {channel}; ABI has channels 1 to 16")
-        grid = coarse.rescaled(BANDS[channel].pixel / 56)
+        grid = coarse.rescaled(pixel_of(channel) / 56)
         if shape is not None:
             grid = replace(grid, height=shape[0], width=shape[1])
         side = 226 if sector == "F" else 250
@@ -275,7 +287,7 @@ class FileSpec:
     @property
     def kappa0(self) -> float:
         """Return ``pi d^2 / Esun``, with the seven decimals of real files; -999 for emissive channels."""
-        if not BANDS[self.channel].is_reflective:
+        if not is_reflective(self.channel):
             return UNDEFINED
         return round(math.pi * self.sun_distance**2 / self.coefficients.esun, 7)
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catalog.geostationary.bands import BANDS
-from cube.geostationary.synthetic_spec import J2000, PLATFORMS, SCENES, UNDEFINED, FileSpec
+from cube.testing.abi.spec import J2000, PLATFORMS, SCENES, UNDEFINED, FileSpec, is_reflective, pixel_of
 
 __all__ = ["FLAGS", "PixelStatistics", "header_values"]
 
@@ -85,7 +84,7 @@ def header_values(spec: FileSpec, statistics: PixelStatistics) -> dict[str, Any]
 
 
 def _texts(spec: FileSpec) -> dict[str, Any]:
-    band, sun = BANDS[spec.channel], BANDS[spec.channel].is_reflective
+    sun = is_reflective(spec.channel)
     kind, source = ("reflective", "VISIBLE") if sun else ("emissive", "INFRARED")
     stamps = {
         "time_coverage_start": spec.start,
@@ -104,10 +103,10 @@ def _texts(spec: FileSpec) -> dict[str, Any]:
         "orbital_slot": "GOES-East" if spec.platform in ("goes16", "goes19") else "GOES-West",
         "scene_id": SCENES[spec.sector],
         "mode": spec.mode,
-        "spatial_resolution": f"{ {14: '0.5', 28: '1', 56: '2'}[band.pixel] }km at nadir",
+        "spatial_resolution": f"{ {14: '0.5', 28: '1', 56: '2'}[pixel_of(spec.channel)] }km at nadir",
         "summary": f"{SYNTHETIC} In the layout of the single {kind} band ABI L1b Radiance Products.",
         "keywords": f"SPECTRAL/ENGINEERING > {source} WAVELENGTHS > {source} RADIANCE",
-        "units": band.units,
+        "units": "W m-2 sr-1 um-1" if sun else "mW m-2 sr-1 (cm-1)-1",
         "quantity": f"toa_outgoing_radiance_per_unit_{'wavelength' if sun else 'wavenumber'}",
         "step": f"{spec.grid.dx:.6f}",
         "level0_name": f"OR_ABI-L0-{raw_sector}-M{spec.mode}_G{spec.platform[4:]}_{start}_{end}_c*.nc",
@@ -116,7 +115,7 @@ def _texts(spec: FileSpec) -> dict[str, Any]:
 
 
 def _grid_numbers(spec: FileSpec) -> dict[str, Any]:
-    grid, lon_0 = spec.grid, spec.grid.projection.longitude_of_projection_origin
+    grid, lon_0 = spec.grid, spec.grid.lon_0
     right, bottom = grid.left + grid.dx * grid.width, grid.top + grid.dy * grid.height
     sample = np.linspace(0, 1, 65)
     lon, lat = grid.lonlat((grid.height * sample - 0.5)[:, None], grid.width * sample - 0.5)
@@ -149,7 +148,7 @@ def _grid_numbers(spec: FileSpec) -> dict[str, Any]:
 
 
 def _band_numbers(spec: FileSpec) -> dict[str, Any]:
-    numbers, sun = spec.coefficients, BANDS[spec.channel].is_reflective
+    numbers, sun = spec.coefficients, is_reflective(spec.channel)
     bounds = [(t - J2000) / timedelta(seconds=1) for t in (spec.start, spec.end)]
     low, high = numbers.offset, numbers.offset + numbers.scale * spec.max_count
     return {

@@ -1,6 +1,6 @@
 """Synthetic cloud-system masks, in the layout of the daily and monthly files that the convection stratum reads.
 
-They show the systems of the synthetic sky (`cube.geostationary.synthetic`) of the same seed: a cell carries a system's
+They show the systems of the synthetic sky (`cube.testing.abi.archive`) of the same seed: a cell carries a system's
 number where its centre lies inside the system's outline. Not an observation; each file says so.
 """
 
@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from cube.geostationary.synthetic_systems import KM_PER_DEGREE, active_systems
+from cube.testing.systems import KM_PER_DEGREE, active_systems
 from stratacube.errors import UsageError
 
 __all__ = [

@@ -1,7 +1,7 @@
 """A plausible sky for synthetic ABI scans: surface, low clouds, cirrus and the moving convective systems.
 
 Everything is a smooth function of place and time on the ground, computed once a scan on a coarse grid; finer pixels get
-a drifting texture on top (``synthetic_pixels``). The physics is that of a sketch: Planck's law, a solar zenith angle,
+a drifting texture on top (``pixels``). The physics is that of a sketch: Planck's law, a solar zenith angle,
 opaque and semi-transparent layers; no parallax and no shadow.
 """
 
@@ -15,10 +15,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from cube.geostationary.grid import FixedGrid
-from cube.geostationary.synthetic_spec import Coefficients
-from cube.geostationary.synthetic_systems import KM_PER_DEGREE, SystemState, active_systems
-from cube.sun import solar_angles
+from cube.testing.abi.geometry import HEIGHT, Grid, ground_of, view_zenith
+from cube.testing.abi.spec import J2000, Coefficients
+from cube.testing.systems import KM_PER_DEGREE, SystemState, active_systems
 
 __all__ = ["Sky", "emitted", "fractal_tile", "reflected", "sky"]
 
@@ -80,14 +79,14 @@ class Sky:
     """Reflectance of the ice clouds in the visible, 0 to 1."""
 
 
-def sky(seed: int, grid: FixedGrid, time: datetime) -> Sky:
+def sky(seed: int, grid: Grid, time: datetime) -> Sky:
     """Compute the sky over a grid.
 
     Parameters
     ----------
     seed : int
         Of the synthetic world.
-    grid : FixedGrid
+    grid : Grid
         Coarse pixels; off the Earth, the sky of the nearest limb is continued.
     time : datetime
         Naive UTC.
@@ -98,8 +97,8 @@ def sky(seed: int, grid: FixedGrid, time: datetime) -> Sky:
     """
     x, y = np.broadcast_arrays(grid.x[None, :], grid.y[:, None])
     outside = np.maximum(1.0, np.hypot(x / _LIMB[0], y / _LIMB[1]) / 0.999)
-    lon, lat = grid.projection.to_lonlat(x / outside, y / outside)
-    zenith, _ = grid.projection.view_angles(lon, lat)
+    lon, lat = ground_of(grid.lon_0, x / outside, y / outside)
+    zenith = view_zenith(grid.lon_0, lon, lat)
     noise = _Noise(seed, lon, lat, time)
     sun = _sun_cosine(lon, lat, time)
     land = np.clip(0.5 + 6.0 * noise(0, 1.6), 0, 1)
@@ -131,7 +130,7 @@ def sky(seed: int, grid: FixedGrid, time: datetime) -> Sky:
 
 def _systems(
     systems: list[SystemState],
-    grid: FixedGrid,
+    grid: Grid,
     lon: npt.NDArray[np.float64],
     lat: npt.NDArray[np.float64],
     rough: Image,
@@ -158,13 +157,13 @@ def _systems(
     return ice, temperature, brightness
 
 
-def _box(grid: FixedGrid, system: SystemState) -> tuple[slice, slice] | None:
+def _box(grid: Grid, system: SystemState) -> tuple[slice, slice] | None:
     """Rows and columns that can hold the system, None where there are none."""
     row, col = (float(v) for v in grid.rowcol(system.longitude, system.latitude))
     if math.isnan(row):
         return None
     # A pixel covers at least its size at nadir, 35786 km below the satellite.
-    reach = 1.15 * system.reach_km / (grid.dx * grid.projection.perspective_point_height / 1000.0) + 2
+    reach = 1.15 * system.reach_km / (grid.dx * HEIGHT / 1000.0) + 2
     rows = slice(max(0, int(row - reach)), min(grid.height, int(row + reach) + 1))
     cols = slice(max(0, int(col - reach)), min(grid.width, int(col + reach) + 1))
     return (rows, cols) if rows.start < rows.stop and cols.start < cols.stop else None
@@ -219,8 +218,23 @@ def reflected(sky: Sky, channel: int, kappa0: float) -> Image:
 
 
 def _sun_cosine(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64], time: datetime) -> npt.NDArray[np.float64]:
-    """Cosine of the solar zenith angle; negative where the sun is below the horizon."""
-    return np.asarray(np.cos(np.radians(solar_angles(time, lon, lat)[0])))
+    """Cosine of the solar zenith angle; negative where the sun is below the horizon.
+
+    Source: the Astronomical Almanac's low-precision formula as J. J. Michalsky gives it, Solar Energy 40 (1988) 227.
+    """
+    days = (np.datetime64(time, "ns") - np.datetime64(J2000, "ns")) / np.timedelta64(1, "D")
+    anomaly = np.radians(357.528 + 0.9856003 * days)
+    ecliptic = 280.460 + 0.9856474 * days + 1.915 * np.sin(anomaly) + 0.020 * np.sin(2.0 * anomaly)
+    ecliptic, obliquity = np.radians(ecliptic), np.radians(23.439 - 0.0000004 * days)
+    right_ascension = np.arctan2(np.cos(obliquity) * np.sin(ecliptic), np.cos(ecliptic))
+    declination = np.arcsin(np.sin(obliquity) * np.sin(ecliptic))
+    sidereal = 15.0 * ((6.697375 + 0.0657098242 * days + (days + 0.5) % 1.0 * 24.0) % 24.0)
+    hour_angle, phi = np.radians(sidereal + lon) - right_ascension, np.radians(lat)
+    east = -np.cos(declination) * np.sin(hour_angle)
+    north = np.sin(declination) * np.cos(phi) - np.cos(declination) * np.sin(phi) * np.cos(hour_angle)
+    up = np.sin(declination) * np.sin(phi) + np.cos(declination) * np.cos(phi) * np.cos(hour_angle)
+    # ``up`` itself but for its last bits; with those of the angle a seed gives the pixels that it always gave.
+    return np.asarray(np.cos(np.radians(np.degrees(np.arctan2(np.hypot(east, north), up)))))
 
 
 class _Noise:

@@ -1,0 +1,1 @@
+"""GOES ABI L1b files as NOAA writes them, with a computed sky."""

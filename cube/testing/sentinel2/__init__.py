@@ -1,0 +1,1 @@
+"""Sentinel-2 L2A products as ESA writes them, with a computed landscape."""
