@@ -297,7 +297,7 @@ def test_build_of_an_unknown_kind(tmp_path: Path, capsys: pytest.CaptureFixture[
     described = {"created": FIRST, "digest": "0", "build": {"radar": True}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(described))
     assert main(["status", str(tmp_path)]) == 2
-    assert "does not know" in capsys.readouterr().err
+    assert "which is not known here (geostationary, sentinel2)" in capsys.readouterr().err
 
 
 def test_cells_that_are_no_rectangles_keep_to_themselves_in_the_store(safe: Path, tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_demo_accepts_what_is_wrong_on_purpose_and_nothing_else(
     demo_archive: DemoArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "_abi", lambda output: 0)
-    monkeypatch.setattr(demo, "write_sentinel2", lambda root: demo_archive)
+    monkeypatch.setattr(demo, "write_sentinel2_archive", lambda root: demo_archive)
     assert main(["demo", "--output-dir", str(tmp_path / "demo")]) == 0
     told = capsys.readouterr().out
     assert "SYNTHETIC" in told
