@@ -14,12 +14,14 @@ from cube.job.run import Run
 
 DRIVEN = {"find": "find", "plan": "make_plan", "publish": "publish"}
 """Steps that the driver takes, and the function of the source that is theirs; others are labels of tasks."""
+ROOMS = {"abi": "cube.geostationary", "sentinel2": "cube.sentinel2"}
+"""Packages of the sources, by the command that builds from them."""
 
 
 def at(source: str, step: str, hold: Path) -> None:
     """Have a step wait."""
     if step in DRIVEN:
-        module, name = import_module(f"cube.{source}.run"), DRIVEN[step]
+        module, name = import_module(f"{ROOMS[source]}.run"), DRIVEN[step]
         setattr(module, name, partial(wait, getattr(module, name), hold))
         return
     do = Run.do
