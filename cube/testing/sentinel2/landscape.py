@@ -221,6 +221,5 @@ def _cells(bbox: tuple[float, float, float, float]) -> str:
 
 
 def _place(lon: float, lat: float) -> str:
-    """Name a corner, such as ``W149_75_N68_50``."""
-    east, north = (f"{abs(v):.2f}".replace(".", "_") for v in (lon, lat))
-    return f"{'W' if lon < 0 else 'E'}{east.zfill(6)}_{'S' if lat < 0 else 'N'}{north.zfill(5)}"
+    """Name a corner, in Alaska as the archive is: ``W149_75_N68_50``."""
+    return f"W{-lon:.2f}_N{lat:.2f}".replace(".", "_")
