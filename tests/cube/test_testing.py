@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -115,7 +115,8 @@ def sleepers(folder: Path, seconds: int) -> Iterator[tuple[subprocess.Popen[str]
         assert asker.pid not in workers
         yield asker, workers
     finally:
-        asker.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(asker.pid, signal.SIGKILL)  # workers too: they hold the pipe that is read to its end
         asker.communicate()
 
 
