@@ -156,7 +156,11 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
     known = [*_STRATA, *sorted(set(plan["stratum"]) - set(_STRATA))]  # a build is of one
     strata = np.array([known.index(s) for s in plan["stratum"]], "i1")
     return {
-        "band": (("band",), np.array(layout.channels, "i1"), {"long_name": f"{layout.instrument.title} channel number"}),
+        "band": (
+            ("band",),
+            np.array(layout.channels, "i1"),
+            {"long_name": f"{layout.instrument.title} channel number"},
+        ),
         "packing_scale": (band, packing["packing_scale"], {"long_name": "radiance of one stored count"}),
         "packing_offset": (band, packing["packing_offset"], {"long_name": "radiance of stored count 0"}),
         **{name: (band, values, {"long_name": name}) for name, values in coefficients.items()},

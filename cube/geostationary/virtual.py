@@ -141,7 +141,8 @@ def lazy_tree(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoi
         by_view[_view(reference)].append(reference)
     if len(by_view) > 1:
         seen = "; ".join(
-            f"{_platforms(members)} {view} from {members[0].header.source.start} on" for view, members in by_view.items()
+            f"{_platforms(members)} {view} from {members[0].header.source.start} on"
+            for view, members in by_view.items()
         )
         raise UsageError(
             f"the source holds {len(by_view)} views whose pixels do not coincide: {seen}; "
