@@ -1,8 +1,8 @@
 """The one law by which stored counts become physical values.
 
-Whoever decodes, decodes here: the opened stores and archives, the loaders (on any device), statistics and pictures. All
-arithmetic is in float32 with one rounding an operation, which IEEE 754 fixes to the bit for ``+ - * /``. It does not for
-the logarithm, where libraries differ by some units in the last place; so that is taken in double precision and
+Whoever decodes, decodes here: the opened stores and archives, the loaders (on any device), statistics and pictures.
+All arithmetic is in float32 with one rounding an operation, which IEEE 754 fixes to the bit for ``+ - * /``. It does
+not for the logarithm, where libraries differ by some units in the last place; so that is taken in double precision and
 rounded once, which gives one result whoever takes it.
 """
 

@@ -104,8 +104,8 @@ class TileStore:
         if not names or "band" not in raw:
             held = ", ".join(map(str, raw.data_vars)) or "nothing"
             raise UsageError(
-                f"{url} holds {held}, but no bands of tiles; give the tiles.zarr of a build, or read other cubes by "
-                "loaders.cube_loader"
+                f"{url} holds {held}, but no bands {facts.bands[0].name} .. {facts.bands[-1].name} of tiles; give the "
+                "tiles.zarr of a build, or read other cubes by loaders.cube_loader"
             )
         bands = tuple(_stored_band(raw, facts, name) for name in names)
         images = {*names, *(b.mask for b in bands)}

@@ -81,7 +81,8 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         title=f"GOES ABI tiles, {config.stratification}",
         description=(
             f"{len(made)} tiles of {config.tile_size} x {config.tile_size} pixels ({config.grid} grid), {config.steps} "
-            f"time steps, bands {', '.join(layout.band(c).name for c in config.channels)}, cut from GOES-R ABI L1b radiances."
+            f"time steps, bands {', '.join(layout.band(c).name for c in config.channels)}, cut from GOES-R ABI L1b "
+            "radiances."
         ),
         version=importlib.metadata.version("stratacube"),
         config=config.described(),

@@ -158,7 +158,7 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
     return {
         "band": (
             ("band",),
-            np.array(layout.channels, "i1"),
+            np.array(layout.channels, "i1" if max(layout.channels) < 128 else "i2"),
             {"long_name": f"{layout.instrument.title} channel number"},
         ),
         "packing_scale": (band, packing["packing_scale"], {"long_name": "radiance of one stored count"}),

@@ -228,7 +228,7 @@ def _group(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_
 
 
 def _refuse_together(row: Sequence[Reference | None], reference: Reference) -> None:
-    """Refuse scans of two satellites at one time, as where one is tested beside another: either would hide the other."""
+    """Refuse scans of two satellites at one time, as where one is tested beside another: one would hide the other."""
     source = reference.header.source
     other = next((c.header.source for c in row if c and c.header.source.platform != source.platform), None)
     if other is not None:
