@@ -270,13 +270,14 @@ def _evaluate(table: pd.DataFrame, expression: str, what: str) -> npt.NDArray[An
 def _stored_band(raw: xr.Dataset, facts: Instrument, name: str) -> StoredBand:
     image = raw[name]
     mask = raw[image.attrs["ancillary_variables"]]
+    steps, rows, cols = image.shape[1:]
     return StoredBand(
         name,
         raw["band"].values.tolist().index(facts.band(name).number),
         str(mask.name),
         int(mask_bit(mask, name)).bit_length() - 1,
         mask.dtype.str,
-        image.shape[1:],
+        (steps, rows, cols),
         _pixel(image.dims[-1], raw.attrs.get("grid"), facts),
     )
 

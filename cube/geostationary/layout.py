@@ -119,8 +119,9 @@ class TileLayout:
 
     def mask_bit(self, channel: int) -> np.unsignedinteger[Any]:
         """Bit of a band in its mask, as a number of the mask's type."""
-        _, bit = self.instrument.mask_place(self.band(channel).name)
-        return np.dtype(self.instrument.mask_dtype).type(1 << bit)
+        _, place = self.instrument.mask_place(self.band(channel).name)
+        bit: np.unsignedinteger[Any] = np.dtype(self.instrument.mask_dtype).type(1 << place)
+        return bit
 
     @property
     def tiles_per_shard(self) -> int:

@@ -71,6 +71,11 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
     with open_raw(folder.tiles) as store:
         views = read_views(store)
     corners = made.set_index("tile")[["x_left", "y_top"]]
+
+    def ring(tile: int) -> npt.NDArray[np.float64]:
+        left, top = corners.loc[tile]
+        return footprint_ring(views[tile], float(left), float(top), layout.side)
+
     errors = pd.DataFrame(
         [{"tile": p.product, "scan": p.input, "file": p.href, "reason": p.reason} for p in problems],
         columns=["tile", "scan", "file", "reason"],
@@ -95,7 +100,7 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         bands=[_band_info(layout, c) for c in config.channels],
         observatory=GOES,
         projections=_PerTile(corners.index, lambda tile: views[tile].crs),
-        footprints=_PerTile(corners.index, lambda tile: footprint_ring(views[tile], *corners.loc[tile], layout.side)),
+        footprints=_PerTile(corners.index, ring),
         sources=_Sources(build),
         errors=errors,
         dropped=dict(build.plan.refused),
@@ -105,7 +110,7 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
     publish_tiles(folder.root, made, described)
 
 
-class _PerTile(Mapping[int | str, Any]):
+class _PerTile(Mapping[Any, Any]):
     """What is worked out of a tile when it is asked for; of 100,000 tiles it would fill the memory."""
 
     def __init__(self, tiles: pd.Index, work_out: Callable[[int], Any]) -> None:
