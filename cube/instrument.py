@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 from cube.decode import LAWS
+from cube.registry import INSTRUMENTS
 from stratacube.errors import UsageError
 
 __all__ = [
     "ATTRIBUTE",
-    "INSTRUMENTS",
     "Band",
     "Bound",
     "Instrument",
@@ -30,9 +28,6 @@ __all__ = [
 
 ATTRIBUTE = "instrument"
 """Of the root of a store: the record, as plain values."""
-
-INSTRUMENTS = {"abi": "cube.geostationary.abi:ABI"}
-"""``module:object`` by name."""
 
 _BITS = 64
 """Of the widest mask: an instrument with more bands has several."""
@@ -216,19 +211,15 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-@cache
 def instrument(name: str) -> Instrument:
-    """Return an instrument by its name.
+    """Return an instrument by its name in the registry.
 
     Raises
     ------
     UsageError
         If there is none of the name.
     """
-    if name not in INSTRUMENTS:
-        raise UsageError(f"instrument {name!r} is unknown; give one of {', '.join(INSTRUMENTS)}")
-    module, _, place = INSTRUMENTS[name].partition(":")
-    found: Instrument = getattr(import_module(module), place)
+    found: Instrument = INSTRUMENTS.load(name)
     return found
 
 

@@ -17,7 +17,7 @@ import cube
 from cube.build import main
 from cube.geostationary.grid import GeosProjection
 from cube.geostationary.projections import Views, read_views
-from cube.geostationary.synthetic import write_scan_file
+from cube.testing import write_abi_file
 from stratacube.errors import SourceError, UsageError
 
 HEIGHT = 35786023.0
@@ -31,9 +31,7 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for hour, lon_0 in ((16, -89.5), (17, -75.0), (18, -89.5)):
         start = datetime(2017, 12, 1, hour)
         for channel in (7, 13):
-            write_scan_file(
-                root / "archive", channel=channel, start=start, corner=CORNER, shape=(130, 130), lon_0=lon_0
-            )
+            write_abi_file(root / "archive", channel=channel, start=start, corner=CORNER, shape=(130, 130), lon_0=lon_0)
     given = ["--local-data-dir", str(root / "archive"), "--output-dir", str(root / "out"), "--domain", "M1"]
     shape = ["--channels", "7", "13", "--grid", "2km", "--tile-size", "32", "--steps", "1", "--num-tiles", "8"]
     assert main(["abi", *given, *shape, "--workers", "1", "--tolerance-minutes", "5"]) == 0
@@ -110,8 +108,8 @@ def test_old_stores_with_one_projection_are_read_and_with_two_refused() -> None:
 def test_a_satellite_that_took_the_place_of_another_is_one_cube(tmp_path: Path) -> None:
     common = {"channel": 13, "corner": CORNER, "shape": (130, 130), "lon_0": -137.0}
     paths = [
-        write_scan_file(tmp_path, platform="goes17", start=datetime(2023, 1, 3, 16), **common),
-        write_scan_file(tmp_path, platform="goes18", start=datetime(2023, 1, 5, 16), **common),
+        write_abi_file(tmp_path, platform="goes17", start=datetime(2023, 1, 3, 16), **common),
+        write_abi_file(tmp_path, platform="goes18", start=datetime(2023, 1, 5, 16), **common),
     ]
     tree = cube.open_abi(tmp_path, platform="west")
     assert tree.attrs["platform"] == "goes17 goes18"
@@ -127,7 +125,7 @@ def test_a_satellite_that_took_the_place_of_another_is_one_cube(tmp_path: Path) 
 
 def test_scans_of_two_satellites_at_one_time_do_not_hide_each_other(tmp_path: Path) -> None:
     for platform in ("goes17", "goes18"):
-        write_scan_file(
+        write_abi_file(
             tmp_path, platform=platform, channel=13, start=datetime(2022, 8, 4, 16), corner=CORNER, shape=(130, 130),
             lon_0=-137.0,
         )  # fmt: skip
@@ -140,7 +138,7 @@ def test_scans_of_two_satellites_at_one_time_do_not_hide_each_other(tmp_path: Pa
 
 def test_another_longitude_is_another_view(tmp_path: Path) -> None:
     for hour, lon_0 in ((16, -89.5), (17, -75.0)):
-        write_scan_file(
+        write_abi_file(
             tmp_path, channel=13, start=datetime(2017, 12, 1, hour), corner=CORNER, shape=(130, 130), lon_0=lon_0
         )
     with pytest.raises(UsageError, match=r"2 views whose pixels do not coincide: goes16 M1 from longitude -89.5"):
