@@ -97,7 +97,7 @@ def _properties(scan: Scan) -> dict[str, Any]:
 
 
 def _asset(file: SourceFile) -> dict[str, Any]:
-    band = BANDS[file.channel]
+    band = BANDS["abi"][file.channel]
     described: dict[str, Any] = {"name": band.name}
     if band.common_name:
         described["eo:common_name"] = band.common_name

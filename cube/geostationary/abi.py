@@ -7,17 +7,29 @@ from cube.instrument import Band, Bound, Instrument, Quantity, Resolution, ScanG
 
 __all__ = ["ABI"]
 
-_SUN = tuple(b.name for b in BANDS.values() if b.is_reflective)
-_HEAT = tuple(b.name for b in BANDS.values() if not b.is_reflective)
+_BANDS = {
+    "C01": (28, "blue"),
+    "C02": (14, "red"),
+    "C03": (28, "veggie"),
+    "C04": (56, "cirrus"),
+    "C05": (28, "snow and ice"),
+    "C06": (56, "cloud particle size"),
+    "C07": (56, "shortwave window"),
+    "C08": (56, "upper-level water vapour"),
+    "C09": (56, "mid-level water vapour"),
+    "C10": (56, "lower-level water vapour"),
+    "C11": (56, "cloud-top phase"),
+    "C12": (56, "ozone"),
+    "C13": (56, "clean longwave window"),
+    "C14": (56, "longwave window"),
+    "C15": (56, "dirty longwave window"),
+    "C16": (56, "carbon dioxide"),
+}
+"""Pixel at nadir in microradians, and title."""
+_SUN, _HEAT = tuple(_BANDS)[:6], tuple(_BANDS)[6:]
+"""Bands of reflected sunlight and of emission."""
 _PUG = "GOES-R Product Definition and Users' Guide, volume 3"
 _SEEN = "packings seen in files of GOES-16 to GOES-18 from 2017 to 2023, widened twofold and more"
-_RESOLUTIONS = {14: 21696, 28: 10848, 56: 5424}
-"""Pixels along the full disk by the pixel, in microradians."""
-
-
-def _resolutions() -> tuple[Resolution, ...]:
-    nominal = {b.pixel: (b.resolution, b.gsd) for b in BANDS.values()}
-    return tuple(Resolution(nominal[p][0], float(p), nominal[p][1], n) for p, n in _RESOLUTIONS.items())
 
 
 ABI = Instrument(
@@ -25,26 +37,37 @@ ABI = Instrument(
     title="ABI",
     long_name="Advanced Baseline Imager",
     bands=tuple(
-        Band(b.name, b.channel, b.wavelength, b.fwhm, float(b.pixel), b.title, b.common_name) for b in BANDS.values()
+        Band(b.name, b.channel, b.wavelength, b.fwhm, float(_BANDS[b.name][0]), _BANDS[b.name][1], b.common_name)
+        for b in BANDS["abi"].values()
     ),
     quantities=(
         *(
             Quantity(
                 "radiance",
                 f"toa_outgoing_radiance_per_unit_{per}",
-                BANDS[channel].units,
+                units,
                 "top-of-atmosphere radiance",
                 "identity",
                 bands,
             )
-            for per, channel, bands in (("wavelength", 1, _SUN), ("wavenumber", 7, _HEAT))
+            for per, units, bands in (
+                ("wavelength", "W m-2 sr-1 um-1", _SUN),
+                ("wavenumber", "mW m-2 sr-1 (cm-1)-1", _HEAT),
+            )
         ),
         Quantity("reflectance", "toa_bidirectional_reflectance", "1", "reflectance factor", "proportional", _SUN),
         Quantity(
             "brightness_temperature", "toa_brightness_temperature", "K", "brightness temperature", "planck", _HEAT
         ),
     ),
-    scan=ScanGeometry(_resolutions(), (15.0, 10.0)),  # modes 3 and 6
+    scan=ScanGeometry(
+        (
+            Resolution("500m", 14.0, 500.0, 21696),
+            Resolution("1km", 28.0, 1000.0, 10848),
+            Resolution("2km", 56.0, 2000.0, 5424),
+        ),
+        (15.0, 10.0),  # modes 3 and 6
+    ),
     bounds=(
         Bound("scale_factor", 1e-4, 2.0, (*_SUN, *_HEAT), _SEEN + "; radiances grow with counts"),
         Bound("add_offset", -50.0, 0.0, (*_SUN, *_HEAT), _SEEN + "; count 0 lies a little below no radiance"),
