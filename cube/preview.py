@@ -14,7 +14,9 @@ import pandas as pd
 import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 
-from cube.geostationary.calibrate import calibrate
+from cube.decode import apply_law, to_radiance
+from cube.instrument import Band, instrument_of
+from cube.masks import mask_bit
 from stratacube.files import whole_file
 
 __all__ = ["contact_sheet", "open_raw", "thumbnail"]
@@ -22,9 +24,12 @@ __all__ = ["contact_sheet", "open_raw", "thumbnail"]
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-RED, NEAR_INFRARED, BLUE = 2, 3, 1
-EMISSIVE = range(7, 17)
-CLEAN_WINDOW = 13
+RED, NEAR_INFRARED, BLUE = "red", "nir", "blue"
+"""Common names of the bands of natural colour."""
+CLEAN_WINDOW = "lwir"
+"""Common name of the band that shows clouds best by night."""
+WINDOWS = ("lwir", "lwir11", "lwir12")
+"""Common names of the bands that see the ground through clear air."""
 
 DAY_LIMIT = 85.0
 """Solar zenith angle in degrees beyond which the visible bands show too little."""
@@ -32,7 +37,7 @@ GAMMA = 2.2
 HAZE = {RED: 0.03, NEAR_INFRARED: 0.0, BLUE: 0.06}
 """Greatest reflectance that is taken for air, where the darkest pixels of a band have it, and taken off."""
 WINDOW_RANGE = (195.0, 310.0)
-"""Brightness temperatures from white to black, in kelvin, for the window channels 13 to 15."""
+"""Brightness temperatures from white to black, in kelvin, for the window bands."""
 LEAST_SPAN = 10.0
 """Of a stretched picture, in kelvin: less would only show noise."""
 
@@ -46,11 +51,11 @@ def open_raw(store: Path) -> xr.Dataset:
 def thumbnail(dataset: xr.Dataset, tile: int, path: Path, size: int = 256) -> str:
     """Write a picture of one tile at its middle time step.
 
-    By day, and with channels 1, 2 and 3, it is natural colour: the green that ABI lacks is
-    0.45 red + 0.1 near infrared + 0.45 blue (CIMSS natural true colour; Bah, Gunshor and Schmit 2018,
-    doi:10.1029/2018EA000379). Else it is the brightness temperature of channel 13, or of the emissive channel
-    nearest to it, cold in white. Else the first band, stretched. Where the middle step has no valid pixel,
-    the nearest step that has some is shown. Invalid pixels are transparent.
+    By day, and with a red, a near infrared and a blue band, it is natural colour, with
+    0.45 red + 0.1 near infrared + 0.45 blue for green (CIMSS natural true colour; Bah, Gunshor and Schmit 2018,
+    doi:10.1029/2018EA000379). Else it is the brightness temperature of the clean window near 10.4 um, or of the
+    thermal band nearest to it in order, cold in white. Else the first band, stretched. Where the middle step has no
+    valid pixel, the nearest step that has some is shown. Invalid pixels are transparent.
 
     Parameters
     ----------
@@ -133,8 +138,14 @@ class _Tile:
     size: int
 
     def __post_init__(self) -> None:
-        self.channels = [int(channel) for channel in self.dataset["band"].values]
+        self.facts = instrument_of(self.dataset.attrs)
+        self.numbers = [int(number) for number in self.dataset["band"].values]
+        self.bands = [self.facts.band(number) for number in self.numbers]
         self.arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def common(self, name: str) -> Band | None:
+        """Band by its common name, if it is in the store."""
+        return next((band for band in self.bands if band.common_name == name), None)
 
     @property
     def steps(self) -> list[int]:
@@ -161,20 +172,26 @@ class _Tile:
             self.arrays[name] = np.asarray(self.dataset[name].isel(tile=self.tile).values)
         return self.arrays[name]
 
-    def coefficient(self, name: str, channel: int, step: int) -> float:
-        """One of the per-band coefficients."""
-        return float(self.array(name)[step, self.channels.index(channel)])
+    def coefficient(self, name: str, band: Band, step: int) -> np.float32:
+        """One of the numbers that decode a band."""
+        return np.float32(self.array(name)[step, self.numbers.index(band.number)])
 
-    def radiance(self, channel: int, step: int) -> tuple[Floats, Mask]:
+    def radiance(self, band: Band, step: int) -> tuple[Floats, Mask]:
         """Radiance and where it is valid, at the resolution of the picture."""
-        name = f"C{channel:02d}"
-        suffix = str(self.dataset[name].dims[-1]).removeprefix("x")
-        usable = self.array(f"valid{suffix}")[step] & (1 << (channel - 1)) != 0
+        mask = self.dataset[self.dataset[band.name].attrs["ancillary_variables"]]
+        usable = self.array(str(mask.name))[step] & mask_bit(mask, band.name) != 0
         if not usable.any():  # spares reading the band
             return np.zeros((self.size, self.size), "f4"), np.zeros((self.size, self.size), bool)
-        scale = self.coefficient("packing_scale", channel, step)
-        offset = self.coefficient("packing_offset", channel, step)
-        return _resize((self.array(name)[step] * scale + offset).astype("f4"), usable, self.size)
+        packing = (self.coefficient(name, band, step) for name in ("packing_scale", "packing_offset"))
+        return _resize(to_radiance(self.array(band.name)[step], *packing), usable, self.size)
+
+    def quantity(self, name: str, band: Band, step: int, radiance: Floats) -> Floats:
+        """Another quantity of a band's radiance."""
+        found = self.facts.quantity(name, band.name)
+        assert found is not None
+        numbers = {c: self.coefficient(c, band, step) for c in found.coefficients}
+        values: Floats = apply_law(found.law, radiance, numbers)
+        return values
 
 
 def _draw(tile: _Tile) -> tuple[Image.Image, str]:
@@ -192,17 +209,20 @@ Drawn = tuple[Floats, Mask, str]
 
 
 def _natural_colour(tile: _Tile, step: int) -> Drawn | None:
-    if not {RED, NEAR_INFRARED, BLUE} <= set(tile.channels) or not tile.is_day(step):
-        return None
     levels, masks = [], []
-    for channel in (RED, NEAR_INFRARED, BLUE):
-        radiance, mask = tile.radiance(channel, step)
+    for name in (RED, NEAR_INFRARED, BLUE) if tile.is_day(step) else ():
+        band = tile.common(name)
+        if band is None or tile.facts.quantity("reflectance", band.name) is None:
+            return None
+        radiance, mask = tile.radiance(band, step)
         if not mask.any():
             return None
-        reflectance = radiance * tile.coefficient("kappa0", channel, step) / tile.sun(step)
-        haze = min(float(np.percentile(reflectance[mask], 1.0)), HAZE[channel])
+        reflectance = tile.quantity("reflectance", band, step, radiance) / tile.sun(step)
+        haze = min(float(np.percentile(reflectance[mask], 1.0)), HAZE[name])
         levels.append(reflectance - haze)
         masks.append(mask)
+    if not levels:
+        return None
     red, near_infrared, blue = levels
     green = 0.45 * red + 0.1 * near_infrared + 0.45 * blue
     colour = np.clip(np.stack([red, green, blue], axis=-1), 0.0, 1.0) ** (1.0 / GAMMA)
@@ -210,34 +230,36 @@ def _natural_colour(tile: _Tile, step: int) -> Drawn | None:
 
 
 def _brightness(tile: _Tile, step: int) -> Drawn | None:
-    emissive = [channel for channel in tile.channels if channel in EMISSIVE]
-    for channel in sorted(emissive, key=lambda c: (abs(c - CLEAN_WINDOW), -c)):
-        radiance, mask = tile.radiance(channel, step)
+    for band in _by_nearness(tile):
+        radiance, mask = tile.radiance(band, step)
         if not mask.any():
             continue
-        kelvin = _brightness_temperature(tile, channel, step, radiance)
+        kelvin = tile.quantity("brightness_temperature", band, step, radiance)
         mask &= np.isfinite(kelvin)
         if not mask.any():
             continue
-        low, high = WINDOW_RANGE if channel in (13, 14, 15) else _stretch(kelvin[mask], LEAST_SPAN)
+        window = band.common_name in WINDOWS
+        low, high = WINDOW_RANGE if window else _stretch(kelvin[mask], LEAST_SPAN)
         levels = 1.0 - np.clip((kelvin - low) / (high - low), 0.0, 1.0)
-        return levels.astype("f4"), mask, f"C{channel:02d} brightness temperature"
+        return levels.astype("f4"), mask, f"{band.name} brightness temperature"
     return None
 
 
-def _brightness_temperature(tile: _Tile, channel: int, step: int, radiance: Floats) -> Floats:
-    names = ("planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
-    coefficients = {name: np.float32(tile.coefficient(name, channel, step)) for name in names}
-    return calibrate(radiance, "brightness_temperature", **coefficients)
+def _by_nearness(tile: _Tile) -> list[Band]:
+    """Thermal bands, the clean window first, then by their places on either side of it; of two, the longer wave."""
+    places = {band.name: place for place, band in enumerate(tile.facts.bands)}
+    thermal = [b for b in tile.bands if tile.facts.quantity("brightness_temperature", b.name)]
+    clean = next((places[b.name] for b in tile.facts.bands if b.common_name == CLEAN_WINDOW), len(places))
+    return sorted(thermal, key=lambda b: (abs(places[b.name] - clean), -places[b.name]))
 
 
 def _first_band(tile: _Tile, step: int) -> Drawn | None:
-    for channel in tile.channels:
-        radiance, mask = tile.radiance(channel, step)
+    for band in tile.bands:
+        radiance, mask = tile.radiance(band, step)
         if mask.any():
             low, high = _stretch(radiance[mask], 1e-6)
             levels = np.clip((radiance - low) / (high - low), 0.0, 1.0)
-            return levels.astype("f4"), mask, f"C{channel:02d} radiance"
+            return levels.astype("f4"), mask, f"{band.name} radiance"
     return None
 
 

@@ -17,7 +17,7 @@ from cube.plug import imported
 from stratacube.choices import OneOf, nearest, one_of
 from stratacube.errors import UsageError
 
-__all__ = ["ENGINES", "MASKS", "REDUCERS", "SOURCES", "STRATA", "Engine", "Registry"]
+__all__ = ["ENGINES", "INSTRUMENTS", "MASKS", "REDUCERS", "SOURCES", "STRATA", "Engine", "Registry"]
 
 _log = logging.getLogger(__name__)
 
@@ -153,3 +153,6 @@ REDUCERS = Registry(
     {name: f"cube.sentinel2.reduce:{name.upper()}" for name in ("median", "mean", "count", "medoid", "best")},
 )
 """From observations to one value a pixel: :class:`cube.sentinel2.reduce.Reducer`; percentiles besides."""
+
+INSTRUMENTS = Registry("instrument", "stratacube.instruments", {"abi": "cube.geostationary.abi:ABI"})
+"""What sees: :class:`cube.instrument.Instrument`."""

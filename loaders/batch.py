@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from catalog.geostationary.bands import BANDS
+from cube.decode import LAWS, apply_law
 from loaders.quantities import Quantity
+from loaders.rules import TORCH, BandRule
 from stratacube.errors import UsageError
 
 __all__ = ["Batch", "Decoder", "PackedBatch", "Quantity", "as_is", "join"]
@@ -110,12 +111,16 @@ class PackedBatch(_Tensors):
     values: Tensor
     """(B, C, T, Y, X) uint16 counts, or float32 values that need no decoding, NaN where not valid."""
     mask: Tensor | None
-    """(B, T, Y, X) uint16: bit ``channel - 1`` set where that band is valid; None: valid where finite."""
+    """(B, T, Y, X) unsigned integers, a bit a band (see ``rules``), set where that band is valid; (B, M, T, Y, X) where
+    the bits lie in several masks; None: valid where finite."""
     bands: tuple[str, ...]
     packing: Tensor | None = None
     """(B, T, C, 2) float32: scale and offset to radiance."""
     coefficients: Tensor | None = None
-    """(B, T, C, 5) float32: kappa0, planck_fk1, planck_fk2, planck_bc1, planck_bc2."""
+    """(B, T, C, numbers) float32: what the laws take, in the order of ``coefficient_names``."""
+    coefficient_names: tuple[str, ...] = ()
+    rules: tuple[BandRule, ...] = ()
+    """By band, where its validity lies and how it is decoded; empty: values need no decoding."""
     orientation: tuple[int, ...] = ()
     """How decoding turns each sample (:class:`loaders.augment.Placement`); empty: not at all."""
     meta: dict[str, Tensor] = field(default_factory=dict)
@@ -163,6 +168,11 @@ def join(batches: Sequence[PackedBatch]) -> PackedBatch:
             f"sources give samples of different kinds ({'; '.join(map(str, sorted(map(str, kinds))))}); "
             "mix them with whole_batches=True, or give them the same bands, steps and crop"
         )
+    if len({(b.rules, b.coefficient_names) for b in batches}) > 1:
+        raise UsageError(
+            f"sources of bands {', '.join(first.bands)} are of instruments with different masks or laws; "
+            "mix them with whole_batches=True"
+        )
 
     def together(name: str) -> Any:
         parts = [getattr(b, name) for b in batches]
@@ -186,7 +196,8 @@ class Decoder(nn.Module):
     ----------
     quantity
         ``radiance`` (units of the files), ``reflectance`` (1), ``brightness_temperature`` (K), or ``mixed``:
-        reflectance of C01 to C06 and brightness temperature of C07 to C16. Values that are stored decoded stay.
+        reflectance of the bands that have it and brightness temperature of the others. Values that are stored decoded
+        stay.
     mean, std
         By band, to normalise by, in the units of the quantity; None leaves physical values.
     fill
@@ -222,11 +233,7 @@ class Decoder(nn.Module):
         """
         values = packed.values.permute(0, 2, 1, 3, 4)
         pixels = values.to(torch.float32, memory_format=torch.contiguous_format)
-        if packed.mask is None:
-            valid = torch.isfinite(pixels)
-        else:
-            bits = torch.tensor([int(b[1:]) - 1 for b in packed.bands], device=pixels.device, dtype=torch.int32)
-            valid = (packed.mask.to(torch.int32)[:, :, None] >> bits[:, None, None]) & 1 != 0
+        valid = torch.isfinite(pixels) if packed.mask is None else _valid(packed.mask, packed.rules)
         if packed.packing is not None:
             scale, offset = (n[..., None, None] for n in packed.packing.unbind(-1))
             pixels = pixels.mul_(scale).add_(offset)
@@ -245,17 +252,14 @@ class Decoder(nn.Module):
             return
         if packed.coefficients is None:
             raise UsageError(f"the samples carry no coefficients for {self.quantity}")
-        for c, name in enumerate(packed.bands):
-            reflective = BANDS[int(name[1:])].is_reflective
-            if self.quantity != "mixed" and reflective != (self.quantity == "reflectance"):
+        for c, (name, rule) in enumerate(zip(packed.bands, packed.rules, strict=True)):
+            law = rule.law(self.quantity)
+            if law is None:
                 raise UsageError(f"{name} has no {self.quantity}; choose bands that have, or quantity 'mixed'")
-            kappa0, fk1, fk2, bc1, bc2 = (n[..., None, None] for n in packed.coefficients[:, :, c].unbind(-1))
+            places = {n: packed.coefficient_names.index(n) for n in LAWS[law].coefficients}
+            numbers = {n: packed.coefficients[:, :, c, place, None, None] for n, place in places.items()}
             band = radiance[:, :, c]
-            if reflective:
-                band.mul_(kappa0)
-            else:
-                # A radiance of 0 or less has no temperature: not a number, so not valid.
-                band.copy_((fk2 / torch.log1p(fk1 / torch.where(band > 0, band, torch.nan)) - bc1) / bc2)
+            band.copy_(apply_law(law, band, numbers, TORCH))
 
     @staticmethod
     def _by_band(packed: PackedBatch, numbers: Mapping[str, float]) -> Tensor:
@@ -264,6 +268,17 @@ class Decoder(nn.Module):
             raise UsageError(f"the statistics have {', '.join(numbers)}, but not {', '.join(missing)}")
         values = torch.tensor([numbers[b] for b in packed.bands], device=packed.values.device, dtype=torch.float32)
         return values[:, None, None]
+
+
+def _valid(mask: Tensor, rules: Sequence[BandRule]) -> Tensor:
+    """Take each band's bit out of the masks; (B, T, C, Y, X)."""
+    # Torch shifts signed integers only. The highest bit of the widest comes out as the sign, which the 1 cuts off.
+    wide = mask.to(torch.int32 if mask.element_size() < 4 else torch.int64)
+    bits = torch.tensor([r.bit for r in rules], device=mask.device, dtype=wide.dtype)[:, None, None]
+    if mask.ndim == 4:
+        return (wide[:, :, None] >> bits) & 1 != 0
+    which = torch.tensor([r.mask for r in rules], device=mask.device)
+    return (wide[:, which].transpose(1, 2) >> bits) & 1 != 0
 
 
 def _turn(image: Tensor, orientation: Sequence[int]) -> Tensor:

@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from catalog.geostationary.bands import BANDS
 from loaders.cubes import images_of, open_cube
 from loaders.moments import PRECISION, Box, boxes, gather
 from loaders.quantities import Quantity
@@ -140,7 +139,7 @@ def _of_tiles(
         described.append({"store": store.url, "fingerprint": store.fingerprint, "tiles": len(tiles), "of": len(store)})
         splits = table[by].astype(str).to_numpy()[tiles] if by in table else np.full(len(tiles), "all")
         for group in _by_size(store, bands) if len(tiles) else ():
-            _check_quantity(group if bands is not None else (), quantity)
+            _check_quantity(store, group if bands is not None else (), quantity)
             counted.append((TileDataset(store, bands=group, where=tiles), splits.tolist()))
     total = tally(counted, workers)
     names = total.splits()
@@ -149,13 +148,21 @@ def _of_tiles(
         found |= {name: total.bands(name, quantity) for name in names}
     if not found["all"]:
         raise UsageError(f"no tile has a valid pixel of {quantity}; check the filter and the bands")
+    about = {b.name: _about(store, b.name, quantity) for store in stores for b in store.bands}
+    found = {name: {b: replace(s, **about[b]) for b, s in of_bands.items()} for name, of_bands in found.items()}
     return found, {"stores": described, "pixels": int(sum(total.pixels.values()))}
 
 
-def _check_quantity(bands: Iterable[str], quantity: Quantity) -> None:
+def _about(store: TileStore, band: str, quantity: Quantity) -> dict[str, Any]:
+    """Units and wavelength of a band, as its statistics say them."""
+    found = store.quantity(quantity, band)
+    return {"units": found.units if found else "", "wavelength_um": store.instrument.band(band).wavelength_um}
+
+
+def _check_quantity(store: TileStore, bands: Iterable[str], quantity: Quantity) -> None:
     """Refuse bands that were asked for by name and do not have the quantity; of all bands, those that have it count."""
-    for band in bands if quantity in ("reflectance", "brightness_temperature") else ():
-        if BANDS[int(band[1:])].is_reflective != (quantity == "reflectance"):
+    for band in bands:
+        if store.quantity(quantity, band) is None:
             raise UsageError(f"{band} has no {quantity}; leave it out of `bands`, or take `quantity=mixed`")
 
 
@@ -178,7 +185,8 @@ def _of_cubes(
         described.append({"store": url, "fingerprint": _fingerprint(cube), "boxes": len(looked_at)})
         wanted += looked_at
     total = gather(cubes, wanted, workers)
-    found = {band: moments.describe() for band, moments in total.items()}
+    units = {name: str(cube[name].attrs.get("units", "")) for cube in cubes for name in total if name in cube}
+    found = {band: replace(moments.describe(), units=units.get(band, "")) for band, moments in total.items()}
     if not any(s.count for s in found.values()):
         raise UsageError(f"no pixel of {', '.join(found)} is valid; check the store")
     about = {"stores": described, "pixels": sum(moments.pixels for moments in total.values()), "percentiles": PRECISION}

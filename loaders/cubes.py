@@ -354,7 +354,7 @@ def images_of(
     if isinstance(cube, xr.DataArray):
         named = cube["band"].values.tolist() if "band" in cube.coords else range(cube.sizes.get("band", 1))
         names = (cube.name or "values",) if "band" not in cube.dims else named
-        return tuple(_band_name(n) for n in names), [cube.variable]
+        return tuple(str(n) for n in names), [cube.variable]
     arrays = [n for n in cube.data_vars if cube[n].ndim >= 2 and cube[n].dtype.kind in "fiu"]
     # Counts of observations and classes stand beside the bands of floating numbers; they are no bands.
     alike = [n for n in arrays if cube[n].dtype.kind == "f"] or arrays
@@ -373,8 +373,3 @@ def images_of(
             f"dimension; choose one, such as variables=[{str(first)!r}]"
         )
     return tuple(str(n) for n in chosen), [cube[n].variable for n in chosen]
-
-
-def _band_name(name: Any) -> str:
-    """ABI channels by number are named as everywhere else."""
-    return f"C{name:02d}" if isinstance(name, int) and 1 <= name <= 16 else str(name)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from catalog.geostationary.bands import BANDS
+from loaders.quantities import UNITS
 from loaders.statistics import BandStatistics, Statistics
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import whole_file
@@ -19,7 +18,6 @@ _MARGIN = 14
 _TITLE = 34
 _COLUMNS = 4
 _INK, _BAR, _BAND, _MEAN = "#202428", "#4878a8", "#dce6f0", "#c03028"
-_UNITS = {"reflectance": "1", "brightness_temperature": "K"}
 
 
 def draw_histograms(statistics: Statistics, path: Path, split: str = "all") -> None:
@@ -71,17 +69,14 @@ def _draw_panel(name: str, band: BandStatistics, quantity: str) -> Image.Image:
             draw.rectangle([across(band.edges[i]), bottom - height, across(band.edges[i + 1]), bottom], fill=_BAR)
     draw.line([across(band.mean), top, across(band.mean), bottom], fill=_MEAN)
     draw.line([left, bottom, right, bottom], fill=_INK)
-    draw.text((left, 4), f"{name}  {_about(name, quantity)}", _INK, font)
+    draw.text((left, 4), f"{name}  {_about(band, quantity)}", _INK, font)
     draw.text((left, 17), f"mean {band.mean:.4g}  std {band.std:.4g}  n {band.count:.3g}", _MEAN, font)
     draw.text((left, bottom + 3), f"{low:.4g}", _INK, font)
     draw.text((right, bottom + 3), f"{high:.4g}", _INK, font, anchor="ra")
     return panel
 
 
-def _about(name: str, quantity: str) -> str:
-    """Wavelength of an ABI band, and units as far as they are known."""
-    if not re.fullmatch(r"C(0[1-9]|1[0-6])", name):
-        return f"[{_UNITS.get(quantity, quantity)}]"
-    band = BANDS[int(name[1:])]
-    mixed = "1" if band.is_reflective else "K"
-    return f"{band.wavelength:g} um  [{_UNITS.get(quantity) or (band.units if quantity == 'radiance' else mixed)}]"
+def _about(band: BandStatistics, quantity: str) -> str:
+    """Wavelength and units of a band, as far as they are known."""
+    wave = "" if band.wavelength_um is None else f"{band.wavelength_um:g} um  "
+    return f"{wave}[{band.units or UNITS.get(quantity, quantity)}]"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
+import numpy as np
 import torch
 import zarr
 
@@ -60,7 +61,7 @@ def time_zarr(
     """Measure what zarr itself takes to read the same chunks, one slice a band."""
     options = dataset.reader.storage_options or None
     group = zarr.open_group(dataset.url, mode="r", storage_options=options)
-    names = [*(b.name for b in dataset.bands), dataset.bands[0].mask]
+    names = [*(b.name for b in dataset.bands), *dataset.masks]
     arrays: list[Any] = [group[name] for name in names]
     turn = itertools.cycle(range(len(dataset)))
 
@@ -74,9 +75,10 @@ def time_zarr(
 
 
 def sample_bytes(dataset: TileDataset) -> int:
-    """Decoded bytes that reading one sample takes: whole inner chunks of every band and of the mask."""
+    """Decoded bytes that reading one sample takes: whole inner chunks of every band and of the masks."""
     steps, rows, cols = dataset.bands[0].shape
-    return steps * rows * cols * 2 * (len(dataset.bands) + 1)
+    masks = len(dataset.masks) * np.dtype(dataset.bands[0].mask_dtype).itemsize
+    return steps * rows * cols * (2 * len(dataset.bands) + masks)
 
 
 def measure(dataset: TileDataset, batch_size: int, workers: Sequence[int], seconds: float) -> list[Row]:

@@ -20,7 +20,7 @@ __all__ = ["Mixture"]
 
 
 class Mixture(Dataset[PackedBatch]):
-    """Samples of several sources in one order, such as the stores of several years, or of ABI and Sentinel-2.
+    """Samples of several sources in one order, such as the stores of several years, or of two instruments.
 
     Parameters
     ----------

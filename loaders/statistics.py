@@ -41,6 +41,9 @@ class BandStatistics:
     edges: list[float] = field(default_factory=list)
     """Of the bins of ``histogram``, one more than those."""
     histogram: list[int] = field(default_factory=list)
+    units: str = ""
+    """Of the values; not known of statistics of older versions."""
+    wavelength_um: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from catalog.geostationary.bands import BANDS
 from catalog.geostationary.s3 import faults
+from cube.instrument import Instrument, Quantity, instrument_of
+from cube.masks import mask_bit
 from loaders.chunks import ChunkReader
 from stratacube.errors import SourceError, UsageError
 from stratacube.parquet import read_frame
 
 __all__ = [
     "COARSE",
-    "COEFFICIENTS",
     "StoredBand",
     "TileStore",
     "assign_splits",
@@ -34,7 +34,6 @@ __all__ = [
     "weigh",
 ]
 
-COEFFICIENTS = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
 COARSE = ("view_zenith", "view_azimuth", "solar_zenith", "solar_azimuth", "latitude_coarse", "longitude_coarse")
 _BLOCK = 1024
 _SPLITS = (("train", 0.8), ("val", 0.9), ("test", 1.0))
@@ -45,20 +44,17 @@ class StoredBand:
     """One band of a store."""
 
     name: str
-    channel: int
     place: int
     """Along the store's band dimension."""
     mask: str
-    """Variable whose bit ``channel - 1`` says where the band is valid."""
+    """Variable one of whose bits says where the band is valid."""
+    bit: int
+    """Which, 0 for the lowest."""
+    mask_dtype: str
     shape: tuple[int, int, int]
     """Steps, rows and columns of a tile."""
     pixel: float | None = None
     """Side of a pixel (rad); None where the store does not say."""
-
-    @property
-    def is_reflective(self) -> bool:
-        """Whether the band measures reflected sunlight."""
-        return BANDS[self.channel].is_reflective
 
 
 @dataclass
@@ -70,6 +66,7 @@ class TileStore:
 
     url: str
     reader: ChunkReader
+    instrument: Instrument
     bands: tuple[StoredBand, ...]
     small: xr.Dataset
     """Every variable of a few numbers a tile, in memory."""
@@ -102,31 +99,21 @@ class TileStore:
             raw = xr.open_zarr(
                 url, mask_and_scale=False, decode_times=False, chunks=None, storage_options=options or None
             )
-        names = sorted(str(n) for n in raw.data_vars if str(n)[0] == "C" and str(n)[1:].isdigit())
+        facts = instrument_of(raw.attrs)
+        names = [band.name for band in facts.bands if band.name in raw]
         if not names or "band" not in raw:
             held = ", ".join(map(str, raw.data_vars)) or "nothing"
             raise UsageError(
-                f"{url} holds {held}, but no bands C01 .. C16 of tiles; give the tiles.zarr of a build, or read other "
-                "cubes by loaders.cube_loader"
+                f"{url} holds {held}, but no bands {facts.bands[0].name} .. {facts.bands[-1].name} of tiles; give the "
+                "tiles.zarr of a build, or read other cubes by loaders.cube_loader"
             )
-        channels = raw["band"].values.tolist()
-        bands = tuple(
-            StoredBand(
-                n,
-                int(n[1:]),
-                channels.index(int(n[1:])),
-                raw[n].attrs["ancillary_variables"],
-                raw[n].shape[1:],
-                _pixel(raw[n].dims[-1], raw.attrs.get("grid")),
-            )
-            for n in names
-        )
+        bands = tuple(_stored_band(raw, facts, name) for name in names)
         images = {*names, *(b.mask for b in bands)}
         small = xr.decode_cf(raw.drop_vars(images))
         coarse = small[[n for n in COARSE if n in small]]
         scalars = [n for n in small.variables if small[n].ndim == 0]
         small = small.drop_vars([*coarse.data_vars, *scalars]).load()
-        return cls(url, ChunkReader(url, options), bands, small, coarse, _read_plan(url, options, small))
+        return cls(url, ChunkReader(url, options), facts, bands, small, coarse, _read_plan(url, options, small))
 
     def __len__(self) -> int:
         return int(self.small.sizes["tile"])
@@ -140,7 +127,8 @@ class TileStore:
             If a band is not there, or their tiles differ in pixels.
         """
         there = {b.name: b for b in self.bands}
-        wanted = [b if isinstance(b, str) else f"C{b:02d}" for b in bands] if bands is not None else list(there)
+        names = {b.number: b.name for b in self.instrument.bands}
+        wanted = [names.get(b, str(b)) if isinstance(b, int) else b for b in bands] if bands is not None else [*there]
         unknown = [b for b in wanted if b not in there]
         if unknown or not wanted:
             raise UsageError(f"{self.url} has bands {', '.join(there)}, not {', '.join(unknown) or 'none'}")
@@ -149,6 +137,10 @@ class TileStore:
             sizes = ", ".join(f"{b.name} {b.shape[1]}x{b.shape[2]}" for b in chosen)
             raise UsageError(f"bands of one batch must have one size, not {sizes}; choose bands of one resolution")
         return chosen
+
+    def quantity(self, name: str, band: str) -> Quantity | None:
+        """What a band has by the name of a quantity (``mixed`` too); None where it has no such thing."""
+        return self.instrument.quantity(name, band)
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -275,10 +267,25 @@ def _evaluate(table: pd.DataFrame, expression: str, what: str) -> npt.NDArray[An
         raise UsageError(f"{what} {expression!r} cannot be evaluated ({error}); columns are {columns}") from error
 
 
-def _pixel(dim: Any, grid: Any) -> float | None:
+def _stored_band(raw: xr.Dataset, facts: Instrument, name: str) -> StoredBand:
+    image = raw[name]
+    mask = raw[image.attrs["ancillary_variables"]]
+    steps, rows, cols = image.shape[1:]
+    return StoredBand(
+        name,
+        raw["band"].values.tolist().index(facts.band(name).number),
+        str(mask.name),
+        int(mask_bit(mask, name)).bit_length() - 1,
+        mask.dtype.str,
+        (steps, rows, cols),
+        _pixel(image.dims[-1], raw.attrs.get("grid"), facts),
+    )
+
+
+def _pixel(dim: Any, grid: Any, facts: Instrument) -> float | None:
     """Side of a pixel (rad) by the dimension of a native band, else by the grid the store names."""
-    micro = {"500m": 14, "1km": 28, "2km": 56}.get(str(dim).partition("_")[2] or str(grid))
-    return None if micro is None else micro * 1e-6
+    name = str(dim).partition("_")[2] or str(grid)
+    return next((r.pixel_urad * 1e-6 for r in facts.scan.resolutions if r.name == name), None)
 
 
 def _decode_flags(variable: xr.Variable) -> Any:

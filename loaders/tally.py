@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
-from catalog.geostationary.bands import BANDS
-from cube.geostationary.calibrate import calibrate
+from cube.decode import LAWS, apply_law, to_radiance
 from loaders.batch import PackedBatch, Quantity
 from loaders.statistics import BandStatistics
 from loaders.tiles import TileDataset
@@ -27,12 +26,14 @@ PERCENTILES = (0.1, 1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.9)
 _COUNTS = 65536
 _BINS = 128
 _TILES_A_PART = 16
-Key = tuple[str, str, tuple[float, ...]]
+Laws = tuple[tuple[tuple[str, str], ...], tuple[str, ...]]
+"""Laws of a band's quantities by their names, and the names of the coefficients in a key's numbers."""
+Key = tuple[str, str, Laws, tuple[float, ...]]
 
 
 @dataclass
 class Tally:
-    """How often each count occurs, by split, band and calibration (scale, offset and five coefficients)."""
+    """How often each count occurs, by split, band and calibration (laws; scale, offset and coefficients)."""
 
     tables: dict[Key, npt.NDArray[np.int64]] = field(default_factory=dict)
     pixels: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -51,19 +52,20 @@ class Tally:
         """Take in a batch of whole tiles."""
         assert batch.mask is not None
         assert batch.packing is not None
-        values, mask, packing = batch.values.numpy(), batch.mask.numpy(), batch.packing.numpy()
-        coefficients = np.full((*packing.shape[:-1], 5), np.nan, "f4")
+        values, masks, packing = batch.values.numpy(), batch.mask.numpy(), batch.packing.numpy()
+        masks = masks if masks.ndim == 5 else masks[:, None]
+        coefficients = np.full((*packing.shape[:-1], len(batch.coefficient_names)), np.nan, "f4")
         if batch.coefficients is not None:
             coefficients = batch.coefficients.numpy()
         for i, split in enumerate(splits):
             self.tiles += 1
-            for c, band in enumerate(batch.bands):
-                bit = np.uint16(1 << (int(band[1:]) - 1))
+            for c, (band, rule) in enumerate(zip(batch.bands, batch.rules, strict=True)):
+                bit, laws = masks.dtype.type(1 << rule.bit), (rule.laws, batch.coefficient_names)
                 self.pixels[split, band] += values[i, c].size
                 for t in range(values.shape[2]):
-                    good = values[i, c, t][mask[i, t] & bit != 0]
+                    good = values[i, c, t][masks[i, rule.mask, t] & bit != 0]
                     if good.size:
-                        self._add((split, band, _key(packing[i, t, c], coefficients[i, t, c])), good)
+                        self._add((split, band, laws, _key(packing[i, t, c], coefficients[i, t, c])), good)
 
     def _add(self, key: Key, counts: npt.NDArray[np.uint16]) -> None:
         table = self.tables.setdefault(key, np.zeros(_COUNTS, "i8"))
@@ -77,10 +79,10 @@ class Tally:
     def bands(self, split: str | None, quantity: Quantity) -> dict[str, BandStatistics]:
         """Statistics of each band that has the quantity; of all splits together if ``split`` is None."""
         parts: dict[str, list[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]] = defaultdict(list)
-        for (name, band, numbers), table in self.tables.items():
+        for (name, band, laws, numbers), table in self.tables.items():
             if split is None or name == split:
                 there = np.flatnonzero(table)
-                values = _physical(band, there, numbers, quantity)
+                values = _physical(laws, there, numbers, quantity)
                 if values is not None:
                     usable = np.isfinite(values)
                     parts[band].append((values[usable], table[there][usable]))
@@ -128,20 +130,17 @@ def _key(packing: npt.NDArray[np.float32], coefficients: npt.NDArray[np.float32]
 
 
 def _physical(
-    band: str, counts: npt.NDArray[np.intp], numbers: tuple[float, ...], quantity: Quantity
+    laws: Laws, counts: npt.NDArray[np.intp], numbers: tuple[float, ...], quantity: Quantity
 ) -> npt.NDArray[np.float64] | None:
-    """Values of counts, with the arithmetic of :func:`cube.open_tiles`; None if the band has no such quantity."""
-    scale, offset, kappa0, *planck = (np.float32(n) for n in numbers)
-    radiance = counts.astype("f4") * scale + offset
-    reflective = BANDS[int(band[1:])].is_reflective
-    if quantity == "radiance":
-        return radiance.astype("f8")
-    if quantity == "reflectance" or (quantity == "mixed" and reflective):
-        return calibrate(radiance, "reflectance", kappa0=kappa0).astype("f8") if reflective else None
-    if reflective:
+    """Values of counts, by the law that everything decodes by; None if the band has no such quantity."""
+    law = dict(laws[0]).get(quantity)
+    if law is None:
         return None
-    names = ("planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
-    return calibrate(radiance, "brightness_temperature", **dict(zip(names, planck, strict=True))).astype("f8")
+    scale, offset, *rest = numbers
+    coefficients = dict(zip(laws[1], rest, strict=True))
+    named = {name: coefficients[name] for name in LAWS[law].coefficients}
+    values: npt.NDArray[np.float64] = apply_law(law, to_radiance(counts, scale, offset), named).astype("f8")
+    return values
 
 
 def describe(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64]) -> BandStatistics:

@@ -19,13 +19,16 @@ from loaders.batch import PackedBatch, Quantity
 from loaders.chunks import Target
 from loaders.loader import Loader
 from loaders.order import Pick
+from loaders.rules import rule_of
 from loaders.statistics import make_decoder
-from loaders.store import COEFFICIENTS, TileStore, select, weigh
+from loaders.store import TileStore, select, weigh
 from stratacube.errors import SourceError, UsageError
 
 __all__ = ["TileDataset", "tile_loader", "time_code"]
 
 OnError = Literal["raise", "skip"]
+_ALIGN = 64
+"""Bytes: a cache line, and a multiple of every integer."""
 
 
 class TileDataset(Dataset[PackedBatch]):
@@ -38,7 +41,7 @@ class TileDataset(Dataset[PackedBatch]):
     store
         Path or URL of a tile store, or of the folder of a build; a STAC item or collection; an opened store.
     bands
-        Names or channel numbers, in the order wanted; all by default.
+        Names or numbers, in the order wanted; all by default.
     view
         Time steps, crop, flips and rotations.
     where
@@ -81,6 +84,9 @@ class TileDataset(Dataset[PackedBatch]):
         opened = TileStore.open(store, storage_options)
         self.url, self.reader = opened.url, opened.reader
         self.bands = opened.choose(bands)
+        self.instrument = opened.instrument
+        self.masks = list(dict.fromkeys(b.mask for b in self.bands))
+        self.rules = tuple(rule_of(self.instrument, b.name, self.masks.index(b.mask), b.bit) for b in self.bands)
         self.view = view or View()
         self.view.check(self.bands[0].shape)
         self.on_error = on_error
@@ -100,6 +106,11 @@ class TileDataset(Dataset[PackedBatch]):
 
     def __len__(self) -> int:
         return len(self.tiles)
+
+    def units(self, quantity: str) -> dict[str, str]:
+        """Units of a quantity of each band that has it."""
+        found = {b.name: self.instrument.quantity(quantity, b.name) for b in self.bands}
+        return {name: q.units for name, q in found.items() if q is not None}
 
     def sample_weights(self) -> tuple[npt.NDArray[np.float64] | None, ...]:
         """How often each sample is drawn, relative to the others."""
@@ -133,6 +144,8 @@ class TileDataset(Dataset[PackedBatch]):
             tuple(b.name for b in self.bands),
             self._packing[samples[:, None], frames],
             None if self._coefficients is None else self._coefficients[samples[:, None], frames],
+            self._coefficient_names,
+            self.rules,
             tuple(p.orientation for p in places),
             self._meta(samples, frames, places) | {"failed": failed},
             {name: codes[samples] for name, codes in self._labels.items()},
@@ -142,25 +155,24 @@ class TileDataset(Dataset[PackedBatch]):
         """Read counts and mask of every band of a batch, in one request to storage."""
         stored = self.bands[0].shape
         steps, rows, cols = self.view.shape(stored)
-        values, mask = _shared_buffers(
-            (len(tiles), len(self.bands), steps, rows, cols), (len(tiles), steps, rows, cols)
-        )
+        kinds = (len(self.bands), "<u2"), (len(self.masks), self.bands[0].mask_dtype)
+        values, mask = _shared_buffers(*(((len(tiles), n, steps, rows, cols), dtype) for n, dtype in kinds))
         outs, masks = values.numpy(), mask.numpy()
         targets = []
         for i, (tile, place) in enumerate(zip(tiles.tolist(), places, strict=True)):
             spans = zip(place[:3], (steps, rows, cols), strict=True)
             window = None if (steps, rows, cols) == stored else tuple(slice(a, a + n) for a, n in spans)
             targets += [Target(b.name, tile, outs[i, c], window) for c, b in enumerate(self.bands)]
-            targets.append(Target(self.bands[0].mask, tile, masks[i], window))
+            targets += [Target(name, tile, masks[i, m], window) for m, name in enumerate(self.masks)]
         failed = np.zeros(len(tiles), bool)
         for n, (target, error) in enumerate(zip(targets, self.reader.read(targets), strict=True)):
             if error is None:
                 continue
             if self.on_error == "raise":
                 raise SourceError(f"tile {target.tile} of {self.url}, {target.name}: {error}") from error
-            failed[n // (len(self.bands) + 1)] = True
+            failed[n // (len(self.bands) + len(self.masks))] = True
         outs[failed], masks[failed] = 0, 0
-        return values, mask, torch.from_numpy(failed)
+        return values, mask if len(self.masks) > 1 else mask[:, 0], torch.from_numpy(failed)
 
     def _keep_small(self, store: TileStore) -> None:
         """Keep in memory what is small, of the chosen tiles and bands."""
@@ -171,7 +183,9 @@ class TileDataset(Dataset[PackedBatch]):
             return torch.from_numpy(stacked.astype("f4"))
 
         self._packing = numbers(("packing_scale", "packing_offset"))
-        self._coefficients = numbers(COEFFICIENTS) if set(COEFFICIENTS) <= set(small) else None
+        self._coefficient_names = self.instrument.coefficients
+        there = set(self._coefficient_names) <= set(small)
+        self._coefficients = numbers(self._coefficient_names) if there else None
         self._times = torch.from_numpy(store.times()[self.tiles].astype("i8"))
         self._scalars = {
             str(name): torch.from_numpy(np.ascontiguousarray(variable.values[self.tiles]))
@@ -301,14 +315,19 @@ def time_code(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float32]:
     return np.stack(code, -1).astype("f4")
 
 
-def _shared_buffers(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Room for counts, one behind the other; a DataLoader's worker shares it, so that no batch is copied."""
-    sizes = [math.prod(shape) for shape in shapes]
+def _shared_buffers(*kinds: tuple[tuple[int, ...], str]) -> tuple[Tensor, ...]:
+    """Room for integers, one behind the other; a DataLoader's worker shares it, so that no batch is copied."""
+    dtypes = [getattr(torch, np.dtype(dtype).name) for _, dtype in kinds]
+    sizes = [math.prod(shape) * dtype.itemsize for (shape, _), dtype in zip(kinds, dtypes, strict=True)]
+    starts = [0, *itertools.accumulate(-(-size // _ALIGN) * _ALIGN for size in sizes)]
     if get_worker_info() is None:
-        whole = torch.from_numpy(np.empty(sum(sizes), "u2"))  # NumPy asks for huge pages: far fewer faults than torch's
+        # NumPy asks for huge pages: far fewer faults than torch's.
+        whole = torch.from_numpy(np.empty(starts[-1], "u1"))
     else:
         # As torch's own collate does; share_memory_() would write the empty room first, at the cost of decoding.
-        storage = torch.UntypedStorage._new_shared(2 * sum(sizes))  # type: ignore[no-untyped-call]
-        whole = torch.empty(0, dtype=torch.uint16).set_(storage, 0, (sum(sizes),))  # type: ignore[call-overload]
-    ends = itertools.accumulate(sizes)
-    return tuple(whole[n - size : n].view(shape) for n, size, shape in zip(ends, sizes, shapes, strict=True))
+        storage = torch.UntypedStorage._new_shared(starts[-1])  # type: ignore[no-untyped-call]
+        whole = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (starts[-1],))  # type: ignore[call-overload]
+    return tuple(
+        whole[start : start + size].view(dtype).view(shape)
+        for start, size, dtype, (shape, _) in zip(starts, sizes, dtypes, kinds, strict=False)
+    )

@@ -17,6 +17,7 @@ from loaders.batch import Batch as LoadedBatch
 from loaders.cubes import CubeDataset, open_cube
 from loaders.loader import Loader, Source
 from loaders.mixture import Mixture
+from loaders.quantities import UNITS
 from loaders.statistics import BandStatistics, make_decoder
 from loaders.statistics import Statistics as StoredStatistics
 from loaders.tiles import TileDataset
@@ -128,7 +129,7 @@ def _tiles(config: PretrainConfig, tiles: TilesData, rank: int, ranks: int, devi
     return Data(
         training,
         open_.loader(held_out, [1.0] * len(stores), training=False, label=tiles.label),
-        _statistics(tiles, config.model.bands),
+        _statistics(tiles, config.model.bands, train[0].units(tiles.quantity)),
         training.loader.source.fingerprint,
         tuple(train[0].classes.get(tiles.label, ())) if tiles.label is not None else (),
     )
@@ -142,7 +143,7 @@ def _cubes(config: PretrainConfig, cubes: CubesData, rank: int, ranks: int, devi
     return Data(
         training,
         open_.loader(held_out, [1.0] * len(held_out), training=False) if held_out else None,
-        _statistics(cubes, config.model.bands),
+        _statistics(cubes, config.model.bands, {}),
         training.loader.source.fingerprint,
     )
 
@@ -247,13 +248,7 @@ def _refuse_overlap(train: list[TileDataset], held_out: list[TileDataset]) -> No
                 )
 
 
-def _statistics(data: TilesData | CubesData, bands: tuple[str, ...]) -> Statistics:
-    units = {
-        "radiance": "W m-2 sr-1 um-1 (C01-C06), mW m-2 sr-1 (cm-1)-1 (C07-C16)",
-        "reflectance": "1",
-        "brightness_temperature": "K",
-        "mixed": "1 (C01-C06), K (C07-C16)",
-    }
+def _statistics(data: TilesData | CubesData, bands: tuple[str, ...], units: Mapping[str, str]) -> Statistics:
     if isinstance(data.statistics, dict):
         given = data.statistics
         missing = [band for band in bands if band not in given]
@@ -272,9 +267,19 @@ def _statistics(data: TilesData | CubesData, bands: tuple[str, ...]) -> Statisti
         tuple(band.mean for band in chosen),
         tuple(band.std for band in chosen),
         tuple(_span(band) for band in chosen),
-        units[data.quantity],
+        _told(bands, {band: units.get(band) or known.units for band, known in zip(bands, chosen, strict=True)}, data),
         source,
     )
+
+
+def _told(bands: tuple[str, ...], units: Mapping[str, str], data: TilesData | CubesData) -> str:
+    """Units of all bands, with the bands of each where they differ; nothing where they are not known."""
+    by_unit: dict[str, list[str]] = {}
+    for band in bands:
+        by_unit.setdefault(units[band] or UNITS.get(data.quantity, ""), []).append(band)
+    if len(by_unit) == 1:
+        return next(iter(by_unit))
+    return ", ".join(f"{unit or 'unknown'} ({' '.join(names)})" for unit, names in by_unit.items())
 
 
 def _span(band: BandStatistics) -> float:

@@ -16,6 +16,7 @@ import pyproj
 
 from catalog.geostationary.bands import BANDS
 from catalog.geostationary.names import orbital_slot, parse_name
+from catalog.geostationary.observatory import GOES_EXTENSION, IMAGE_TYPES
 from catalog.geostationary.scans import Scan, SourceFile
 from catalog.publish.footprints import footprint
 from stratacube.errors import SourceError
@@ -25,12 +26,11 @@ from stratacube.times import format_time, parse_time
 __all__ = ["load_items", "save_items", "scan_from_item", "scan_item"]
 
 _EXTENSIONS = [
-    "https://stac-extensions.github.io/goes/v1.0.0/schema.json",
+    GOES_EXTENSION,
     "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 ]
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-_IMAGE_TYPES = {"F": "FULL DISK", "C": "CONUS", "M": "MESOSCALE"}
 _MODES = (3, 4, 6)
 """Scan modes that the goes extension knows."""
 
@@ -87,7 +87,7 @@ def _properties(scan: Scan) -> dict[str, Any]:
         "instruments": ["ABI"],
         "goes:orbital_slot": orbital_slot(scan.platform, scan.start),
         "goes:system_environment": "OR",
-        "goes:image_type": _IMAGE_TYPES[scan.sector[0]],
+        "goes:image_type": IMAGE_TYPES[scan.sector[0]],
     }
     if len(scan.sector) == 2:
         properties["goes:mesoscale_image_number"] = int(scan.sector[1])
@@ -97,7 +97,7 @@ def _properties(scan: Scan) -> dict[str, Any]:
 
 
 def _asset(file: SourceFile) -> dict[str, Any]:
-    band = BANDS[file.channel]
+    band = BANDS["abi"][file.channel]
     described: dict[str, Any] = {"name": band.name}
     if band.common_name:
         described["eo:common_name"] = band.common_name

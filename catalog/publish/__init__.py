@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from catalog.publish.model import BandInfo, TileBuild
+from catalog.publish.model import BandInfo, Observatory, TileBuild
 from catalog.publish.tiles import publish_tiles
 
-__all__ = ["BandInfo", "TileBuild", "publish_tiles"]
+__all__ = ["BandInfo", "Observatory", "TileBuild", "publish_tiles"]

@@ -71,6 +71,6 @@ def finest_resolution(build: TileBuild) -> float:
 def lineage(build: TileBuild) -> str:
     """Return how the pixels came to be, in words."""
     return (
-        "Counts of ABI L1b radiances, packed as in the source files where one packing serves; "
+        f"{build.observatory.lineage}, packed as in the source files where one packing serves; "
         f"{voc.GRID_LINEAGE[build.grid]}; `valid` tells which pixels the data quality flags let through."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,7 @@ from catalog.publish.values import relative, timestamp
 __all__ = ["Tally", "collection", "day_catalog", "root_catalog"]
 
 SUMMARISED = (
-    "goes:image_type",
-    "goes:mode",
-    "goes:orbital_slot",
     "platform",
-    "sat:platform_international_designator",
     "stratacube:sector",
     "stratacube:stratum",
 )
@@ -48,7 +44,8 @@ COMPANIONS = {
 class Tally:
     """What the items of a collection have in common, gathered one item at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, summarised: Sequence[str] = ()) -> None:
+        self.summarised = sorted([*SUMMARISED, *summarised])
         self.values: dict[str, set[str]] = defaultdict(set)
         self.ranges: dict[str, tuple[float, float]] = {}
         self.boxes: set[Box] = set()
@@ -58,7 +55,7 @@ class Tally:
     def add(self, item: Mapping[str, Any]) -> None:
         """Take an item into account."""
         properties = item["properties"]
-        for name in SUMMARISED:
+        for name in self.summarised:
             if properties.get(name) is not None:
                 self.values[name].add(properties[name])
         for name in RANGED:
@@ -74,7 +71,7 @@ class Tally:
     def summaries(self) -> dict[str, Any]:
         """Return the summaries object."""
         ranges = {name: {"minimum": low, "maximum": high} for name, (low, high) in self.ranges.items()}
-        return {name: sorted(self.values[name]) for name in SUMMARISED if self.values[name]} | ranges
+        return {name: sorted(self.values[name]) for name in self.summarised if self.values[name]} | ranges
 
     def extent(self) -> dict[str, Any]:
         """Return the extent object."""
@@ -89,7 +86,7 @@ def _in_time(text: str) -> str:
 
 def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -> dict[str, Any]:
     """Return the collection, its links to items or days not yet added."""
-    folder = "tiles"
+    folder, observatory = "tiles", build.observatory
     assets: dict[str, Any] = {"store": {"href": relative(STORE, folder), **store_asset(build, store)}}
     for key, (path, media_type, title, role) in COMPANIONS.items():
         if (output / path).exists():
@@ -104,28 +101,26 @@ def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -
     return {
         "type": "Collection",
         "stac_version": voc.STAC_VERSION,
-        "stac_extensions": [
-            voc.DATACUBE,
-            voc.EO,
-            voc.GOES,
-            voc.PROCESSING,
-            voc.RASTER,
-            voc.SAT,
-            voc.VIEW,
-            voc.ZARR,
-        ],
+        "stac_extensions": sorted(
+            [voc.DATACUBE, voc.EO, voc.PROCESSING, voc.RASTER, voc.SAT, voc.VIEW, voc.ZARR, observatory.extension]
+        ),
         "id": build.id,
         "title": build.title,
         "description": build.description,
-        "keywords": ["GOES", "ABI", "Zarr", *sorted(tally.values["stratacube:stratum"])],
-        # "other" with a link: NOAA's open data has no SPDX identifier.
+        "keywords": [
+            observatory.mission,
+            *observatory.instruments,
+            "Zarr",
+            *sorted(tally.values["stratacube:stratum"]),
+        ],
+        # "other" with a link: open data of agencies have no SPDX identifier.
         "license": "other",
         "providers": _providers(build),
         "extent": tally.extent(),
         "summaries": {
-            "mission": ["GOES"],
-            "constellation": ["GOES"],
-            "instruments": ["ABI"],
+            "mission": [observatory.mission],
+            "constellation": [observatory.mission],
+            "instruments": list(observatory.instruments),
             "gsd": [finest_resolution(build)],
             "sat:orbit_state": ["geostationary"],
             **tally.summaries(),
@@ -142,12 +137,7 @@ def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -
         "links": [
             {"rel": "root", "href": "../catalog.json", "type": voc.JSON_TYPE},
             {"rel": "parent", "href": "../catalog.json", "type": voc.JSON_TYPE},
-            {
-                "rel": "license",
-                "href": "https://registry.opendata.aws/noaa-goes/",
-                "type": "text/html",
-                "title": "NOAA GOES-R data: open to the public, to be used as desired; cite NOAA",
-            },
+            dict(observatory.license_link),
         ],
         "assets": assets,
     }
@@ -155,12 +145,7 @@ def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -
 
 def _providers(build: TileBuild) -> list[dict[str, Any]]:
     return [
-        {
-            "name": "NOAA",
-            "description": "GOES-R Series Program: the satellites and their L1b radiances.",
-            "roles": ["licensor", "producer"],
-            "url": "https://www.goes-r.gov",
-        },
+        dict(build.observatory.provider),
         {
             "name": "stratacube",
             "description": "Chose, cut and packed the tiles.",

@@ -11,30 +11,28 @@ from typing import Any
 
 import pandas as pd
 
-from catalog.geostationary.names import orbital_slot
 from catalog.publish import vocabulary as voc
 from catalog.publish.assets import STORE, THUMBNAIL, finest_resolution, lineage, store_asset
 from catalog.publish.datacube import StoreInfo
 from catalog.publish.footprints import footprint
 from catalog.publish.frame import TileFrame, geostationary
 from catalog.publish.model import TileBuild
-from catalog.publish.sources import source_end, source_href, source_mode
+from catalog.publish.sources import source_end, source_href
 from catalog.publish.values import as_list, number, relative, timestamp
 from stratacube.errors import SourceError, UsageError
 
-__all__ = ["ITEM_EXTENSIONS", "TileDescriber"]
+__all__ = ["TileDescriber"]
 
-ITEM_EXTENSIONS = [
+EXTENSIONS = (
     voc.DATACUBE,
     voc.EO,
-    voc.GOES,
     voc.PROCESSING,
     voc.PROJECTION,
     voc.RASTER,
     voc.SAT,
     voc.VIEW,
     voc.ZARR,
-]
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class TileDescriber:
         return {
             "type": "Feature",
             "stac_version": voc.STAC_VERSION,
-            "stac_extensions": ITEM_EXTENSIONS,
+            "stac_extensions": sorted([*EXTENSIONS, self.build.observatory.extension]),
             "id": row.tile_id,
             "collection": self.build.id,
             "geometry": geometry,
@@ -96,24 +94,25 @@ class TileDescriber:
 
     def _frame(self, row: Any) -> TileFrame:
         build = self.build
-        crs = build.projections.get(row.tile_id) or build.projections.get(row.platform)
+        crs = build.projections.get(row.tile) or build.projections.get(row.platform)
         if crs is None:
-            known = ", ".join(sorted(build.projections)) or "none"
+            known = ", ".join(sorted(p for p in build.projections if isinstance(p, str))) or "none"
             raise UsageError(
                 f"tile {row.tile_id} is of {row.platform}, but projections are given for {known}; add that platform"
             )
         return TileFrame(geostationary(crs), row.x_left, row.y_top, build.pixel, build.tile_size)
 
     def _common(self, row: Any) -> dict[str, Any]:
-        name = voc.platform_name(row.platform)
+        observatory = self.build.observatory
+        name = observatory.platform_name(row.platform)
         when = pd.Timestamp(row.event_time)
         return {
             "title": f"{name} {row.sector}, {row.stratum} tile of {when:%Y-%m-%d %H:%M} UTC",
             "created": timestamp(self.build.created),
-            "mission": "GOES",
-            "constellation": "GOES",
+            "mission": observatory.mission,
+            "constellation": observatory.mission,
             "platform": name,
-            "instruments": ["ABI"],
+            "instruments": list(observatory.instruments),
             "gsd": finest_resolution(self.build),
         }
 
@@ -130,19 +129,8 @@ class TileDescriber:
         }
 
     def _satellite(self, row: Any) -> dict[str, Any]:
-        fields: dict[str, Any] = {
-            "sat:orbit_state": "geostationary",
-            "goes:system_environment": "OR",
-            "goes:orbital_slot": orbital_slot(row.platform, pd.Timestamp(row.event_time).to_pydatetime()),
-            "goes:image_type": voc.IMAGE_TYPES[row.sector[0]],
-        }
-        if row.platform in voc.INTERNATIONAL_DESIGNATORS:
-            fields["sat:platform_international_designator"] = voc.INTERNATIONAL_DESIGNATORS[row.platform]
-        if row.sector.startswith("M"):
-            fields["goes:mesoscale_image_number"] = int(row.sector[1])
-        modes = {source_mode(self.build.sources.get(scan)) for scan in _scans(row)}
-        mode = modes.pop() if len(modes) == 1 else None
-        return fields | ({"goes:mode": mode} if mode else {})
+        sources = [self.build.sources.get(scan) for scan in _scans(row)]
+        return {"sat:orbit_state": "geostationary", **self.build.observatory.fields(row, sources)}
 
     def _view(self, row: Any, frame: TileFrame) -> dict[str, Any]:
         fields = {
@@ -165,7 +153,7 @@ class TileDescriber:
     @cached_property
     def _processing(self) -> dict[str, Any]:
         return {
-            "processing:level": "L1B",
+            "processing:level": self.build.observatory.level,
             "processing:lineage": lineage(self.build),
             "processing:datetime": timestamp(self.build.created),
             "processing:version": self.build.version,

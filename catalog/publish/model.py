@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyproj
 
-__all__ = ["BandInfo", "TileBuild"]
+__all__ = ["BandInfo", "Observatory", "TileBuild"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class BandInfo:
     """One band, as its files and its instrument's manual describe it."""
 
     name: str
-    """Name of the variable in the store: ``C01`` .. ``C16``."""
+    """Name of the variable in the store."""
     title: str
     center_wavelength: float
     """Micrometres."""
@@ -31,6 +31,30 @@ class BandInfo:
     """Nominal pixel of the instrument at nadir, in metres."""
     common_name: str | None = None
     """One of the EO extension's common names, where one fits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observatory:
+    """The satellites and the instrument of a build, as STAC speaks of them."""
+
+    mission: str
+    """Also the constellation, and the first keyword."""
+    instruments: tuple[str, ...]
+    lineage: str
+    """What the pixels were before they were cut, in words."""
+    level: str
+    """``processing:level``."""
+    extension: str
+    """Address of the schema of the fields that are its own."""
+    summarised: tuple[str, ...]
+    """Which of its own properties the collection sums up."""
+    provider: Mapping[str, Any]
+    license_link: Mapping[str, Any]
+    """The data have no SPDX identifier: what they may be used for stands there."""
+    platform_name: Callable[[str], str]
+    """Name of a satellite by its short name in a plan."""
+    fields: Callable[[Any, Sequence[Mapping[str, Any] | str | None]], dict[str, Any]]
+    """Its own properties of a tile: of a row of the plan and the items of its scans."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +80,9 @@ class TileBuild:
     pixel: float
     """Pixel of the build grid in radians: 28e-6 for 1 km."""
     bands: Sequence[BandInfo]
-    projections: Mapping[str, pyproj.CRS]
-    """Fixed grid of each platform, or, under a tile's id, of one tile (a satellite can be moved)."""
+    observatory: Observatory
+    projections: Mapping[int | str, pyproj.CRS]
+    """Fixed grid of each tile by its number (a satellite can be moved), or of all tiles of a platform by its name."""
     footprints: Mapping[int, npt.ArrayLike]
     """Ring of each tile, shape (points, 2): longitude and latitude in degrees, clipped at the limb."""
     sources: Mapping[str, Mapping[str, Any] | str]

@@ -12,7 +12,7 @@ import pandas as pd
 from catalog.publish import vocabulary as voc
 from catalog.publish.values import relative
 
-__all__ = ["SOURCES", "source_end", "source_href", "source_item", "source_mode"]
+__all__ = ["SOURCES", "source_end", "source_href", "source_item"]
 
 SOURCES = "sources"
 """The folder of the items, relative to the output folder."""
@@ -32,11 +32,6 @@ def source_end(source: Source | None) -> pd.Timestamp | None:
         return None
     end = source["properties"].get("end_datetime") or source["properties"].get("datetime")
     return pd.Timestamp(end).tz_localize(None) if end else None
-
-
-def source_mode(source: Source | None) -> str | None:
-    """Scan mode, as ``goes:mode`` has it; None where only the address of the item is known."""
-    return source["properties"].get("goes:mode") if isinstance(source, Mapping) else None
 
 
 def source_item(source: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
 def _write_tree(output: Path, stage: Path, plan: pd.DataFrame, build: TileBuild) -> None:
     """Write ``tiles/`` and ``sources/`` below ``stage``."""
     store = describe_store(output / STORE)
-    describer, tally = TileDescriber(output, build, store), Tally()
+    describer, tally = TileDescriber(output, build, store), Tally(build.observatory.summarised)
     by_day: dict[str, list[str]] = defaultdict(list)
     lines = stage / "items.ndjson"
     with lines.open("w", encoding="utf-8") as all_items:

@@ -1,4 +1,4 @@
-"""Names fixed by others: STAC extensions, media types, and what the GOES satellites are called."""
+"""Names fixed by others: STAC extensions and media types."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ STAC_VERSION = "1.1.0"
 
 DATACUBE = "https://stac-extensions.github.io/datacube/v2.3.0/schema.json"
 EO = "https://stac-extensions.github.io/eo/v2.0.0/schema.json"
-GOES = "https://stac-extensions.github.io/goes/v1.0.0/schema.json"
 PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
@@ -19,17 +18,6 @@ GEOJSON_TYPE = "application/geo+json"
 PARQUET_TYPE = "application/vnd.apache.parquet"
 ZARR_TYPE = "application/vnd.zarr; version=3"
 
-INTERNATIONAL_DESIGNATORS = {
-    "goes16": "2016-071A",
-    "goes17": "2018-022A",
-    "goes18": "2022-021A",
-    "goes19": "2024-119A",
-}
-"""COSPAR identifiers (NASA Space Science Data Coordinated Archive)."""
-
-IMAGE_TYPES = {"F": "FULL DISK", "C": "CONUS", "M": "MESOSCALE"}
-"""``goes:image_type`` by the first letter of a sector."""
-
 GRID_METRES = {"1km": 1000.0, "2km": 2000.0, "native": 1000.0}
 """Nominal pixel of the build grid at nadir; a native build counts tiles in 1 km pixels."""
 
@@ -38,8 +26,3 @@ GRID_LINEAGE = {
     "2km": "500 m and 1 km bands averaged to the 2 km fixed grid",
     "native": "each band at its own resolution on the fixed grid",
 }
-
-
-def platform_name(platform: str) -> str:
-    """Name of a satellite as the GOES extension spells it: ``GOES-16`` for ``goes16``."""
-    return f"GOES-{platform.removeprefix('goes')}"

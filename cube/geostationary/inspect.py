@@ -76,7 +76,7 @@ class _Abi:
 
 
 def _images(layout: TileLayout) -> list[str]:
-    return [*(f"C{c:02d}" for c in layout.channels), *layout.mask_groups()]
+    return [*(layout.band(c).name for c in layout.channels), *layout.mask_groups()]
 
 
 def _packing_faults(store: Any, layout: TileLayout) -> Iterator[str]:
@@ -85,14 +85,15 @@ def _packing_faults(store: Any, layout: TileLayout) -> Iterator[str]:
         yield f"{store / 'packing_scale'} is missing; run the same command again"
         return
     unknown = np.isnan(np.asarray(zarr.open_array(store / "packing_scale", mode="r", zarr_format=3)[...], "f8"))
-    for name, channels in layout.mask_groups().items():
-        if not (store / name / "zarr.json").exists():
+    for mask, channels in layout.mask_groups().items():
+        if not (store / mask / "zarr.json").exists():
             continue
-        masks = zarr.open_array(store / name, mode="r", zarr_format=3)
+        masks = zarr.open_array(store / mask, mode="r", zarr_format=3)
         for channel in channels:
             for tile, step in np.argwhere(unknown[:, :, layout.channels.index(channel)]):
-                if (np.asarray(masks[int(tile), int(step)]) >> (channel - 1) & 1).any():
-                    yield f"tile {tile} step {step}: C{channel:02d} has valid pixels but no packing; build again"
+                if (np.asarray(masks[int(tile), int(step)]) & layout.mask_bit(channel)).any():
+                    name = layout.band(channel).name
+                    yield f"tile {tile} step {step}: {name} has valid pixels but no packing; build again"
 
 
 ABI = _Abi()

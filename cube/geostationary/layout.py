@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from catalog.geostationary.bands import BANDS
+import numpy as np
+
 from cube.geostationary.grid import FixedGrid, GeosProjection, Window
+from cube.instrument import Band, Instrument, Resolution, instrument
 from stratacube.errors import SourceError, UsageError
 
 __all__ = ["GridName", "TileLayout", "TileSpec"]
@@ -39,6 +41,7 @@ class TileLayout:
     channels: tuple[int, ...]
     shard_mb: float = 32.0
     """Decoded megabytes of one band in one shard, about."""
+    instrument_name: str = "abi"
 
     def __post_init__(self) -> None:
         multiple = 1 if self.grid == "2km" else 2
@@ -52,7 +55,27 @@ class TileLayout:
     def of(cls, config: Any) -> TileLayout:
         """Layout that a configuration, or its plain values, asks for."""
         values = config if isinstance(config, dict) else config.described()
-        return cls(values["grid"], values["tile_size"], values["steps"], tuple(values["channels"]), values["shard_mb"])
+        return cls(
+            values["grid"],
+            values["tile_size"],
+            values["steps"],
+            tuple(values["channels"]),
+            values["shard_mb"],
+            values.get("instrument", "abi"),
+        )
+
+    @property
+    def instrument(self) -> Instrument:
+        """Whose bands these are."""
+        return instrument(self.instrument_name)
+
+    def band(self, channel: int) -> Band:
+        """What is nominal about a band."""
+        return self.instrument.band(channel)
+
+    def resolution(self, channel: int) -> Resolution:
+        """Native resolution of a band."""
+        return self.instrument.scan.resolution(self.band(channel).pixel_urad)
 
     @property
     def pixel(self) -> float:
@@ -71,7 +94,7 @@ class TileLayout:
 
     def band_pixel(self, channel: int) -> float:
         """Side of a stored pixel of a band, in radians."""
-        return BANDS[channel].pixel * 1e-6 if self.grid == "native" else self.pixel
+        return self.band(channel).pixel_urad * 1e-6 if self.grid == "native" else self.pixel
 
     def band_size(self, channel: int) -> int:
         """Stored pixels along a side of a band."""
@@ -79,15 +102,26 @@ class TileLayout:
 
     def suffix(self, channel: int) -> str:
         """What distinguishes dimensions and masks of a band's resolution in a native store."""
-        return f"_{BANDS[channel].resolution}" if self.grid == "native" else ""
+        return f"_{self.resolution(channel).name}" if self.grid == "native" else ""
 
     def mask_groups(self) -> dict[str, tuple[int, ...]]:
         """Channels by the mask variable that holds their validity."""
         groups: dict[str, tuple[int, ...]] = {}
         for channel in self.channels:
-            name = "valid" + self.suffix(channel)
+            name = self.mask_name(channel)
             groups[name] = (*groups.get(name, ()), channel)
         return groups
+
+    def mask_name(self, channel: int) -> str:
+        """Variable that holds a band's validity: one a resolution, and one for each 64 bands of the instrument."""
+        which, _ = self.instrument.mask_place(self.band(channel).name)
+        return "valid" + self.suffix(channel) + (f"_{which}" if which else "")
+
+    def mask_bit(self, channel: int) -> np.unsignedinteger[Any]:
+        """Bit of a band in its mask, as a number of the mask's type."""
+        _, place = self.instrument.mask_place(self.band(channel).name)
+        bit: np.unsignedinteger[Any] = np.dtype(self.instrument.mask_dtype).type(1 << place)
+        return bit
 
     @property
     def tiles_per_shard(self) -> int:
@@ -125,10 +159,10 @@ class TileLayout:
                 f"{tile.projection.longitude_of_projection_origin}, the file from "
                 f"{grid.projection.longitude_of_projection_origin}"
             )
-        native = BANDS[channel].pixel * 1e-6
+        native = self.band(channel).pixel_urad * 1e-6
         if abs(grid.dx / native - 1) > 1e-3 or abs(grid.dy / native + 1) > 1e-3:
             raise SourceError(
-                f"pixels are {grid.dx * 1e6:.3g} microradians where C{channel:02d} has {native * 1e6:.0f}"
+                f"pixels are {grid.dx * 1e6:.3g} microradians where {self.band(channel).name} has {native * 1e6:.0f}"
             )
         size = round(self.side / native)
         col, row = (tile.x_left - grid.left) / native, (grid.top - tile.y_top) / native

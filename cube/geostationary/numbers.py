@@ -12,10 +12,9 @@ from cube.geostationary.index import FileIndex
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.tiles import stored_factor
 
-__all__ = ["COEFFICIENTS", "NO_TIME", "ScanNumbers"]
+__all__ = ["NO_TIME", "ScanNumbers"]
 
 NO_TIME = np.iinfo("i8").min
-COEFFICIENTS = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
 
 
 class ScanNumbers:
@@ -38,7 +37,7 @@ class ScanNumbers:
             "packing_scale": np.full(shape, np.nan),
             "packing_offset": np.full(shape, np.nan),
         }
-        self.coefficients = {name: np.full(shape, np.nan, "f4") for name in COEFFICIENTS}
+        self.coefficients = {name: np.full(shape, np.nan, "f4") for name in layout.instrument.coefficients}
         self.fills: dict[int, set[int]] = defaultdict(set)
         self.unreadable: dict[str, str] = {}
         """By file, why it could not be read."""

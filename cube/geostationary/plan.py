@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from catalog.geostationary.bands import BANDS
 from catalog.geostationary.scans import Scan, nearest_scan
 from cube.config import AbiConfig
+from cube.geostationary.abi import ABI
 from cube.geostationary.grid import FixedGrid
 from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.layout import TileLayout, TileSpec
@@ -71,7 +71,7 @@ class Headers:
 
     def _read(self, scan: Scan) -> FileIndex | SourceError:
         error = SourceError(f"scan {scan.id} has no files")
-        for channel in sorted(scan.files, key=lambda c: (-BANDS[c].pixel, c)):
+        for channel in sorted(scan.files, key=lambda c: (-ABI.band(c).pixel_urad, c)):
             try:
                 return index_file(scan.files[channel], self.cache, self.endpoint_url).without_chunks()
             except SourceError as unreadable:

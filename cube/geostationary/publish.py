@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from catalog.geostationary.bands import BANDS
 from catalog.geostationary.items import scan_item
+from catalog.geostationary.observatory import GOES
 from catalog.geostationary.shelf import ScanShelf
 from catalog.publish.model import BandInfo, TileBuild
 from catalog.publish.tiles import publish_tiles
@@ -24,6 +24,7 @@ from cube.geostationary.grid import GeosProjection
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.plan import Headers
 from cube.geostationary.plan_table import PlanTable
+from cube.geostationary.projections import read_views
 from cube.geostationary.report import tile_report
 from cube.job.ledger import Problem
 from cube.job.report import write_report
@@ -46,10 +47,6 @@ class Publication:
     shelf: ScanShelf
     headers: Headers
 
-    def projection(self, scan_id: str) -> GeosProjection:
-        """Return the satellite's view that the tiles of a scan are laid in."""
-        return self.headers.of(self.shelf[scan_id]).grid.projection
-
 
 def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, float], run: Run) -> None:
     """Write previews, the report and, last, the catalog."""
@@ -71,7 +68,14 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
     if made.empty:
         return
     layout = TileLayout.of(config)
-    projections = {int(row.tile): build.projection(row.event_scan) for row in made.itertuples()}
+    with open_raw(folder.tiles) as store:
+        views = read_views(store)
+    corners = made.set_index("tile")[["x_left", "y_top"]]
+
+    def ring(tile: int) -> npt.NDArray[np.float64]:
+        left, top = corners.loc[tile]
+        return footprint_ring(views[tile], float(left), float(top), layout.side)
+
     errors = pd.DataFrame(
         [{"tile": p.product, "scan": p.input, "file": p.href, "reason": p.reason} for p in problems],
         columns=["tile", "scan", "file", "reason"],
@@ -82,7 +86,8 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         title=f"GOES ABI tiles, {config.stratification}",
         description=(
             f"{len(made)} tiles of {config.tile_size} x {config.tile_size} pixels ({config.grid} grid), {config.steps} "
-            f"time steps, bands {', '.join(BANDS[c].name for c in config.channels)}, cut from GOES-R ABI L1b radiances."
+            f"time steps, bands {', '.join(layout.band(c).name for c in config.channels)}, cut from GOES-R ABI L1b "
+            "radiances."
         ),
         version=importlib.metadata.version("stratacube"),
         config=config.described(),
@@ -92,12 +97,10 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         grid=config.grid,
         tile_size=config.tile_size,
         pixel=layout.pixel,
-        bands=[_band_info(c) for c in config.channels],
-        projections={row.tile_id: projections[int(row.tile)].crs for row in made.itertuples()},
-        footprints={
-            int(row.tile): footprint_ring(projections[int(row.tile)], row.x_left, row.y_top, layout.side)
-            for row in made.itertuples()
-        },
+        bands=[_band_info(layout, c) for c in config.channels],
+        observatory=GOES,
+        projections=_PerTile(corners.index, lambda tile: views[tile].crs),
+        footprints=_PerTile(corners.index, ring),
         sources=_Sources(build),
         errors=errors,
         dropped=dict(build.plan.refused),
@@ -105,6 +108,27 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         software={name: importlib.metadata.version(name) for name in ("zarr", "numpy", "isal", "h5py")},
     )
     publish_tiles(folder.root, made, described)
+
+
+class _PerTile(Mapping[Any, Any]):
+    """What is worked out of a tile when it is asked for; of 100,000 tiles it would fill the memory."""
+
+    def __init__(self, tiles: pd.Index, work_out: Callable[[int], Any]) -> None:
+        self.tiles, self.work_out = tiles, work_out
+
+    def __getitem__(self, tile: int | str) -> Any:
+        if tile not in self.tiles:
+            raise KeyError(tile)
+        return self.work_out(int(tile))
+
+    def __contains__(self, tile: object) -> bool:
+        return tile in self.tiles
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.tiles)
+
+    def __len__(self) -> int:
+        return len(self.tiles)
 
 
 class _Sources(Mapping[str, Any]):
@@ -131,15 +155,17 @@ class _Sources(Mapping[str, Any]):
         return len(self.build.plan.named)
 
 
-def _band_info(channel: int) -> BandInfo:
-    band = BANDS[channel]
+def _band_info(layout: TileLayout, channel: int) -> BandInfo:
+    band = layout.band(channel)
+    radiance = layout.instrument.quantity("radiance", band.name)
+    assert radiance is not None
     return BandInfo(
         name=band.name,
         title=band.title,
-        center_wavelength=band.wavelength,
-        fwhm=band.fwhm,
-        units=band.units,
-        resolution=band.gsd,
+        center_wavelength=band.wavelength_um,
+        fwhm=band.fwhm_um,
+        units=radiance.units,
+        resolution=layout.resolution(channel).metres,
         common_name=band.common_name,
     )
 

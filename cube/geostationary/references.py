@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from catalog.geostationary.bands import BANDS
 from catalog.geostationary.scans import SourceFile, better
+from cube.geostationary.abi import ABI
 from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.geostationary.index import ChunkTable, Coefficients, FileIndex
 from stratacube.errors import EncodingMismatchError, SourceError
@@ -152,7 +152,7 @@ def _write_day(day: Path, files: Iterable[FileIndex]) -> None:
     with whole_folder(day) as part:
         for channel, indexes in sorted(by_band.items()):
             for signature, members in eras(indexes).items():
-                leaf = f"{BANDS[channel].name}-{signature}"
+                leaf = f"{ABI.band(channel).name}-{signature}"
                 _write_leaf(part / leaf, members)
                 rows += [_row(index) | {"leaf": leaf, "position": i} for i, index in enumerate(members)]
         pd.DataFrame(rows).to_parquet(part / _FILES, engine="pyarrow", index=False)
@@ -167,7 +167,7 @@ def _write_leaf(leaf: Path, members: Sequence[FileIndex]) -> None:
     per_file = first.rad.offsets.size
     record = per_file * max(1, _RECORD // per_file)
     times = np.array([to_microseconds(m.mid_time) for m in members], "i8")
-    grid, band = first.grid, BANDS[first.source.channel]
+    grid, band = first.grid, ABI.band(first.source.channel)
     time_attrs = {"standard_name": "time", "units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
     small = {
         "time": (times, ("time",), time_attrs),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from catalog.geostationary.bands import BANDS
 from catalog.geostationary.scans import Scan
 from cube.config import AbiConfig
+from cube.geostationary.abi import ABI
 from cube.job.report import Report, markdown_table, reason_table
 
 __all__ = ["tile_report"]
@@ -131,12 +131,14 @@ def _completeness(channels: Iterable[int], scans: Iterable[Scan]) -> str:
         f"Scans found: {number}, from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC. "
         f"With all channels asked for: {whole}. Scan by scan: completeness.csv."
     )
-    lacking = [(BANDS[c].name, present[c], number - present[c]) for c in sorted(wanted) if present[c] < number]
+    lacking = [(ABI.band(c).name, present[c], number - present[c]) for c in sorted(wanted) if present[c] < number]
     return f"{text}\n\n{markdown_table(['Channel', 'Scans with it', 'Scans without'], lacking)}" if lacking else text
 
 
 def _opening(config: AbiConfig) -> str:
-    emissive = [channel for channel in config.channels if not BANDS[channel].is_reflective]
+    emissive = [
+        channel for channel in config.channels if ABI.quantity("brightness_temperature", ABI.band(channel).name)
+    ]
     channel = 13 if 13 in emissive else (emissive or config.channels)[0]
     physical = "brightness_temperature" if emissive else "reflectance"
-    return OPENING.format(physical=physical, band=BANDS[channel].name, step=config.steps // 2)
+    return OPENING.format(physical=physical, band=ABI.band(channel).name, step=config.steps // 2)

@@ -239,7 +239,7 @@ class AbiBuild:
             "grid": self.config.grid,
             "tile_size": self.config.tile_size,
         }
-        images = {*(f"C{c:02d}" for c in self.layout.channels), *self.layout.mask_groups()}
+        images = {*(self.layout.band(c).name for c in self.layout.channels), *self.layout.mask_groups()}
 
         def make() -> None:
             create_tile_store(

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from catalog.geostationary.bands import BANDS, band_names
 from cube.geostationary.grid import GeosProjection
 from cube.geostationary.layout import TileLayout
-from cube.geostationary.numbers import COEFFICIENTS, NO_TIME, ScanNumbers
+from cube.geostationary.numbers import NO_TIME, ScanNumbers
 from cube.geostationary.plan_table import BLOCK, PlanTable
+from cube.geostationary.projections import Views
 from cube.geostationary.tiles import stored_fill
+from cube.instrument import ATTRIBUTE
 from cube.job.store import ArraySpec, create_store, pad_names, write_region
 from cube.sun import solar_angles
 
@@ -24,15 +25,15 @@ __all__ = ["create_tile_store", "fills_of"]
 
 _STRATA = ("random", "convection")
 """Strata whose numbers in stores are older than the registry; those of others follow by name."""
-_FROM_HEADERS = ("packing_scale", "packing_offset", *COEFFICIENTS, "scan_mid")
-"""Variables that the headers of the source files tell."""
+_FROM_HEADERS = ("packing_scale", "packing_offset", "scan_mid")
+"""Variables that the headers of the source files tell, besides the coefficients of the instrument's laws."""
 
 
 def fills_of(layout: TileLayout, numbers: ScanNumbers, store: Path) -> dict[int, int]:
     """Fill value of each band of a store made from these files; that of the store there where pixels are in it."""
     fills = {}
     for channel in layout.channels:
-        array, fill = store / BANDS[channel].name, numbers.fills.get(channel, set())
+        array, fill = store / layout.band(channel).name, numbers.fills.get(channel, set())
         described = (array / "zarr.json").exists()
         if described and ((array / "c").exists() or not fill):  # files mended or lost since do not change it
             fills[channel] = int(zarr.open_array(array, mode="r", zarr_format=3).fill_value)
@@ -70,15 +71,14 @@ def create_tile_store(
         Shards that were made before: what the store says of their tiles stands, whatever is readable now.
     """
     pairs: dict[int, set[tuple[float, float]]] = {c: set() for c in layout.channels}
-    views: dict[float, GeosProjection] = {}
+    views = Views(projection_of)
+    for block in plan.blocks(["event_scan"]):
+        views.add(block["event_scan"])
     small: Small = {}
     for block in plan.blocks():
-        small = _small_variables(layout, block, numbers)
-        _keep(path, block, small, kept)
+        small = _small_variables(layout, block, numbers, views)
+        _keep(path, layout, block, small, kept)
         _collect_packings(layout, small, pairs)
-        for scan in block["event_scan"].unique():
-            view = projection_of(scan)
-            views.setdefault(view.longitude_of_projection_origin, view)
     packing = {c: next(iter(found)) for c, found in pairs.items() if len(found) == 1}
     fills = fills_of(layout, numbers, path)
     arrays = _band_specs(layout, plan.tiles, fills, packing) | _coarse_specs(layout, plan.tiles)
@@ -86,20 +86,21 @@ def create_tile_store(
         shape = tuple(plan.tiles if d == "tile" else n for d, n in zip(dims, values.shape, strict=True))
         chunks = tuple(min(BLOCK, n) if d == "tile" else n for d, n in zip(dims, shape, strict=True))
         arrays[name] = ArraySpec(dims, shape, values.dtype.str, chunks, attributes=attrs)
-    arrays |= _grid_mappings(views)
-    create_store(path, arrays, {"Conventions": "CF-1.11", **attributes})
+    arrays |= {name: ArraySpec((), (), "<i4", (), attributes=attrs) for name, attrs in views.mappings()}
+    described = {ATTRIBUTE: layout.instrument.described()}
+    create_store(path, arrays, {"Conventions": "CF-1.11", **described, **attributes})
     del small
     for block in plan.blocks():
-        _write_small(path, _small_variables(layout, block, numbers), block, kept)
+        _write_small(path, layout, _small_variables(layout, block, numbers, views), block, kept)
         _write_coarse(path, layout, block, projection_of)
 
 
 # Each of these lets go of what it wrote before the next begins: blocks are most of what the driver holds.
 
 
-def _write_small(path: Path, small: Small, block: pd.DataFrame, kept: Collection[int]) -> None:
+def _write_small(path: Path, layout: TileLayout, small: Small, block: pd.DataFrame, kept: Collection[int]) -> None:
     start = int(block["tile"].iloc[0])
-    _keep(path, block, small, kept)
+    _keep(path, layout, block, small, kept)
     for name, (dims, values, _) in small.items():
         if "tile" in dims or start == 0:
             write_region(path, name, start, values)
@@ -114,13 +115,13 @@ def _write_coarse(
         write_region(path, name, start, values)
 
 
-def _keep(path: Path, block: pd.DataFrame, small: Small, kept: Collection[int]) -> None:
+def _keep(path: Path, layout: TileLayout, block: pd.DataFrame, small: Small, kept: Collection[int]) -> None:
     """Put in what the store says of the tiles of shards that were made before."""
     made = block["shard"].isin(list(kept)).to_numpy() if kept else np.zeros(len(block), bool)
     if not made.any():
         return
     start = int(block["tile"].iloc[0])
-    for name in _FROM_HEADERS:
+    for name in (*_FROM_HEADERS, *layout.instrument.coefficients):
         there = np.asarray(zarr.open_array(path / name, mode="r", zarr_format=3)[start : start + len(block)])
         small[name][1][made] = there[made]
 
@@ -136,7 +137,7 @@ def _collect_packings(layout: TileLayout, small: Small, pairs: dict[int, set[tup
 Small = dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]
 
 
-def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumbers) -> Small:
+def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumbers, views: Views) -> Small:
     """Variables of a few numbers per tile, time step and band, of a block of tiles."""
     rows = np.array([[numbers.rows.get(name, -1) for name in names] for names in plan["scan_ids"]])
     there = rows >= 0
@@ -155,7 +156,11 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
     known = [*_STRATA, *sorted(set(plan["stratum"]) - set(_STRATA))]  # a build is of one
     strata = np.array([known.index(s) for s in plan["stratum"]], "i1")
     return {
-        "band": (("band",), np.array(layout.channels, "i1"), {"long_name": "ABI channel number"}),
+        "band": (
+            ("band",),
+            np.array(layout.channels, "i1" if max(layout.channels) < 128 else "i2"),
+            {"long_name": f"{layout.instrument.title} channel number"},
+        ),
         "packing_scale": (band, packing["packing_scale"], {"long_name": "radiance of one stored count"}),
         "packing_offset": (band, packing["packing_offset"], {"long_name": "radiance of stored count 0"}),
         **{name: (band, values, {"long_name": name}) for name, values in coefficients.items()},
@@ -186,6 +191,7 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
             plan["platform"].str.removeprefix("goes").to_numpy("i2"),
             {"long_name": "GOES satellite number"},
         ),
+        **views.variable(plan["event_scan"]),
         "stratum": (
             ("tile",),
             strata,
@@ -200,41 +206,59 @@ def _band_specs(
     """Counts and masks: one sample is one inner chunk, several tiles are one shard."""
     specs = {}
     for channel in layout.channels:
-        band = BANDS[channel]
-        attrs = {
-            "long_name": f"ABI {band.name} ({band.title}) top-of-atmosphere radiance, packed",
-            "units": band.units,
-            "standard_name": f"toa_outgoing_radiance_per_unit_wave{'length' if band.is_reflective else 'number'}",
-            "_FillValue": fills[channel],
-            "channel": channel,
-            "wavelength_um": band.wavelength,
-            "ancillary_variables": "valid" + layout.suffix(channel),
-            "coordinates": "latitude longitude scan_start",
-        }
-        if channel in packing:
-            attrs["scale_factor"], attrs["add_offset"] = packing[channel]
-        else:
-            attrs["units"], attrs["standard_name"] = "1", "number_of_observations"
-            attrs.pop("standard_name")
-            attrs["long_name"] = f"ABI {band.name} counts; radiance = counts * packing_scale + packing_offset"
-        specs[band.name] = _image_spec(layout, tiles, channel, fills[channel], attrs)
+        attrs = _band_attributes(layout, channel, packing.get(channel)) | {"_FillValue": fills[channel]}
+        specs[layout.band(channel).name] = _image_spec(layout, tiles, channel, "<u2", fills[channel], attrs)
     for name, channels in layout.mask_groups().items():
         attrs = {
             "long_name": "bands whose pixel is usable",
-            "flag_masks": [1 << (c - 1) for c in channels],
-            "flag_meanings": pad_names(band_names(channels)),
+            "flag_masks": [int(layout.mask_bit(c)) for c in channels],
+            "flag_meanings": pad_names([layout.band(c).name for c in channels]),
         }
-        specs[name] = _image_spec(layout, tiles, channels[0], 0, attrs)
+        specs[name] = _image_spec(layout, tiles, channels[0], layout.instrument.mask_dtype, 0, attrs)
     return specs
 
 
-def _image_spec(layout: TileLayout, tiles: int, channel: int, fill: int, attrs: Mapping[str, Any]) -> ArraySpec:
+def _band_attributes(layout: TileLayout, channel: int, packing: tuple[float, float] | None) -> dict[str, Any]:
+    """What a reader is told of a band; its counts are radiance where one packing serves the whole store."""
+    band, facts = layout.band(channel), layout.instrument
+    radiance = next(q for q in facts.quantities if band.name in q.bands and q.law == "identity")
+    attrs = {
+        "channel": channel,
+        "wavelength_um": band.wavelength_um,
+        "native_pixel_urad": band.pixel_urad,
+        "pixel_urad": round(layout.band_pixel(channel) * 1e6, 6),
+        "repeat": max(1, round(layout.band_pixel(channel) / layout.pixel)),
+        "quantities": {
+            q.name: {"units": q.units, "law": q.law, "coefficients": list(q.coefficients)}
+            for q in facts.quantities
+            if band.name in q.bands
+        },
+        "ancillary_variables": layout.mask_name(channel),
+        "coordinates": "latitude longitude scan_start",
+    }
+    title = f"{facts.title} {band.name}"
+    if packing is None:
+        words = f"{title} counts; {radiance.name} = counts * packing_scale + packing_offset"
+        return {"long_name": words, "units": "1", **attrs}
+    return {
+        "long_name": f"{title} ({band.title}) {radiance.label}, packed",
+        "units": radiance.units,
+        "standard_name": radiance.standard_name,
+        "scale_factor": packing[0],
+        "add_offset": packing[1],
+        **attrs,
+    }
+
+
+def _image_spec(
+    layout: TileLayout, tiles: int, channel: int, dtype: str, fill: int, attrs: Mapping[str, Any]
+) -> ArraySpec:
     size, suffix = layout.band_size(channel), layout.suffix(channel)
     sample = (1, layout.steps, size, size)
     return ArraySpec(
         ("tile", "time", "y" + suffix, "x" + suffix),
         (tiles, *sample[1:]),
-        "<u2",
+        dtype,
         sample,
         (min(layout.tiles_per_shard, tiles), *sample[1:]),
         fill,
@@ -291,14 +315,3 @@ def _coarse_values(
         for array, found in zip(values.values(), (lon, lat, *angles), strict=True):
             array[i] = found
     return values
-
-
-def _grid_mappings(seen_from: Mapping[float, GeosProjection]) -> dict[str, ArraySpec]:
-    """One CF grid mapping per longitude the tiles are seen from."""
-    views = sorted(seen_from.items())
-    return {
-        "goes_imager_projection" + ("" if len(views) == 1 else f"_{i}"): ArraySpec(
-            (), (), "<i4", (), attributes={**view.cf_attributes(), "crs_wkt": view.crs.to_wkt()}
-        )
-        for i, (_, view) in enumerate(views)
-    }

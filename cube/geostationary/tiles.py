@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from catalog.geostationary.bands import BANDS
 from catalog.geostationary.scans import SourceFile
 from cube.geostationary.grid import Window
 from cube.geostationary.index import FileIndex, index_file
@@ -102,12 +101,13 @@ def build_shard(task: ShardTask) -> ShardResult:
     valid_pixels = stored_pixels = 0
     for name, channels in task.layout.mask_groups().items():
         size = task.layout.band_size(channels[0])
-        mask = np.zeros((count, task.layout.steps, size, size), "u2")
+        mask = np.zeros((count, task.layout.steps, size, size), task.layout.instrument.mask_dtype)
         for channel in channels:
             counts = np.full(mask.shape, task.fills[channel], "u2")
             _cut_band(task, channel, counts, mask, result)
-            _write(task, f"C{channel:02d}", counts, task.fills[channel], result)
-            valid_pixels += sum(int(np.count_nonzero(tile & np.uint16(1 << (channel - 1)))) for tile in mask)
+            _write(task, task.layout.band(channel).name, counts, task.fills[channel], result)
+            bit = task.layout.mask_bit(channel)
+            valid_pixels += sum(int(np.count_nonzero(tile & bit)) for tile in mask)
             stored_pixels += mask.size
         _write(task, name, mask, 0, result)
     result.valid_share = valid_pixels / stored_pixels
@@ -115,14 +115,14 @@ def build_shard(task: ShardTask) -> ShardResult:
     return result
 
 
-def _write(task: ShardTask, name: str, values: npt.NDArray[np.uint16], fill: int, result: ShardResult) -> None:
+def _write(task: ShardTask, name: str, values: npt.NDArray[Any], fill: int, result: ShardResult) -> None:
     write_region(task.store, name, task.first, values)
     if (values == fill).all():
         result.empty.append(name)
 
 
 def _cut_band(
-    task: ShardTask, channel: int, counts: npt.NDArray[np.uint16], mask: npt.NDArray[np.uint16], result: ShardResult
+    task: ShardTask, channel: int, counts: npt.NDArray[np.uint16], mask: npt.NDArray[Any], result: ShardResult
 ) -> None:
     """Fill one band of all tiles and its bit of their masks."""
     by_file: dict[SourceFile, list[Frame]] = defaultdict(list)
@@ -140,7 +140,7 @@ def _cut_band(
         except SourceError as error:
             for frame, _ in placed:
                 counts[frame.tile, frame.step] = task.fills[channel]
-                mask[frame.tile, frame.step] &= ~np.uint16(1 << (channel - 1))
+                mask[frame.tile, frame.step] &= ~task.layout.mask_bit(channel)
                 result.problems.append(_problem(task, frame, channel, source, str(error)))
 
 
@@ -176,7 +176,7 @@ def _cut_file(
     channel: int,
     placed: Sequence[tuple[Frame, Window]],
     counts: npt.NDArray[np.uint16],
-    mask: npt.NDArray[np.uint16],
+    mask: npt.NDArray[Any],
     result: ShardResult,
 ) -> None:
     """Read the union of the windows' chunks once, bringing strips of tiles to the store's grid as they are whole."""
@@ -185,7 +185,7 @@ def _cut_file(
     raw = stream_windows(index, "rad", windows, read, task.endpoint_url)
     flags = stream_windows(index, "dqf", windows, read, task.endpoint_url)
     usable = np.isin(np.arange(256), task.good_flags)
-    bit = np.uint16(1 << (channel - 1))
+    bit = task.layout.mask_bit(channel)
     for (frame, window, whole), pixels, quality in zip(strips, raw, flags, strict=True):
         good = np.take(usable, quality)
         good &= pixels != index.rad.fill
@@ -235,5 +235,5 @@ def stored_factor(layout: TileLayout, index: FileIndex, channel: int) -> int:
 
 def stored_fill(layout: TileLayout, channel: int, source_fills: set[int]) -> int:
     """Fill value of a band in the store: the files' own where pixels are copied and all files agree on it."""
-    averaged = layout.band_pixel(channel) > 1.5e-6 * BANDS[channel].pixel
+    averaged = layout.band_pixel(channel) > 1.5e-6 * layout.band(channel).pixel_urad
     return AVERAGE_FILL if averaged or len(source_fills) != 1 else next(iter(source_fills))

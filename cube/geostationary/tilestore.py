@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from catalog.geostationary.bands import BANDS
-from cube.geostationary.calibrate import PHYSICAL_ATTRIBUTES, Physical, calibrate
-from cube.geostationary.numbers import COEFFICIENTS
+from cube.decode import apply_law, to_radiance
+from cube.geostationary.projections import VARIABLE, read_views
+from cube.instrument import ATTRIBUTE, Band, Instrument, Quantity, instrument_of
+from cube.masks import mask_bit
 from stratacube.errors import UsageError
 
 __all__ = ["open_tiles"]
 
 
-def open_tiles(source: Any, physical: Literal["counts"] | Physical = "radiance", chunks: Any = "auto") -> xr.Dataset:
+def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto") -> xr.Dataset:
     """Open a tile store as decoded, lazy xarray.
 
     Parameters
@@ -32,56 +33,80 @@ def open_tiles(source: Any, physical: Literal["counts"] | Physical = "radiance",
     Returns
     -------
     Dataset
-        Bands ``C01`` .. ``C16`` as float32 (tile, time, y, x), NaN where not valid, with times, angles and places.
+        Bands by name, such as ``C01``, as float32 (tile, time, y, x), NaN where not valid, with times, angles and
+        places. Each tile has the projection it lies in: ``projection`` names its grid mapping, and
+        ``projection_longitude`` (degrees east) and ``projection_height`` (m) tell from where it is seen.
 
     Raises
     ------
     UsageError
         If there is no tile store at ``source``, or no band has the wanted quantity.
     """
-    if physical != "counts" and physical not in PHYSICAL_ATTRIBUTES:
-        raise UsageError(f"{physical!r} is not one of counts, {', '.join(PHYSICAL_ATTRIBUTES)}")
     path = _store_path(source)
     try:
         raw = xr.open_zarr(path, mask_and_scale=False, chunks=None, consolidated=True)
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise UsageError(f"{path} is not a tile store ({error}); give the tiles.zarr of a build") from error
-    bands = [n for n in raw.data_vars if str(n)[0] == "C" and str(n)[1:].isdigit()]
-    rest = xr.decode_cf(raw.drop_vars(bands))
-    images = raw[bands] if chunks is None else raw[bands].chunk({"tile": 1} if chunks == "auto" else chunks)
-    masks = raw[[n for n in raw.data_vars if str(n).startswith("valid")]]
-    masks = masks if chunks is None else masks.chunk({"tile": 1} if chunks == "auto" else chunks)
+    facts = instrument_of(raw.attrs)
+    if physical != "counts" and physical not in facts.quantity_names:
+        raise UsageError(f"{physical!r} is not one of counts, {', '.join(facts.quantity_names)}")
+    bands = [band for band in facts.bands if band.name in raw]
+    names = [band.name for band in bands]
+    rest = xr.decode_cf(raw.drop_vars(names))
+    images, masks = raw[names], raw[sorted({raw[n].attrs["ancillary_variables"] for n in names})]
+    if chunks is not None:
+        images, masks = (d.chunk({"tile": 1} if chunks == "auto" else chunks) for d in (images, masks))
     data = rest.drop_vars(list(masks.data_vars)).assign(masks.data_vars)
     data = data.set_coords([n for n in ("latitude", "longitude", "scan_start", "scan_mid") if n in data])
-    for name in bands:
+    if ATTRIBUTE in raw.attrs:  # older stores of several projections do not say which tile has which
+        data = _with_views(data)
+    for band in bands:
+        quantity = facts.quantity(physical, band.name)
         if physical == "counts":
-            data[name] = images[name]
-            continue
-        band = BANDS[int(str(name)[1:])]
-        if not PHYSICAL_ATTRIBUTES[physical].defined_for(band):
-            continue
-        data[name] = _decode(images[name], masks, data, band.channel, physical)
-    if not any(n in data for n in bands):
-        raise UsageError(f"{path} holds {', '.join(map(str, bands))}, none of which has {physical}")
+            data[band.name] = images[band.name]
+        elif quantity is not None:
+            data[band.name] = _decode(images[band.name], masks, data, facts, band, quantity)
+    if not any(n in data for n in names):
+        raise UsageError(f"{path} holds {', '.join(names)}, none of which has {physical}")
     return data
 
 
-def _decode(image: xr.DataArray, masks: xr.Dataset, data: xr.Dataset, channel: int, physical: Physical) -> xr.DataArray:
+def _decode(
+    image: xr.DataArray, masks: xr.Dataset, data: xr.Dataset, facts: Instrument, band: Band, quantity: Quantity
+) -> xr.DataArray:
     """Physical values of one band, NaN where its bit of the mask is not set."""
-    at = {"band": int(np.flatnonzero(data["band"].values == channel)[0])}
-    numbers = [data[name].isel(at, drop=True) for name in ("packing_scale", "packing_offset", *COEFFICIENTS)]
+    at = {"band": int(np.flatnonzero(data["band"].values == band.number)[0])}
+    numbers = [data[n].isel(at, drop=True) for n in ("packing_scale", "packing_offset", *quantity.coefficients)]
+    mask = masks[image.attrs["ancillary_variables"]]
+    bit = mask_bit(mask, band.name)
 
     def decode(counts: Any, mask: Any, scale: Any, offset: Any, *coefficients: Any) -> Any:
-        radiance = counts.astype("f4") * scale.astype("f4") + offset.astype("f4")
-        values = calibrate(radiance, physical, **dict(zip(COEFFICIENTS, coefficients, strict=True)))
-        return np.where(mask & np.uint16(1 << (channel - 1)), values, np.float32("nan"))
+        named = dict(zip(quantity.coefficients, coefficients, strict=True))
+        values = apply_law(quantity.law, to_radiance(counts, scale, offset), named)
+        return np.where(mask & bit, values, np.float32("nan"))
 
-    mask = masks[image.attrs["ancillary_variables"]]
     values: xr.DataArray = xr.apply_ufunc(
         decode, image, mask, *numbers, dask="parallelized", output_dtypes=[np.float32], keep_attrs=False
     )
-    values.attrs = PHYSICAL_ATTRIBUTES[physical].attributes(BANDS[channel])
+    values.attrs = {
+        "standard_name": quantity.standard_name,
+        "units": quantity.units,
+        "long_name": f"{facts.title} {band.name} ({band.title})",
+        "wavelength_um": band.wavelength_um,
+    }
     return values
+
+
+def _with_views(data: xr.Dataset) -> xr.Dataset:
+    """Add from where each tile is seen."""
+    views = read_views(data)
+    for name, attribute, units in (
+        ("projection_longitude", "longitude_of_projection_origin", "degrees_east"),
+        ("projection_height", "perspective_point_height", "m"),
+    ):
+        values = np.array([getattr(view, attribute) for view in views.projections])[views.indices]
+        data.coords[name] = ("tile", values, {"long_name": attribute.replace("_", " "), "units": units})
+    return data.set_coords([VARIABLE]) if VARIABLE in data else data
 
 
 def _store_path(source: Any) -> str:

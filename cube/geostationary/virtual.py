@@ -14,39 +14,38 @@ from dask.base import normalize_token, tokenize
 from xarray.backends.common import BackendArray
 from xarray.core import indexing
 
-from catalog.geostationary.bands import BANDS
 from catalog.geostationary.scans import better
-from cube.geostationary.calibrate import PHYSICAL_ATTRIBUTES, calibrate
-from cube.geostationary.grid import FixedGrid, Window
+from cube.decode import apply_law, to_radiance
+from cube.geostationary.abi import ABI
+from cube.geostationary.grid import FixedGrid, GeosProjection, Window
 from cube.geostationary.read import read_windows
 from cube.geostationary.references import Reference
 from stratacube.errors import UsageError
 
 __all__ = ["lazy_tree"]
 
-Quantity = Literal["radiance", "reflectance", "brightness_temperature", "dqf"]
 _CHUNK_PIXELS = 2048
 _ORDER = ("500m", "1km", "2km")
 
 
 @dataclass(frozen=True)
 class View:
-    """What all scans of one cube share: who looked, and at which pixels of the 2 km lattice."""
+    """What all scans of one cube share: from where, and at which pixels of the 2 km lattice, is looked."""
 
-    platform: str
     sector: str
     corner: tuple[int, int]
-    longitude: float
+    projection: GeosProjection
 
     def __str__(self) -> str:
-        return f"{self.platform} {self.sector} (north-west corner at {self.corner} microradians)"
+        longitude = self.projection.longitude_of_projection_origin
+        return f"{self.sector} from longitude {longitude:g} (north-west corner at {self.corner} microradians)"
 
 
 class ScanStack(BackendArray):
     """One quantity of (time, band, y, x); pixels are read when indexed, decoded by each file's own coefficients."""
 
     def __init__(
-        self, cells: Sequence[Sequence[Reference | None]], grid: FixedGrid, quantity: Quantity, endpoint_url: str | None
+        self, cells: Sequence[Sequence[Reference | None]], grid: FixedGrid, quantity: str, endpoint_url: str | None
     ) -> None:
         self.cells = cells
         self.quantity = quantity
@@ -87,15 +86,16 @@ class ScanStack(BackendArray):
             flags = np.empty(shape, "u1")
             read_windows(index, "dqf", [window], [flags], self.endpoint_url)
             return np.where(flags == index.dqf.fill, np.float32("nan"), flags.astype("f4"))
-        band = BANDS[index.source.channel]
-        if not PHYSICAL_ATTRIBUTES[self.quantity].defined_for(band):
+        quantity = ABI.quantity(self.quantity, ABI.band(index.source.channel).name)
+        if quantity is None:
             return np.full(shape, np.nan, "f4")
         counts = np.empty(shape, "u2")
         read_windows(index, "rad", [window], [counts], self.endpoint_url)
-        radiance = counts.astype("f4") * np.float32(index.scale) + np.float32(index.offset)
+        radiance = to_radiance(counts, index.scale, index.offset)
         radiance[counts == index.rad.fill] = np.nan
-        numbers = {k: np.float32(v) for k, v in vars(index.coefficients).items() if k[0] in "kp"}
-        return calibrate(radiance, self.quantity, **numbers)
+        numbers = {name: getattr(index.coefficients, name) for name in quantity.coefficients}
+        values: npt.NDArray[np.float32] = apply_law(quantity.law, radiance, numbers)
+        return values
 
 
 class Location(BackendArray):
@@ -134,27 +134,36 @@ def lazy_tree(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoi
     Raises
     ------
     UsageError
-        If the files are not of one platform, sector and place: their pixels cannot share coordinates.
+        If the files are not of one sector, place and point of view: their pixels cannot share coordinates.
     """
     by_view: dict[View, list[Reference]] = defaultdict(list)
     for reference in _latest(references):
         by_view[_view(reference)].append(reference)
     if len(by_view) > 1:
-        seen = "; ".join(f"{view} from {members[0].header.source.start} on" for view, members in by_view.items())
+        seen = "; ".join(
+            f"{_platforms(members)} {view} from {members[0].header.source.start} on"
+            for view, members in by_view.items()
+        )
         raise UsageError(
             f"the source holds {len(by_view)} views whose pixels do not coincide: {seen}; "
             "choose one with platform=, sector=, start= and end="
         )
     groups: dict[str, list[Reference]] = defaultdict(list)
-    for reference in next(iter(by_view.values())):
+    view, members = next(iter(by_view.items()))
+    for reference in members:
         groups[reference.header.grid.resolution].append(reference)
-    view = next(iter(by_view))
     nodes = {
         f"/{name}": _group(groups[name], chunks, lonlat, endpoint_url)
         for name in sorted(groups, key=lambda n: _ORDER.index(n) if n in _ORDER else len(_ORDER))
     }
-    root = xr.Dataset(attrs={"platform": view.platform, "sector": view.sector, "Conventions": "CF-1.11"})
-    return xr.DataTree.from_dict({"/": root, **nodes}, name=f"{view.platform}_{view.sector}")
+    platforms = _platforms(members)
+    root = xr.Dataset(attrs={"platform": platforms, "sector": view.sector, "Conventions": "CF-1.11"})
+    return xr.DataTree.from_dict({"/": root, **nodes}, name="_".join([*platforms.split(), view.sector]))
+
+
+def _platforms(references: Sequence[Reference]) -> str:
+    """Platforms of some files, in order of number: one took another's place at the same longitude."""
+    return " ".join(sorted({r.header.source.platform for r in references}))
 
 
 def _latest(references: Sequence[Reference]) -> list[Reference]:
@@ -172,7 +181,7 @@ def _view(reference: Reference) -> View:
     source, grid = reference.header.source, reference.header.grid
     # Corners of one sector agree to a fraction of a pixel between resolutions (old mesoscale files are 14 urad off).
     corner = round(grid.left * 1e6 / 56) * 56, round(grid.top * 1e6 / 56) * 56
-    return View(source.platform, source.sector, corner, grid.projection.longitude_of_projection_origin)
+    return View(source.sector, corner, grid.projection)
 
 
 def _group(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_url: str | None) -> xr.Dataset:
@@ -188,22 +197,24 @@ def _group(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_
     table: list[list[Reference | None]] = [[None] * len(channels) for _ in scans]
     for reference in references:
         source = reference.header.source
-        table[int(np.searchsorted(scans, np.datetime64(source.start, "ns"), "right")) - 1][
-            channels.index(source.channel)
-        ] = reference
+        row = table[int(np.searchsorted(scans, np.datetime64(source.start, "ns"), "right")) - 1]
+        _refuse_together(row, reference)
+        row[channels.index(source.channel)] = reference
     data = xr.Dataset(
         coords={
             "time": ("time", scans, {"standard_name": "time", "long_name": "start of scan"}),
-            "band": ("band", [BANDS[c].name for c in channels], {"long_name": "ABI band"}),
+            "band": ("band", [ABI.band(c).name for c in channels], {"long_name": f"{ABI.title} band"}),
             "y": ("y", grid.y, {"standard_name": "projection_y_coordinate", "units": "rad", "axis": "Y"}),
             "x": ("x", grid.x, {"standard_name": "projection_x_coordinate", "units": "rad", "axis": "X"}),
-            "wavelength": ("band", [BANDS[c].wavelength for c in channels], {"units": "um"}),
+            "wavelength": ("band", [ABI.band(c).wavelength_um for c in channels], {"units": "um"}),
         },
         attrs={"resolution": grid.resolution, "Conventions": "CF-1.11"},
     )
     data["goes_imager_projection"] = xr.Variable(
         (), np.int32(0), {**grid.projection.cf_attributes(), "crs_wkt": grid.projection.crs.to_wkt()}
     )
+    platforms = [next(c.header.source.platform for c in row if c is not None) for row in table]
+    data.coords["platform"] = ("time", platforms, {"long_name": "satellite"})
     for name, values, attrs in _per_file(table):
         data[name] = xr.Variable(("time", "band"), values, attrs)
     for quantity in _quantities(channels):
@@ -214,6 +225,17 @@ def _group(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_
             attrs = {"standard_name": name, "units": "degrees_east" if name == "longitude" else "degrees_north"}
             data.coords[name] = _lazy(("y", "x"), Location(grid, 0 if which == 0 else 1), attrs, chunks, references[0])
     return data
+
+
+def _refuse_together(row: Sequence[Reference | None], reference: Reference) -> None:
+    """Refuse scans of two satellites at one time, as where one is tested beside another: one would hide the other."""
+    source = reference.header.source
+    other = next((c.header.source for c in row if c and c.header.source.platform != source.platform), None)
+    if other is not None:
+        raise UsageError(
+            f"{source.platform} and {other.platform} both scanned {source.sector} at {source.start}; "
+            "choose one with platform="
+        )
 
 
 def _lazy(
@@ -241,7 +263,7 @@ def _scan_times(references: Sequence[Reference]) -> npt.NDArray[np.datetime64]:
 def _per_file(table: Sequence[Sequence[Reference | None]]) -> list[tuple[str, npt.NDArray[Any], dict[str, Any]]]:
     """Coefficients, times and eras of each file, (time, band)."""
     shape = len(table), len(table[0])
-    names = ("kappa0", "planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2")
+    names = ABI.coefficients
     numbers = {n: np.full(shape, np.nan, "f4") for n in ("scale_factor", "add_offset", *names)}
     middle = np.full(shape, np.datetime64("NaT", "ns"), "M8[ns]")
     era = np.full(shape, -1, "i4")
@@ -263,32 +285,29 @@ def _per_file(table: Sequence[Sequence[Reference | None]]) -> list[tuple[str, np
     ]
 
 
-def _quantities(channels: Sequence[int]) -> list[Quantity]:
-    names: list[Quantity] = ["radiance", "dqf"]
-    if any(BANDS[c].is_reflective for c in channels):
-        names.append("reflectance")
-    if any(not BANDS[c].is_reflective for c in channels):
-        names.append("brightness_temperature")
-    return names
+def _quantities(channels: Sequence[int]) -> list[str]:
+    """What there is of some channels: radiance and quality first."""
+    bands = {ABI.band(c).name for c in channels}
+    first, *rest = (n for n in ABI.quantity_names if any(bands & {*q.bands} for q in ABI.quantities if q.name == n))
+    return [first, "dqf", *rest]
 
 
-def _attributes(quantity: Quantity) -> dict[str, Any]:
+def _attributes(name: str) -> dict[str, Any]:
     common = {"grid_mapping": "goes_imager_projection", "coordinates": "wavelength"}
-    if quantity == "dqf":
+    if name == "dqf":
         return {
             "long_name": "data quality flag",
             "flag_values": [0, 1, 2, 3, 4],
             "flag_meanings": "good conditionally_usable out_of_range no_value focal_plane_temperature_exceeded",
             **common,
         }
-    units = {
-        "radiance": "W m-2 sr-1 um-1 (C01-C06) or mW m-2 sr-1 (cm-1)-1 (C07-C16)",
-        "reflectance": "1",
-        "brightness_temperature": "K",
-    }[quantity]
-    comment = {
-        "radiance": "NaN where the file holds its fill value or the band is missing",
-        "reflectance": "C01-C06, not divided by the cosine of the solar zenith angle; NaN for other bands",
-        "brightness_temperature": "C07-C16; NaN for other bands",
-    }[quantity]
-    return {"long_name": quantity.replace("_", " "), "units": units, "comment": comment, **common}
+    parts = [q for q in ABI.quantities if q.name == name]
+    ranges = {q.units: f"{q.bands[0]}-{q.bands[-1]}" for q in parts}
+    if len(parts) > 1:
+        units, comment = " or ".join(f"{u} ({r})" for u, r in ranges.items()), "NaN where the file holds its fill value"
+        return {"long_name": parts[0].name, "units": units, "comment": f"{comment} or the band is missing", **common}
+    (units, bands), *_ = ranges.items()
+    comment = f"{bands}; NaN for other bands"
+    if parts[0].law == "proportional":
+        comment = f"{bands}, not divided by the cosine of the solar zenith angle; NaN for other bands"
+    return {"long_name": name.replace("_", " "), "units": units, "comment": comment, **common}

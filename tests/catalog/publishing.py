@@ -14,6 +14,7 @@ import pyproj
 import zarr
 import zarr.errors
 
+from catalog.geostationary.observatory import GOES
 from catalog.publish import BandInfo, TileBuild
 
 CREATED = datetime(2026, 11, 20, 12, 0, 0)
@@ -183,6 +184,7 @@ def make_build(output: Path, tiles: int, *, native: bool = False) -> tuple[pd.Da
         tile_size=SIZE,
         pixel=PIXEL,
         bands=BANDS,
+        observatory=GOES,
         projections=PROJECTIONS,
         footprints=footprints,
         sources=sources,

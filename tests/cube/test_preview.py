@@ -47,6 +47,7 @@ def write_store(
             chunks=(1, *data.shape[1:]),
             shards=(tiles, *data.shape[1:]),
             dimension_names=dims,
+            attributes={"ancillary_variables": f"valid{suffix}"},
         )
         array[:] = data
         mask = masks.setdefault(f"valid{suffix}", np.zeros(data.shape, "u2"))
@@ -54,7 +55,13 @@ def write_store(
         mask[1:][np.broadcast_to(usable, data[1:].shape)] |= np.uint16(1 << (channel - 1))
     for name, mask in masks.items():
         suffix = name.removeprefix("valid")
-        group.create_array(name, data=mask, dimension_names=("tile", "time", f"y{suffix}", f"x{suffix}"))
+        channels = [c for c, image in bands.items() if not native or suffix == f"_{image.shape[0]}px"]
+        flags = {
+            "flag_masks": [1 << (c - 1) for c in channels],
+            "flag_meanings": " ".join(f"C{c:02d}" for c in channels),
+        }
+        dims = ("tile", "time", f"y{suffix}", f"x{suffix}")
+        group.create_array(name, data=mask, dimension_names=dims, attributes=flags)
     group.create_array("band", data=np.array(list(bands), "i1"), dimension_names=("band",))
     values = {"packing_scale": SCALE, "packing_offset": OFFSET, "kappa0": KAPPA, **PLANCK}
     for name in COEFFICIENTS:

@@ -95,7 +95,7 @@ def test_resume_and_turns(cube: xr.Dataset) -> None:
 
 
 def test_array_with_bands_and_tiles(store: Path) -> None:
-    stacked = open_tiles(store, chunks=None)[["C01", "C13"]].to_dataarray("band").assign_coords(band=[1, 13])
+    stacked = open_tiles(store, chunks=None)[["C01", "C13"]].to_dataarray("band")
     batch = next(iter(cube_loader(stacked, {"time": 3, "y": 8, "x": 8}, 4, seed=1)))
     assert batch.bands == ("C01", "C13")
     assert batch.pixels.shape == (4, 3, 2, 8, 8)

@@ -62,7 +62,8 @@ def write_store(
         mask |= np.where(good, np.uint16(1 << (channel - 1)), np.uint16(0))
         values = np.where(good, values, 4095)
         image(f"C{channel:02d}", values, 4095, {"_FillValue": 4095, "channel": channel, "ancillary_variables": "valid"})
-    image("valid", mask, 0, {"flag_masks": [1 << (c - 1) for c in channels]})
+    names = " ".join(f"C{c:02d}" for c in channels)
+    image("valid", mask, 0, {"flag_masks": [1 << (c - 1) for c in channels], "flag_meanings": names})
     start = np.datetime64("2020-01-01T10:00", "us") + np.arange(tiles)[:, None] * np.timedelta64(3, "D")
     times = start + np.arange(steps) * np.timedelta64(20, "m")
     stratum = np.arange(tiles) % 2

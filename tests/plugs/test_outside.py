@@ -238,3 +238,27 @@ def test_a_place_in_code_is_no_name(
     stored = folder / "config.yaml"
     stored.write_text(stored.read_text().replace("source: geostationary", "source: os:system"))
     assert "'os:system', which is not known here" in refusal(site, capsys, "status", folder)
+
+
+def test_an_instrument(tmp_path: Path) -> None:
+    """Its record is found by name, in a worker too, and a store that carries it needs no package at all."""
+    code = """
+from dataclasses import replace
+from cube.instrument import instrument
+
+IMAGER = replace(instrument("abi"), name="imager", title="IM", bands=instrument("abi").bands[:5], bounds=())
+"""
+    site = install(
+        tmp_path / "site", "imagers", {"imagers.py": code}, {"stratacube.instruments": {"imager": "imagers:IMAGER"}}
+    )
+    asked = (
+        "import multiprocessing as m; from cube.instrument import instrument; from cube.registry import INSTRUMENTS\n"
+        "if __name__ == '__main__':\n"
+        "    with m.get_context('forkserver').Pool(1) as pool: found = pool.apply(instrument, ('imager',))\n"
+        "    print(INSTRUMENTS.names(), found.title, found.mask_dtype, found == instrument('imager'))"
+    )
+    (tmp_path / "ask.py").write_text(asked)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
+    command = [sys.executable, str(tmp_path / "ask.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "['abi', 'imager'] IM <u1 True\n", done.stderr

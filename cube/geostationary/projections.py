@@ -1,0 +1,139 @@
+"""From where each tile of a store is seen: grid mappings, and a number a tile that says which of them is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from cube.geostationary.grid import GeosProjection
+from stratacube.errors import SourceError
+
+__all__ = ["VARIABLE", "TileViews", "Views", "read_views"]
+
+VARIABLE = "projection"
+"""Of a store with several: by tile, the number of its grid mapping; the names are its flag meanings."""
+
+_PREFIX = "goes_imager_projection"
+"""Of the names of grid mappings."""
+
+
+class Views:
+    """The distinct projections of a plan's tiles, in order of longitude.
+
+    Parameters
+    ----------
+    projection_of
+        By the scan of its event, the satellite's view a tile is laid in.
+    """
+
+    def __init__(self, projection_of: Callable[[str], GeosProjection]) -> None:
+        self.projection_of = projection_of
+        self.projections: list[GeosProjection] = []
+
+    def add(self, scans: Iterable[str]) -> None:
+        """Take in the scans of some tiles; numbers are settled when all are in."""
+        found = {*self.projections, *(self.projection_of(scan) for scan in set(scans))}
+        self.projections = sorted(found, key=_order)
+
+    def indices(self, scans: Iterable[str]) -> npt.NDArray[np.int16]:
+        """Numbers of the projections of tiles, by the scans of their events."""
+        names = list(scans)
+        number = {scan: self.projections.index(self.projection_of(scan)) for scan in set(names)}
+        return np.array([number[scan] for scan in names], "i2")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the grid mappings."""
+        return [_PREFIX + ("" if len(self.projections) == 1 else f"_{i}") for i in range(len(self.projections))]
+
+    def variable(self, scans: Iterable[str]) -> dict[str, Any]:
+        """Dimensions, values and attributes of :data:`VARIABLE` by its name; nothing where all tiles share one."""
+        if len(self.projections) < 2:
+            return {}
+        attributes = {
+            "long_name": "grid mapping of the tile",
+            "flag_values": list(range(len(self.projections))),
+            "flag_meanings": " ".join(self.names),
+        }
+        return {VARIABLE: (("tile",), self.indices(scans), attributes)}
+
+    def mappings(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Names and attributes of the grid mappings."""
+        for name, view in zip(self.names, self.projections, strict=True):
+            yield name, {**view.cf_attributes(), "crs_wkt": view.crs.to_wkt()}
+
+
+def _order(view: GeosProjection) -> tuple[float | str, ...]:
+    return (
+        view.longitude_of_projection_origin,
+        view.perspective_point_height,
+        view.semi_major_axis,
+        view.semi_minor_axis,
+        view.sweep_angle_axis,
+    )
+
+
+class TileViews(Mapping[int, GeosProjection]):
+    """Projection of each tile of a store, by its number; holds two bytes a tile.
+
+    Parameters
+    ----------
+    projections
+        The distinct ones.
+    indices
+        Of each tile, which of them is its own.
+    """
+
+    def __init__(self, projections: list[GeosProjection], indices: npt.NDArray[np.int16]) -> None:
+        self.projections, self.indices = projections, indices
+
+    def __getitem__(self, tile: int) -> GeosProjection:
+        if not 0 <= tile < len(self.indices):
+            raise KeyError(tile)
+        return self.projections[int(self.indices[tile])]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self.indices)))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def read_views(store: xr.Dataset) -> TileViews:
+    """Read from where each tile of a store is seen.
+
+    Parameters
+    ----------
+    store
+        Opened, decoded or not.
+
+    Raises
+    ------
+    SourceError
+        If it has several grid mappings and does not say which tile has which, as before there was a number a tile.
+    """
+    named = sorted(str(n) for n in store.variables if "grid_mapping_name" in store[n].attrs)
+    if VARIABLE in store:
+        named = store[VARIABLE].attrs["flag_meanings"].split()
+        indices = store[VARIABLE].values
+    elif len(named) == 1:
+        indices = np.zeros(store.sizes["tile"], "i2")
+    else:
+        raise SourceError(
+            f"the store has {len(named)} grid mappings and does not say which tile has which; build it again"
+        )
+    return TileViews([_projection(store[n].attrs) for n in named], indices)
+
+
+def _projection(attributes: Mapping[str, Any]) -> GeosProjection:
+    return GeosProjection(
+        float(attributes["perspective_point_height"]),
+        float(attributes["semi_major_axis"]),
+        float(attributes["semi_minor_axis"]),
+        float(attributes["longitude_of_projection_origin"]),
+        str(attributes["sweep_angle_axis"]),
+    )

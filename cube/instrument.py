@@ -1,0 +1,240 @@
+"""What an instrument is, as data: its bands, what they measure, by which law, within which bounds, on which pixels.
+
+A build writes the record of its instrument into its store, and whoever reads the store (loaders, statistics, pictures,
+catalogues) knows the instrument by that alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cube.decode import LAWS
+from cube.registry import INSTRUMENTS
+from stratacube.errors import UsageError
+
+__all__ = [
+    "ATTRIBUTE",
+    "Band",
+    "Bound",
+    "Instrument",
+    "Quantity",
+    "Resolution",
+    "ScanGeometry",
+    "instrument",
+    "instrument_of",
+]
+
+ATTRIBUTE = "instrument"
+"""Of the root of a store: the record, as plain values."""
+
+_BITS = 64
+"""Of the widest mask: an instrument with more bands has several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """What is nominal about a band; numbers that calibrate come from each file."""
+
+    name: str
+    """Of its variable in a store."""
+    number: int
+    """In a store's ``band`` dimension."""
+    wavelength_um: float
+    fwhm_um: float | None
+    """Full width at half maximum."""
+    pixel_urad: float
+    """Side of a native pixel at nadir."""
+    title: str
+    common_name: str | None = None
+    """In the STAC EO extension, where it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A physical quantity of some bands; several with one name cover bands of different units."""
+
+    name: str
+    """``radiance``, ``reflectance``, ``brightness_temperature`` and such."""
+    standard_name: str
+    """Of the CF conventions."""
+    units: str
+    label: str
+    """For people."""
+    law: str
+    """How it follows from radiance: a name of :data:`cube.decode.LAWS`."""
+    bands: tuple[str, ...]
+
+    @property
+    def coefficients(self) -> tuple[str, ...]:
+        """Names of the numbers of each file that its law takes."""
+        return LAWS[self.law].coefficients
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Between what a number of a file, or a value, lies if it is right; its sign is the bounds'."""
+
+    name: str
+    """Of an attribute or variable of the files, or of a quantity."""
+    low: float
+    high: float
+    bands: tuple[str, ...]
+    source: str
+    """Where this comes from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """One of the native pixel sizes."""
+
+    name: str
+    """Suffix of dimensions and masks in a native store."""
+    pixel_urad: float
+    metres: float
+    """Nominal side at nadir."""
+    full_disk: int
+    """Pixels along a side of the full disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanGeometry:
+    """How the Earth is scanned."""
+
+    resolutions: tuple[Resolution, ...]
+    cadence_minutes: tuple[float, ...]
+    """Between full disks, in the modes there are or were."""
+
+    def resolution(self, pixel_urad: float) -> Resolution:
+        """Resolution of a native pixel."""
+        return next(r for r in self.resolutions if r.pixel_urad == pixel_urad)
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """One instrument.
+
+    The bit of a band in a mask is the band's position in :attr:`bands`.
+    """
+
+    name: str
+    title: str
+    long_name: str
+    bands: tuple[Band, ...]
+    quantities: tuple[Quantity, ...]
+    """That of the law ``identity`` is the radiance that counts are packings of."""
+    scan: ScanGeometry
+    bounds: tuple[Bound, ...] = ()
+
+    def band(self, key: str | int) -> Band:
+        """Band by name or number.
+
+        Raises
+        ------
+        UsageError
+            If there is none.
+        """
+        for band in self.bands:
+            if key in (band.name, band.number):
+                return band
+        raise UsageError(f"band {key!r} is unknown; {self.title} has {', '.join(b.name for b in self.bands)}")
+
+    def quantity(self, name: str, band: str) -> Quantity | None:
+        """What a band has by the name of a quantity; None where it has no such thing.
+
+        ``mixed`` is what the band is best told in: the first that is not its radiance.
+        """
+        of_band = [q for q in self.quantities if band in q.bands]
+        if name == "mixed":
+            return next((q for q in of_band if q.law != "identity"), None)
+        return next((q for q in of_band if q.name == name), None)
+
+    @property
+    def quantity_names(self) -> tuple[str, ...]:
+        """Names of the quantities, each once."""
+        return tuple(dict.fromkeys(q.name for q in self.quantities))
+
+    @property
+    def coefficients(self) -> tuple[str, ...]:
+        """Names of all numbers of each file that the laws take, each once."""
+        return tuple(dict.fromkeys(name for q in self.quantities for name in q.coefficients))
+
+    @property
+    def mask_dtype(self) -> str:
+        """NumPy's name of the smallest unsigned integers that hold a bit a band."""
+        size = next((n for n in (8, 16, 32) if len(self.bands) <= n), _BITS)
+        return f"<u{size // 8}"
+
+    def mask_place(self, band: str) -> tuple[int, int]:
+        """Which of the instrument's masks holds a band, and at which bit."""
+        position = [b.name for b in self.bands].index(band)
+        return divmod(position, _BITS)
+
+    def described(self) -> dict[str, Any]:
+        """Plain values, as JSON has them."""
+        return _plain(asdict(self))  # type: ignore[no-any-return]
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Instrument:
+        """Make the record of plain values.
+
+        Raises
+        ------
+        UsageError
+            If they are not an instrument's.
+        """
+        try:
+            scan = values["scan"]
+            return cls(
+                values["name"],
+                values["title"],
+                values["long_name"],
+                tuple(Band(**band) for band in values["bands"]),
+                tuple(Quantity(**_with_bands(q)) for q in values["quantities"]),
+                ScanGeometry(
+                    tuple(Resolution(**r) for r in scan["resolutions"]), tuple(map(float, scan["cadence_minutes"]))
+                ),
+                tuple(Bound(**_with_bands(b)) for b in values["bounds"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"attribute `{ATTRIBUTE}` is not the record of an instrument ({error})") from error
+
+
+def _with_bands(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {**values, "bands": tuple(values["bands"])}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def instrument(name: str) -> Instrument:
+    """Return an instrument by its name in the registry.
+
+    Raises
+    ------
+    UsageError
+        If there is none of the name.
+    """
+    found: Instrument = INSTRUMENTS.load(name)
+    return found
+
+
+def instrument_of(attributes: Mapping[str, Any]) -> Instrument:
+    """Return the instrument whose pixels a store holds.
+
+    Parameters
+    ----------
+    attributes
+        Of the store's root. Stores up to format 2 do not say: they were of one instrument.
+
+    Raises
+    ------
+    UsageError
+        If what they say is not an instrument.
+    """
+    values = attributes.get(ATTRIBUTE)
+    return instrument("abi") if values is None else Instrument.read(values)

@@ -1,0 +1,50 @@
+"""How the bands of a batch are decoded, as they travel with it: small, and equal where the law is."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cube.instrument import Instrument
+
+__all__ = ["TORCH", "BandRule", "rule_of"]
+
+
+class BandRule(NamedTuple):
+    """Where a band's validity lies, and by which laws its counts become quantities."""
+
+    mask: int
+    """Which of the batch's masks."""
+    bit: int
+    """Place in it, 0 for the lowest."""
+    laws: tuple[tuple[str, str], ...]
+    """Names of quantities (``mixed`` among them) and of their laws in :data:`cube.decode.LAWS`."""
+
+    def law(self, quantity: str) -> str | None:
+        """Law of a quantity; None where the band has no such thing."""
+        return dict(self.laws).get(quantity)
+
+
+def rule_of(instrument: Instrument, band: str, mask: int, bit: int) -> BandRule:
+    """Make the rule of a band of an instrument."""
+    names = (*instrument.quantity_names, "mixed")
+    found = ((name, instrument.quantity(name, band)) for name in names)
+    return BandRule(mask, bit, tuple((name, quantity.law) for name, quantity in found if quantity is not None))
+
+
+class _TorchOps:
+    """On torch's tensors, of any device."""
+
+    def log(self, values: Any) -> Any:
+        if values.device.type == "mps":  # Apple's GPUs have no double precision: the last bits are theirs
+            return torch.log(values)
+        return torch.log(values.double()).float()
+
+    def positive(self, values: Tensor) -> Tensor:
+        return torch.where(values > 0, values, torch.nan)
+
+
+TORCH = _TorchOps()
+"""See :class:`cube.decode.Ops`."""
