@@ -40,7 +40,7 @@ class _TorchOps:
     def log(self, values: Any) -> Any:
         if values.device.type == "mps":  # Apple's GPUs have no double precision: the last bits are theirs
             return torch.log(values)
-        return torch.log(values.double()).float()
+        return values.double().log_().float()
 
     def positive(self, values: Tensor) -> Tensor:
         return torch.where(values > 0, values, torch.nan)
