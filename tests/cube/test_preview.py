@@ -241,3 +241,10 @@ def test_pictures_are_deterministic(tmp_path):
             thumbnail(data, 1, tmp_path / name)
         written.append((tmp_path / name).read_bytes())
     assert written[0] == written[1]
+
+
+def test_the_clean_window_is_shown_before_others(tmp_path):
+    kelvin = np.linspace(200, 300, SIZE)[:, None] + np.zeros((1, SIZE))
+    bands = {c: counts_of(radiance_of(kelvin)) for c in (11, 13, 15)}
+    _, caption = picture_of(write_store(tmp_path / "s.zarr", bands), tmp_path)
+    assert caption == "C13 brightness temperature, step 1"

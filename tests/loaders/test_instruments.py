@@ -155,3 +155,14 @@ def test_instruments_are_not_mixed_in_one_batch(tmp_path: Path) -> None:
     odd = PackedBatch(b.values, b.mask, b.bands, b.packing, b.coefficients, b.coefficient_names, ((0, 1, ()),))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="instruments with different masks or laws"):
         join([a, odd])
+
+
+def test_the_tile_of_a_damaged_chunk_is_the_one_that_is_told(tmp_path: Path) -> None:
+    path, _ = write(tmp_path, made_up(70))
+    (path / "vi003" / "c" / "1" / "0" / "0" / "0").write_bytes(b"damaged")
+    dataset = TileDataset(path, bands=["vi003", "vi067"], on_error="skip")
+    packed = dataset[[0, 1, 2]]
+    assert packed.meta["failed"].tolist() == [False, True, False]
+    assert packed.mask is not None
+    assert not packed.mask[1].to(torch.int64).any()
+    assert packed.mask[2].to(torch.int64).any()
