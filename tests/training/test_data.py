@@ -67,6 +67,11 @@ def tiles_run(folder: Path, store: Path, **changes: Any) -> PretrainConfig:
     return PretrainConfig.model_validate({**base, "data": data, **changes})
 
 
+def test_units_are_those_of_the_store(store: Path, tmp_path: Path) -> None:
+    unit = open_data(tiles_run(tmp_path, store), 0, 1, CPU).statistics.unit
+    assert unit == "mW m-2 sr-1 (cm-1)-1 (C13 C08), W m-2 sr-1 um-1 (C01)"
+
+
 def test_batches_of_a_store_are_normalised_cut_and_dated(store: Path, tmp_path: Path) -> None:
     config = tiles_run(tmp_path, store, model={"image_size": 32, "frames": 4})
     data = open_data(config, 0, 1, CPU)
