@@ -37,7 +37,7 @@ def commands() -> dict[str, Command]:
 
 def _run(command: Command, config: Path | None, settings: Mapping[str, Any]) -> Answer | int:
     """Do what a file and settings describe."""
-    refuse_ranks()  # before anything else can go wrong, and be said by each of them
+    refuse_ranks()
     described = imported(command.config).load(config, settings, command.defaults)
     result: Answer | int = imported(command.function)(described)
     return result
@@ -85,7 +85,24 @@ def build(source: str, config: str | Path | None = None, **settings: Any) -> Ans
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    if not {"-h", "--help", "--version", "--print-completion", *LOOKS} & set(given):
+        try:
+            refuse_ranks()  # before a mistake is made, which each of them would tell
+        except UsageError as refusal:
+            return run(_refusing(refusal), [])
     return run(_parser(given), given)
+
+
+def _refusing(refusal: UsageError) -> Parser:
+    """Parser of a command that does nothing but refuse."""
+
+    def refuse(_: argparse.Namespace) -> int:
+        raise refusal
+
+    parser = Parser(program("cube.build"))
+    add_common(parser)
+    parser.set_defaults(run=refuse)
+    return parser
 
 
 def _parser(arguments: Sequence[str]) -> Parser:
@@ -137,7 +154,6 @@ def _look(options: argparse.Namespace) -> Answer | int:
 def _demo(options: argparse.Namespace) -> int:
     from cube.demo import run_demo, write_demo_archive  # noqa: PLC0415
 
-    refuse_ranks()
     if options.archive_only is not None:
         write_demo_archive(options.archive_only)
         return 0

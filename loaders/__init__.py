@@ -56,3 +56,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'loaders' has no attribute {name!r}")
     return getattr(import_module(f"loaders.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """All names, for tab completion, though most are not yet imported."""
+    return sorted(__all__)

@@ -36,7 +36,7 @@ from stratacube import files
 from stratacube.errors import ClaimedError, ClaimLostError, UsageError
 from stratacube.owner import Owner, myself
 
-__all__ = ["CLAIM", "Fence", "claimed"]
+__all__ = ["CLAIM", "Fence", "claimed", "refuse_claimed"]
 
 _log = logging.getLogger(__name__)
 
@@ -174,6 +174,20 @@ def claimed(folder: Path, tickets: Path | None = None, *, told: Path | None = No
             if tickets is not None:
                 _put_away(fence)
             _set(home / _name(number), owner.token, _ENDED)
+
+
+def refuse_claimed(folder: Path) -> None:
+    """Refuse a folder that a living process has claimed; nothing is taken.
+
+    Raises
+    ------
+    ClaimedError
+        If one has.
+    """
+    home = folder / CLAIM
+    numbers = _numbers(home)
+    if numbers:
+        _refuse_living(home / _name(numbers[-1]), folder)
 
 
 def _take(home: Path, told: Path) -> tuple[int, Owner]:

@@ -189,7 +189,9 @@ def refuse_empty(start: datetime, end: datetime, names: tuple[str, str]) -> None
         If the end is not after the start.
     """
     if end <= start:
-        raise UsageError(f"`{names[1]}` ({end}, exclusive) is not after `{names[0]}` ({start}); give a later end")
+        last = end - timedelta(days=1)
+        told = f"{end}, exclusive" if end.time() != time() else f"the end of {last:%Y-%m-%d}"
+        raise UsageError(f"`{names[1]}` ({told}) is not after `{names[0]}` ({start}); give a later end")
 
 
 class _Place(NamedTuple):

@@ -13,6 +13,8 @@ import yaml
 
 from cube.job.ledger import Entry, Ledger
 from cube.job.listing import Listing
+from cube.plug import imported
+from cube.registry import SOURCES
 from stratacube.claim import CLAIM, Fence, claimed
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import Written, digest_of, is_stray, recorded, remove, remove_strays, write_text
@@ -22,6 +24,7 @@ __all__ = ["FORMAT", "RULES", "BuildFolder"]
 FORMAT = 2
 """Of folders and stores. 1 (0.1.0, which wrote no number) recorded no digests."""
 
+_UNKNOWN = "unknown"
 _RENAMED = {"abi": "geostationary"}
 """Sources that had another name, by that."""
 
@@ -126,6 +129,10 @@ class BuildFolder:
         except OSError as error:
             if error.filename is None or not Path(str(error.filename)).is_relative_to(self.root):
                 raise
+            if isinstance(error, IsADirectoryError | NotADirectoryError):
+                what = "a folder where a file belongs" if isinstance(error, IsADirectoryError) else "no folder"
+                there = error.filename2 or error.filename  # of a rename, what was to be replaced
+                raise UsageError(f"{there} is {what}; remove it and run the same command again") from error
             raise UsageError(
                 f"output folder {self.root} cannot be written ({error.strerror}); choose another `{self.PARAMETER}`"
             ) from error
@@ -245,7 +252,7 @@ class BuildFolder:
         described = self.described()
         there = self._stored() or {}
         own = {"stratification": "geostationary", "reducer": "sentinel2"}
-        name = there.get("source") or next((name for key, name in own.items() if key in described), "unknown")
+        name = there.get("source") or next((name for key, name in own.items() if key in described), _UNKNOWN)
         return _RENAMED.get(str(name), str(name))
 
     def created(self) -> datetime:
@@ -276,6 +283,11 @@ class BuildFolder:
         return all(listing.holds(files or ()) for _, files in Ledger(self.ledger).files_of(["config"]))
 
     def _refuse_newer(self, there: Mapping[str, Any]) -> None:
+        if not isinstance(there.get("format", 1), int) or not isinstance(there["build"], dict):
+            raise UsageError(
+                f"{self.config} is damaged (its format is {there.get('format', 1)!r}, its build "
+                f"{type(there['build']).__name__}); restore it from a copy, or build anew with `overwrite`"
+            )
         if there.get("format", 1) > FORMAT:
             raise UsageError(
                 f"{self.root} has format {there['format']} and this version knows formats up to {FORMAT}; "
@@ -292,5 +304,19 @@ class BuildFolder:
 
     def _remove_build(self) -> None:
         """Remove the parts of a build and nothing else; fetched files stay, being sources. The mark goes last."""
-        for name in (*(n for n in self.parts if n != self.config.name), self.config.name):
+        parts = {*self.parts, *(self._parts_there() if self._stored() else ())} - {self.config.name}
+        for name in (*sorted(parts), self.config.name):
             remove(self.root / name)
+
+    def _parts_there(self) -> tuple[str, ...]:
+        """Names that the build in the folder may have there, which may be of another source."""
+        source = self.source()
+        if source in (self.SOURCE, _UNKNOWN):
+            return ()
+        if source not in SOURCES.names():
+            raise UsageError(
+                f"{self.root} holds a build of the source {source!r}, which is not known here, so that its parts are"
+                f" not either; remove it, or choose another `{self.PARAMETER}`"
+            )
+        of: type[BuildFolder] = imported(SOURCES.load(source).inspection).folder
+        return of(self.root).parts

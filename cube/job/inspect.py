@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ class _Build:
     def _planned(self) -> Planned | None:
         entry = self.ledger.entries.get("planned")
         if entry is not None:
-            return Planned(int(entry.facts["tasks"]), entry.facts["words"])
+            with suppress(KeyError, ValueError):  # damaged: a run writes it anew
+                return Planned(int(entry.facts["tasks"]), str(entry.facts["words"]))
         return self.inspection.planned(self.folder) if self.folder.plan.exists() else None  # of 0.1.0
 
     @property
@@ -71,7 +73,7 @@ class _Build:
         """What is missing, counted by kind and reason, as the last run said."""
         entry = self.ledger.entries.get("outcome")
         if entry is not None:
-            return {what: int(n) for what, n in entry.figures.items()}
+            return {what: int(n) for what, n in entry.figures.items() if isinstance(n, int | float)}
         return dict(Counter(f"{p.kind}: {p.reason}" for p in self.ledger.problems()))
 
     def is_whole(self) -> bool:
@@ -110,7 +112,9 @@ def status(root: Path) -> Answer:
     lines.append("(by the ledger; verify looks at the files)")
     code = 0 if build.is_whole() else 1
     data |= {"planned": build.planned.words, "tasks": build.planned.tasks, **states, "published": build.published}
-    return Answer(code, lines, {**data, "problems": lacks, "whole": code == 0})
+    parts = [(*what.partition(": "), n) for what, n in lacks.items()]
+    problems = [{"kind": kind, "reason": reason, "count": n} for kind, _, reason, n in parts]
+    return Answer(code, lines, {**data, "problems": problems, "whole": code == 0})
 
 
 def verify(root: Path) -> Answer:
@@ -129,7 +133,9 @@ def verify(root: Path) -> Answer:
     build = _Build(root)
     faults, notes = list(_faults(build)), _notes(build)
     lines = [*(f"fault: {fault}" for fault in faults), *notes, f"{root}: {len(faults)} faults"]
-    return Answer(int(bool(faults)), lines, {"folder": str(root), "faults": faults, "notes": notes})
+    return Answer(
+        int(bool(faults)), lines, {"folder": str(root), "faults": faults, "notes": notes, "whole": not faults}
+    )
 
 
 def _notes(build: _Build) -> list[str]:
@@ -165,11 +171,12 @@ def _faults(build: _Build) -> Iterator[str]:
 def _written_faults(build: _Build) -> Iterator[str]:
     """Every byte is the one that was written."""
     listing = Listing(build.folder.root)
-    remedy = "remove it and run the same command again"
+    again = "run the same command again"
     keys = list(build.ledger.entries)
     for key, files in iterate(build.ledger.files_of(keys), "verifying", len(keys)):
         if build.ledger.entries[key].status != "begun":  # what those list is scratch
-            yield from (f"{fault} ({key}); {remedy}" for fault in listing.faults(files or (), thorough=True))
+            for fault in listing.faults(files or (), thorough=True):
+                yield f"{fault} ({key}); {again if fault.endswith('is missing') else f'remove it and {again}'}"
 
 
 def _product_faults(build: _Build) -> Iterator[str]:

@@ -16,6 +16,7 @@ from cube.job.outcome import MOST_ROWS, code_of, counted, is_lack, write_errors
 from cube.job.ranks import refuse_ranks
 from cube.job.run import Run
 from cube.job.source import Planned, Source
+from stratacube.claim import refuse_claimed
 from stratacube.command import Answer
 from stratacube.errors import SourceError, StratacubeError
 from stratacube.files import human_bytes
@@ -151,6 +152,7 @@ def _estimate(source: Source) -> Answer:
     """What a build would read, write and take. A folder that the real run would refuse is refused."""
     folder = source.folder
     folder.refuse_foreign()
+    refuse_claimed(folder.root)
     if not source.manner.overwrite:
         folder.refuse_other(source.described(), source.digest())
     rows = dict(source.estimate())

@@ -10,7 +10,7 @@ from stratacube.files import Written, digest_of, is_stray, remove_stray
 
 __all__ = ["Listing"]
 
-_ALWAYS_READ = (".json", ".yaml", ".parquet", ".csv", ".md")
+_ALWAYS_READ = (".json", ".yaml", ".parquet", ".parq", ".zmetadata", ".csv", ".md")
 _SMALL = 1 << 20
 """Bytes up to which a table or description is read again: they are few, and each decides how all else is read."""
 

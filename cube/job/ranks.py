@@ -38,7 +38,7 @@ def refuse_ranks(environment: Mapping[str, str] | None = None) -> None:
         if number.isdigit() and int(number) > 1:
             error = UsageError(
                 f"{launcher} started {number} copies of this command, which would all build in one folder; "
-                f"start it once, without {launcher}, and give `workers` instead (the default is one per core)"
+                f"start it once, without {launcher}: it uses all cores of its node by itself"
             )
             error.silent = values.get(rank, "0") != "0"
             if error.silent:

@@ -57,6 +57,7 @@ class Run:
         """Whether this run has made anything."""
         self._expected = expected
         self._warned: set[str] = set()
+        self._listing: Listing | None = None
 
     def keep(
         self,
@@ -105,6 +106,7 @@ class Run:
         found = entry is None and not anew and mark is not None and mark.exists() and all(p.exists() for p in parts())
         if not found:
             make()
+        self._listing = None
         written = tuple(sorted(self._told(parts())))
         _, before = next(iter(self.ledger.files_of([step])), (step, None))
         if fixed and entry is not None and written != before:
@@ -122,13 +124,20 @@ class Run:
 
     def clear(self, keys: Iterable[str]) -> None:
         """Remove what tasks wrote and what is not as it was written: damaged, it would be read as if it were whole."""
-        listing = Listing(self.folder.root)
+        listing = self._listed()
         for _, files in self.ledger.files_of(keys):
             for file in files or ():
-                if not listing.holds([file]):
+                if listing.size(file.path) is not None and not listing.holds([file]):
+                    self._listing = None
                     check_guards(self.folder.root / file.path)
                     with suppress(OSError):  # what cannot be removed will not be replaced either, and that is told
                         (self.folder.root / file.path).unlink()
+
+    def _listed(self) -> Listing:
+        """What lies in the folder, listed once until something is written or removed."""
+        if self._listing is None:
+            self._listing = Listing(self.folder.root, tidy=True)
+        return self._listing
 
     def _told(self, parts: Iterable[Path]) -> Iterator[Written]:
         for part in parts:
@@ -168,7 +177,7 @@ class Run:
         return whole
 
     def _lost(self, keys: Iterable[str]) -> set[str]:
-        listing, lost, news = Listing(self.folder.root, tidy=True), set[str](), list[str]()
+        listing, lost, news = self._listed(), set[str](), list[str]()
         for key, files in self.ledger.files_of(keys):
             if files is None:
                 paths = self._expected(self.ledger.entries[key])
@@ -203,6 +212,7 @@ class Run:
                     f"the disk under {self.folder.root} is full; free some and run the same command again to go on"
                 )
             yield outcome
+        self._listing = None
         if self.workers.replaced > replaced:
             self._tidy()
 

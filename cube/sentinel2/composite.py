@@ -258,6 +258,8 @@ def _read_rows(path: Path, shape: tuple[int, int, int], band: int, rows: slice, 
     """Read rows of a band of a piece. Not mapped: mapped pages of all scenes would count as memory of the worker."""
     _, height, width = shape
     header = path.stat().st_size - 4 * math.prod(shape)
+    if header < 0:
+        raise ScratchLostError(f"{path} is cut short")
     with path.open("rb", buffering=0) as file:
         file.seek(header + 4 * width * (band * height + rows.start))
         if file.readinto(out.data.cast("B")) != out.nbytes:

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog.sentinel2.items import Product
 from cube.job.engine import Outcome
@@ -74,9 +76,9 @@ def _write_shard(task: _ShardTask) -> None:
         for name in (*task.bands, "count"):
             data = []
             for window, kept in task.cells:
-                values = np.load(kept / f"{name}.npy", mmap_mode="r")
+                values = _load(kept / f"{name}.npy")
                 outline = kept / "inside.npy"
-                inside = np.load(outline) if outline.exists() else None
+                inside = _load(outline) if outline.exists() else None
                 if name == "count" or (kind.dtype == "float32" and kind.factor == 1):
                     data.append((window, values, inside))
                 elif kind.dtype == "float32":
@@ -86,6 +88,13 @@ def _write_shard(task: _ShardTask) -> None:
             paste(task.store, task.layout, task.index, {name: data})
     except FileNotFoundError as error:
         raise ScratchLostError(f"{error.filename} is gone") from error
+
+
+def _load(path: Path) -> npt.NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+    except (EOFError, ValueError) as error:
+        raise ScratchLostError(f"{path} is cut short") from error
 
 
 class Making:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -248,11 +249,21 @@ class Sentinel2Build:
             shards = {i for p in self.planned.cells for i in self.layout.shards_of(p.window)}
             whole = run.done(shard_key(i) for i in shards)
             lost = {i for i in shards if shard_key(i) not in whole}
+            self._clear(lost)
         return [
             p
             for p in self.planned.cells
             if cell_key(p.cell.id) not in done or (lost and not lost.isdisjoint(self.layout.shards_of(p.window)))
         ]
+
+    def _clear(self, shards: Iterable[tuple[int, int]]) -> None:
+        """Remove what lies there of shards that the ledger does not know as done: half of one may be lost.
+
+        All cells in them are made anew. Shards are read before cells are put into them.
+        """
+        arrays = [a for a in (self.folder.store / n for n in (*self.config.bands, "count")) if (a / "c").exists()]
+        for array, (row, col) in product(arrays, shards):
+            remove(array / "c" / str(row) / str(col))
 
     def results(self, run: Run) -> Iterator[tuple[str, CellResult]]:
         """Yield what each finished cell holds."""

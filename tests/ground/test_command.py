@@ -374,7 +374,7 @@ def test_errors_of_a_build_are_counted(failed: Path, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == wanted
     assert main(["errors", str(failed), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["counts"][0] == {"kind": "source", "reason": "bad", "count": 2}
+    assert told["problems"][0] == {"kind": "source", "reason": "bad", "count": 2}
     assert [row["href"] for row in told["rows"]] == ["1", "", "2"]
     AbiFolder(failed).errors.write_text("kind,reason,cell,product,href\nsource,gone,c,p,h\n")
     assert main(["errors", str(failed)]) == 0

@@ -224,7 +224,9 @@ def test_a_single_value_is_a_list_of_one() -> None:
 
 @pytest.mark.parametrize(("start", "end"), [("2020-07-02", "2020-07-01"), ("2020-07-02T12", "2020-07-02T12")])
 def test_a_period_that_ends_as_it_starts_is_told_so(start: str, end: str) -> None:
-    with pytest.raises(UsageError, match=r"^`end_dt` \(.*, exclusive\) is not after `start_dt` \(.*\); give a later"):
+    with pytest.raises(
+        UsageError, match=r"^`end_dt` \((the end of .*|.*, exclusive)\) is not after `start_dt` \(.*\); give a later"
+    ):
         AbiConfig.check({"output_dir": "/x", "start_dt": start, "end_dt": end})
 
 

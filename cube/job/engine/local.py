@@ -6,6 +6,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -34,7 +35,7 @@ class LocalExecutor(ProcessPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a task, for which a worker may be started."""
-        with _signals_wait():
+        with _signals_wait(), _nameless_script():
             return super().submit(fn, *args, **kwargs)
 
     def end(self) -> None:
@@ -60,6 +61,25 @@ def _signals_wait() -> Iterator[None]:
             signal.signal(number, handler)
         for late in came:
             signal.raise_signal(late)
+
+
+@contextmanager
+def _nameless_script() -> Iterator[None]:
+    """Within, workers that start do not run the caller's script again.
+
+    Tasks are functions of modules. A script that calls a build without ``if __name__ == "__main__"`` would call it once
+    more in every worker, and all of them would die of the claim.
+    """
+    script = sys.modules["__main__"]
+    known = {name: getattr(script, name) for name in ("__file__", "__spec__") if hasattr(script, name)}
+    script.__spec__ = None
+    if "__file__" in known:
+        del script.__file__
+    try:
+        yield
+    finally:
+        for name, value in known.items():
+            setattr(script, name, value)
 
 
 def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:

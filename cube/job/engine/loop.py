@@ -209,7 +209,7 @@ def run_tasks(  # noqa: PLR0912  (one loop reads better whole)
 def describe_error(error: BaseException) -> str:
     """One sentence for what a task raised."""
     if isinstance(error, BrokenExecutor):
-        return "a worker process was killed, perhaps out of memory; try fewer `workers` or a smaller `tile_size`"
+        return "a worker process was killed, perhaps out of memory; try fewer `workers`"
     if isinstance(error, StratacubeError):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
