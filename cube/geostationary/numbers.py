@@ -42,6 +42,7 @@ class ScanNumbers:
         self.unreadable: dict[str, str] = {}
         """By file, why it could not be read."""
         self.readable = 0
+        self._begun: dict[int, int] = {}
 
     def add_scan(self, scan: Scan) -> None:
         """Take note of a scan, whose files may all be unreadable."""
@@ -51,10 +52,14 @@ class ScanNumbers:
         """Take note of one of a scan's files."""
         row, channel = self.rows[scan_id], header.source.channel
         band = self.layout.channels.index(channel)
+        if not np.isnat(header.begin_time):  # which a name may give to a minute only
+            begun = int(header.begin_time.astype("M8[us]").astype("i8"))
+            self.start[row] = min(self._begun.get(row, begun), begun)
+            self._begun[row] = int(self.start[row])
         self.middle[row] = max(int(self.middle[row]), int(header.mid_time.astype("M8[us]").astype("i8")))
         self.packing["packing_scale"][row, band] = header.scale / stored_factor(self.layout, header, channel)
         self.packing["packing_offset"][row, band] = header.offset
         for name, values in self.coefficients.items():
-            values[row, band] = getattr(header.coefficients, name)
+            values[row, band] = header.coefficients[name]
         self.fills[channel].add(header.rad.fill)
         self.readable += 1

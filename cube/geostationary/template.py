@@ -71,7 +71,7 @@ def create_tile_store(
         Shards that were made before: what the store says of their tiles stands, whatever is readable now.
     """
     pairs: dict[int, set[tuple[float, float]]] = {c: set() for c in layout.channels}
-    views = Views(projection_of)
+    views = Views(projection_of, layout.instrument.dialect.grid_mapping)
     for block in plan.blocks(["event_scan"]):
         views.add(block["event_scan"])
     small: Small = {}
@@ -153,6 +153,7 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
     requested = np.array([np.asarray(list(t), "M8[us]") for t in plan["requested_times"]]).astype("i8")
     frame, band = ("tile", "time"), ("tile", "time", "band")
     time = {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+    names = layout.instrument.dialect.names
     known = [*_STRATA, *sorted(set(plan["stratum"]) - set(_STRATA))]  # a build is of one
     strata = np.array([known.index(s) for s in plan["stratum"]], "i1")
     return {
@@ -188,8 +189,8 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
         "col": (("tile",), plan["col"].to_numpy("i4"), {"long_name": "first column in the grid of the event's scan"}),
         "platform": (
             ("tile",),
-            plan["platform"].str.removeprefix("goes").to_numpy("i2"),
-            {"long_name": "GOES satellite number"},
+            plan["platform"].map(names.numbers).to_numpy("i2"),
+            dict(names.platform_attributes),
         ),
         **views.variable(plan["event_scan"]),
         "stratum": (
