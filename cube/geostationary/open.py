@@ -85,7 +85,8 @@ def open_abi(
     SourceError
         If no file is readable.
     """
-    names = [i.dialect.names for i in ([imager_of(platform)] if platform else dialects().values())]
+    imagers = [imager_of(platform)] if platform else [*dialects().values()]
+    names = [imager.dialect.names for imager in imagers]
     if sector is not None and not any(sector.upper() in n.sectors for n in names):
         told = ", ".join(f"{n.title} has {', '.join(n.sectors)}" for n in names)
         raise UsageError(f"sector {sector!r} is unknown; {told}")
@@ -109,7 +110,8 @@ def open_abi(
         folder = default_cache() / "index" if cache is None else Path(cache)
         references = [Reference(i) for i in index_archive(_files(location, query), folder, workers, s3_endpoint)]
     if not references:
-        raise UsageError(f"{location} holds no scan {query}; check platform, sector, bands, start and end")
+        files = " or ".join(imager.dialect.files for imager in imagers)
+        raise UsageError(f"{location} holds no {files} scan {query}; check platform, sector, bands, start and end")
     return lazy_tree(references, chunks, lonlat, s3_endpoint)
 
 
