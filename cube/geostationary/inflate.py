@@ -16,7 +16,7 @@ __all__ = ["DECODING_ERRORS", "decode_chunk", "decode_strips", "is_large"]
 DECODING_ERRORS = (ValueError, isal_zlib.error)  # not zlib.error
 WHOLE_BYTES = 2**24
 """Decoded bytes of the largest chunk that is decoded at once."""
-STRIP_BYTES = 2**23
+STRIP_BYTES = 2**21
 """Decoded bytes of a strip, about."""
 
 Pixels = npt.NDArray[Any]
