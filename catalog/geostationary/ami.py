@@ -129,9 +129,9 @@ def _observatory() -> Observatory:
         },
         license_link={
             "rel": "license",
-            "href": "https://registry.opendata.aws/noaa-gk2a-pds/",
+            "href": "https://nmsc.kma.go.kr/enhome/",
             "type": "text/html",
-            "title": "GK-2A data of KMA: open to the public; cite KMA",
+            "title": "GK-2A data of KMA's National Meteorological Satellite Center: its terms of use; cite KMA",
         },
         platform_name=lambda platform: "GK-2A",
         fields=lambda row, sources: {"sat:platform_international_designator": "2018-100A"},

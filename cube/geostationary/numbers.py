@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog.geostationary.scans import Scan
 from cube.geostationary.index import FileIndex
@@ -47,6 +48,11 @@ class ScanNumbers:
     def add_scan(self, scan: Scan) -> None:
         """Take note of a scan, whose files may all be unreadable."""
         self.start[self.rows[scan.id]] = np.datetime64(scan.start, "us").astype("i8")
+
+    def starts(self, names: Sequence[str]) -> npt.NDArray[np.datetime64]:
+        """Starts of scans, microseconds; not a time where there is no scan (an empty name)."""
+        found = np.array([self.start[self.rows[name]] if name else NO_TIME for name in names], "i8")
+        return found.view("M8[us]")
 
     def add_header(self, scan_id: str, header: FileIndex) -> None:
         """Take note of one of a scan's files."""

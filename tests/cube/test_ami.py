@@ -22,6 +22,7 @@ from cube.geostationary import inflate
 from cube.geostationary.grid import Window
 from cube.geostationary.index import index_file
 from cube.geostationary.read import ReadCount, read_windows, stream_images
+from cube.sun import solar_angles
 from cube.testing import write_abi_file, write_ami_file, write_ami_scan
 from stratacube.errors import SourceError, UsageError
 
@@ -113,6 +114,9 @@ def test_scans_are_as_early_as_their_files_say(tmp_path: Path) -> None:
     assert build(tmp_path, "--tile-size", "32", "--num-tiles", "1", "--domain", "LA", "--channels", "13", "14") == 0
     tiles = cube.open_tiles(tmp_path / "out")
     assert abs(tiles["scan_start"].values[0, 0] - np.datetime64(START)) < np.timedelta64(1, "ms")
+    place = (tiles[n].values[0, 0, 0] for n in ("longitude_coarse", "latitude_coarse"))
+    sun = solar_angles(np.datetime64(START), *place)[0]
+    assert abs(float(tiles["solar_zenith"][0, 0, 0, 0]) - float(sun)) < 1e-3  # the name's minute is 0.15 degrees off
     middle = np.datetime64(START + timedelta(seconds=30.5))
     assert abs(tiles["scan_mid"].values[0, 0] - middle) < np.timedelta64(1, "ms")
 

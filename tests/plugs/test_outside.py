@@ -255,10 +255,10 @@ IMAGER = replace(instrument("abi"), name="imager", title="IM", bands=instrument(
         "import multiprocessing as m; from cube.instrument import instrument; from cube.registry import INSTRUMENTS\n"
         "if __name__ == '__main__':\n"
         "    with m.get_context('forkserver').Pool(1) as pool: found = pool.apply(instrument, ('imager',))\n"
-        "    print(INSTRUMENTS.names(), found.title, found.mask_dtype, found == instrument('imager'))"
+        "    print(INSTRUMENTS.names()[-1], found.title, found.mask_dtype, found == instrument('imager'))"
     )
     (tmp_path / "ask.py").write_text(asked)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
     command = [sys.executable, str(tmp_path / "ask.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert done.stdout == "['abi', 'imager'] IM <u1 True\n", done.stderr
+    assert done.stdout == "imager IM <u1 True\n", done.stderr
