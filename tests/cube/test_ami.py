@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+import pyproj
 import pytest
 import xarray as xr
 
@@ -79,6 +80,18 @@ def test_reflectance_is_radiance_times_its_factor(tmp_path: Path) -> None:
     found = cube.open_abi(tmp_path)["1km"]["reflectance"].values[0, 0]
     wanted = (counts * 0.363545805215835 - 7.27090454101562) * 0.00155824
     np.testing.assert_allclose(found, wanted, atol=2e-7)
+
+
+def test_places_are_pyprojs(tmp_path: Path) -> None:
+    write_ami_file(tmp_path, band="ir105", start=START, shape=SHAPE)
+    node = cube.open_abi(tmp_path, lonlat=True)["2km"].dataset
+    height = 42164000.0 - 6378137.0
+    projection = pyproj.Proj(proj="geos", h=height, lon_0=128.2, a=6378137.0, b=6356752.3, sweep="y")
+    x = 0.036084 + (np.arange(SHAPE[1]) + 0.5) * 56e-6
+    y = 0.086381 - (np.arange(SHAPE[0]) + 0.5) * 56e-6
+    wanted = projection(*(angle * height for angle in np.meshgrid(x, y)), inverse=True)
+    for name, truth in zip(("longitude", "latitude"), wanted, strict=True):
+        np.testing.assert_allclose(node[name], truth, atol=1e-6)
 
 
 @pytest.mark.parametrize("area", ["FD", "ELA", "LA"])
