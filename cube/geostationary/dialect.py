@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from cube.registry import INSTRUMENTS
@@ -50,6 +51,7 @@ def dialects() -> dict[str, Instrument]:
     return {name: found for name, found in INSTRUMENTS.all().items() if found.dialect is not None}
 
 
+@cache  # asked for every file and every place that is tried
 def imager_of(satellite: str) -> Instrument:
     """Return the imager that a satellite carries.
 
