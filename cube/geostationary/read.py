@@ -90,9 +90,12 @@ def read_windows(
             nothing = _Block(
                 r * table.chunks[0], c * table.chunks[1], np.full(table.chunks, table.fill, _native(table))
             )
-            _scatter(nothing, users, windows, out)
+            for i in users:
+                nothing.copy_to(windows[i], out[i])
     for chunk, block in _decoded(index, variable, wanted, windows, count, endpoint_url):
-        _scatter(block.picked(table), wanted[chunk], windows, out)
+        own = block.picked(table)
+        for i in wanted[chunk]:
+            own.copy_to(windows[i], out[i])
     return count
 
 
@@ -154,7 +157,8 @@ def _stream(
         if (r, c) not in wanted:
             hole = _Block(r * table.chunks[0], c * table.chunks[1], np.broadcast_to(np.uint8(0), table.chunks))
             for i in users:
-                holes[i] += hole.overlap(windows[i])
+                r0, r1, c0, c1 = hole.rows_and_cols(windows[i])
+                holes[i] += (r1 - r0) * (c1 - c0)
     missing = [w.height * w.width - holes[i] for i, w in enumerate(windows)]
     begun: dict[int, Pixels] = {}
 
@@ -166,11 +170,11 @@ def _stream(
 
     turn = 0
     for chunk, block in _decoded(index, variable, wanted, windows, count, endpoint_url):
-        users = [i for i in wanted[chunk] if block.overlap(windows[i])]
-        begun.update((i, begin(i)) for i in users if i not in begun)
-        _scatter(block, users, windows, begun)
-        for i in users:
-            missing[i] -= block.overlap(windows[i])
+        for i in wanted[chunk]:
+            if i not in begun and block.touches(windows[i]):
+                begun[i] = begin(i)
+            if i in begun:
+                missing[i] -= block.copy_to(windows[i], begun[i])
         while turn < len(windows) and not missing[turn]:
             yield begun.pop(turn) if turn in begun else begin(turn)
             turn += 1
@@ -195,10 +199,18 @@ class _Block:
         rows = max(self.row, w.row), min(self.row + height, w.row + w.height)
         return *rows, max(self.col, w.col), min(self.col + width, w.col + w.width)
 
-    def overlap(self, w: Window) -> int:
-        """Pixels that it shares with a window."""
+    def touches(self, w: Window) -> bool:
+        """Whether it has rows of a window of its chunk's."""
+        return self.row < w.row + w.height and w.row < self.row + len(self.pixels)
+
+    def copy_to(self, w: Window, out: Pixels) -> int:
+        """Copy what it shares with a window into that window's pixels; return how many that are."""
         r0, r1, c0, c1 = self.rows_and_cols(w)
-        return max(0, r1 - r0) * max(0, c1 - c0)
+        if r0 >= r1 or c0 >= c1:
+            return 0
+        shared = self.pixels[r0 - self.row : r1 - self.row, c0 - self.col : c1 - self.col]
+        out[r0 - w.row : r1 - w.row, c0 - w.col : c1 - w.col] = shared
+        return (r1 - r0) * (c1 - c0)
 
 
 def _decoded(
@@ -306,18 +318,6 @@ def _chunks_of_windows(table: ChunkTable, windows: Sequence[Window]) -> dict[tup
             for c in range(w.col // width, -(-(w.col + w.width) // width)):
                 users[r, c].append(i)
     return users
-
-
-def _scatter(
-    block: _Block, users: Sequence[int], windows: Sequence[Window], out: Sequence[Pixels] | Mapping[int, Pixels]
-) -> None:
-    """Copy decoded pixels into every window that overlaps them."""
-    for i in users:
-        w = windows[i]
-        r0, r1, c0, c1 = block.rows_and_cols(w)
-        if r0 < r1 and c0 < c1:
-            shared = block.pixels[r0 - block.row : r1 - block.row, c0 - block.col : c1 - block.col]
-            out[i][r0 - w.row : r1 - w.row, c0 - w.col : c1 - w.col] = shared
 
 
 def _read_spans(href: str, spans: Sequence[Span], endpoint_url: str | None) -> Iterator[tuple[Span, bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import zlib
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,20 @@ def test_damaged_pixels_are_one_sentence(tmp_path: Path, large: bool, monkeypatc
         path.write_bytes(damaged)
         with pytest.raises(SourceError, match=said):
             list(stream_images(index, [Window(0, 0, *SHAPE)], ReadCount()))
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(("rows", "said"), [(SHAPE[0] - 1, "9440 bytes where 9600"), (SHAPE[0] + 1, "9600")])
+def test_a_chunk_of_another_size_is_one_sentence(
+    tmp_path: Path, large: bool, rows: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_ami_file(tmp_path, band="ir105", start=START, shape=SHAPE)
+    with h5py.File(path, "r+") as h5:
+        h5["image_pixel_values"].id.write_direct_chunk((0, 0), zlib.compress(bytes(2 * rows * SHAPE[1])))
+    if large:
+        monkeypatch.setattr(inflate, "WHOLE_BYTES", 0)
+    with pytest.raises(SourceError, match=f"does not decode.*{said}"):
+        list(stream_images(index_file(source_of(tmp_path)), [Window(0, 0, *SHAPE)], ReadCount()))
 
 
 def test_a_file_cut_short_leaves_its_band_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
