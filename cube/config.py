@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, create_model, model_validator
+from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
-from catalog.geostationary.names import normalise_platform, parse_sector
+from cube.geostationary.dialect import Dialect, dialect_of
 from cube.registry import STRATA, Engine, Registry
 from cube.strata.plug import Options, Stratum
 from stratacube.choices import OneOf
@@ -36,13 +36,8 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _channel(value: Any) -> Any:
-    """Take ``C02`` for 2."""
-    match = re.fullmatch(r"[Cc]?0*(\d+)", value) if isinstance(value, str) else None
-    return value if match is None else int(match[1])
-
-
-Channel = Annotated[int, BeforeValidator(_channel)]
+_BAND = re.compile(r"[A-Za-z]{1,2}\d+")
+"""What names of bands look like."""
 
 
 class TileConfig(Settings):
@@ -54,16 +49,19 @@ class TileConfig(Settings):
     output_dir: LocalPath = Field(description="folder of the build", json_schema_extra=RUN_ONLY)
     stratification: Annotated[str, OneOf(STRATA.names)] = Field("random", description="how places and times are chosen")
     local_data_dir: LocalPath | None = Field(
-        None, description="folder of local ABI files, any depth; S3 alone if not given"
+        None, description="folder of local files, any depth; S3 alone if not given"
     )
     download: bool = Field(
         False, description="fetch what is missing in `local_data_dir` (or OUTPUT/archive) from S3, whole files"
     )
     s3_endpoint: str | None = Field(None, description="S3 endpoint instead of AWS", json_schema_extra=RUN_ONLY)
-    satellite: str = Field("goes16", description="goes16 .. goes19, or east or west, which follow the date")
+    satellite: str = Field("goes16", description="goes16 .. goes19, or east or west, which follow the date; gk2a")
     product: str = Field("ABI-L1b-Rad", description="product, with or without the sector's letter")
-    domain: str | None = Field(None, description="sector: F, C, M1 or M2 (default: the product's letter, else F)")
-    channels: list[Channel] = Field(list(range(1, 17)), description="ABI channels, such as 2 or C02", min_length=1)
+    domain: str | None = Field(
+        None,
+        description="sector: F, C, M1 or M2; of gk2a FD, ELA or LA (default: the product's, else the full disk)",
+    )
+    channels: list[int] = Field(list(range(1, 17)), description="channels, such as 2, C02 or ir105", min_length=1)
     start_dt: Start | None = Field(None, description="first scan start, ISO 8601 UTC (default: all there is locally)")
     end_dt: End | None = Field(None, description="end of the period, exclusive; a date alone means that whole day")
     num_tiles: int | None = Field(
@@ -100,16 +98,36 @@ class TileConfig(Settings):
     @classmethod
     def _names(cls, values: dict[str, Any]) -> dict[str, Any]:
         values = dict(values)
+        satellite = str(values.get("satellite", cls.model_fields["satellite"].default))
+        names = dialect_of(satellite).names
         if "satellite" in values:
-            values["satellite"] = normalise_platform(str(values["satellite"]))
-        values["domain"] = parse_sector(str(values.get("product") or "ABI-L1b-Rad"), values.get("domain"))
+            values["satellite"] = names.normalise(satellite)
+        if "product" not in values and names.product != cls.model_fields["product"].default:
+            values["product"] = names.product
+        values["domain"] = names.parse_sector(str(values.get("product") or names.product), values.get("domain"))
         return values
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take the names of the imager's bands for their numbers."""
+        satellite = info.data.get("satellite")
+        if not isinstance(value, list) or satellite is None:
+            return value
+        names = dialect_of(satellite).names
+        return [names.number(v) if isinstance(v, str) and _BAND.fullmatch(v.strip()) else v for v in value]
 
     @model_validator(mode="after")
     def _agree(self) -> TileConfig:
-        unknown = [c for c in self.channels if not 1 <= c <= 16]
+        names = self.dialect.names
+        unknown = [c for c in self.channels if c not in names.bands]
         if unknown:
-            raise ValueError(f"channel {unknown[0]} is unknown; ABI has channels 1 to 16")
+            raise ValueError(f"channel {unknown[0]} is unknown; {names.title} has {names.told_bands}")
+        if not names.online and (self.download or self.local_data_dir is None):
+            raise ValueError(
+                f"files of {self.satellite} are read from a local folder only; give `local_data_dir`"
+                + (" and leave `download` out" if self.download else "")
+            )
         if len(set(self.channels)) != len(self.channels):
             raise ValueError(f"`channels` {self.channels} name one twice; name each once")
         for name, stratum in self.STRATA_BY_OPTION.items():
@@ -127,6 +145,11 @@ class TileConfig(Settings):
     def sector(self) -> str:
         """Sector of the scans: F, C, M1 or M2."""
         return str(self.domain)
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the files of the satellite's imager speak."""
+        return dialect_of(self.satellite)
 
     @property
     def stratum(self) -> Stratum:

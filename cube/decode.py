@@ -67,10 +67,17 @@ def _planck(ops: Ops, radiance: Any, fk1: Any, fk2: Any, bc1: Any, bc2: Any) -> 
     return (fk2 / ops.log(fk1 / ops.positive(radiance) + 1.0) - bc1) / bc2
 
 
+def _planck_quadratic(ops: Ops, radiance: Any, fk1: Any, fk2: Any, c0: Any, c1: Any, c2: Any) -> Any:
+    """Planck's law inverted, and a parabola for the width of the band (GK-2A AMI Level 1B Data User Manual)."""
+    effective = fk2 / ops.log(fk1 / ops.positive(radiance) + 1.0)
+    return c0 + effective * (c1 + c2 * effective)
+
+
 LAWS: dict[str, Law] = {
     "identity": Law((), _identity),
     "proportional": Law(("kappa0",), _proportional),
     "planck": Law(("planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2"), _planck),
+    "planck_quadratic": Law(("planck_fk1", "planck_fk2", "tbb_c0", "tbb_c1", "tbb_c2"), _planck_quadratic),
 }
 """By the name that instruments, and the stores of their pixels, say."""
 

@@ -7,7 +7,7 @@ catalogues) knows the instrument by that alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cube.decode import LAWS
@@ -126,6 +126,8 @@ class Instrument:
     """That of the law ``identity`` is the radiance that counts are packings of."""
     scan: ScanGeometry
     bounds: tuple[Bound, ...] = ()
+    dialect: Any = field(default=None, compare=False, repr=False)
+    """How its files are read: whoever reads them knows the type. No part of the record that stores hold."""
 
     def band(self, key: str | int) -> Band:
         """Band by name or number.
@@ -173,7 +175,9 @@ class Instrument:
 
     def described(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""
-        return _plain(asdict(self))  # type: ignore[no-any-return]
+        values: dict[str, Any] = _plain(asdict(replace(self, dialect=None)))
+        del values["dialect"]
+        return values
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Instrument:

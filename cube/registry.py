@@ -154,5 +154,9 @@ REDUCERS = Registry(
 )
 """From observations to one value a pixel: :class:`cube.sentinel2.reduce.Reducer`; percentiles besides."""
 
-INSTRUMENTS = Registry("instrument", "stratacube.instruments", {"abi": "cube.geostationary.abi:ABI"})
+INSTRUMENTS = Registry(
+    "instrument",
+    "stratacube.instruments",
+    {"abi": "cube.geostationary.abi:ABI", "ami": "cube.geostationary.ami:AMI"},
+)
 """What sees: :class:`cube.instrument.Instrument`."""

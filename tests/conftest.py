@@ -47,6 +47,15 @@ def abi_data(data_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ami_data(data_folder: Path) -> Path:
+    """Real files of GK-2A's imager: eight bands of one scan of the local area."""
+    folder = data_folder / "gk2a"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def small_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven scans of five bands, 10 minutes apart, 600 x 600 pixels of 1 km: several chunks a file."""
     root = tmp_path_factory.mktemp("archive")

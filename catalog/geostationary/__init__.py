@@ -1,1 +1,1 @@
-"""Finding GOES ABI L1b files: names, archives, scans, their STAC items, and fetching."""
+"""Finding files of geostationary imagers: names, archives, scans, their STAC items, and fetching."""

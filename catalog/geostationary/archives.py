@@ -1,10 +1,10 @@
-"""Where ABI files are kept, and how to list those of a period without walking through all of them."""
+"""Where files of geostationary imagers are kept, and how to list those of a period without walking through all."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
-import re
 import stat
 from collections import deque
 from collections.abc import Iterator
@@ -13,7 +13,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from catalog.geostationary.names import HOUR, bucket, hours, parse_name, prefix, product
+from catalog.geostationary.abi import ABI_NAMES
+from catalog.geostationary.names import HOUR, bucket, hours, parse_name, prefix
+from catalog.geostationary.naming import Naming
 from catalog.geostationary.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, s3_filesystem, translate_s3_errors
 from catalog.geostationary.scans import Identity, SourceFile, better
 from catalog.geostationary.truncation import breaks_off
@@ -21,12 +23,14 @@ from stratacube.errors import SourceError, UsageError
 
 __all__ = ["Archive", "FirstOf", "LocalArchive", "S3Archive", "s3_filesystem"]
 
+_log = logging.getLogger(__name__)
+
 _NOTHING_THERE = (errno.ENOENT, errno.ELOOP)
 """Removed since it was listed, a link to nothing, or a link to itself."""
 
 
 class Archive(Protocol):
-    """A place with ABI files."""
+    """A place with files of an imager."""
 
     def files(self, platform: str, sector: str, start: datetime | None, end: datetime | None) -> Iterator[SourceFile]:
         """List the files of a platform and sector that start in a period.
@@ -44,17 +48,19 @@ class Archive(Protocol):
 
 
 class LocalArchive:
-    """A folder with ABI files at any depth.
+    """A folder with files of an imager at any depth.
 
     Folders of the layout ``YYYY/DDD/HH`` are entered only where they can hold files of the period (an hour more at
-    each side), also when the root itself lies inside such a tree; folders named as another product
-    (``ABI-L2-FDCC``) or another platform's bucket (``noaa-goes17``) are left out. Everything else is looked
-    through. Files that are not named as ABI L1b files are ignored.
+    each side), also when the root itself lies inside such a tree; folders that the imager's archives name as another
+    product's or platform's are left out. Everything else is looked through. Files that are not named as the imager's
+    are ignored; those that nearly are, are counted in a warning.
 
     Parameters
     ----------
     root
         The folder.
+    naming
+        The imager's names.
 
     Raises
     ------
@@ -62,11 +68,12 @@ class LocalArchive:
         If it does not exist or is not a folder.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, naming: Naming = ABI_NAMES) -> None:
+        self.naming = naming
         self.root = Path(root).absolute()
         if not self.root.is_dir():
             what = "is not a folder" if self.root.exists() else "does not exist"
-            raise UsageError(f"local archive {self.root} {what}; give the folder of the ABI files")
+            raise UsageError(f"local archive {self.root} {what}; give the folder of the {naming.title} files")
 
     def files(
         self, platform: str | None, sector: str | None, start: datetime | None, end: datetime | None
@@ -79,9 +86,12 @@ class LocalArchive:
             If a folder of the period cannot be read.
         """
         left, right = start or datetime.min, end or datetime.max
-        wanted = _Wanted(platform, sector, _padded(left, -HOUR), _padded(right, HOUR))
+        wanted = _Wanted(self.naming, platform, sector, _padded(left, -HOUR), _padded(right, HOUR))
+        near: list[str] = []
         for entry in _walk(self.root, wanted):
-            name = parse_name(entry.name)
+            name = self.naming.parse(entry.name)
+            if name is None and (reason := self.naming.nearly(entry.name)):
+                near.append(f"{entry.name}: {reason}")
             if (
                 name
                 and platform in (None, name.platform)
@@ -96,22 +106,26 @@ class LocalArchive:
                     raise _unreadable(entry.path, error) from error
                 if stat.S_ISREG(status.st_mode):
                     yield SourceFile(entry.path, status.st_size, str(status.st_mtime_ns), *name)
+        if near:
+            title, first = self.naming.title, sorted(near)[0]
+            _log.warning(
+                "files that look like those of %s and are not read: %d; the first is %s", title, len(near), first
+            )
 
 
 class _Wanted:
     """Which folders may hold files of a platform, product and period."""
 
-    def __init__(self, platform: str | None, sector: str | None, start: datetime, end: datetime) -> None:
-        self.bucket = re.compile(r"noaa-goes\d\d" if platform is None else bucket(platform))
-        self.product = re.compile(r"ABI-L1b-Rad[FCM]" if sector is None else product(sector))
+    def __init__(
+        self, naming: Naming, platform: str | None, sector: str | None, start: datetime, end: datetime
+    ) -> None:
+        self.naming, self.platform, self.sector = naming, platform, sector
         self.start, self.end = start, end
 
     def allows(self, parents: tuple[str, ...], name: str) -> bool:
         """Whether to enter a folder below these parents."""
-        if re.fullmatch(r"ABI-L(1b-Rad[FCM]|2-\w+)", name):
-            return bool(self.product.fullmatch(name))
-        if re.fullmatch(r"noaa-goes\d\d", name):
-            return bool(self.bucket.fullmatch(name))
+        if not self.naming.enters(self.platform, self.sector, name):
+            return False
         period = _period((*parents[-2:], name))
         return period is None or (period[0] < self.end and self.start < period[1])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ def completeness(
     *,
     start: datetime | None = None,
     end: datetime | None = None,
+    names: Mapping[int, str] | None = None,
 ) -> pd.DataFrame:
     """Table of scans by channels, with rows for the scans that should be there and are not.
 
@@ -46,25 +47,27 @@ def completeness(
         Time between scans, instead of the inferred one.
     start, end
         Period (end exclusive) whose edges are looked at too; without it, gaps between scans only.
+    names
+        Of the channels; ``C01`` .. by default.
 
     Returns
     -------
     DataFrame
         ``scan`` (identifier; empty for an absent scan), ``platform``, ``sector``, ``start`` (actual, or expected for
-        an absent scan), one boolean column a channel (``C01`` ..), ``status``: ``complete``, ``missing C02 C05``
+        an absent scan), one boolean column a channel (by its name), ``status``: ``complete``, ``missing C02 C05``
         or ``no scan``. A gap of more than 1,000 scans is one row that gives their number.
     """
-    wanted = sorted(set(channels))
+    wanted = {channel: names[channel] if names else f"C{channel:02d}" for channel in sorted(set(channels))}
     rows: list[tuple[datetime, dict[str, Any]]] = []
     for (platform, sector), group in _by_sector(scans):
         rows += [(scan.start, _present(scan, wanted)) for scan in group]
         for expected, status in _absent(group, cadence, start, end):
-            blank = {f"C{channel:02d}": False for channel in wanted}
+            blank = dict.fromkeys(wanted.values(), False)
             absent = {"scan": "", "platform": platform, "sector": sector, "start": expected}
             rows.append((expected, {**absent, **blank, "status": status}))
-    names = ["scan", "platform", "sector", "start", *(f"C{channel:02d}" for channel in wanted), "status"]
-    table = pd.DataFrame([row for _, row in sorted(rows, key=lambda item: item[0])], columns=names)
-    return table.astype({"start": "datetime64[ns]"} | {f"C{channel:02d}": "bool" for channel in wanted})
+    columns = ["scan", "platform", "sector", "start", *wanted.values(), "status"]
+    table = pd.DataFrame([row for _, row in sorted(rows, key=lambda item: item[0])], columns=columns)
+    return table.astype({"start": "datetime64[ns]"} | dict.fromkeys(wanted.values(), "bool"))
 
 
 def write_completeness(table: pd.DataFrame, path: Path) -> None:
@@ -80,8 +83,8 @@ def _by_sector(scans: Sequence[Scan]) -> Iterator[tuple[tuple[str, str], list[Sc
     yield from sorted(groups.items())
 
 
-def _present(scan: Scan, wanted: Sequence[int]) -> dict[str, Any]:
-    has = {f"C{channel:02d}": channel in scan.files for channel in wanted}
+def _present(scan: Scan, wanted: Mapping[int, str]) -> dict[str, Any]:
+    has = {name: channel in scan.files for channel, name in wanted.items()}
     missing = [name for name, there in has.items() if not there]
     status = f"missing {' '.join(missing)}" if missing else "complete"
     return {

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import pyproj
 
-from catalog.geostationary.bands import BANDS
-from catalog.geostationary.names import orbital_slot, parse_name
-from catalog.geostationary.observatory import GOES_EXTENSION, IMAGE_TYPES
+from catalog.geostationary.abi import ABI_NAMES
+from catalog.geostationary.bands import Band
+from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import Scan, SourceFile
 from catalog.publish.footprints import footprint
+from catalog.publish.model import Observatory
 from stratacube.errors import SourceError
 from stratacube.files import whole_file
 from stratacube.times import format_time, parse_time
@@ -26,22 +28,23 @@ from stratacube.times import format_time, parse_time
 __all__ = ["load_items", "save_items", "scan_from_item", "scan_item"]
 
 _EXTENSIONS = [
-    GOES_EXTENSION,
     "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 ]
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
-_MODES = (3, 4, 6)
-"""Scan modes that the goes extension knows."""
 
 _HEAD = '{"type":"FeatureCollection","features":['
 _TAIL = "]}"
 
 
 def scan_item(
-    scan: Scan, *, geometry: npt.ArrayLike | None = None, projection: pyproj.CRS | None = None
+    scan: Scan,
+    *,
+    geometry: npt.ArrayLike | None = None,
+    projection: pyproj.CRS | None = None,
+    naming: Naming = ABI_NAMES,
 ) -> dict[str, Any]:
-    """Describe a scan as a STAC item with one asset per channel, ``C01`` ..
+    """Describe a scan as a STAC item with one asset per channel, such as ``C01``.
 
     Parameters
     ----------
@@ -51,6 +54,8 @@ def scan_item(
         Outline of the sector: longitude and latitude in degrees, shape (corners, 2); null in the item if None.
     projection
         Projection of the fixed grid, where a file has been opened.
+    naming
+        Names of the imager.
 
     Returns
     -------
@@ -60,12 +65,12 @@ def scan_item(
     item: dict[str, Any] = {
         "type": "Feature",
         "stac_version": "1.1.0",
-        "stac_extensions": [*_EXTENSIONS],
+        "stac_extensions": [*naming.observatory().extensions, *_EXTENSIONS],
         "id": scan.id,
         "geometry": None,
-        "properties": _properties(scan),
+        "properties": _properties(scan, naming.observatory()),
         "links": [],
-        "assets": {f"C{channel:02d}": _asset(file) for channel, file in scan.files.items()},
+        "assets": {naming.bands[c].name: _asset(file, naming.bands[c]) for c, file in scan.files.items()},
     }
     if geometry is not None:
         item["geometry"], bbox = footprint(geometry)
@@ -76,28 +81,20 @@ def scan_item(
     return item
 
 
-def _properties(scan: Scan) -> dict[str, Any]:
-    properties: dict[str, Any] = {
+def _properties(scan: Scan, observatory: Observatory) -> dict[str, Any]:
+    return {
         "datetime": format_time(scan.start, "shortest"),
         "start_datetime": format_time(scan.start, "shortest"),
         "end_datetime": format_time(scan.end, "shortest"),
-        "mission": "GOES",
-        "constellation": "GOES",
-        "platform": f"GOES-{scan.platform.removeprefix('goes')}",
-        "instruments": ["ABI"],
-        "goes:orbital_slot": orbital_slot(scan.platform, scan.start),
-        "goes:system_environment": "OR",
-        "goes:image_type": IMAGE_TYPES[scan.sector[0]],
+        "mission": observatory.mission,
+        "constellation": observatory.mission,
+        "platform": observatory.platform_name(scan.platform),
+        "instruments": list(observatory.instruments),
+        **observatory.scan_fields(scan),
     }
-    if len(scan.sector) == 2:
-        properties["goes:mesoscale_image_number"] = int(scan.sector[1])
-    if scan.mode in _MODES:
-        properties["goes:mode"] = str(scan.mode)
-    return properties
 
 
-def _asset(file: SourceFile) -> dict[str, Any]:
-    band = BANDS["abi"][file.channel]
+def _asset(file: SourceFile, band: Band) -> dict[str, Any]:
     described: dict[str, Any] = {"name": band.name}
     if band.common_name:
         described["eo:common_name"] = band.common_name
@@ -105,25 +102,25 @@ def _asset(file: SourceFile) -> dict[str, Any]:
         "href": file.href,
         "type": "application/netcdf",
         "roles": ["data"],
-        "created": format_time(file.created, "shortest"),
+        **({"created": format_time(file.created, "shortest")} if file.created != file.start else {}),
         "file:size": file.size,
         "stratacube:tag": file.tag,
         "bands": [{**described, "eo:center_wavelength": band.wavelength, "eo:full_width_half_max": band.fwhm}],
     }
 
 
-def scan_from_item(item: dict[str, Any]) -> Scan:
+def scan_from_item(item: dict[str, Any], naming: Naming = ABI_NAMES) -> Scan:
     """Read a scan back from what :func:`scan_item` made of it.
 
     Raises
     ------
     SourceError
-        If the item is not one of an ABI scan.
+        If the item is not one of a scan of the imager.
     """
     try:
         files = {}
         for asset in item["assets"].values():
-            name = parse_name(asset["href"].rpartition("/")[2])
+            name = naming.parse(asset["href"].rpartition("/")[2])
             if name is not None:
                 file = SourceFile(asset["href"], asset["file:size"], asset["stratacube:tag"], *name)
                 files[file.channel] = file
@@ -133,11 +130,19 @@ def scan_from_item(item: dict[str, Any]) -> Scan:
         mode = int(properties.get("goes:mode", first.mode))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         called = item.get("id", "one without an id") if isinstance(item, dict) else item
-        raise SourceError(f"item {called} does not describe an ABI scan ({type(error).__name__}: {error})") from error
+        raise SourceError(
+            f"item {called} does not describe an {naming.title} scan ({type(error).__name__}: {error})"
+        ) from error
     return Scan(first.platform, first.product, first.sector, mode, start, end, files)
 
 
-def save_items(path: Path, scans: Iterable[Scan], *, item: Callable[[Scan], dict[str, Any]] = scan_item) -> None:
+def save_items(
+    path: Path,
+    scans: Iterable[Scan],
+    *,
+    item: Callable[[Scan], dict[str, Any]] | None = None,
+    naming: Naming = ABI_NAMES,
+) -> None:
     """Write scans as a STAC ItemCollection, one item a line, whole or not at all.
 
     Parameters
@@ -147,26 +152,29 @@ def save_items(path: Path, scans: Iterable[Scan], *, item: Callable[[Scan], dict
     scans
         Taken one by one, so that memory does not grow with their number.
     item
-        Describes a scan.
+        Describes a scan; :func:`scan_item` by default.
+    naming
+        Names of the imager.
     """
+    describe = item or partial(scan_item, naming=naming)
     with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(_HEAD)
         for i, scan in enumerate(scans):
             file.write(",\n" if i else "\n")
-            file.write(json.dumps(item(scan), separators=(",", ":"), ensure_ascii=False, allow_nan=False))
+            file.write(json.dumps(describe(scan), separators=(",", ":"), ensure_ascii=False, allow_nan=False))
         file.write(f"\n{_TAIL}\n")
 
 
-def load_items(path: Path) -> list[Scan]:
+def load_items(path: Path, naming: Naming = ABI_NAMES) -> list[Scan]:
     """Read the scans of an ItemCollection, as :func:`save_items` was given them.
 
     Raises
     ------
     SourceError
-        If the file cannot be read, or is not an item collection of ABI scans.
+        If the file cannot be read, or is not an item collection of scans of the imager.
     """
     try:
-        return [scan_from_item(item) for item in _features(path)]
+        return [scan_from_item(item, naming) for item in _features(path)]
     except (OSError, UnicodeDecodeError) as error:
         if isinstance(error, SourceError):
             raise SourceError(f"{path}: {error}; remove the file to list the archive again") from error

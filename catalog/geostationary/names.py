@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
+from catalog.geostationary.naming import FileName, Span
 from stratacube.errors import UsageError
 
 __all__ = [
@@ -42,19 +42,6 @@ _SLOTS = {
     "west": (("goes17", datetime(2019, 2, 12)), ("goes18", datetime(2023, 1, 4))),
 }
 """Operational satellites of each slot with the UTC day they entered service, in order."""
-
-
-class FileName(NamedTuple):
-    """What the name of an ABI L1b file tells. Times are naive UTC, to the tenth of a second."""
-
-    platform: str
-    product: str
-    sector: str
-    mode: int
-    channel: int
-    start: datetime
-    end: datetime
-    created: datetime
 
 
 def parse_name(name: str) -> FileName | None:
@@ -186,9 +173,7 @@ def parse_sector(product: str, domain: str | None = None) -> str:
     return sector
 
 
-def platforms_for(
-    name: str, start: datetime | None, end: datetime | None
-) -> list[tuple[str, datetime | None, datetime | None]]:
+def platforms_for(name: str, start: datetime | None, end: datetime | None) -> list[Span]:
     """Platforms that a name means in a period, with the part of the period that each holds.
 
     ``east`` is GOES-16 until 2025-04-07, then GOES-19; ``west`` is GOES-17 until 2023-01-04, then GOES-18

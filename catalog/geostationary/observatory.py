@@ -17,6 +17,9 @@ GOES_EXTENSION = "https://stac-extensions.github.io/goes/v1.0.0/schema.json"
 IMAGE_TYPES = {"F": "FULL DISK", "C": "CONUS", "M": "MESOSCALE"}
 """``goes:image_type`` by the first letter of a sector."""
 
+_MODES = (3, 4, 6)
+"""Scan modes that the goes extension knows."""
+
 _DESIGNATORS = {
     "goes16": "2016-071A",
     "goes17": "2018-022A",
@@ -46,9 +49,23 @@ def _fields(row: Any, sources: Sequence[Mapping[str, Any] | str | None]) -> dict
     return fields | ({"goes:mode": mode} if mode else {})
 
 
+def _of_scan(scan: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "goes:orbital_slot": orbital_slot(scan.platform, scan.start),
+        "goes:system_environment": "OR",
+        "goes:image_type": IMAGE_TYPES[scan.sector[0]],
+    }
+    if len(scan.sector) == 2:
+        fields["goes:mesoscale_image_number"] = int(scan.sector[1])
+    if scan.mode in _MODES:
+        fields["goes:mode"] = str(scan.mode)
+    return fields
+
+
 GOES = Observatory(
     mission="GOES",
     instruments=("ABI",),
+    origin="GOES-R ABI L1b radiances",
     lineage="Counts of ABI L1b radiances",
     level="L1B",
     extension=GOES_EXTENSION,
@@ -67,4 +84,5 @@ GOES = Observatory(
     },
     platform_name=_platform_name,
     fields=_fields,
+    scan_fields=_of_scan,
 )

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.completeness import completeness, write_completeness
-from catalog.geostationary.names import platforms_for
+from catalog.geostationary.naming import Naming
 from stratacube.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ Identity = tuple[str, str, int, datetime]
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One channel file of an ABI L1b scan, as its name tells. Times are naive UTC."""
+    """One channel file of a scan, as its name tells. Times are naive UTC."""
 
     href: str
     """Absolute local path or ``s3://`` URL."""
@@ -45,11 +46,11 @@ class SourceFile:
     tag: str
     """What changes when the content does: modification time in ns (local) or ETag (S3)."""
     platform: str
-    """``goes16`` .. ``goes19``."""
+    """Such as ``goes16``."""
     product: str
-    """``ABI-L1b-RadF``, ``ABI-L1b-RadC`` or ``ABI-L1b-RadM``."""
+    """Such as ``ABI-L1b-RadF``; that of several regions has their common letter."""
     sector: str
-    """``F``, ``C``, ``M1`` or ``M2``."""
+    """Such as ``F``, ``C``, ``M1`` or ``M2``."""
     mode: int
     channel: int
     start: datetime
@@ -80,7 +81,8 @@ class Scan:
     def id(self) -> str:
         """Identifier: platform, product with sector, and start to the tenth of a second."""
         tenth = self.start.microsecond // 100_000
-        return f"{self.platform}_ABI-L1b-Rad{self.sector}_s{self.start:%Y%j%H%M%S}{tenth}"
+        product = self.product if self.product.endswith(self.sector) else self.product[:-1] + self.sector
+        return f"{self.platform}_{product}_s{self.start:%Y%j%H%M%S}{tenth}"
 
 
 def better(a: SourceFile, b: SourceFile | None) -> SourceFile:
@@ -142,6 +144,7 @@ def find_scans(
     channels: Sequence[int] | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
+    naming: Naming = ABI_NAMES,
 ) -> list[Scan]:
     """Find the scans of a period.
 
@@ -152,12 +155,14 @@ def find_scans(
     platform
         Any spelling of a platform, or ``east`` or ``west``, which follow the date.
     sector
-        ``F``, ``C``, ``M1`` or ``M2``.
+        One of the imager's.
     channels
         Channels to keep; None keeps all. A scan with none of them is left out. Start, end and identifier of a scan
         are those of all its channels in the archive, whichever are kept.
     start, end
         Period in which scans start, naive UTC, end exclusive; None is open (local archives only).
+    naming
+        Names of the imager.
 
     Returns
     -------
@@ -173,11 +178,11 @@ def find_scans(
     """
     if start is not None and end is not None and end <= start:
         raise UsageError(f"the period from {start} to {end} is empty; give an end after the start")
-    kept = set(range(1, 17)) if channels is None else set(channels)
-    if unknown := sorted(kept - set(range(1, 17))):
-        raise UsageError(f"channel {unknown[0]} is unknown; ABI has channels 1 to 16")
+    kept = set(naming.bands) if channels is None else set(channels)
+    if unknown := sorted(kept - naming.bands.keys()):
+        raise UsageError(f"channel {unknown[0]} is unknown; {naming.title} has {naming.told_bands}")
     found: list[Scan] = []
-    for name, left, right in platforms_for(platform, start, end):
+    for name, left, right in naming.spans(platform, start, end):
         # A scan whose channels start on both sides of a bound is whole or absent, never cut.
         files = archive.files(name, sector, _shifted(left, -SAME_SCAN), _shifted(right, SAME_SCAN))
         found += [

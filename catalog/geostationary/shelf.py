@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.items import load_items, scan_from_item
+from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import Scan
 from stratacube.errors import SourceError
 
@@ -31,6 +33,8 @@ class ScanShelf:
         The file.
     localised
         What is done to each scan that is taken.
+    naming
+        Names of the imager.
 
     Raises
     ------
@@ -38,8 +42,11 @@ class ScanShelf:
         If the file cannot be read.
     """
 
-    def __init__(self, path: Path, localised: Callable[[Scan], Scan] = lambda scan: scan) -> None:
+    def __init__(
+        self, path: Path, localised: Callable[[Scan], Scan] = lambda scan: scan, naming: Naming = ABI_NAMES
+    ) -> None:
         self.path = path
+        self.naming = naming
         self._localised = localised
         self._places: dict[str, tuple[int, int]] = {}
         self._held: dict[str, Scan] = {}
@@ -61,7 +68,7 @@ class ScanShelf:
             ) from error
         if not self._places or not all(name == self._read(name).id for name in list(self._places)[:1]):
             self._places = {}
-            self._held = {scan.id: scan for scan in load_items(self.path)}
+            self._held = {scan.id: scan for scan in load_items(self.path, self.naming)}
 
     def _read(self, name: str) -> Scan:
         if name in self._held:
@@ -74,7 +81,7 @@ class ScanShelf:
             item = json.loads(line.rstrip().removesuffix(b","))
         except ValueError as error:
             raise SourceError(f"{self.path} is not JSON ({error}); remove it to list the archive again") from error
-        return self._localised(scan_from_item(item))
+        return self._localised(scan_from_item(item, self.naming))
 
     def __getitem__(self, name: str) -> Scan:
         """Return a scan.

@@ -102,7 +102,7 @@ def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -
         "type": "Collection",
         "stac_version": voc.STAC_VERSION,
         "stac_extensions": sorted(
-            [voc.DATACUBE, voc.EO, voc.PROCESSING, voc.RASTER, voc.SAT, voc.VIEW, voc.ZARR, observatory.extension]
+            [voc.DATACUBE, voc.EO, voc.PROCESSING, voc.RASTER, voc.SAT, voc.VIEW, voc.ZARR, *observatory.extensions]
         ),
         "id": build.id,
         "title": build.title,

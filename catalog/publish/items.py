@@ -72,7 +72,7 @@ class TileDescriber:
         return {
             "type": "Feature",
             "stac_version": voc.STAC_VERSION,
-            "stac_extensions": sorted([*EXTENSIONS, self.build.observatory.extension]),
+            "stac_extensions": sorted([*EXTENSIONS, *self.build.observatory.extensions]),
             "id": row.tile_id,
             "collection": self.build.id,
             "geometry": geometry,

@@ -40,12 +40,14 @@ class Observatory:
     mission: str
     """Also the constellation, and the first keyword."""
     instruments: tuple[str, ...]
+    origin: str
+    """What the pixels are cut from, in words."""
     lineage: str
     """What the pixels were before they were cut, in words."""
     level: str
     """``processing:level``."""
-    extension: str
-    """Address of the schema of the fields that are its own."""
+    extension: str | None
+    """Address of the schema of the fields that are its own, where they have one."""
     summarised: tuple[str, ...]
     """Which of its own properties the collection sums up."""
     provider: Mapping[str, Any]
@@ -55,6 +57,13 @@ class Observatory:
     """Name of a satellite by its short name in a plan."""
     fields: Callable[[Any, Sequence[Mapping[str, Any] | str | None]], dict[str, Any]]
     """Its own properties of a tile: of a row of the plan and the items of its scans."""
+    scan_fields: Callable[[Any], dict[str, Any]] = field(default=lambda scan: {})
+    """Its own properties of a scan."""
+
+    @property
+    def extensions(self) -> list[str]:
+        """Addresses of the schemas of its own fields."""
+        return [self.extension] if self.extension else []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""GOES ABI: the fixed grid, scans, references, eras, calibration, tiles."""
+"""Geostationary imagers: their fixed grids, dialects of files, references, eras, tiles."""

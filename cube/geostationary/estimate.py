@@ -28,7 +28,7 @@ _BASE_MEMORY = 200e6
 def estimate(config: AbiConfig, folder: AbiFolder, layout: TileLayout, manner: Manner) -> Iterator[tuple[str, str]]:
     """Say what a build would read and write; nothing is written, and only listings and a few headers are read."""
     known = folder.holds(config.digest()) and not config.overwrite
-    scans = load_items(folder.sources) if known and folder.sources.exists() else find(config)
+    scans = load_items(folder.sources, config.dialect.names) if known and folder.sources.exists() else find(config)
     headers = Headers(None, config.s3_endpoint)
     if known and folder.plan.exists():
         tiles = PlanTable(folder.plan).frame()
@@ -62,10 +62,11 @@ def _expected_reads(layout: TileLayout, tiles: pd.DataFrame, used: Mapping[str, 
         if not name:
             continue
         try:
-            grid = headers.of(used[name]).grid
+            header = headers.of(used[name])
         except SourceError:
             continue  # a scan of unreadable files costs nothing to read; the build will say so
-        chunk = 226 * 56e-6  # tiles touch chunks they do not fill: half a chunk on every side
+        grid = header.grid
+        chunk = header.rad.chunks[1] * grid.dx  # tiles touch chunks they do not fill: half a chunk on every side
         share = min(1.0, count * (layout.side + chunk) ** 2 / (grid.width * grid.dx * grid.height * -grid.dy))
         total += share * sum(f.size for f in used[name].files.values())
     return total

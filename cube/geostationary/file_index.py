@@ -1,9 +1,10 @@
-"""What is known of one ABI file: where its chunks lie, how they are encoded, what its numbers mean."""
+"""What is known of one file: where its chunks lie, how they are encoded, what its numbers mean."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,9 @@ import numpy.typing as npt
 from catalog.geostationary.scans import SourceFile
 from cube.geostationary.grid import FixedGrid
 
-__all__ = ["ChunkTable", "Coefficients", "FileIndex"]
+__all__ = ["ChunkTable", "FileIndex"]
+
+_NOT_TOLD = np.datetime64("NaT", "ns")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,54 +35,72 @@ class ChunkTable:
     """Byte offsets, one per chunk of the chunk grid, row by row."""
     sizes: npt.NDArray[np.int64]
     """Byte sizes; 0 for a chunk that was never written and holds the fill value."""
+    bits: int = 0
+    """How many bits of a decoded value are the dataset's own, where others are another's; 0 for all."""
+    lowest: int = 0
+    """The lowest of them."""
 
     @property
     def encoding(self) -> tuple[Any, ...]:
         """Everything about the encoding that must agree before two tables are joined."""
-        return self.shape, self.chunks, self.dtype, self.filters, self.fill
+        own = (self.bits, self.lowest) if self.bits else ()
+        return self.shape, self.chunks, self.dtype, self.filters, self.fill, *own
 
+    @property
+    def picked_dtype(self) -> np.dtype[Any]:
+        """Of what is picked out of decoded values, in the machine's byte order."""
+        whole = np.dtype(self.dtype).newbyteorder("=")
+        return np.dtype("u1") if 0 < self.bits <= 8 else whole
 
-@dataclass(frozen=True)
-class Coefficients:
-    """Calibration coefficients of one file; NaN where the file defines none."""
-
-    kappa0: float
-    """Reflectance factor of unit radiance: pi d^2 / Esun, or the file's own ``kappa0`` where it lacks those.
-
-    Files write ``kappa0`` rounded to five digits, up to 3e-5 from the quotient of their own Esun and distance.
-    """
-    planck_fk1: float
-    planck_fk2: float
-    planck_bc1: float
-    planck_bc2: float
+    def pick(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Own bits of decoded values."""
+        if not self.bits:
+            return values
+        found: npt.NDArray[Any] = (values >> self.lowest) & ((1 << self.bits) - 1)
+        return found.astype(self.picked_dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class FileIndex:
-    """All that is needed to read and decode any pixel of one ABI L1b file."""
+    """All that is needed to read and decode any pixel of one file."""
 
     source: SourceFile
     grid: FixedGrid
     rad: ChunkTable
+    """Of the counts."""
     dqf: ChunkTable
+    """Of the quality flags."""
     scale: float
     """Radiance per count (the file's float32)."""
     offset: float
     """Radiance of count 0 (the file's float32)."""
     units: str
-    coefficients: Coefficients
+    coefficients: Mapping[str, float]
+    """Numbers that the instrument's laws take, by name; NaN where the file defines none."""
     mid_time: np.datetime64
-    """The file's ``t``: the middle of the scan, ns, UTC."""
+    """The middle of the scan, ns, UTC."""
     wavelength: float
     """Central wavelength in micrometres."""
     valid_fraction: float
     """Share of good and conditionally usable pixels, by the file's own count (NaN if it has none)."""
+    begin_time: np.datetime64 = _NOT_TOLD
+    """When the scan began, ns, UTC, where the file tells it better than its name; else not a time."""
+
+    @property
+    def start(self) -> np.datetime64:
+        """When the scan began, ns, UTC."""
+        return np.datetime64(self.source.start, "ns") if np.isnat(self.begin_time) else self.begin_time
+
+    @property
+    def is_one_dataset(self) -> bool:
+        """Whether the quality flags are bits of the counts' dataset."""
+        return self.dqf.bits > 0
 
     @cached_property
     def signature(self) -> str:
         """Short digest of the encoding: files may share one virtual array only if theirs are equal.
 
-        It covers dtype, shape, chunks, filters, fill, scale, offset, units and pixel grid, of ``Rad`` and ``DQF``.
+        It covers dtype, shape, chunks, filters, fill, scale, offset, units and pixel grid, of counts and flags.
         """
         return hashlib.sha256(json.dumps(self.describe_encoding(), sort_keys=True).encode()).hexdigest()[:12]
 

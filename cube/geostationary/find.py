@@ -24,7 +24,7 @@ def archive_of(config: AbiConfig) -> Archive:
             return S3Archive(endpoint_url=config.s3_endpoint)
         config.local_data_dir.mkdir(parents=True, exist_ok=True)
         return FirstOf(LocalArchive(config.local_data_dir), S3Archive(endpoint_url=config.s3_endpoint))
-    return LocalArchive(config.local_data_dir)
+    return LocalArchive(config.local_data_dir, config.dialect.names)
 
 
 def in_period(config: AbiConfig, scan: Scan) -> bool:
@@ -54,11 +54,12 @@ def find(config: AbiConfig) -> list[Scan]:
         channels=config.channels,
         start=(config.start_dt or _BEGINNING) - reach,
         end=(config.end_dt or _END) + reach,
+        naming=config.dialect.names,
     )
     if not any(in_period(config, scan) for scan in scans):
         where = config.local_data_dir or config.s3_endpoint or "S3"
         period = f"from {config.start_dt or 'the beginning'} to {config.end_dt or 'the end'}"
-        channels = ", ".join(f"C{c:02d}" for c in config.channels)
+        channels = ", ".join(config.dialect.names.bands[c].name for c in config.channels)
         raise UsageError(
             f"no {config.satellite} {config.sector} scan with {channels} in {where} {period}; "
             "check `satellite`, `domain`, `start_dt` and `end_dt`"

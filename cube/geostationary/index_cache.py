@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from catalog.geostationary.scans import SourceFile
-from cube.geostationary.file_index import ChunkTable, Coefficients, FileIndex
+from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
 from stratacube.files import whole_file
 
 __all__ = ["cache_name", "load_index", "save_index", "with_current_stat"]
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 def with_current_stat(source: SourceFile) -> SourceFile:
@@ -45,8 +45,9 @@ def save_index(index: FileIndex, path: Path) -> None:
         "grid": asdict(index.grid),
         "rad": _table_header(index.rad),
         "dqf": _table_header(index.dqf),
-        "coefficients": asdict(index.coefficients),
+        "coefficients": dict(index.coefficients),
         "mid_time": int(index.mid_time.astype("i8")),
+        "begin_time": int(index.begin_time.astype("M8[ns]").astype("i8")),
         **{k: getattr(index, k) for k in ("scale", "offset", "units", "wavelength", "valid_fraction")},
     }
     # Two workers may index the same file at once; either result serves.
@@ -61,7 +62,7 @@ def save_index(index: FileIndex, path: Path) -> None:
 
 
 def _table_header(table: ChunkTable) -> dict[str, Any]:
-    return {k: getattr(table, k) for k in ("shape", "chunks", "dtype", "filters", "fill")}
+    return {k: getattr(table, k) for k in ("shape", "chunks", "dtype", "filters", "fill", "bits", "lowest")}
 
 
 def load_index(path: Path, source: SourceFile) -> FileIndex | None:
@@ -84,6 +85,8 @@ def _load(path: Path, source: SourceFile) -> FileIndex:
                 header[name]["fill"],
                 stored[f"{name}_offsets"],
                 stored[f"{name}_sizes"],
+                header[name]["bits"],
+                header[name]["lowest"],
             )
             for name in ("rad", "dqf")
         )
@@ -91,8 +94,9 @@ def _load(path: Path, source: SourceFile) -> FileIndex:
     return FileIndex(
         source=source,
         grid=FixedGrid(**{**grid, "projection": GeosProjection(**grid["projection"])}),
-        coefficients=Coefficients(**header["coefficients"]),
+        coefficients=header["coefficients"],
         mid_time=np.datetime64(header["mid_time"], "ns"),
+        begin_time=np.datetime64(header["begin_time"], "ns"),
         rad=rad,
         dqf=dqf,
         **{k: header[k] for k in ("scale", "offset", "units", "wavelength", "valid_fraction")},

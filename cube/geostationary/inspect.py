@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from cube.geostationary.dialect import imager_of
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.plan_table import PlanTable
@@ -27,7 +28,8 @@ class _Abi:
 
     def title(self, config: Mapping[str, Any]) -> str:
         """Say what a configuration makes."""
-        return f"ABI tiles, {config['stratification']}, {config['satellite']} {config['domain']}"
+        title, satellite = imager_of(config["satellite"]).title, config["satellite"]
+        return f"{title} tiles, {config['stratification']}, {satellite} {config['domain']}"
 
     def planned(self, folder: BuildFolder) -> Planned:
         """Read what was planned."""

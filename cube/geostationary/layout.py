@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cube.geostationary.dialect import imager_of
 from cube.geostationary.grid import FixedGrid, GeosProjection, Window
 from cube.instrument import Band, Instrument, Resolution, instrument
 from stratacube.errors import SourceError, UsageError
@@ -61,7 +62,7 @@ class TileLayout:
             values["steps"],
             tuple(values["channels"]),
             values["shard_mb"],
-            values.get("instrument", "abi"),
+            imager_of(values["satellite"]).name,
         )
 
     @property

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from catalog.geostationary.scans import Scan
 from cube.geostationary.index import FileIndex
@@ -42,19 +43,29 @@ class ScanNumbers:
         self.unreadable: dict[str, str] = {}
         """By file, why it could not be read."""
         self.readable = 0
+        self._begun: dict[int, int] = {}
 
     def add_scan(self, scan: Scan) -> None:
         """Take note of a scan, whose files may all be unreadable."""
         self.start[self.rows[scan.id]] = np.datetime64(scan.start, "us").astype("i8")
 
+    def starts(self, names: Sequence[str]) -> npt.NDArray[np.datetime64]:
+        """Starts of scans, microseconds; not a time where there is no scan (an empty name)."""
+        found = np.array([self.start[self.rows[name]] if name else NO_TIME for name in names], "i8")
+        return found.view("M8[us]")
+
     def add_header(self, scan_id: str, header: FileIndex) -> None:
         """Take note of one of a scan's files."""
         row, channel = self.rows[scan_id], header.source.channel
         band = self.layout.channels.index(channel)
+        if not np.isnat(header.begin_time):  # which a name may give to a minute only
+            begun = int(header.begin_time.astype("M8[us]").astype("i8"))
+            self.start[row] = min(self._begun.get(row, begun), begun)
+            self._begun[row] = int(self.start[row])
         self.middle[row] = max(int(self.middle[row]), int(header.mid_time.astype("M8[us]").astype("i8")))
         self.packing["packing_scale"][row, band] = header.scale / stored_factor(self.layout, header, channel)
         self.packing["packing_offset"][row, band] = header.offset
         for name, values in self.coefficients.items():
-            values[row, band] = getattr(header.coefficients, name)
+            values[row, band] = header.coefficients[name]
         self.fills[channel].add(header.rad.fill)
         self.readable += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +14,11 @@ import pandas as pd
 import xarray as xr
 
 from catalog.geostationary.archives import LocalArchive, S3Archive
-from catalog.geostationary.names import SECTORS, normalise_platform, parse_sector, platforms_for
+from catalog.geostationary.names import parse_sector
+from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import SourceFile, group_scans
 from cube.config import default_cache
+from cube.geostationary.dialect import dialect_of, dialects, imager_of
 from cube.geostationary.index import FileIndex, IndexTask
 from cube.geostationary.references import Reference, is_reference_store, read_references
 from cube.geostationary.virtual import lazy_tree
@@ -41,19 +43,20 @@ def open_abi(
     cache: Path | str | None = None,
     s3_endpoint: str | None = None,
 ) -> xr.DataTree:
-    """Open an ABI archive as one lazy cube.
+    """Open an archive of a geostationary imager as one lazy cube.
 
     Parameters
     ----------
     source
-        A folder of ABI L1b files, ``s3://noaa-goesNN/ABI-L1b-RadF``, a reference store, or a STAC item, collection
-        or asset of one (role ``references``).
+        A folder of ABI or AMI L1b files, ``s3://noaa-goesNN/ABI-L1b-RadF``, a reference store, or a STAC item,
+        collection or asset of one (role ``references``).
     bands
-        Such as ``["C02", 13]``; all by default.
+        Such as ``["C02", 13]`` or ``["ir105"]``; all by default.
     start, end
         Period in which scans start, UTC; ``end`` is exclusive.
     platform, sector
-        Needed where the source holds several: ``goes16`` .. ``goes19`` (or east, west), and ``F, C, M1, M2``.
+        Needed where the source holds several: ``goes16`` .. ``goes19`` (or east, west) or ``gk2a``, and
+        ``F, C, M1, M2`` or ``FD, ELA, LA``.
     chunks
         Dask chunks; ``"auto"`` makes chunks of about 2048 x 2048 pixels of one file, None gives arrays that read
         just what is indexed, without Dask.
@@ -82,13 +85,16 @@ def open_abi(
     SourceError
         If no file is readable.
     """
-    if sector is not None and sector.upper() not in SECTORS:
-        raise UsageError(f"sector {sector!r} is unknown; ABI has {', '.join(SECTORS)}")
+    imagers = [imager_of(platform)] if platform else [*dialects().values()]
+    names = [imager.dialect.names for imager in imagers]
+    if sector is not None and not any(sector.upper() in n.sectors for n in names):
+        told = ", ".join(f"{n.title} has {', '.join(n.sectors)}" for n in names)
+        raise UsageError(f"sector {sector!r} is unknown; {told}")
     query = _Query(
-        _channels([bands] if isinstance(bands, (str, int)) else bands),
+        _channels([bands] if isinstance(bands, (str, int)) else bands, names),
         _time(start),
         _time(end),
-        platform and normalise_platform(platform),
+        platform and names[0].normalise(platform),
         sector and sector.upper(),
         s3_endpoint,
     )
@@ -97,15 +103,15 @@ def open_abi(
         references = [
             reference
             for name, begin, until in query.spans()
-            for reference in read_references(
-                Path(location), platform=name, sector=query.sector, channels=query.channels, start=begin, end=until
-            )
+            for reference in read_references(Path(location), platform=name, sector=query.sector, start=begin, end=until)
+            if query.wants(reference.header.source)
         ]
     else:
         folder = default_cache() / "index" if cache is None else Path(cache)
         references = [Reference(i) for i in index_archive(_files(location, query), folder, workers, s3_endpoint)]
     if not references:
-        raise UsageError(f"{location} holds no ABI L1b scan {query}; check platform, sector, bands, start and end")
+        files = " or ".join(imager.dialect.files for imager in imagers)
+        raise UsageError(f"{location} holds no {files} scan {query}; check platform, sector, bands, start and end")
     return lazy_tree(references, chunks, lonlat, s3_endpoint)
 
 
@@ -113,7 +119,8 @@ def open_abi(
 class _Query:
     """What of a source is wanted."""
 
-    channels: tuple[int, ...] | None
+    channels: Mapping[str, tuple[int, ...]] | None
+    """By the imager's title."""
     start: datetime | None
     end: datetime | None
     platform: str | None
@@ -124,7 +131,11 @@ class _Query:
         """Platforms with the part of the period that each holds: ``east`` and ``west`` follow the date."""
         if self.platform is None:
             return [(None, self.start, self.end)]
-        return [*platforms_for(self.platform, self.start, self.end)]
+        return [*dialect_of(self.platform).names.spans(self.platform, self.start, self.end)]
+
+    def wants(self, file: SourceFile) -> bool:
+        """Whether a file is of a channel that is wanted."""
+        return self.channels is None or file.channel in self.channels.get(dialect_of(file.platform).names.title, ())
 
     def __str__(self) -> str:
         what = [self.platform or "of any platform", self.sector or "any sector"]
@@ -176,13 +187,16 @@ def _files(location: str, query: _Query) -> list[SourceFile]:
             platform, parse_sector(product, query.sector), query.start, query.end
         )
     else:
-        found = (
-            file
-            for platform, start, end in query.spans()
-            for file in LocalArchive(Path(location)).files(platform, query.sector, start, end)
-        )
-    scans = group_scans(f for f in found if query.channels is None or f.channel in query.channels)
+        found = _local(Path(location), query)
+    scans = group_scans(f for f in found if query.wants(f))
     return [file for scan in scans for file in scan.files.values()]
+
+
+def _local(folder: Path, query: _Query) -> Iterator[SourceFile]:
+    """Files of a folder: of the imager of the platform wanted, or of all imagers."""
+    for platform, start, end in query.spans():
+        for imager in [imager_of(platform)] if platform else dialects().values():
+            yield from LocalArchive(folder, imager.dialect.names).files(platform, query.sector, start, end)
 
 
 def _location(source: Any) -> str:
@@ -198,16 +212,28 @@ def _location(source: Any) -> str:
     return str(source).removeprefix("file://")
 
 
-def _channels(bands: Sequence[str | int] | None) -> tuple[int, ...] | None:
+def _channels(bands: Sequence[str | int] | None, names: Sequence[Naming]) -> dict[str, tuple[int, ...]] | None:
+    """Channels of each imager by its title; of an imager that has not all bands, none are wanted."""
     if bands is None:
         return None
-    channels = []
-    for band in bands:
-        match = re.fullmatch(r"[Cc]?0*(\d+)", str(band))
-        if match is None or not 1 <= int(match[1]) <= 16:
-            raise UsageError(f"band {band!r} is unknown; ABI has C01 to C16")
-        channels.append(int(match[1]))
-    return tuple(channels)
+    found, unknown = {}, ""
+    for naming in names:
+        try:
+            found[naming.title] = tuple(naming.number(band) for band in bands)
+        except UsageError:
+            unknown = next(str(band) for band in bands if not _has(naming, band))
+    if not found:
+        told = ", ".join(f"{n.title} has {n.bands[min(n.bands)].name} to {n.bands[max(n.bands)].name}" for n in names)
+        raise UsageError(f"band {unknown!r} is unknown; {told}")
+    return found
+
+
+def _has(naming: Naming, band: str | int) -> bool:
+    try:
+        naming.number(band)
+    except UsageError:
+        return False
+    return True
 
 
 def _time(value: str | datetime | None) -> datetime | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from catalog.geostationary.scans import Scan, nearest_scan
 from cube.config import AbiConfig
-from cube.geostationary.abi import ABI
+from cube.geostationary.dialect import dialect_of, imager_of
 from cube.geostationary.grid import FixedGrid
 from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.layout import TileLayout, TileSpec
@@ -57,7 +57,8 @@ class Headers:
         SourceError
             If no file of the scan is readable.
         """
-        key = scan.id if scan.sector.startswith("M") else (scan.platform, scan.sector, scan.start.date())
+        moving = dialect_of(scan.platform).names.moving
+        key = scan.id if scan.sector in moving else (scan.platform, scan.sector, scan.start.date())
         if key not in self._known:
             self._known[key] = self._read(scan)
         found = self._known[key]
@@ -71,7 +72,8 @@ class Headers:
 
     def _read(self, scan: Scan) -> FileIndex | SourceError:
         error = SourceError(f"scan {scan.id} has no files")
-        for channel in sorted(scan.files, key=lambda c: (-ABI.band(c).pixel_urad, c)):
+        imager = imager_of(scan.platform)
+        for channel in sorted(scan.files, key=lambda c: (-imager.band(c).pixel_urad, c)):
             try:
                 return index_file(scan.files[channel], self.cache, self.endpoint_url).without_chunks()
             except SourceError as unreadable:
@@ -240,7 +242,7 @@ class _Planner:
 
     def _told(self, frames: list[Frame], candidate: Candidate, tile: TileSpec, lon: float, lat: float) -> list[Frame]:
         """Add what is known of the place: whether a moving sector sees it, its cloud system, the Sun."""
-        if self.config.sector.startswith("M"):
+        if self.config.sector in self.config.dialect.names.moving:
             channels = len(self.config.channels)
             frames = [
                 f if f.scan is None or self._sees(f.scan, tile) else replace(f, scan=None, missing=channels)

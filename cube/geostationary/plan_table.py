@@ -96,7 +96,7 @@ def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequ
                 "scan_ids": [f.scan.id if f.scan else "" for f in spot.frames],
                 "scan_starts": [f.scan.start if f.scan else np.datetime64("NaT", "us") for f in spot.frames],
                 "missing": [
-                    f"C{c:02d}@{step}"
+                    f"{layout.band(c).name}@{step}"
                     for step, f in enumerate(spot.frames)
                     for c in channels
                     if f.scan is None or c not in f.scan.files

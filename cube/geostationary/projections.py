@@ -17,9 +17,6 @@ __all__ = ["VARIABLE", "TileViews", "Views", "read_views"]
 VARIABLE = "projection"
 """Of a store with several: by tile, the number of its grid mapping; the names are its flag meanings."""
 
-_PREFIX = "goes_imager_projection"
-"""Of the names of grid mappings."""
-
 
 class Views:
     """The distinct projections of a plan's tiles, in order of longitude.
@@ -28,9 +25,12 @@ class Views:
     ----------
     projection_of
         By the scan of its event, the satellite's view a tile is laid in.
+    mapping
+        Name of the grid mapping; where there are several, they are numbered.
     """
 
-    def __init__(self, projection_of: Callable[[str], GeosProjection]) -> None:
+    def __init__(self, projection_of: Callable[[str], GeosProjection], mapping: str) -> None:
+        self.mapping = mapping
         self.projection_of = projection_of
         self.projections: list[GeosProjection] = []
 
@@ -48,7 +48,7 @@ class Views:
     @property
     def names(self) -> list[str]:
         """Names of the grid mappings."""
-        return [_PREFIX + ("" if len(self.projections) == 1 else f"_{i}") for i in range(len(self.projections))]
+        return [self.mapping + ("" if len(self.projections) == 1 else f"_{i}") for i in range(len(self.projections))]
 
     def variable(self, scans: Iterable[str]) -> dict[str, Any]:
         """Dimensions, values and attributes of :data:`VARIABLE` by its name; nothing where all tiles share one."""

@@ -14,7 +14,6 @@ import pandas as pd
 import xarray as xr
 
 from catalog.geostationary.items import scan_item
-from catalog.geostationary.observatory import GOES
 from catalog.geostationary.shelf import ScanShelf
 from catalog.publish.model import BandInfo, TileBuild
 from catalog.publish.tiles import publish_tiles
@@ -67,7 +66,7 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
     write_report(folder.report, report, problems, laps, folder.created(), config.digest())
     if made.empty:
         return
-    layout = TileLayout.of(config)
+    layout, observatory = TileLayout.of(config), config.dialect.names.observatory()
     with open_raw(folder.tiles) as store:
         views = read_views(store)
     corners = made.set_index("tile")[["x_left", "y_top"]]
@@ -82,12 +81,12 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         dtype=str,
     )
     described = TileBuild(
-        id=f"abi-{config.stratification}-{config.digest()}",
-        title=f"GOES ABI tiles, {config.stratification}",
+        id=f"{layout.instrument.name}-{config.stratification}-{config.digest()}",
+        title=f"{observatory.mission} {layout.instrument.title} tiles, {config.stratification}",
         description=(
             f"{len(made)} tiles of {config.tile_size} x {config.tile_size} pixels ({config.grid} grid), {config.steps} "
-            f"time steps, bands {', '.join(layout.band(c).name for c in config.channels)}, cut from GOES-R ABI L1b "
-            "radiances."
+            f"time steps, bands {', '.join(layout.band(c).name for c in config.channels)}, "
+            f"cut from {observatory.origin}."
         ),
         version=importlib.metadata.version("stratacube"),
         config=config.described(),
@@ -98,7 +97,7 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         tile_size=config.tile_size,
         pixel=layout.pixel,
         bands=[_band_info(layout, c) for c in config.channels],
-        observatory=GOES,
+        observatory=observatory,
         projections=_PerTile(corners.index, lambda tile: views[tile].crs),
         footprints=_PerTile(corners.index, ring),
         sources=_Sources(build),
@@ -139,14 +138,14 @@ class _Sources(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         """Item of a scan, with the sector's outline where one of its files can be read."""
-        scan = self.build.shelf[name]
+        scan, names = self.build.shelf[name], self.build.config.dialect.names
         try:
             grid = self.build.headers.of(scan).grid
         except SourceError:
-            return scan_item(scan)
+            return scan_item(scan, naming=names)
         side = grid.width * grid.dx, grid.height * -grid.dy
         ring = footprint_ring(grid.projection, grid.left, grid.top, *side)
-        return scan_item(scan, geometry=ring, projection=grid.projection.crs)
+        return scan_item(scan, geometry=ring, projection=grid.projection.crs, naming=names)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.build.plan.named)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from isal import isal_zlib
 
 from catalog.geostationary.s3 import s3_filesystem, translate_s3_errors
+from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import Window
-from cube.geostationary.index import ChunkTable, FileIndex
+from cube.geostationary.inflate import DECODING_ERRORS, decode_chunk, decode_strips, is_large
 from stratacube.errors import SourceError
 
-__all__ = ["ReadCount", "decode_chunk", "plan_reads", "read_windows", "stream_windows"]
+__all__ = ["ReadCount", "decode_chunk", "plan_reads", "read_windows", "stream_images", "stream_windows"]
 
 # Reading a small gap costs less than another seek (local) or another request (S3).
 _LOCAL_GAP, _S3_GAP = 2**14, 2**18
 # Spans in flight at once bound the memory of a read, whatever the number of windows.
 _SPAN_LIMIT, _BATCH_LIMIT = 2**23, 2**25
+_PIECE = 2**22
+"""Bytes of a large chunk that are read at once."""
 
 Pixels = npt.NDArray[Any]
 
@@ -71,7 +74,7 @@ def read_windows(
     windows
         Pixel windows inside the image; they may overlap.
     out
-        One array per window, of its shape and the stored dtype; filled in place.
+        One array per window, of its shape and the dataset's dtype; filled in place.
     endpoint_url
         S3 endpoint, for files on S3.
 
@@ -82,11 +85,17 @@ def read_windows(
     """
     table: ChunkTable = getattr(index, variable)
     wanted, count = _chunks_of_windows(table, windows), ReadCount()
-    for chunk in wanted:
-        if table.sizes[chunk] == 0:
-            _scatter(table, chunk, np.full(table.chunks, table.fill, _native(table)), wanted[chunk], windows, out)
-    for chunk, pixels in _decoded(index, variable, list(wanted), count, endpoint_url):
-        _scatter(table, chunk, pixels, wanted[chunk], windows, out)
+    for (r, c), users in wanted.items():
+        if table.sizes[r, c] == 0:
+            nothing = _Block(
+                r * table.chunks[0], c * table.chunks[1], np.full(table.chunks, table.fill, _native(table))
+            )
+            for i in users:
+                nothing.copy_to(windows[i], out[i])
+    for chunk, block in _decoded(index, variable, wanted, windows, count, endpoint_url):
+        own = block.picked(table)
+        for i in wanted[chunk]:
+            own.copy_to(windows[i], out[i])
     return count
 
 
@@ -99,7 +108,7 @@ def stream_windows(
 ) -> Iterator[Pixels]:
     """Yield windows in the order given, each as soon as it and those before it are whole.
 
-    A file's chunks lie row by row: of windows sorted by their last row, only those that the chunks at hand touch
+    A file's chunks lie row by row: of windows sorted by their last row, only those that the rows at hand touch
     are held in memory.
 
     Parameters
@@ -115,24 +124,57 @@ def stream_windows(
         If bytes are missing or a chunk does not decode.
     """
     table: ChunkTable = getattr(index, variable)
+    yield from map(table.pick, _stream(index, variable, windows, count, endpoint_url))
+
+
+def stream_images(
+    index: FileIndex, windows: Sequence[Window], count: ReadCount, endpoint_url: str | None = None
+) -> Iterator[tuple[Pixels, Pixels]]:
+    """Yield counts and quality flags of windows, as :func:`stream_windows` yields one of them.
+
+    Where both are bits of one dataset, it is read once.
+    """
+    values = _stream(index, "rad", windows, count, endpoint_url)
+    if index.is_one_dataset:
+        yield from ((index.rad.pick(v), index.dqf.pick(v)) for v in values)
+    else:
+        yield from zip(values, _stream(index, "dqf", windows, count, endpoint_url), strict=True)
+
+
+def _stream(
+    index: FileIndex,
+    variable: Literal["rad", "dqf"],
+    windows: Sequence[Window],
+    count: ReadCount,
+    endpoint_url: str | None,
+) -> Iterator[Pixels]:
+    """Windows of one dataset, with all bits that its values have."""
+    table: ChunkTable = getattr(index, variable)
     touched = _chunks_of_windows(table, windows)
     wanted = {chunk: users for chunk, users in touched.items() if table.sizes[chunk]}
-    holed = {i for chunk, users in touched.items() if chunk not in wanted for i in users}
-    missing = Counter(i for users in wanted.values() for i in users)
+    holes: dict[int, int] = defaultdict(int)
+    for (r, c), users in touched.items():
+        if (r, c) not in wanted:
+            hole = _Block(r * table.chunks[0], c * table.chunks[1], np.broadcast_to(np.uint8(0), table.chunks))
+            for i in users:
+                r0, r1, c0, c1 = hole.rows_and_cols(windows[i])
+                holes[i] += (r1 - r0) * (c1 - c0)
+    missing = [w.height * w.width - holes[i] for i, w in enumerate(windows)]
     begun: dict[int, Pixels] = {}
 
     def begin(i: int) -> Pixels:
         pixels = np.empty((windows[i].height, windows[i].width), _native(table))
-        if i in holed:
+        if holes[i]:
             pixels[...] = table.fill
         return pixels
 
     turn = 0
-    for chunk, pixels in _decoded(index, variable, list(wanted), count, endpoint_url):
-        users = wanted[chunk]
-        begun.update((i, begin(i)) for i in users if i not in begun)
-        _scatter(table, chunk, pixels, users, windows, begun)
-        missing.subtract(users)
+    for chunk, block in _decoded(index, variable, wanted, windows, count, endpoint_url):
+        for i in wanted[chunk]:
+            if i not in begun and block.touches(windows[i]):
+                begun[i] = begin(i)
+            if i in begun:
+                missing[i] -= block.copy_to(windows[i], begun[i])
         while turn < len(windows) and not missing[turn]:
             yield begun.pop(turn) if turn in begun else begin(turn)
             turn += 1
@@ -140,34 +182,111 @@ def stream_windows(
         yield begin(i)
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Decoded pixels, and where in the image their first is: a chunk, or some rows of one."""
+
+    row: int
+    col: int
+    pixels: Pixels
+
+    def picked(self, table: ChunkTable) -> _Block:
+        return _Block(self.row, self.col, table.pick(self.pixels))
+
+    def rows_and_cols(self, w: Window) -> tuple[int, int, int, int]:
+        """First and last (exclusive) row and column of what it shares with a window."""
+        height, width = self.pixels.shape
+        rows = max(self.row, w.row), min(self.row + height, w.row + w.height)
+        return *rows, max(self.col, w.col), min(self.col + width, w.col + w.width)
+
+    def touches(self, w: Window) -> bool:
+        """Whether it has rows of a window of its chunk's."""
+        return self.row < w.row + w.height and w.row < self.row + len(self.pixels)
+
+    def copy_to(self, w: Window, out: Pixels) -> int:
+        """Copy what it shares with a window into that window's pixels; return how many that are."""
+        r0, r1, c0, c1 = self.rows_and_cols(w)
+        if r0 >= r1 or c0 >= c1:
+            return 0
+        shared = self.pixels[r0 - self.row : r1 - self.row, c0 - self.col : c1 - self.col]
+        out[r0 - w.row : r1 - w.row, c0 - w.col : c1 - w.col] = shared
+        return (r1 - r0) * (c1 - c0)
+
+
 def _decoded(
     index: FileIndex,
     variable: Literal["rad", "dqf"],
-    chunks: Sequence[tuple[int, int]],
+    wanted: Mapping[tuple[int, int], Sequence[int]],
+    windows: Sequence[Window],
     count: ReadCount,
     endpoint_url: str | None,
-) -> Iterator[tuple[tuple[int, int], Pixels]]:
+) -> Iterator[tuple[tuple[int, int], _Block]]:
     """Read and decode chunks in file order, each once; never-written ones are left out."""
     table: ChunkTable = getattr(index, variable)
-    spans = plan_reads(table, chunks, _S3_GAP if index.source.href.startswith("s3://") else _LOCAL_GAP)
+    if is_large(table):
+        for chunk in sorted((c for c in wanted if table.sizes[c]), key=lambda c: int(table.offsets[c])):
+            last = max(windows[i].row + windows[i].height for i in wanted[chunk])
+            yield from ((chunk, block) for block in _strips(index, variable, chunk, last, count, endpoint_url))
+        return
+    spans = plan_reads(table, list(wanted), _S3_GAP if index.source.href.startswith("s3://") else _LOCAL_GAP)
     for span, data in _read_spans(index.source.href, spans, endpoint_url):
         count.add(ReadCount(len(span.chunks), 1, len(data)))
-        if len(data) < span.stop - span.start:
-            raise SourceError(
-                f"{index.source.href} ends at byte {span.start + len(data)} but its {variable} chunks reach to "
-                f"byte {span.stop} (truncated file); fetch it again"
-            )
+        _refuse_short(index, variable, span, data)
         view = memoryview(data)
         for chunk in span.chunks:
             begin = int(table.offsets[chunk]) - span.start
-            try:
+            with _told(index, variable, chunk):
                 pixels = decode_chunk(table, view[begin : begin + int(table.sizes[chunk])])
-            except (ValueError, isal_zlib.error) as error:  # type: ignore[misc]  # not zlib.error; its stub has no class
-                raise SourceError(
-                    f"{index.source.href}: {variable} chunk {list(chunk)} does not decode ({error}); "
-                    "fetch the file again"
-                ) from error
-            yield chunk, pixels
+            yield chunk, _Block(chunk[0] * table.chunks[0], chunk[1] * table.chunks[1], pixels)
+
+
+def _strips(
+    index: FileIndex,
+    variable: Literal["rad", "dqf"],
+    chunk: tuple[int, int],
+    last: int,
+    count: ReadCount,
+    endpoint_url: str | None,
+) -> Iterator[_Block]:
+    """Read and decode a large chunk piece by piece, until a row of the image."""
+    table: ChunkTable = getattr(index, variable)
+    start, top, left = int(table.offsets[chunk]), chunk[0] * table.chunks[0], chunk[1] * table.chunks[1]
+    stop = start + int(table.sizes[chunk])
+    spans = [Span(at, min(at + _PIECE, stop), ()) for at in range(start, stop, _PIECE)]
+    count.add(ReadCount(1, 0, 0))
+
+    def pieces() -> Iterator[bytes]:
+        for span, data in _read_spans(index.source.href, spans, endpoint_url):
+            count.add(ReadCount(0, 1, len(data)))
+            _refuse_short(index, variable, span, data)
+            yield data
+
+    with _told(index, variable, chunk):
+        for row, pixels in decode_strips(table, pieces()):
+            yield _Block(top + row, left, pixels)
+            if top + row + len(pixels) >= last and last < top + table.chunks[0]:
+                return
+
+
+def _refuse_short(index: FileIndex, variable: str, span: Span, data: bytes) -> None:
+    if len(data) < span.stop - span.start:
+        raise SourceError(
+            f"{index.source.href} ends at byte {span.start + len(data)} but its {variable} chunks reach to "
+            f"byte {span.stop} (truncated file); fetch it again"
+        )
+
+
+@contextmanager
+def _told(index: FileIndex, variable: str, chunk: tuple[int, int]) -> Iterator[None]:
+    """Say in which chunk it is that decoding fails."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except DECODING_ERRORS as error:  # type: ignore[misc]  # isal's stub has no class
+        raise SourceError(
+            f"{index.source.href}: {variable} chunk {list(chunk)} does not decode ({error}); fetch the file again"
+        ) from error
 
 
 def plan_reads(table: ChunkTable, chunks: Sequence[tuple[int, int]], gap: int) -> list[Span]:
@@ -182,23 +301,6 @@ def plan_reads(table: ChunkTable, chunks: Sequence[tuple[int, int]], gap: int) -
         else:
             spans.append(Span(start, stop, (chunk,)))
     return spans
-
-
-def decode_chunk(table: ChunkTable, data: bytes | memoryview) -> Pixels:
-    """Undo a chunk's filters. Returns an array of the chunk shape; raises ValueError if it has another size."""
-    dtype = np.dtype(table.dtype)
-    expected = table.chunks[0] * table.chunks[1] * dtype.itemsize
-    raw: bytes | memoryview | Pixels = data
-    for name in reversed(table.filters):
-        if name == "deflate":
-            raw = isal_zlib.decompress(raw, bufsize=expected)
-        elif dtype.itemsize > 1:  # shuffle: bytes of equal significance lie together
-            planes = np.frombuffer(raw, "u1").reshape(dtype.itemsize, -1)
-            raw = np.ascontiguousarray(planes.T).ravel()
-    pixels = np.frombuffer(raw, dtype)
-    if pixels.nbytes != expected:
-        raise ValueError(f"{pixels.nbytes} bytes where {expected} are expected")
-    return pixels.reshape(table.chunks).astype(_native(table), copy=False)
 
 
 def _native(table: ChunkTable) -> np.dtype[Any]:
@@ -216,23 +318,6 @@ def _chunks_of_windows(table: ChunkTable, windows: Sequence[Window]) -> dict[tup
             for c in range(w.col // width, -(-(w.col + w.width) // width)):
                 users[r, c].append(i)
     return users
-
-
-def _scatter(
-    table: ChunkTable,
-    chunk: tuple[int, int],
-    pixels: Pixels,
-    users: Sequence[int],
-    windows: Sequence[Window],
-    out: Sequence[Pixels] | Mapping[int, Pixels],
-) -> None:
-    """Copy a decoded chunk into every window that overlaps it."""
-    top, left = chunk[0] * table.chunks[0], chunk[1] * table.chunks[1]
-    for i in users:
-        w = windows[i]
-        r0, r1 = max(top, w.row), min(top + table.chunks[0], w.row + w.height)
-        c0, c1 = max(left, w.col), min(left + table.chunks[1], w.col + w.width)
-        out[i][r0 - w.row : r1 - w.row, c0 - w.col : c1 - w.col] = pixels[r0 - top : r1 - top, c0 - left : c1 - left]
 
 
 def _read_spans(href: str, spans: Sequence[Span], endpoint_url: str | None) -> Iterator[tuple[Span, bytes]]:

@@ -5,7 +5,7 @@
     references/
       references.json                       what this folder is
       goes16-F/2020-001/files.parquet       one row a file: times, coefficients, grid, era
-      goes16-F/2020-001/C13-1f3a.../        kerchunk Parquet of Rad and DQF (time, y, x)
+      goes16-F/2020-001/C13-1f3a.../        kerchunk Parquet of Rad and DQF, or what the files call them (time, y, x)
 
 Each leaf opens by itself with ``xarray.open_dataset(leaf, engine="kerchunk")``, for one packing holds in it.
 A day is written beside its place and renamed, so adding one touches no other.
@@ -27,9 +27,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from catalog.geostationary.scans import SourceFile, better
-from cube.geostationary.abi import ABI
+from cube.geostationary.dialect import Dialect, dialect_of, imager_of
+from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.geostationary.index import ChunkTable, Coefficients, FileIndex
 from stratacube.errors import EncodingMismatchError, SourceError
 from stratacube.files import remove_strays, whole_folder, write_json
 from stratacube.parquet import read_frame
@@ -59,8 +59,9 @@ class Reference:
         """Return the index with its chunk tables."""
         if self.leaf is None:
             return self.header
-        rad = _table(self.header.rad, self.leaf / "Rad", self.position)
-        return replace(self.header, rad=rad, dqf=_table(self.header.dqf, self.leaf / "DQF", self.position))
+        dialect = dialect_of(self.header.source.platform)
+        rad = _table(self.header.rad, self.leaf / dialect.counts, self.position)
+        return replace(self.header, rad=rad, dqf=_table(self.header.dqf, self.leaf / dialect.quality, self.position))
 
 
 def eras(indexes: Iterable[FileIndex]) -> dict[str, list[FileIndex]]:
@@ -72,7 +73,7 @@ def eras(indexes: Iterable[FileIndex]) -> dict[str, list[FileIndex]]:
 
 
 def join(indexes: Sequence[FileIndex]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Offsets and sizes of the ``Rad`` chunks of one virtual array (time, chunk row, chunk column).
+    """Offsets and sizes of the chunks of the counts of one virtual array (time, chunk row, chunk column).
 
     Raises
     ------
@@ -152,47 +153,34 @@ def _write_day(day: Path, files: Iterable[FileIndex]) -> None:
     with whole_folder(day) as part:
         for channel, indexes in sorted(by_band.items()):
             for signature, members in eras(indexes).items():
-                leaf = f"{ABI.band(channel).name}-{signature}"
-                _write_leaf(part / leaf, members)
+                dialect = dialect_of(members[0].source.platform)
+                leaf = f"{dialect.names.bands[channel].name}-{signature}"
+                _write_leaf(part / leaf, members, dialect)
                 rows += [_row(index) | {"leaf": leaf, "position": i} for i, index in enumerate(members)]
         pd.DataFrame(rows).to_parquet(part / _FILES, engine="pyarrow", index=False)
     _read_record.cache_clear()
     _record_size.cache_clear()
 
 
-def _write_leaf(leaf: Path, members: Sequence[FileIndex]) -> None:
-    """One kerchunk Parquet store: Rad, DQF and their coordinates."""
+def _write_leaf(leaf: Path, members: Sequence[FileIndex], dialect: Dialect) -> None:
+    """One kerchunk Parquet store: counts, quality flags and their coordinates."""
     join(members)
     first, count = members[0], len(members)
     per_file = first.rad.offsets.size
     record = per_file * max(1, _RECORD // per_file)
     times = np.array([to_microseconds(m.mid_time) for m in members], "i8")
-    grid, band = first.grid, ABI.band(first.source.channel)
+    grid = first.grid
     time_attrs = {"standard_name": "time", "units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
     small = {
         "time": (times, ("time",), time_attrs),
         "x": (grid.x, ("x",), {"standard_name": "projection_x_coordinate", "units": "rad"}),
         "y": (grid.y, ("y",), {"standard_name": "projection_y_coordinate", "units": "rad"}),
-        "goes_imager_projection": (np.array(0, "i4"), (), grid.projection.cf_attributes()),
-    }
-    rad_attrs = {
-        "scale_factor": first.scale,
-        "add_offset": first.offset,
-        "_FillValue": first.rad.fill,
-        "units": first.units,
-        "long_name": f"ABI {band.name} radiance",
-        "grid_mapping": "goes_imager_projection",
-    }
-    dqf_attrs = {
-        "long_name": "ABI data quality flag",
-        "_FillValue": first.dqf.fill,
-        "grid_mapping": "goes_imager_projection",
+        dialect.grid_mapping: (np.array(0, "i4"), (), grid.projection.cf_attributes()),
     }
     metadata: dict[str, Any] = {".zgroup": {"zarr_format": 2}, ".zattrs": {"Conventions": "CF-1.7"}}
-    for name, tables, attrs in (
-        ("Rad", [m.rad for m in members], rad_attrs),
-        ("DQF", [m.dqf for m in members], dqf_attrs),
-    ):
+    variables = {dialect.quality: [m.dqf for m in members], dialect.counts: [m.rad for m in members]}
+    for name, attrs in dialect.attributes(first).items():
+        tables = variables[name]
         table = tables[0]
         metadata[f"{name}/.zarray"] = {
             "zarr_format": 2,
@@ -256,13 +244,13 @@ def _row(index: FileIndex) -> dict[str, Any]:
     """Everything of an index but its chunk tables, flat."""
     grid = asdict(index.grid)
     projection = grid.pop("projection")
-    flat: dict[str, Any] = asdict(index.source) | asdict(index.coefficients) | grid | projection
+    flat: dict[str, Any] = asdict(index.source) | dict(index.coefficients) | grid | projection
     for name in ("rad", "dqf"):
         table: ChunkTable = getattr(index, name)
-        flat[name] = json.dumps([table.shape, table.chunks, table.dtype, table.filters, table.fill])
-    return (
-        flat | {k: getattr(index, k) for k in _PLAIN} | {"mid_time": int(index.mid_time.astype("M8[ns]").astype("i8"))}
-    )
+        flat[name] = json.dumps(table.encoding)
+    times = {"mid_time": index.mid_time} | ({} if np.isnat(index.begin_time) else {"begin_time": index.begin_time})
+    told = {name: int(time.astype("M8[ns]").astype("i8")) for name, time in times.items()}
+    return flat | {k: getattr(index, k) for k in _PLAIN} | told
 
 
 _PLAIN = ("scale", "offset", "units", "wavelength", "valid_fraction")
@@ -319,16 +307,17 @@ def _reference(day: Path, row: dict[str, Any]) -> Reference:
         grid=grid,
         rad=_empty_table(row["rad"]),
         dqf=_empty_table(row["dqf"]),
-        coefficients=Coefficients(**pick(Coefficients)),
+        coefficients={name: row[name] for name in imager_of(row["platform"]).coefficients},
         mid_time=np.datetime64(row["mid_time"], "ns"),
+        begin_time=np.datetime64(row.get("begin_time", "NaT"), "ns"),
         **{k: row[k] for k in _PLAIN},
     )
     return Reference(header, day / row["leaf"], int(row["position"]))
 
 
 def _empty_table(text: str) -> ChunkTable:
-    shape, chunks, dtype, filters, fill = json.loads(text)
-    return ChunkTable(tuple(shape), tuple(chunks), dtype, tuple(filters), fill, _NO_CHUNKS, _NO_CHUNKS)
+    shape, chunks, dtype, filters, fill, *own = json.loads(text)
+    return ChunkTable(tuple(shape), tuple(chunks), dtype, tuple(filters), fill, _NO_CHUNKS, _NO_CHUNKS, *own)
 
 
 def _table(empty: ChunkTable, folder: Path, position: int) -> ChunkTable:

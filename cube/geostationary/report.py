@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import Scan
 from cube.config import AbiConfig
-from cube.geostationary.abi import ABI
+from cube.geostationary.dialect import imager_of
 from cube.job.report import Report, markdown_table, reason_table
 
 __all__ = ["tile_report"]
@@ -65,8 +66,9 @@ def tile_report(
     picture
         The contact sheet, relative to the folder of the build.
     """
+    names = config.dialect.names
     return Report(
-        title=f"GOES ABI tiles, {config.stratification}",
+        title=f"{names.observatory().mission} {names.title} tiles, {config.stratification}",
         summary=_summary(config.num_tiles, planned, made),
         asked=[
             ("Stratification", config.stratification),
@@ -81,7 +83,7 @@ def tile_report(
         ],
         made=_made(made),
         picture=picture,
-        sources=_completeness(config.channels, scans),
+        sources=_completeness(config.channels, scans, names),
         left_out=reason_table("Candidates left out for", refused.most_common(), "None.", "plan.parquet"),
         opening=_opening(config),
     )
@@ -115,7 +117,7 @@ def _made(made: pd.DataFrame) -> str:
     )
 
 
-def _completeness(channels: Iterable[int], scans: Iterable[Scan]) -> str:
+def _completeness(channels: Iterable[int], scans: Iterable[Scan], names: Naming) -> str:
     """Tell which channels the scans found have; they are counted as they come."""
     wanted, number, whole = set(channels), 0, 0
     present: Counter[int] = Counter()
@@ -131,14 +133,13 @@ def _completeness(channels: Iterable[int], scans: Iterable[Scan]) -> str:
         f"Scans found: {number}, from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC. "
         f"With all channels asked for: {whole}. Scan by scan: completeness.csv."
     )
-    lacking = [(ABI.band(c).name, present[c], number - present[c]) for c in sorted(wanted) if present[c] < number]
+    lacking = [(names.bands[c].name, present[c], number - present[c]) for c in sorted(wanted) if present[c] < number]
     return f"{text}\n\n{markdown_table(['Channel', 'Scans with it', 'Scans without'], lacking)}" if lacking else text
 
 
 def _opening(config: AbiConfig) -> str:
-    emissive = [
-        channel for channel in config.channels if ABI.quantity("brightness_temperature", ABI.band(channel).name)
-    ]
+    imager = imager_of(config.satellite)
+    emissive = [c for c in config.channels if imager.quantity("brightness_temperature", imager.band(c).name)]
     channel = 13 if 13 in emissive else (emissive or config.channels)[0]
     physical = "brightness_temperature" if emissive else "reflectance"
-    return OPENING.format(physical=physical, band=ABI.band(channel).name, step=config.steps // 2)
+    return OPENING.format(physical=physical, band=imager.band(channel).name, step=config.steps // 2)

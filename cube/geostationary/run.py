@@ -85,6 +85,7 @@ class AbiBuild:
     def __init__(self, config: AbiConfig) -> None:
         self.config = config
         self.folder = AbiFolder(config.output_dir)
+        self.names = config.dialect.names
         self.layout = TileLayout.of(config)
         self.headers = Headers(self.folder.index, config.s3_endpoint)
         self.manner = Manner(
@@ -115,9 +116,11 @@ class AbiBuild:
         def make() -> None:
             scans = find(self.config)
             asked = [s for s in scans if in_period(self.config, s)]
-            table = completeness(asked, self.config.channels, start=self.config.start_dt, end=self.config.end_dt)
+            table = completeness(
+                asked, self.config.channels, start=self.config.start_dt, end=self.config.end_dt, names=self.names.names
+            )
             write_completeness(table, self.folder.completeness)
-            save_items(self.folder.sources, scans)
+            save_items(self.folder.sources, scans, naming=self.names)
             run.say("found %d scans, %d files", len(scans), sum(len(s.files) for s in scans))
 
         run.keep("find", make, lambda: [self.folder.sources, self.folder.completeness], mark=self.folder.sources)
@@ -126,7 +129,7 @@ class AbiBuild:
         """Choose places, times and windows."""
 
         def make() -> None:
-            scans = load_items(self.folder.sources)
+            scans = load_items(self.folder.sources, self.names)
             plan = make_plan(self.config, scans, self.headers, self.folder.root, run.workers)
             write_plan(plan, self.folder.plan)
 
@@ -151,7 +154,7 @@ class AbiBuild:
     @cached_property
     def shelf(self) -> ScanShelf:
         """The scans found, where their files lie now."""
-        return ScanShelf(self.folder.sources, self._localised)
+        return ScanShelf(self.folder.sources, self._localised, self.names)
 
     def _localised(self, scan: Scan) -> Scan:
         """With ``download``, files that have been fetched are read from disk."""
@@ -230,12 +233,12 @@ class AbiBuild:
         # What the store said of tiles whose files are gone is lost with it: those shards are made anew, as they can.
         kept = done if described else {n for n in done if not self._lacks(n, numbers)}
         attributes = {
-            "title": f"ABI tiles, {self.config.stratification}",
+            "title": f"{self.names.title} tiles, {self.config.stratification}",
             "stratacube_version": importlib.metadata.version("stratacube"),
             "stratacube_format": FORMAT,
             "config": yaml.safe_dump(self.config.described(), sort_keys=False),
             "config_hash": self.config.digest(),
-            "source": "NOAA GOES-R ABI L1b radiances",
+            "source": self.config.dialect.source,
             "grid": self.config.grid,
             "tile_size": self.config.tile_size,
         }
@@ -320,7 +323,7 @@ class AbiBuild:
                     scan = row.scan_ids[int(step)]
                     when = f"scan {scan}" if scan else f"no scan near {row.requested_times[int(step)]}"
                     reason = f"{band} is not in the archive ({when})"
-                    yield Problem("missing", reason, row.tile_id, scan, str(int(band[1:])))
+                    yield Problem("missing", reason, row.tile_id, scan, str(self.names.number(band)))
         for file, reason in self.unfetched:
             yield Problem("source", reason, part=str(file.channel), href=file.href)
 

@@ -25,7 +25,7 @@ __all__ = ["create_tile_store", "fills_of"]
 
 _STRATA = ("random", "convection")
 """Strata whose numbers in stores are older than the registry; those of others follow by name."""
-_FROM_HEADERS = ("packing_scale", "packing_offset", "scan_mid")
+_FROM_HEADERS = ("packing_scale", "packing_offset", "scan_start", "scan_mid")
 """Variables that the headers of the source files tell, besides the coefficients of the instrument's laws."""
 
 
@@ -71,7 +71,7 @@ def create_tile_store(
         Shards that were made before: what the store says of their tiles stands, whatever is readable now.
     """
     pairs: dict[int, set[tuple[float, float]]] = {c: set() for c in layout.channels}
-    views = Views(projection_of)
+    views = Views(projection_of, layout.instrument.dialect.grid_mapping)
     for block in plan.blocks(["event_scan"]):
         views.add(block["event_scan"])
     small: Small = {}
@@ -92,7 +92,7 @@ def create_tile_store(
     del small
     for block in plan.blocks():
         _write_small(path, layout, _small_variables(layout, block, numbers, views), block, kept)
-        _write_coarse(path, layout, block, projection_of)
+        _write_coarse(path, layout, block, projection_of, numbers)
 
 
 # Each of these lets go of what it wrote before the next begins: blocks are most of what the driver holds.
@@ -107,9 +107,13 @@ def _write_small(path: Path, layout: TileLayout, small: Small, block: pd.DataFra
 
 
 def _write_coarse(
-    path: Path, layout: TileLayout, block: pd.DataFrame, projection_of: Callable[[str], GeosProjection]
+    path: Path,
+    layout: TileLayout,
+    block: pd.DataFrame,
+    projection_of: Callable[[str], GeosProjection],
+    numbers: ScanNumbers,
 ) -> None:
-    start, coarse = int(block["tile"].iloc[0]), _coarse_values(layout, block, projection_of)
+    start, coarse = int(block["tile"].iloc[0]), _coarse_values(layout, block, projection_of, numbers)
     while coarse:
         name, values = coarse.popitem()
         write_region(path, name, start, values)
@@ -153,6 +157,7 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
     requested = np.array([np.asarray(list(t), "M8[us]") for t in plan["requested_times"]]).astype("i8")
     frame, band = ("tile", "time"), ("tile", "time", "band")
     time = {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+    names = layout.instrument.dialect.names
     known = [*_STRATA, *sorted(set(plan["stratum"]) - set(_STRATA))]  # a build is of one
     strata = np.array([known.index(s) for s in plan["stratum"]], "i1")
     return {
@@ -188,8 +193,8 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
         "col": (("tile",), plan["col"].to_numpy("i4"), {"long_name": "first column in the grid of the event's scan"}),
         "platform": (
             ("tile",),
-            plan["platform"].str.removeprefix("goes").to_numpy("i2"),
-            {"long_name": "GOES satellite number"},
+            plan["platform"].map(names.numbers).to_numpy("i2"),
+            dict(names.platform_attributes),
         ),
         **views.variable(plan["event_scan"]),
         "stratum": (
@@ -290,7 +295,7 @@ def _coarse_specs(layout: TileLayout, tiles: int) -> dict[str, ArraySpec]:
 
 
 def _coarse_values(
-    layout: TileLayout, plan: pd.DataFrame, projection_of: Callable[[str], GeosProjection]
+    layout: TileLayout, plan: pd.DataFrame, projection_of: Callable[[str], GeosProjection], numbers: ScanNumbers
 ) -> dict[str, Any]:
     """Values of the coarse variables of some tiles; the Sun at each frame's scan start, else its requested time."""
     n, step = layout.coarse_size, layout.coarse_step * layout.pixel
@@ -309,7 +314,7 @@ def _coarse_values(
     for i, row in enumerate(plan.itertuples()):
         view = projection_of(row.event_scan)
         lon, lat = view.to_lonlat(row.x_left + centres[None, :], row.y_top - centres[:, None])
-        actual = np.asarray(list(row.scan_starts), "M8[us]")
+        actual = numbers.starts(row.scan_ids)
         times = np.where(np.isnat(actual), np.asarray(list(row.requested_times), "M8[us]"), actual)
         angles = *view.view_angles(lon, lat), *solar_angles(times[:, None, None], lon[None], lat[None])
         for array, found in zip(values.values(), (lon, lat, *angles), strict=True):

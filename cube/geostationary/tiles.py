@@ -21,7 +21,7 @@ from catalog.geostationary.scans import SourceFile
 from cube.geostationary.grid import Window
 from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.layout import TileLayout, TileSpec
-from cube.geostationary.read import ReadCount, stream_windows
+from cube.geostationary.read import ReadCount, stream_images
 from cube.geostationary.resample import AVERAGE_FILL, average, count_factor, repeat
 from cube.job.ledger import Problem
 from cube.job.store import write_region
@@ -182,11 +182,10 @@ def _cut_file(
     """Read the union of the windows' chunks once, bringing strips of tiles to the store's grid as they are whole."""
     strips = sorted(_strips(placed), key=lambda strip: strip[1].row + strip[1].height)
     windows, read = [window for _, window, _ in strips], ReadCount()
-    raw = stream_windows(index, "rad", windows, read, task.endpoint_url)
-    flags = stream_windows(index, "dqf", windows, read, task.endpoint_url)
+    images = stream_images(index, windows, read, task.endpoint_url)
     usable = np.isin(np.arange(256), task.good_flags)
     bit = task.layout.mask_bit(channel)
-    for (frame, window, whole), pixels, quality in zip(strips, raw, flags, strict=True):
+    for (frame, window, whole), (pixels, quality) in zip(strips, images, strict=True):
         good = np.take(usable, quality)
         good &= pixels != index.rad.fill
         stored, valid = to_grid(task.layout, index, channel, pixels, good, task.fills[channel])

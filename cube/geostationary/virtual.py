@@ -16,10 +16,11 @@ from xarray.core import indexing
 
 from catalog.geostationary.scans import better
 from cube.decode import apply_law, to_radiance
-from cube.geostationary.abi import ABI
+from cube.geostationary.dialect import imager_of
 from cube.geostationary.grid import FixedGrid, GeosProjection, Window
-from cube.geostationary.read import read_windows
+from cube.geostationary.read import ReadCount, read_windows, stream_images
 from cube.geostationary.references import Reference
+from cube.instrument import Instrument
 from stratacube.errors import UsageError
 
 __all__ = ["lazy_tree"]
@@ -86,15 +87,21 @@ class ScanStack(BackendArray):
             flags = np.empty(shape, "u1")
             read_windows(index, "dqf", [window], [flags], self.endpoint_url)
             return np.where(flags == index.dqf.fill, np.float32("nan"), flags.astype("f4"))
-        quantity = ABI.quantity(self.quantity, ABI.band(index.source.channel).name)
+        imager = imager_of(index.source.platform)
+        quantity = imager.quantity(self.quantity, imager.band(index.source.channel).name)
         if quantity is None:
             return np.full(shape, np.nan, "f4")
         counts = np.empty(shape, "u2")
-        read_windows(index, "rad", [window], [counts], self.endpoint_url)
+        hollow = imager.dialect.hollow
+        if hollow:
+            ((counts, flags),) = stream_images(index, [window], ReadCount(), self.endpoint_url)
+        else:
+            read_windows(index, "rad", [window], [counts], self.endpoint_url)
         radiance = to_radiance(counts, index.scale, index.offset)
         radiance[counts == index.rad.fill] = np.nan
-        numbers = {name: getattr(index.coefficients, name) for name in quantity.coefficients}
-        values: npt.NDArray[np.float32] = apply_law(quantity.law, radiance, numbers)
+        if hollow:
+            radiance[np.isin(flags, hollow)] = np.nan
+        values: npt.NDArray[np.float32] = apply_law(quantity.law, radiance, index.coefficients)
         return values
 
 
@@ -136,6 +143,10 @@ def lazy_tree(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoi
     UsageError
         If the files are not of one sector, place and point of view: their pixels cannot share coordinates.
     """
+    imagers = {imager_of(platform).title: platform for platform in _platforms(references).split()}
+    if len(imagers) > 1:
+        told = ", ".join(f"{title} ({platform})" for title, platform in sorted(imagers.items()))
+        raise UsageError(f"the source holds files of {len(imagers)} instruments, {told}; choose one with platform=")
     by_view: dict[View, list[Reference]] = defaultdict(list)
     for reference in _latest(references):
         by_view[_view(reference)].append(reference)
@@ -193,33 +204,35 @@ def _group(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_
                 f"{other.header.source.href} has other pixels than {references[0].header.source.href}; choose a period"
             )
     channels = sorted({r.header.source.channel for r in references})
+    imager = imager_of(references[0].header.source.platform)
+    mapping = imager.dialect.grid_mapping
     scans = _scan_times(references)
     table: list[list[Reference | None]] = [[None] * len(channels) for _ in scans]
     for reference in references:
         source = reference.header.source
-        row = table[int(np.searchsorted(scans, np.datetime64(source.start, "ns"), "right")) - 1]
+        row = table[int(np.searchsorted(scans, reference.header.start, "right")) - 1]
         _refuse_together(row, reference)
         row[channels.index(source.channel)] = reference
     data = xr.Dataset(
         coords={
             "time": ("time", scans, {"standard_name": "time", "long_name": "start of scan"}),
-            "band": ("band", [ABI.band(c).name for c in channels], {"long_name": f"{ABI.title} band"}),
+            "band": ("band", [imager.band(c).name for c in channels], {"long_name": f"{imager.title} band"}),
             "y": ("y", grid.y, {"standard_name": "projection_y_coordinate", "units": "rad", "axis": "Y"}),
             "x": ("x", grid.x, {"standard_name": "projection_x_coordinate", "units": "rad", "axis": "X"}),
-            "wavelength": ("band", [ABI.band(c).wavelength_um for c in channels], {"units": "um"}),
+            "wavelength": ("band", [imager.band(c).wavelength_um for c in channels], {"units": "um"}),
         },
         attrs={"resolution": grid.resolution, "Conventions": "CF-1.11"},
     )
-    data["goes_imager_projection"] = xr.Variable(
+    data[mapping] = xr.Variable(
         (), np.int32(0), {**grid.projection.cf_attributes(), "crs_wkt": grid.projection.crs.to_wkt()}
     )
     platforms = [next(c.header.source.platform for c in row if c is not None) for row in table]
     data.coords["platform"] = ("time", platforms, {"long_name": "satellite"})
-    for name, values, attrs in _per_file(table):
+    for name, values, attrs in _per_file(table, imager):
         data[name] = xr.Variable(("time", "band"), values, attrs)
-    for quantity in _quantities(channels):
+    for quantity in _quantities(channels, imager):
         stack = ScanStack(table, grid, quantity, endpoint_url)
-        data[quantity] = _lazy(("time", "band", "y", "x"), stack, _attributes(quantity), chunks, references[0])
+        data[quantity] = _lazy(("time", "band", "y", "x"), stack, _attributes(quantity, imager), chunks, references[0])
     if lonlat:
         for which, name in enumerate(("longitude", "latitude")):
             attrs = {"standard_name": name, "units": "degrees_east" if name == "longitude" else "degrees_north"}
@@ -248,22 +261,25 @@ def _lazy(
         height, width = like.header.rad.chunks
         spatial = {"y": height * max(1, _CHUNK_PIXELS // height), "x": width * max(1, _CHUNK_PIXELS // width)}
         chunks = {"time": 1, "band": 1, **spatial}
-    name = f"abi-{tokenize(array)}"
+    imager = imager_of(like.header.source.platform).name
+    name = f"{imager}-{tokenize(array)}"
     return variable.chunk({d: n for d, n in chunks.items() if d in dims}, name=name, inline_array=True)
 
 
 def _scan_times(references: Sequence[Reference]) -> npt.NDArray[np.datetime64]:
     """Scan starts: channels of one scan start within some tenths of a second of each other."""
-    starts = np.unique(np.array([r.header.source.start for r in references], "M8[ns]"))
+    starts = np.unique(np.array([r.header.start for r in references], "M8[ns]"))
     apart = np.diff(starts) > np.timedelta64(5, "s")
     firsts: npt.NDArray[np.datetime64] = starts[np.concatenate([[True], apart])]
     return firsts
 
 
-def _per_file(table: Sequence[Sequence[Reference | None]]) -> list[tuple[str, npt.NDArray[Any], dict[str, Any]]]:
+def _per_file(
+    table: Sequence[Sequence[Reference | None]], imager: Instrument
+) -> list[tuple[str, npt.NDArray[Any], dict[str, Any]]]:
     """Coefficients, times and eras of each file, (time, band)."""
     shape = len(table), len(table[0])
-    names = ABI.coefficients
+    names = imager.coefficients
     numbers = {n: np.full(shape, np.nan, "f4") for n in ("scale_factor", "add_offset", *names)}
     middle = np.full(shape, np.datetime64("NaT", "ns"), "M8[ns]")
     era = np.full(shape, -1, "i4")
@@ -275,7 +291,7 @@ def _per_file(table: Sequence[Sequence[Reference | None]]) -> list[tuple[str, np
             header = cell.header
             numbers["scale_factor"][t, b], numbers["add_offset"][t, b] = header.scale, header.offset
             for name in names:
-                numbers[name][t, b] = getattr(header.coefficients, name)
+                numbers[name][t, b] = header.coefficients[name]
             middle[t, b] = header.mid_time
             era[t, b] = known.setdefault(header.signature, len(known))
     return [
@@ -285,23 +301,24 @@ def _per_file(table: Sequence[Sequence[Reference | None]]) -> list[tuple[str, np
     ]
 
 
-def _quantities(channels: Sequence[int]) -> list[str]:
+def _quantities(channels: Sequence[int], imager: Instrument) -> list[str]:
     """What there is of some channels: radiance and quality first."""
-    bands = {ABI.band(c).name for c in channels}
-    first, *rest = (n for n in ABI.quantity_names if any(bands & {*q.bands} for q in ABI.quantities if q.name == n))
+    bands, quantities = {imager.band(c).name for c in channels}, imager.quantities
+    first, *rest = (n for n in imager.quantity_names if any(bands & {*q.bands} for q in quantities if q.name == n))
     return [first, "dqf", *rest]
 
 
-def _attributes(name: str) -> dict[str, Any]:
-    common = {"grid_mapping": "goes_imager_projection", "coordinates": "wavelength"}
+def _attributes(name: str, imager: Instrument) -> dict[str, Any]:
+    dialect = imager.dialect
+    common = {"grid_mapping": dialect.grid_mapping, "coordinates": "wavelength"}
     if name == "dqf":
         return {
             "long_name": "data quality flag",
-            "flag_values": [0, 1, 2, 3, 4],
-            "flag_meanings": "good conditionally_usable out_of_range no_value focal_plane_temperature_exceeded",
+            "flag_values": list(range(len(dialect.flags))),
+            "flag_meanings": " ".join(dialect.flags),
             **common,
         }
-    parts = [q for q in ABI.quantities if q.name == name]
+    parts = [q for q in imager.quantities if q.name == name]
     ranges = {q.units: f"{q.bands[0]}-{q.bands[-1]}" for q in parts}
     if len(parts) > 1:
         units, comment = " or ".join(f"{u} ({r})" for u, r in ranges.items()), "NaN where the file holds its fill value"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cube.testing.abi.archive import write_abi_archive, write_abi_file, write_abi_full_disk
+    from cube.testing.ami import write_ami_file, write_ami_scan
     from cube.testing.cloud_systems import label_systems, write_cloud_systems, write_monthly_cloud_systems
     from cube.testing.sentinel2.landscape import DemoArchive, write_sentinel2_archive
     from cube.testing.sentinel2.safe import SafeSpec, write_safe
@@ -22,6 +23,8 @@ __all__ = [
     "write_abi_archive",
     "write_abi_file",
     "write_abi_full_disk",
+    "write_ami_file",
+    "write_ami_scan",
     "write_cloud_systems",
     "write_monthly_cloud_systems",
     "write_safe",
@@ -35,6 +38,8 @@ _HOMES = {
     "write_abi_archive": "abi.archive",
     "write_abi_file": "abi.archive",
     "write_abi_full_disk": "abi.archive",
+    "write_ami_file": "ami",
+    "write_ami_scan": "ami",
     "write_cloud_systems": "cloud_systems",
     "write_monthly_cloud_systems": "cloud_systems",
     "write_safe": "sentinel2.safe",

@@ -167,7 +167,7 @@ def test_views_that_do_not_coincide_are_not_mixed(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"bands": ["C17"]}, "band 'C17' is unknown"),
-        ({"start": "2031-01-01"}, "holds no ABI L1b scan"),
+        ({"start": "2031-01-01"}, "holds no ABI L1b or AMI L1b scan"),
         ({"start": "soon"}, "'soon' is not a time"),
         ({"platform": "goes12"}, "goes12"),
     ],

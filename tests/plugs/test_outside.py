@@ -15,10 +15,11 @@ import pytest
 import rasterio
 import xarray as xr
 
+import cube
 from cube import config, registry
 from cube.build import main
 from cube.sentinel2.grid import make_grid, write_grid
-from cube.testing import write_abi_archive
+from cube.testing import write_abi_archive, write_ami_scan
 from stratacube.parquet import read_frame
 from tests.plugs.installed import install, install_page
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
@@ -255,10 +256,60 @@ IMAGER = replace(instrument("abi"), name="imager", title="IM", bands=instrument(
         "import multiprocessing as m; from cube.instrument import instrument; from cube.registry import INSTRUMENTS\n"
         "if __name__ == '__main__':\n"
         "    with m.get_context('forkserver').Pool(1) as pool: found = pool.apply(instrument, ('imager',))\n"
-        "    print(INSTRUMENTS.names(), found.title, found.mask_dtype, found == instrument('imager'))"
+        "    print(INSTRUMENTS.names()[-1], found.title, found.mask_dtype, found == instrument('imager'))"
     )
     (tmp_path / "ask.py").write_text(asked)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(site)))}
     command = [sys.executable, str(tmp_path / "ask.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    assert done.stdout == "['abi', 'imager'] IM <u1 True\n", done.stderr
+    assert done.stdout == "imager IM <u1 True\n", done.stderr
+
+
+def test_a_satellite(tmp_path: Path) -> None:
+    """One with files of its own is found, cut, published and opened, and nothing here names it."""
+    code = """
+from dataclasses import replace
+from catalog.geostationary.ami import AMI_NAMES
+from cube.instrument import instrument
+from stratacube.errors import UsageError
+
+AMI = instrument("ami")
+
+def own(name):
+    if name.lower() != "far1":
+        raise UsageError(f"satellite {name!r} is unknown; FAR flies on far1")
+    return "far1"
+
+def parse(name):
+    found = AMI_NAMES.parse(name.replace("far1_", "gk2a_")) if name.startswith("far1_") else None
+    return found and found._replace(platform="far1", product="FAR-" + found.sector)
+
+NAMES = replace(
+    AMI_NAMES, title="FAR", platforms=("far1",), satellites="far1", product="FAR", parse=parse, normalise=own,
+    parse_sector=lambda product, domain: domain or "FD", spans=lambda name, start, end: [("far1", start, end)],
+    numbers={"far1": 7}, platform_attributes={"long_name": "satellite"}, nearly=lambda name: None,
+)
+FAR = replace(AMI, name="far", title="FAR", dialect=replace(AMI.dialect, names=NAMES, files="FAR L1"))
+"""
+    points = {"stratacube.instruments": {"far": "far_away:FAR"}}
+    site, data, out = (
+        install(tmp_path / "site", "far", {"far_away.py": code}, points),
+        tmp_path / "data",
+        tmp_path / "out",
+    )
+    for path in write_ami_scan(data, ["ir105", "ir112"], datetime(2023, 8, 9, 0, 34, 41), shape=(60, 80)):
+        path.rename(path.with_name(path.name.replace("gk2a_", "far1_")))
+    shape = ["--tile-size", "32", "--num-tiles", "2", "--steps", "1", "--domain", "LA", "--channels", "ir105,14"]
+    done = build(
+        site, "abi", "--satellite", "far1", "--local-data-dir", data, "--output-dir", out, *shape, "--workers", "2"
+    )
+    assert done.returncode == 0, done.stderr
+    with xr.open_zarr(out / "tiles.zarr", mask_and_scale=False) as tiles:  # and no package is needed to read it
+        assert tiles.attrs["instrument"]["title"] == "FAR"
+        assert {*tiles["platform"].values} == {7}
+        assert (tiles["valid"] == 1 << 12 | 1 << 13).all()
+    assert np.isfinite(cube.open_tiles(out, "brightness_temperature")["ir105"]).all()
+    assert build(site, "verify", out).returncode == 0
+    told = build(site, "abi", "--satellite", "far2", "--output-dir", out).stderr
+    assert "ABI flies on goes16" in told
+    assert "FAR flies on far1" in told

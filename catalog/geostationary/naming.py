@@ -1,0 +1,118 @@
+"""What a catalogue has to know of an imager: how its files are named, what flies it, which areas and bands it has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stratacube.errors import UsageError
+
+if TYPE_CHECKING:
+    from catalog.geostationary.bands import Band
+    from catalog.publish.model import Observatory
+
+__all__ = ["FileName", "Naming", "Span"]
+
+Span = tuple[str, datetime | None, datetime | None]
+"""A platform, and the part of a period that it holds, end exclusive; None is open."""
+
+
+class FileName(NamedTuple):
+    """What the name of a file tells. Times are naive UTC."""
+
+    platform: str
+    product: str
+    sector: str
+    mode: int
+    """Scan mode; 0 where names do not tell."""
+    channel: int
+    start: datetime
+    end: datetime
+    created: datetime
+    """The start, where names do not tell."""
+
+
+def _enters_all(platform: str | None, sector: str | None, folder: str) -> bool:
+    return True
+
+
+def _nothing_near(name: str) -> str | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Naming:
+    """Names of one imager, its files, satellites, areas and bands."""
+
+    title: str
+    """Of the imager."""
+    platforms: tuple[str, ...]
+    satellites: str
+    """The platforms in words, with what else may be said for them."""
+    product: str
+    """Where no other is asked for."""
+    sectors: tuple[str, ...]
+    moving: frozenset[str]
+    """Sectors that look elsewhere from scan to scan."""
+    bands: Mapping[int, Band]
+    """By channel number."""
+    online: bool
+    """Whether there is an S3 archive that is read."""
+    parse: Callable[[str], FileName | None]
+    """Read a file name; None where it is not that of a file that is read."""
+    normalise: Callable[[str], str]
+    """One spelling for a platform, or what may be said for it; UsageError where it is another's."""
+    parse_sector: Callable[[str, str | None], str]
+    """The sector that a product and a domain name together."""
+    spans: Callable[[str, datetime | None, datetime | None], list[Span]]
+    """Platforms that a name means in a period."""
+    observatory: Callable[[], Observatory]
+    """What STAC says; made when it is asked for."""
+    numbers: Mapping[str, int]
+    """Platforms as a store has them."""
+    platform_attributes: Mapping[str, Any]
+    """What a store says of those numbers."""
+    enters: Callable[[str | None, str | None, str], bool] = _enters_all
+    """Whether a folder may hold files of a platform and sector, by its name."""
+    nearly: Callable[[str], str | None] = _nothing_near
+    """Why a file name that looks like the imager's is not read; None for any other."""
+
+    def knows(self, platform: str) -> bool:
+        """Whether a platform, in any spelling, is the imager's."""
+        try:
+            self.normalise(platform)
+        except UsageError:
+            return False
+        return True
+
+    def number(self, key: str | int) -> int:
+        """Channel number of a band, by number or name; zeros that lead its digits do not matter.
+
+        Raises
+        ------
+        UsageError
+            If there is none.
+        """
+        wanted = _without_zeros(str(key))
+        for channel, band in self.bands.items():
+            if wanted in (str(channel), _without_zeros(band.name)):
+                return channel
+        raise UsageError(f"channel {key!r} is unknown; {self.title} has {self.told_bands}")
+
+    @property
+    def told_bands(self) -> str:
+        """The bands in words."""
+        first, *_, last = self.bands.values()
+        return f"channels {first.channel} to {last.channel} ({first.name} to {last.name})"
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of the bands by channel number."""
+        return {channel: band.name for channel, band in self.bands.items()}
+
+
+def _without_zeros(text: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text.strip().lower())

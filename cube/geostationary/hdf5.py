@@ -1,0 +1,81 @@
+"""Reading headers of HDF5 files, which all imagers' dialects do alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cube.geostationary.file_index import ChunkTable
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["attribute", "chunk_table", "number", "text", "whole_microradians"]
+
+_FILTER_NAMES = {1: "deflate", 2: "shuffle"}
+
+
+def attribute(thing: Any, name: str) -> Any:
+    """Return an attribute's only, or first, value."""
+    return np.ravel(thing.attrs[name])[0]
+
+
+def number(thing: Any, name: str) -> float:
+    """Return an attribute as a number."""
+    return float(attribute(thing, name))
+
+
+def text(value: Any) -> str:
+    """Return a value as text."""
+    return (
+        value.decode()
+        if isinstance(value, bytes)
+        else str(np.ravel(value)[0] if isinstance(value, np.ndarray) else value)
+    )
+
+
+def whole_microradians(value: float, pixel: float) -> float:
+    """Undo rounding: fixed grids are laid out in microradians. Further than 0.002 pixel off, keep it."""
+    exact = round(float(value) * 1e6, 0) / 1e6
+    return exact if abs(exact - value) < 0.002 * abs(pixel) else float(value)
+
+
+def chunk_table(dataset: h5py.Dataset, files: str, dtype: str, fill: int) -> ChunkTable:
+    """Say where the chunks of an image lie and how they are encoded.
+
+    Parameters
+    ----------
+    dataset
+        Two-dimensional and chunked.
+    files
+        What the files are called.
+    dtype
+        NumPy's name of what its bytes decode to.
+    fill
+        What stands for no pixel.
+
+    Raises
+    ------
+    ValueError
+        If it is encoded in a way that is not read.
+    """
+    plist = dataset.id.get_create_plist()
+    filters = []
+    for i in range(plist.get_nfilters()):
+        code, _, _, name = plist.get_filter(i)
+        if code not in _FILTER_NAMES:
+            raise ValueError(f"{dataset.name} uses the HDF5 filter {name!r}, which {files} files never had")
+        filters.append(_FILTER_NAMES[code])
+    rows, cols = (-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    offsets, sizes = np.zeros((2, rows, cols), "i8")
+    height, width = dataset.chunks
+
+    def record(info: Any) -> None:
+        if info.filter_mask:
+            raise ValueError(f"{dataset.name} has chunks that skip a filter (mask {info.filter_mask})")
+        at = info.chunk_offset[0] // height, info.chunk_offset[1] // width
+        offsets[at], sizes[at] = info.byte_offset, info.size
+
+    dataset.id.chunk_iter(record)
+    return ChunkTable(dataset.shape, dataset.chunks, dtype, tuple(filters), fill, offsets, sizes)
