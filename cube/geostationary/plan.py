@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def make_plan(
         executor=workers.executor if stratum.parallel else InlineExecutor(),
     )
     sampler: Sampler = imported(stratum.sampler)(request, **options.arguments())
-    planner = _Planner(config, layout, scans, headers)
+    planner = _Planner(_Wanted.of(config), layout, scans, headers)
     limits = Limits(
         num_tiles=wanted,
         max_view_zenith=config.max_view_zenith,
@@ -144,12 +144,38 @@ def make_plan(
     return Plan(table_of(config.channels, config.seed, layout, selection.tiles), selection.refused, problems)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What a time window is to be like."""
+
+    steps: int
+    step_minutes: int
+    tolerance: timedelta
+    """How far a scan may start from the time of its step."""
+    gaps: bool
+    """Whether steps may lack a scan."""
+    moving: bool
+    """Whether the sector moves, so that not every scan sees a place."""
+    daylight: bool
+    """Whether daylight counts."""
+
+    @classmethod
+    def of(cls, config: AbiConfig) -> _Wanted:
+        return cls(
+            config.steps,
+            config.step_minutes,
+            timedelta(minutes=config.tolerance_minutes),
+            config.allow_missing,
+            config.sector in config.dialect.names.moving,
+            config.max_solar_zenith is not None,
+        )
+
+
 class _Planner:
     """Turns candidates into placed tiles with a time window."""
 
-    def __init__(self, config: AbiConfig, layout: TileLayout, scans: Sequence[Scan], headers: Headers) -> None:
-        self.config, self.layout, self.scans, self.headers = config, layout, scans, headers
-        self.tolerance = timedelta(minutes=config.tolerance_minutes)
+    def __init__(self, wanted: _Wanted, layout: TileLayout, scans: Sequence[Scan], headers: Headers) -> None:
+        self.wanted, self.layout, self.scans, self.headers = wanted, layout, scans, headers
         self.complete_only = False
         self.by_platform: dict[str, list[Scan]] = defaultdict(list)
         for scan in scans:
@@ -162,7 +188,7 @@ class _Planner:
 
     def select(self, sampler: Sampler, limits: Limits) -> Selection[Spot]:
         """Take complete tiles first; those with missing channels only if there are too few."""
-        channels = set(self.config.channels)
+        channels = set(self.layout.channels)
         if limits.num_tiles is None or not any(channels <= set(s.files) for s in self.scans):
             return select(sampler.candidates(), self.place, limits)
         self.complete_only = True
@@ -181,10 +207,10 @@ class _Planner:
     def place(self, candidate: Candidate) -> Placed[Spot] | str:  # noqa: PLR0911  (each return is a reason)
         """Find the event's scan, the tile around the place, and the best window; or say why not."""
         scans = self.by_platform[candidate.platform] if candidate.platform else self.scans
-        scan = nearest_scan(scans, candidate.time, self.tolerance)
+        scan = nearest_scan(scans, candidate.time, self.wanted.tolerance)
         if scan is None:
             return "no scan within the tolerance"
-        if reason := self._hopeless(scan.platform, candidate.time):
+        if reason := self._impossible_at(scan.platform, candidate.time):
             return reason
         try:
             grid = self.headers.grid(scan, self.layout.pixel)
@@ -200,11 +226,14 @@ class _Planner:
         if not np.isfinite(lat):
             return "tile centre off the Earth"
         tile = TileSpec("", grid.left + window.col * grid.dx, grid.top + window.row * grid.dy, grid.projection)
-        frames = self._told(self._frames(scan.platform, candidate.time), candidate, tile, lon, lat)
+        frames = self._with_context(self._frames(scan.platform, candidate.time), candidate, tile, lon, lat)
         choice = choose_window(
-            frames, self.config.steps, max_daylight_zenith=DAYLIGHT_ZENITH if self.config.max_solar_zenith else None
+            frames,
+            self.wanted.steps,
+            max_daylight_zenith=DAYLIGHT_ZENITH if self.wanted.daylight else None,
+            bands=len(self.layout.instrument.bands),
         )
-        kept = frames[choice.start : choice.start + self.config.steps]
+        kept = frames[choice.start : choice.start + self.wanted.steps]
         if reason := self._unfit(kept):
             return reason
         times, scores = tuple(f.time for f in kept), tuple(choice.scores)
@@ -218,15 +247,15 @@ class _Planner:
 
     def _unfit(self, frames: Sequence[Frame]) -> str | None:
         """Why a window may not be kept, if so."""
-        if any(f.scan is None for f in frames) and not self.config.allow_missing:
-            return f"no run of {self.config.steps} scans at {self.config.step_minutes} min steps"
+        if any(f.scan is None for f in frames) and not self.wanted.gaps:
+            return f"no run of {self.wanted.steps} scans at {self.wanted.step_minutes} min steps"
         return "channels missing" if self.complete_only and any(f.missing for f in frames) else None
 
-    def _hopeless(self, platform: str, time: datetime) -> str | None:
+    def _impossible_at(self, platform: str, time: datetime) -> str | None:
         """Why no window around a time may be kept, wherever the tile, if so."""
         key = platform, time, self.complete_only
         if key not in self._reasons:
-            frames, steps = self._frames(platform, time), self.config.steps
+            frames, steps = self._frames(platform, time), self.wanted.steps
             reasons = [self._unfit(frames[i : i + steps]) for i in range(len(frames) - steps + 1)]
             self._reasons[key] = reasons[0] if all(reasons) else None
         return self._reasons[key]
@@ -235,15 +264,17 @@ class _Planner:
         """Candidate steps around a time, of one satellite, worked out once."""
         key = platform, time
         if key not in self._at:
-            times = candidate_times(time, self.config.steps, self.config.step_minutes)
+            times = candidate_times(time, self.wanted.steps, self.wanted.step_minutes)
             frames = [self._frame(platform, t) for t in times]
-            self._at[key] = _each_scan_once(frames, len(self.config.channels))
+            self._at[key] = _each_scan_once(frames, len(self.layout.channels))
         return self._at[key]
 
-    def _told(self, frames: list[Frame], candidate: Candidate, tile: TileSpec, lon: float, lat: float) -> list[Frame]:
+    def _with_context(
+        self, frames: list[Frame], candidate: Candidate, tile: TileSpec, lon: float, lat: float
+    ) -> list[Frame]:
         """Add what is known of the place: whether a moving sector sees it, its cloud system, the Sun."""
-        if self.config.sector in self.config.dialect.names.moving:
-            channels = len(self.config.channels)
+        if self.wanted.moving:
+            channels = len(self.layout.channels)
             frames = [
                 f if f.scan is None or self._sees(f.scan, tile) else replace(f, scan=None, missing=channels)
                 for f in frames
@@ -251,7 +282,7 @@ class _Planner:
         pixels: Mapping[Any, int] | None = candidate.details.get("system_pixels")
         if pixels is not None:
             frames = [replace(f, system_pixels=pixels.get(f.time, 0)) for f in frames]
-        if self.config.max_solar_zenith:
+        if self.wanted.daylight:
             frames = [replace(f, solar_zenith=float(solar_angles(f.time, lon, lat)[0])) for f in frames]
         return frames
 
@@ -264,8 +295,8 @@ class _Planner:
         return True
 
     def _frame(self, platform: str, time: datetime) -> Frame:
-        scan = nearest_scan(self.by_platform[platform], time, self.tolerance)
-        return Frame(time, scan, sum(scan is None or c not in scan.files for c in self.config.channels))
+        scan = nearest_scan(self.by_platform[platform], time, self.wanted.tolerance)
+        return Frame(time, scan, sum(scan is None or c not in scan.files for c in self.layout.channels))
 
 
 def _each_scan_once(frames: list[Frame], channels: int) -> list[Frame]:

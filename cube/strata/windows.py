@@ -27,9 +27,6 @@ from stratacube.errors import UsageError
 __all__ = ["Frame", "WindowChoice", "candidate_times", "choose_window"]
 
 
-CHANNELS = 16
-
-
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What is known of one candidate time step before any pixel is read."""
@@ -93,6 +90,7 @@ def choose_window(
     *,
     event_index: int | None = None,
     max_daylight_zenith: float | None = None,
+    bands: int = 16,
 ) -> WindowChoice:
     """Choose the best run of consecutive frames by the score of this module.
 
@@ -107,6 +105,8 @@ def choose_window(
     max_daylight_zenith : float, optional
         A frame is daylight where the Sun's zenith is at most this many degrees; daylight does not count if
         None.
+    bands : int
+        Most that a frame can lack: those of the instrument.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def choose_window(
     last = len(frames) - steps
     known = [f.valid_fraction for f in frames if f.valid_fraction is not None]
     usual = sum(known) / len(known) if known else 1.0
-    most_missing = CHANNELS * steps
+    most_missing = bands * steps
     numbers: list[int] = []
     top = 1
     for start in range(last + 1):

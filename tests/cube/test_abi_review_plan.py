@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
 from cube.geostationary import plan as planner
+from cube.registry import STRATA
 from cube.testing import write_abi_archive, write_cloud_systems
 
 START = datetime(2020, 7, 1, 16)
@@ -60,7 +62,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up soon where no more tiles fit."""
     monkeypatch.setattr(planner, "_PREFER_TRIES", 60)
-    monkeypatch.setattr(planner, "_RANDOM_TRIES", 300)
+    monkeypatch.setitem(STRATA._loaded, "random", replace(STRATA.load("random"), refusals=300))
 
 
 def test_no_tile_mixes_the_satellites_of_a_handover(tmp_path: Path) -> None:
