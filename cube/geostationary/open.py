@@ -58,8 +58,8 @@ def open_abi(
         Needed where the source holds several: ``goes16`` .. ``goes19`` (or east, west) or ``gk2a``, and
         ``F, C, M1, M2`` or ``FD, ELA, LA``.
     chunks
-        Dask chunks; ``"auto"`` makes chunks of about 2048 x 2048 pixels of one file, None gives arrays that read
-        just what is indexed, without Dask.
+        Dask chunks; ``"auto"`` makes chunks of about 2048 x 2048 pixels of one file (2048 whole rows, where an image
+        is one chunk of its file), None gives arrays that read just what is indexed, without Dask.
     lonlat
         Whether to add ``longitude`` and ``latitude`` of every pixel, lazily.
     workers

@@ -259,7 +259,9 @@ def _lazy(
         return variable
     if chunks == "auto":
         height, width = like.header.rad.chunks
-        spatial = {"y": height * max(1, _CHUNK_PIXELS // height), "x": width * max(1, _CHUNK_PIXELS // width)}
+        # Of a chunk that is a whole image, rows: more would not fit in memory, and narrower is inflated as often.
+        rows = height * max(1, _CHUNK_PIXELS // height) if height <= _CHUNK_PIXELS else _CHUNK_PIXELS
+        spatial = {"y": rows, "x": width * max(1, _CHUNK_PIXELS // width)}
         chunks = {"time": 1, "band": 1, **spatial}
     imager = imager_of(like.header.source.platform).name
     name = f"{imager}-{tokenize(array)}"

@@ -203,6 +203,14 @@ def test_a_large_chunk_is_never_held_whole(tmp_path: Path, filled: bool) -> None
     assert peak < 20 * 2**20, f"{peak / 2**20:.0f} MiB"  # of 33 or 61 MB of pixels; a strip of 2 MB and its copies
 
 
+def test_a_large_image_is_opened_in_chunks_of_rows(tmp_path: Path) -> None:
+    write_ami_file(tmp_path, band="ir105", start=START, area="FD", shape=(2500, 40))
+    lazy = cube.open_abi(tmp_path)["2km"]["radiance"]
+    assert lazy.chunks[2:] == ((2048, 452), (40,))
+    direct = cube.open_abi(tmp_path, chunks=None)["2km"]["radiance"]
+    np.testing.assert_array_equal(lazy[..., 2040:2060, :], direct[..., 2040:2060, :])
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_damaged_pixels_are_one_sentence(tmp_path: Path, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_ami_file(tmp_path, band="ir105", start=START, shape=SHAPE)
