@@ -135,6 +135,22 @@ def test_scans_are_as_early_as_their_files_say(tmp_path: Path) -> None:
     assert abs(tiles["scan_mid"].values[0, 0] - middle) < np.timedelta64(1, "ms")
 
 
+def test_a_local_area_may_look_elsewhere_from_scan_to_scan(tmp_path: Path) -> None:
+    corners = {START: (0.036084, 0.086381), START + timedelta(minutes=4): (0.0, 0.05)}
+    for start, corner in corners.items():
+        write_ami_file(tmp_path, band="ir105", start=start, shape=SHAPE, corner=corner)
+    flags = ["--tile-size", "32", "--num-tiles", "8", "--domain", "LA", "--channels", "13", "--grid", "2km"]
+    assert build(tmp_path, *flags, "--tolerance-minutes", "1") == 0
+    tiles = cube.open_tiles(tmp_path / "out")
+    assert np.isfinite(tiles["ir105"]).all()
+    seen = {np.datetime64(start): corner for start, corner in corners.items()}
+    for x, y, time in zip(tiles["x_left"].values, tiles["y_top"].values, tiles["scan_start"].values[:, 0], strict=True):
+        corner = next(c for t, c in seen.items() if abs(t - time) < np.timedelta64(1, "ms"))
+        assert 0 <= x - corner[0] < SHAPE[1] * 56e-6
+        assert 0 <= corner[1] - y < SHAPE[0] * 56e-6
+    assert len({*tiles["scan_start"].values[:, 0]}) == 2
+
+
 def test_references_of_a_file_are_its_whole_values(tmp_path: Path) -> None:
     counts, flags = random_image(*SHAPE)
     write_ami_file(tmp_path, band="ir105", start=START, shape=SHAPE, counts=counts, flags=flags)
