@@ -29,6 +29,7 @@ from cube.testing import write_abi_file, write_ami_file, write_ami_scan
 from stratacube.errors import SourceError, UsageError
 
 START = datetime(2023, 8, 9, 0, 34, 41)
+LATE = (START + timedelta(minutes=2) - datetime(2000, 1, 1, 12)).total_seconds()
 SHAPE = (60, 80)
 Counts = npt.NDArray[np.uint16]
 
@@ -277,6 +278,10 @@ def test_a_file_cut_short_leaves_its_band_out(tmp_path: Path, capsys: pytest.Cap
         ({"DN_to_Radiance_Offset": -161.0}, "its add_offset is -161"),
         ({"Teff_to_Tbb_c1": float("nan")}, "its tbb_c1 is nan"),
         ({"observation_start_time": 0.0}, "it was observed from 2000-01-01"),
+        (
+            {"observation_start_time": LATE, "observation_end_time": LATE + 60},
+            "it was observed from 2023-08-09T00:36:41",
+        ),
         ({"cfac": 40850677.8}, "cfac makes pixels of 28 microradians where 56 is expected"),
         ({"lfac": 20425338.9}, "lfac makes pixels of 56 microradians where -56 is expected"),
         ({"sub_longitude": None}, "is not a readable AMI L1b file"),
