@@ -293,6 +293,16 @@ def test_a_header_that_cannot_be_right_is_one_sentence(tmp_path: Path, changes: 
         index_file(source_of(tmp_path))
 
 
+def test_an_image_that_was_never_written_is_one_sentence(tmp_path: Path) -> None:
+    path = write_ami_file(tmp_path, band="ir105", start=START, shape=SHAPE)
+    with h5py.File(path, "r+") as h5:
+        told = {k: v for k, v in h5["image_pixel_values"].attrs.items() if k != "DIMENSION_LIST"}
+        del h5["image_pixel_values"]
+        h5.create_dataset("image_pixel_values", SHAPE, "<u2", chunks=SHAPE, compression="gzip").attrs.update(told)
+    with pytest.raises(SourceError, match="image_pixel_values was not written whole"):
+        index_file(source_of(tmp_path))
+
+
 def test_reflected_light_may_not_have_the_sign_of_the_thermal(tmp_path: Path) -> None:
     write_ami_file(tmp_path, band="vi004", start=START, shape=SHAPE, changes={"DN_to_Radiance_Gain": -0.36})
     with pytest.raises(SourceError, match=r"scale_factor is -0\.36, which is not between 0\.001 and 2"):
