@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
 from cube.geostationary.dialect import Dialect, dialect_of
+from cube.job.codec import BEFORE, CodecName
 from cube.registry import STRATA, Engine, Registry
 from cube.strata.plug import Options, Stratum
 from stratacube.choices import OneOf
 from stratacube.errors import UsageError
-from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, refuse_empty
+from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
 
 __all__ = ["AbiConfig", "TileConfig", "default_cache", "default_workers"]
 
@@ -81,6 +82,11 @@ class TileConfig(Settings):
     min_spacing_km: float = Field(0.0, ge=0, description="least distance between tiles whose times overlap")
     good_dqf: list[int] = Field([0, 1], description="DQF values whose pixels are valid")
     shard_mb: float = Field(32.0, gt=0, le=4096, description="decoded megabytes of one band in one shard, about")
+    codec: CodecName = Field(
+        "lz4hc",
+        description="compression of the store: fast to read, fast to write, smallest, or as it was first",
+        json_schema_extra=formerly(BEFORE),
+    )
     allow_missing: bool = Field(
         False, description="channels and scans absent from the archive are expected: report them, exit 0"
     )

@@ -49,6 +49,7 @@ def create_tile_store(
     numbers: ScanNumbers,
     projection_of: Callable[[str], GeosProjection],
     attributes: Mapping[str, Any],
+    codec: str,
     kept: Collection[int] = (),
 ) -> None:
     """Write the template of a tile store and every variable known before a pixel is read.
@@ -67,6 +68,8 @@ def create_tile_store(
         By the scan of its event, the satellite's view a tile is laid in.
     attributes
         Of the store: provenance.
+    codec
+        One of :data:`cube.job.codec.CODECS`.
     kept
         Shards that were made before: what the store says of their tiles stands, whatever is readable now.
     """
@@ -88,7 +91,7 @@ def create_tile_store(
         arrays[name] = ArraySpec(dims, shape, values.dtype.str, chunks, attributes=attrs)
     arrays |= {name: ArraySpec((), (), "<i4", (), attributes=attrs) for name, attrs in views.mappings()}
     described = {ATTRIBUTE: layout.instrument.described()}
-    create_store(path, arrays, {"Conventions": "CF-1.11", **described, **attributes})
+    create_store(path, arrays, {"Conventions": "CF-1.11", **described, **attributes}, codec)
     del small
     for block in plan.blocks():
         _write_small(path, layout, _small_variables(layout, block, numbers, views), block, kept)
