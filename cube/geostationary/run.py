@@ -240,6 +240,7 @@ class AbiBuild:
             "config_hash": self.config.digest(),
             "source": self.config.dialect.source,
             "grid": self.config.grid,
+            **({"store": self.config.store} if self.layout.is_view else {}),
             "tile_size": self.config.tile_size,
         }
         images = {*(self.layout.band(c).name for c in self.layout.channels), *self.layout.mask_groups()}

@@ -221,6 +221,7 @@ def _band_specs(
             "long_name": "bands whose pixel is usable",
             "flag_masks": [int(layout.mask_bit(c)) for c in channels],
             "flag_meanings": pad_names([layout.band(c).name for c in channels]),
+            **({"repeat": layout.repeat(channels[0])} if layout.is_view else {}),
         }
         specs[name] = _image_spec(layout, tiles, channels[0], layout.instrument.mask_dtype, 0, attrs)
     return specs
@@ -235,7 +236,7 @@ def _band_attributes(layout: TileLayout, channel: int, packing: tuple[float, flo
         "wavelength_um": band.wavelength_um,
         "native_pixel_urad": band.pixel_urad,
         "pixel_urad": round(layout.band_pixel(channel) * 1e6, 6),
-        "repeat": max(1, round(layout.band_pixel(channel) / layout.pixel)),
+        "repeat": layout.repeat(channel),
         "quantities": {
             q.name: {"units": q.units, "law": q.law, "coefficients": list(q.coefficients)}
             for q in facts.quantities

@@ -72,7 +72,11 @@ def numbers(laid: Path) -> dict[str, np.ndarray]:
 
 
 AS_BEFORE = {
-    "abi": [f"--{name.replace('_', '-')}={value}" for name, value in AbiConfig.former().items()],
+    "abi": [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in AbiConfig.former().items()
+        if AbiConfig.model_fields[name].default != value
+    ],
     "sentinel2": [],
 }
 """What a build of tiles by 0.1.0 is gone on with by, besides its command."""
