@@ -110,7 +110,7 @@ def _repeat(stored: Tensor, times: int, cut: Sequence[tuple[int, int]], out: Ten
     rows, cols = out.shape[-2:]
     fine = stored[..., :, None, :, None].expand(*stored.shape[:-1], times, stored.shape[-1], times)
     if not any(map(any, cut)) and (stored.shape[-2] * times, stored.shape[-1] * times) == (rows, cols):
-        out.unflatten(-1, (-1, times)).unflatten(-3, (-1, times)).copy_(fine)
+        out.view(*out.shape[:-2], stored.shape[-2], times, stored.shape[-1], times).copy_(fine)
         return
     whole = fine.flatten(-4, -3).flatten(-2, -1)
     for sample, (top, left) in enumerate(cut):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -55,30 +56,57 @@ def lay_out(
     targets
         Samples by number, each several times, and what to read for them.
     """
-    groups: dict[int, list[int]] = {}
-    for c, band in enumerate(bands):
-        groups.setdefault(band.repeat, []).append(c)
-    masks = masks_of(bands)
-    stored = {k: list(dict.fromkeys((bands[c].mask, bands[c].view_mask) for c in g)) for k, g in groups.items()}
-    spans = {k: [_window(p, seen, k, bands[g[0]].stored, align) for p in places] for k, g in groups.items()}
-    kinds: list[tuple[tuple[int, ...], str]] = []
-    for k, group in groups.items():
-        size = seen[0], *(s.stop - s.start for s in spans[k][0][0][1:])
-        kinds += [((len(tiles), len(group), *size), "<u2"), ((len(tiles), len(stored[k]), *size), bands[0].mask_dtype)]
-    rooms = iter(_shared_buffers(*kinds))
+    groups = [_group(bands, times, places, seen, align) for times in dict.fromkeys(b.repeat for b in bands)]
+    kinds = [kind for group in groups for kind in group.kinds(bands[0].mask_dtype)]
+    rooms, views = iter(_shared_buffers(*kinds)), masks_of(bands)
     parts: dict[int, StoredPart] = {}
     targets: list[tuple[int, Target]] = []
-    for k, group in groups.items():
-        values, mask = next(rooms), next(rooms)
-        cut = tuple(cut for _, cut in spans[k])
-        parts[k] = StoredPart(values, mask, tuple(group), tuple(masks.index(view) for _, view in stored[k]), cut)
-        names = [*(bands[c].name for c in group), *(name for name, _ in stored[k])]
-        whole = (values.shape[2:], bands[group[0]].stored) if len(tiles) else ()
+    for group in groups:
+        masks = tuple(views.index(view) for view in group.masks.values())
+        part = StoredPart(next(rooms), next(rooms), group.bands, masks, group.cut)
+        parts[group.repeat] = part
         for i, tile in enumerate(tiles.tolist()):
-            window = None if whole and tuple(whole[0]) == whole[1] else spans[k][i][0]
-            outs = [*values.numpy()[i], *mask.numpy()[i]]
-            targets += [(i, Target(name, tile, out, window)) for name, out in zip(names, outs, strict=True)]
+            outs = *part.values.numpy()[i], *part.mask.numpy()[i]
+            targets += [
+                (i, Target(name, tile, out, group.windows[i])) for name, out in zip(group.names, outs, strict=True)
+            ]
     return parts, targets
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Bands whose pixels repeat as often, and the part of each sample's tile that is read of them."""
+
+    repeat: int
+    bands: tuple[int, ...]
+    names: tuple[str, ...]
+    """Of the bands and of their masks."""
+    masks: dict[str, str]
+    """Masks as stored, and which they belong to on the grid."""
+    size: tuple[int, int, int]
+    """Steps, rows and columns of what is read."""
+    windows: tuple[tuple[slice, ...] | None, ...]
+    """By sample; None for the whole tile."""
+    cut: tuple[tuple[int, int], ...]
+
+    def kinds(self, mask_dtype: str) -> list[tuple[tuple[int, ...], str]]:
+        """Shapes and types of counts and masks."""
+        counts = (len(self.windows), len(self.bands), *self.size), "<u2"
+        return [counts, ((len(self.windows), len(self.masks), *self.size), mask_dtype)]
+
+
+def _group(
+    bands: Sequence[StoredBand], repeat: int, places: Sequence[Placement], seen: tuple[int, int, int], align: int
+) -> _Group:
+    mine = {c: band for c, band in enumerate(bands) if band.repeat == repeat}
+    stored = next(iter(mine.values())).stored
+    masks = {band.mask: band.view_mask for band in mine.values()}
+    spans = [_window(place, seen, repeat, stored, align) for place in places]
+    _, rows, cols = (s.stop - s.start for s in spans[0][0])
+    size = seen[0], rows, cols
+    windows = tuple(None if size == stored else window for window, _ in spans)
+    names = *(band.name for band in mine.values()), *masks
+    return _Group(repeat, tuple(mine), names, masks, size, windows, tuple(cut for _, cut in spans))
 
 
 def _window(

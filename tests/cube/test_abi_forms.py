@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from cube.config import AbiConfig
 from cube.geostationary.layout import TileLayout
 from stratacube.errors import UsageError
 
+ROOT = Path(__file__).resolve().parents[2]
 CHANNELS = ("1", "2", "3", "7", "13")
 BASE = (
     *("--domain", "M1", "--tile-size", "128", "--steps", "2", "--step-minutes", "10"),
@@ -137,12 +141,14 @@ def test_tiles_start_on_whole_pixels_of_every_band(native: Path) -> None:
     assert not (plan[["row", "col"]] % 2).to_numpy().any()
 
 
-def test_three_lines_of_plain_xarray_give_the_grid(native: Path, common: Path) -> None:
-    band = raw(native)["C13"]
-    times = band.attrs["repeat"]
-    at = {dim: np.arange(band.sizes[dim] * times) // times for dim in band.dims[-2:]}
-    fine = band.isel(at).rename(dict(zip(band.dims[-2:], ("y", "x"), strict=True)))
-    np.testing.assert_array_equal(fine, raw(common)["C13"])
+def test_three_lines_of_plain_xarray_give_the_grid(native: Path, common: Path, tmp_path: Path) -> None:
+    """Those of the guide, where nothing of ours is imported."""
+    text = (ROOT / "docs" / "guide.md").read_text()
+    (block,) = (b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if 'attrs["repeat"]' in b)
+    (tmp_path / "random").symlink_to(native)
+    block += "np.save('fine.npy', fine)\nimport sys\nassert not {'cube', 'stratacube', 'loaders'} & set(sys.modules)\n"
+    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "fine.npy"), xr.open_zarr(common / "tiles.zarr")["C13"])
 
 
 def test_the_form_before_holds_the_arrays_it_held(common: Path) -> None:
