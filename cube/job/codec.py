@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from stratacube.choices import OneOf
 
-__all__ = ["BEFORE", "CODECS", "CodecName", "Codecs"]
+__all__ = ["BEFORE", "CODECS", "CodecName", "codecs_of"]
 
 Codecs = Sequence[Mapping[str, Any]]
 
@@ -32,6 +32,23 @@ CODECS: Mapping[str, Codecs] = {
 
 BEFORE = "zstd"
 """What stores were compressed with before there was a choice."""
+
+
+def codecs_of(name: str, *, mask: bool = False) -> list[dict[str, Any]]:
+    """Codecs of an array, as zarr takes them.
+
+    Parameters
+    ----------
+    name
+        One of :data:`CODECS`.
+    mask
+        Whether the array is a mask: most of its bytes are those before, which shuffling bits only makes slower.
+    """
+    chain = [dict(codec) for codec in CODECS[name]]
+    if mask and chain[0]["name"] == "blosc":
+        chain[0]["configuration"] = {**chain[0]["configuration"], "shuffle": "shuffle"}
+    return chain
+
 
 CodecName = Annotated[str, OneOf(lambda: list(CODECS))]
 """Name of a codec, in a configuration."""

@@ -17,7 +17,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
-from cube.job.codec import CODECS, Codecs
+from cube.job.codec import codecs_of
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import check_guards, remove, write_bytes
 
@@ -110,7 +110,7 @@ def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mappin
                 group[name].attrs.put(dict(spec.attributes))
             else:
                 _create_array(
-                    group, name, spec, CODECS[codec], overwrite=not kept
+                    group, name, spec, codec, overwrite=not kept
                 )  # again, where nothing was written to it yet
         with warnings.catch_warnings():
             # zarr warns that version 3 has yet to adopt consolidated metadata; readers that do not know it ignore it.
@@ -136,14 +136,14 @@ def _forget_broken(path: Path, names: Iterable[str]) -> None:
             remove(described)
 
 
-def _create_array(group: zarr.Group, name: str, spec: ArraySpec, codecs: Codecs, *, overwrite: bool) -> None:
+def _create_array(group: zarr.Group, name: str, spec: ArraySpec, codec: str, *, overwrite: bool) -> None:
     group.create_array(
         name,
         shape=spec.shape,
         dtype=spec.dtype,
         chunks=spec.chunks,
         shards=spec.shards,
-        compressors=[dict(codec) for codec in codecs],
+        compressors=codecs_of(codec, mask="flag_masks" in spec.attributes),
         fill_value=spec.fill_value,
         dimension_names=spec.dims,
         attributes=dict(spec.attributes),

@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from cube.config import AbiConfig
-from cube.job.codec import BEFORE, CODECS
+from cube.job.codec import BEFORE, CODECS, codecs_of
 from cube.job.store import ArraySpec, create_store, write_region
 from cube.sentinel2.config import Sentinel2Config
 from loaders.chunks import ChunkReader, Target
@@ -27,10 +27,12 @@ def make_store(path: Path, codec: str) -> np.ndarray:
     dims = ("tile", "time", "y", "x")
     arrays = {
         "C13": ArraySpec(dims, SHAPE, "<u2", (1, *SHAPE[1:]), SHAPE),
+        "valid": ArraySpec(dims, SHAPE, "<u2", (1, *SHAPE[1:]), SHAPE, attributes={"flag_masks": [1]}),
         "angle": ArraySpec(("tile", "x"), angles.shape, "<f4", angles.shape, fill_value=float("nan")),
     }
     create_store(path, arrays, {}, codec)
     write_region(path, "C13", 0, values)
+    write_region(path, "valid", 0, (values > 530).astype("u2"))
     write_region(path, "angle", 0, angles)
     np.testing.assert_array_equal(zarr.open_group(path)["C13"], values)
     np.testing.assert_array_equal(zarr.open_group(path)["angle"], angles)
@@ -56,15 +58,26 @@ def test_a_flipped_bit_is_an_error(tmp_path: Path, codec: str) -> None:
             array[...]
 
 
+def test_masks_are_shuffled_by_bytes() -> None:
+    for name in CODECS:
+        (counts, *_), (mask, *_) = codecs_of(name), codecs_of(name, mask=True)
+        assert counts["configuration"].get("shuffle") == CODECS[name][0]["configuration"].get("shuffle")
+        assert mask["configuration"].get("shuffle") in (None, "shuffle")
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_bytes_are_shuffled_by_the_size_of_the_numbers(tmp_path: Path, codec: str) -> None:
     make_store(tmp_path, codec)
-    for name, size in (("C13", 2), ("angle", 4)):
+    shuffles = {}
+    for name, size in (("C13", 2), ("valid", 2), ("angle", 4)):
         chain = json.loads((tmp_path / name / "zarr.json").read_text())["codecs"]
         chain = chain[0]["configuration"]["codecs"] if chain[0]["name"] == "sharding_indexed" else chain
         assert [c["name"] for c in chain[1:]] == [c["name"] for c in CODECS[codec]]
         if chain[1]["name"] == "blosc":
             assert chain[1]["configuration"]["typesize"] == size
+            shuffles[name] = chain[1]["configuration"]["shuffle"]
+    assert shuffles.get("valid") in (None, "shuffle")
+    assert shuffles.get("C13") == CODECS[codec][0]["configuration"].get("shuffle")
 
 
 def test_choices_are_those_of_both_sources() -> None:
