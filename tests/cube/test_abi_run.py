@@ -210,6 +210,15 @@ def test_everything_promised_is_there_and_opens(built: Path) -> None:
     opened = xr.open_zarr(asset.get_absolute_href()).isel(tile=asset.extra_fields["stratacube:tile_index"])
     stored = cube.open_tiles(items[3], repeat=False)["C13"].isel(tile=3)
     np.testing.assert_allclose(opened["C13"].values, stored.values, rtol=1e-5, equal_nan=True)
+    bands = {band["name"]: band for band in asset.to_dict()["bands"]}
+    assert {name: bands[name]["raster:spatial_resolution"] for name in ("C02", "C03", "C13")} == {
+        **{"C02": 1000, "C03": 1000},
+        **{"C13": 2000},
+    }
+    assert (
+        "500 m bands averaged to 1 km; the 1 km grid repeats 2 km pixels" in items[3].properties["processing:lineage"]
+    )
+    assert "1km grid, 2 km bands stored once" in (built / "report.md").read_text()
     bt = cube.open_tiles(items[3], "brightness_temperature")
     assert 180 < float(bt["C13"].mean()) < 320
     assert "C01" not in bt
