@@ -108,13 +108,17 @@ def _repeat(stored: Tensor, times: int, cut: Sequence[tuple[int, int]], out: Ten
     """Fill (B, T, Y, X) with (B, T, y, x), each pixel repeated, from where each sample begins."""
     stored, out = _signed(stored), _signed(out)
     rows, cols = out.shape[-2:]
-    fine = stored[..., :, None, :, None].expand(*stored.shape[:-1], times, stored.shape[-1], times)
-    if not any(map(any, cut)) and (stored.shape[-2] * times, stored.shape[-1] * times) == (rows, cols):
-        out.view(*out.shape[:-2], stored.shape[-2], times, stored.shape[-1], times).copy_(fine)
-        return
-    whole = fine.flatten(-4, -3).flatten(-2, -1)
-    for sample, (top, left) in enumerate(cut):
-        out[sample] = whole[sample, :, top : top + rows, left : left + cols]
+    size = stored.shape[-2] * times, stored.shape[-1] * times
+    whole = (rows, cols) == size
+    room = out if whole else torch.empty((*stored.shape[:-2], *size), dtype=out.dtype, device=out.device)
+    by_row = room.view(*room.shape[:-2], stored.shape[-2], times, size[1])
+    for k in range(times):
+        by_row[..., 0, k::times] = stored
+    for k in range(1, times):  # whole rows copy faster than pixels
+        by_row[..., k, :] = by_row[..., 0, :]
+    if not whole:
+        for sample, (top, left) in enumerate(cut):
+            out[sample] = room[sample, :, top : top + rows, left : left + cols]
 
 
 def _signed(tensor: Tensor) -> Tensor:

@@ -109,9 +109,7 @@ def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mappin
                 _check_same(path, name, group[name], spec)
                 group[name].attrs.put(dict(spec.attributes))
             else:
-                _create_array(
-                    group, name, spec, codec, overwrite=not kept
-                )  # again, where nothing was written to it yet
+                _create_array(group, name, spec, codec, overwrite=not kept)  # again, if nothing was written to it yet
         with warnings.catch_warnings():
             # zarr warns that version 3 has yet to adopt consolidated metadata; readers that do not know it ignore it.
             warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
@@ -28,6 +29,7 @@ from cube.config import AbiConfig
 from cube.geostationary.resample import repeat
 from cube.job.codec import BEFORE, CODECS, codecs_of
 from loaders.chunks import ChunkReader, Target
+from loaders.parts import StoredPart, on_grid
 from tests.benchmarks import table
 from tests.benchmarks.real_crops import Crops, real_crops
 
@@ -36,6 +38,13 @@ LEAST_WRITTEN = 60.0
 """MB/s a core."""
 MOST_BYTES = 0.8
 """Of those of the store before."""
+
+
+COARSE = frozenset(f"C{channel:02d}" for channel in (4, *range(6, 17)))
+"""Bands whose pixels are of 2 km."""
+Tile = Mapping[str, npt.NDArray[Any]]
+Finish = Callable[[Tile], Any]
+"""What is done with a tile that was read."""
 
 
 class Form(NamedTuple):
@@ -126,7 +135,7 @@ def write(
     return spent
 
 
-def read(folder: Path, forms: Sequence[Form], finish: Callable[[npt.NDArray[Any], str], Any], rounds: int) -> float:
+def read(folder: Path, forms: Sequence[Form], finish: Finish, rounds: int) -> float:
     """CPU seconds to read every tile of every store into arrays, the best of a few rounds."""
     readers = [ChunkReader(str(folder / str(number))) for number in range(len(forms))]
     best = float("inf")
@@ -137,8 +146,7 @@ def read(folder: Path, forms: Sequence[Form], finish: Callable[[npt.NDArray[Any]
             for tile in range(len(next(iter(room.values())))):
                 errors = reader.read([Target(name, tile, out[tile]) for name, out in room.items()])
                 assert not any(errors), errors
-                for name, out in room.items():
-                    finish(out[tile], name)
+                finish({name: out[tile] for name, out in room.items()})
         best = min(best, time.process_time() - started)
     for form, room in zip(forms, rooms, strict=True):
         for name, out in room.items():
@@ -146,13 +154,33 @@ def read(folder: Path, forms: Sequence[Form], finish: Callable[[npt.NDArray[Any]
     return best
 
 
-def as_read(tile: npt.NDArray[Any], name: str) -> None:
+def as_read(tile: Tile) -> None:
     """Leave a tile as it is."""
+
+
+def thinned(tile: Tile) -> None:
+    """Take from a tile of the store before what the native form holds: every other pixel of bands of 2 km."""
+    for name, values in tile.items():
+        if name in COARSE or name == "valid":
+            np.ascontiguousarray(values[:, ::2, ::2])
+
+
+def repeated(tile: Tile) -> None:
+    """Bring a tile to the grid of 1 km, as the loaders do; they need not put bands together first."""
+    bands, parts = [name for name in tile if name.startswith("C")], {}
+    for times, mask in ((1, "valid_1km"), (2, "valid_2km")):
+        if mask in tile:
+            names = [name for name in bands if (name in COARSE) == (times == 2)]
+            images, bits = (torch.from_numpy(np.stack([tile[n] for n in group])[None]) for group in (names, [mask]))
+            parts[times] = StoredPart(images, bits, tuple(map(bands.index, names)), (0,), ((0, 0),))
+    side = max(times * part.values.shape[-1] for times, part in parts.items())
+    steps = next(iter(tile.values())).shape[0]
+    on_grid(parts, torch.empty((1, steps, side, side)), len(bands), 1)
 
 
 def cost(
     folder: Path, forms: Sequence[Form], codecs: Codecs, pixels: int, rounds: int,
-    finish: Callable[[npt.NDArray[Any], str], Any] = as_read, chunk: Callable[..., tuple[int, ...]] | None = None,
+    finish: Finish = as_read, chunk: Callable[..., tuple[int, ...]] | None = None,
 ) -> Cost:  # fmt: skip
     """Write and read stores; rates are of ``pixels`` of two bytes, whatever the form holds."""
     written = min(write(folder, forms, codecs, chunk) for _ in range(min(rounds, 3)))
@@ -170,15 +198,6 @@ def rows(scratch: Path, quick: bool) -> list[table.Row]:
     folder, rounds = scratch / "stores", 1 if quick else 5
     cost(folder, natives, _known(BEFORE), pixels, 1)  # what a process does once is not to be counted
 
-    def thinned(tile: npt.NDArray[Any], name: str) -> None:
-        if name in coarse or name == "valid":
-            np.ascontiguousarray(tile[:, ::2, ::2])
-
-    def repeated(tile: npt.NDArray[Any], name: str) -> None:
-        if name in coarse or name == "valid_2km":
-            repeat(tile, 2)
-
-    coarse = {f"C{c:02d}" for c in (4, *range(6, 17))}
     before = cost(folder, commons, _known(BEFORE), pixels, rounds, thinned)
     before_whole = cost(folder, commons, _known(BEFORE), pixels, rounds)
     named = {f"`{name}`": _known(name) for name in CODECS}
