@@ -92,15 +92,18 @@ def on_grid(parts: Mapping[int, StoredPart], like: Tensor, bands: int, masks: in
     first = next(iter(parts.values()))
     samples, (steps, rows, cols) = like.shape[0], like.shape[-3:]
     values = torch.empty((samples, bands, steps, rows, cols), dtype=first.values.dtype, device=first.values.device)
-    mask = torch.zeros((samples, masks, steps, rows, cols), dtype=first.mask.dtype, device=first.mask.device)
+    mask = torch.empty((samples, masks, steps, rows, cols), dtype=first.mask.dtype, device=first.mask.device)
+    filled: set[int] = set()
     for times, part in parts.items():
         for c, place in enumerate(part.bands):
             _repeat(part.values[:, c], times, part.cut, values[:, place])
         for m, place in enumerate(part.masks):
-            bits = torch.empty_like(mask[:, place])
+            bits = torch.empty_like(mask[:, place]) if place in filled else mask[:, place]
             _repeat(part.mask[:, m], times, part.cut, bits)
-            signed = _signed(mask[:, place])
-            signed |= _signed(bits)
+            if place in filled:  # each part has the bits of its own bands
+                signed = _signed(mask[:, place])
+                signed |= _signed(bits)
+            filled.add(place)
     return values, mask
 
 

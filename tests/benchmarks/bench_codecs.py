@@ -190,7 +190,16 @@ def cost(
 
 
 def rows(scratch: Path, quick: bool) -> list[table.Row]:
-    """Measure all candidates, and choose by the rule."""
+    """Measure all candidates, and choose by the rule; on one thread, for threads that wait spend CPU time too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _rows(scratch, quick)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rows(scratch: Path, quick: bool) -> list[table.Row]:
     data = Path(os.environ.get("STRATACUBE_DATA") or table.CHECKOUT.parent / "shared" / "data")
     crops = list(real_crops(data, steps=7, size=320, most=1 if quick else 3))
     natives, commons = [native_form(c) for c in crops], [common_form(c) for c in crops]
