@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
 from cube.geostationary.dialect import Dialect, dialect_of
+from cube.job.codec import BEFORE, CodecName
 from cube.registry import STRATA, Engine, Registry
 from cube.strata.plug import Options, Stratum
 from stratacube.choices import OneOf
 from stratacube.errors import UsageError
-from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, refuse_empty
+from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
 
 __all__ = ["AbiConfig", "TileConfig", "default_cache", "default_workers"]
 
@@ -38,6 +39,8 @@ def default_workers() -> int:
 
 _BAND = re.compile(r"[A-Za-z]{1,2}\d+")
 """What names of bands look like."""
+StoreForm = Literal["native", "common"]
+HalfKm = Literal["mean", "decimate", "keep"]
 
 
 class TileConfig(Settings):
@@ -69,6 +72,16 @@ class TileConfig(Settings):
     )
     tile_size: int = Field(512, ge=2, description="pixels along a tile's side (of 1 km when the grid is native)")
     grid: Literal["1km", "2km", "native"] = Field("1km", description="one grid for all bands, or each band's own")
+    store: StoreForm = Field(
+        "native",
+        description="on the 1 km grid: 2 km pixels stored once, the grid being a view, or repeated on it",
+        json_schema_extra=formerly("common"),
+    )
+    half_km: HalfKm = Field(
+        "mean",
+        description="0.5 km pixels on the 1 km grid: averaged, one of four taken, or kept as they are",
+        json_schema_extra=formerly("mean"),
+    )
     steps: int = Field(7, ge=1, le=100, description="time steps of a tile")
     step_minutes: int = Field(20, ge=1, le=1440, description="minutes between steps")
     tolerance_minutes: float = Field(10.0, ge=0, le=1440, description="how far a scan may start from the time wanted")
@@ -81,6 +94,11 @@ class TileConfig(Settings):
     min_spacing_km: float = Field(0.0, ge=0, description="least distance between tiles whose times overlap")
     good_dqf: list[int] = Field([0, 1], description="DQF values whose pixels are valid")
     shard_mb: float = Field(32.0, gt=0, le=4096, description="decoded megabytes of one band in one shard, about")
+    codec: CodecName = Field(
+        "lz4hc",
+        description="compression of the store: fast to read, fast to write, smallest, or as it was first",
+        json_schema_extra=formerly(BEFORE),
+    )
     allow_missing: bool = Field(
         False, description="channels and scans absent from the archive are expected: report them, exit 0"
     )
@@ -137,6 +155,9 @@ class TileConfig(Settings):
         wrong = [flag for flag in self.good_dqf if not 0 <= flag <= 4]
         if wrong or not self.good_dqf:
             raise ValueError(f"`good_dqf` is {self.good_dqf}; DQF has the values 0 to 4, and one must be good")
+        if self.half_km != "mean" and (self.grid != "1km" or (self.half_km, self.store) == ("keep", "common")):
+            where = "grid=1km" if self.grid != "1km" else "store=native"
+            raise ValueError(f"`half_km={self.half_km}` goes with `{where}`; leave it out or give that")
         if self.start_dt and self.end_dt:
             refuse_empty(self.start_dt, self.end_dt, ("start_dt", "end_dt"))
         return self

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from cube.decode import LAWS, apply_law
+from loaders.parts import StoredPart, on_grid
 from loaders.quantities import Quantity
 from loaders.rules import TORCH, BandRule
+from loaders.travel import Tensors
 from stratacube.errors import UsageError
 
 __all__ = ["Batch", "Decoder", "PackedBatch", "Quantity", "as_is", "join"]
@@ -20,92 +21,8 @@ __all__ = ["Batch", "Decoder", "PackedBatch", "Quantity", "as_is", "join"]
 TIME_CODE = ("year", "day of year", "minute of day", "minutes since the first frame")
 
 
-_SMALL = 2**16
-"""Bytes of a tensor that is handed over by value: shared memory costs a file and a message for each tensor."""
-
-
-class _Tensors:
-    """What both kinds of batch share: every field that is, or holds, tensors moves together."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Travel between processes: small tensors by value, large ones in as few shared files as hold them."""
-        rooms: list[Tensor] = []
-        values = {f.name: _packed(getattr(self, f.name), rooms) for f in fields(self)}  # type: ignore[arg-type]
-        return _rebuilt, (type(self), values, rooms)
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
-        def apply(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return change(value)
-            if isinstance(value, dict):
-                return {k: apply(v) for k, v in value.items()}
-            return value
-
-        return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})  # type: ignore[type-var, arg-type]
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """Move to a device."""
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        """Copy to page-locked memory, from where a GPU takes it while it computes."""
-        return self._map(lambda t: t.pin_memory())
-
-
 @dataclass(frozen=True)
-class _ByValue:
-    """A small tensor on its way."""
-
-    array: npt.NDArray[Any]
-
-    def unpack(self, rooms: list[Tensor]) -> Tensor:
-        return torch.from_numpy(self.array)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A large tensor on its way: a part of a room that travels once, whatever parts of it do."""
-
-    room: int
-    dtype: torch.dtype
-    start: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    def unpack(self, rooms: list[Tensor]) -> Tensor:
-        storage = rooms[self.room].untyped_storage()
-        part: Tensor = torch.empty(0, dtype=self.dtype).set_(storage, self.start, self.shape, self.strides)
-        return part
-
-
-def _packed(value: Any, rooms: list[Tensor]) -> Any:
-    if isinstance(value, dict):
-        return {k: _packed(v, rooms) for k, v in value.items()}
-    if not isinstance(value, Tensor) or value.device.type != "cpu":
-        return value
-    if value.nbytes < _SMALL:
-        return _ByValue(value.numpy())
-    storage = value.untyped_storage()
-    places = [room.untyped_storage().data_ptr() for room in rooms]
-    if storage.data_ptr() not in places:
-        places.append(storage.data_ptr())
-        rooms.append(torch.empty(0, dtype=torch.uint8).set_(storage))
-    place = places.index(storage.data_ptr())
-    return _Part(place, value.dtype, int(value.storage_offset()), tuple(value.shape), value.stride())
-
-
-def _unpacked(value: Any, rooms: list[Tensor]) -> Any:
-    if isinstance(value, dict):
-        return {k: _unpacked(v, rooms) for k, v in value.items()}
-    return value.unpack(rooms) if isinstance(value, _ByValue | _Part) else value
-
-
-def _rebuilt(kind: type[_Tensors], values: dict[str, Any], rooms: list[Tensor]) -> _Tensors:
-    return kind(**{name: _unpacked(value, rooms) for name, value in values.items()})
-
-
-@dataclass(frozen=True)
-class PackedBatch(_Tensors):
+class PackedBatch(Tensors):
     """Samples as stored; ``B`` samples, ``C`` bands, ``T`` frames."""
 
     values: Tensor
@@ -127,13 +44,32 @@ class PackedBatch(_Tensors):
     """By name, (B, ...): see docs/loaders.md."""
     labels: dict[str, Tensor] = field(default_factory=dict)
     """By name, (B,)."""
+    parts: dict[int, StoredPart] = field(default_factory=dict)
+    """By how often their pixels repeat on the grid, bands as they are stored, where some repeat: ``values`` is without
+    bands then, (B, 0, T, Y, X), and ``mask`` None, until they are brought :meth:`on_grid`."""
 
     def __len__(self) -> int:
         return self.values.shape[0]
 
+    def stored(self) -> dict[int, StoredPart]:
+        """Bands by how often their pixels repeat on the grid: of whole samples, what there is to count."""
+        if self.parts or self.mask is None:
+            return self.parts
+        mask = self.mask if self.mask.ndim == 5 else self.mask[:, None]
+        bands, masks = tuple(range(self.values.shape[1])), tuple(range(mask.shape[1]))
+        return {1: StoredPart(self.values, mask, bands, masks, ((0, 0),) * len(self))}
+
+    def on_grid(self) -> PackedBatch:
+        """Repeat what is stored once, on the device where the batch is; nothing of it is changed."""
+        if not self.parts:
+            return self
+        masks = 1 + max(rule.mask for rule in self.rules)
+        values, mask = on_grid(self.parts, self.values, len(self.bands), masks)
+        return replace(self, values=values, mask=mask if masks > 1 else mask[:, 0], parts={})
+
 
 @dataclass(frozen=True)
-class Batch(_Tensors):
+class Batch(Tensors):
     """Samples ready for a model."""
 
     pixels: Tensor
@@ -161,6 +97,8 @@ def join(batches: Sequence[PackedBatch]) -> PackedBatch:
     UsageError
         If their bands or sizes differ.
     """
+    if len({tuple((times, *part.shape) for times, part in b.parts.items()) for b in batches}) > 1:
+        batches = [b.on_grid() for b in batches]  # one store holds once what another holds repeated
     first = batches[0]
     kinds = {(b.bands, tuple(b.values.shape[1:]), b.values.dtype) for b in batches}
     if len(kinds) > 1:
@@ -178,6 +116,8 @@ def join(batches: Sequence[PackedBatch]) -> PackedBatch:
         parts = [getattr(b, name) for b in batches]
         if all(isinstance(p, Tensor) for p in parts):
             return torch.cat(parts)
+        if name == "parts":
+            return {times: StoredPart.join([p[times] for p in parts]) for times in parts[0]}
         if isinstance(parts[0], dict):
             shared = set.intersection(*(set(p) for p in parts))
             return {k: torch.cat([p[k] for p in parts]) for k in parts[0] if k in shared}
@@ -231,6 +171,7 @@ class Decoder(nn.Module):
         UsageError
             If a band has no such quantity or no statistics.
         """
+        packed = packed.on_grid()
         values = packed.values.permute(0, 2, 1, 3, 4)
         pixels = values.to(torch.float32, memory_format=torch.contiguous_format)
         valid = torch.isfinite(pixels) if packed.mask is None else _valid(packed.mask, packed.rules)

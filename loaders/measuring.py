@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -76,9 +77,8 @@ def time_zarr(
 
 def sample_bytes(dataset: TileDataset) -> int:
     """Decoded bytes that reading one sample takes: whole inner chunks of every band and of the masks."""
-    steps, rows, cols = dataset.bands[0].shape
-    masks = len(dataset.masks) * np.dtype(dataset.bands[0].mask_dtype).itemsize
-    return steps * rows * cols * (2 * len(dataset.bands) + masks)
+    masks = {band.mask: math.prod(band.stored) * np.dtype(band.mask_dtype).itemsize for band in dataset.bands}
+    return sum(2 * math.prod(band.stored) for band in dataset.bands) + sum(masks.values())
 
 
 def measure(dataset: TileDataset, batch_size: int, workers: Sequence[int], seconds: float) -> list[Row]:

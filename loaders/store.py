@@ -52,9 +52,19 @@ class StoredBand:
     """Which, 0 for the lowest."""
     mask_dtype: str
     shape: tuple[int, int, int]
-    """Steps, rows and columns of a tile."""
+    """Steps, rows and columns of a tile, on the grid."""
     pixel: float | None = None
-    """Side of a pixel (rad); None where the store does not say."""
+    """Side of a pixel of the grid (rad); None where the store does not say."""
+    repeat: int = 1
+    """How often a stored pixel repeats along either side of the grid."""
+    view_mask: str = ""
+    """The mask that the band would have if it were stored on the grid."""
+
+    @property
+    def stored(self) -> tuple[int, int, int]:
+        """Steps, rows and columns of a tile, as stored."""
+        steps, rows, cols = self.shape
+        return steps, rows // self.repeat, cols // self.repeat
 
 
 @dataclass
@@ -271,14 +281,19 @@ def _stored_band(raw: xr.Dataset, facts: Instrument, name: str) -> StoredBand:
     image = raw[name]
     mask = raw[image.attrs["ancillary_variables"]]
     steps, rows, cols = image.shape[1:]
+    repeat = int(image.attrs["repeat"]) if raw.attrs.get("store") == "native" else 1
+    pixel = _pixel(image.dims[-1], raw.attrs.get("grid"), facts)
+    suffix = str(image.dims[-1]).removeprefix("x") if repeat > 1 else ""
     return StoredBand(
         name,
         raw["band"].values.tolist().index(facts.band(name).number),
         str(mask.name),
         int(mask_bit(mask, name)).bit_length() - 1,
         mask.dtype.str,
-        (steps, rows, cols),
-        _pixel(image.dims[-1], raw.attrs.get("grid"), facts),
+        (steps, rows * repeat, cols * repeat),
+        None if pixel is None else pixel / repeat,
+        repeat,
+        str(mask.name).replace(suffix, "", 1),
     )
 
 

@@ -50,27 +50,30 @@ class Tally:
 
     def count(self, batch: PackedBatch, splits: Iterable[str]) -> None:
         """Take in a batch of whole tiles."""
-        assert batch.mask is not None
         assert batch.packing is not None
-        values, masks, packing = batch.values.numpy(), batch.mask.numpy(), batch.packing.numpy()
-        masks = masks if masks.ndim == 5 else masks[:, None]
+        packing = batch.packing.numpy()
         coefficients = np.full((*packing.shape[:-1], len(batch.coefficient_names)), np.nan, "f4")
         if batch.coefficients is not None:
             coefficients = batch.coefficients.numpy()
         for i, split in enumerate(splits):
             self.tiles += 1
-            for c, (band, rule) in enumerate(zip(batch.bands, batch.rules, strict=True)):
-                bit, laws = masks.dtype.type(1 << rule.bit), (rule.laws, batch.coefficient_names)
-                self.pixels[split, band] += values[i, c].size
-                for t in range(values.shape[2]):
-                    good = values[i, c, t][masks[i, rule.mask, t] & bit != 0]
-                    if good.size:
-                        self._add((split, band, laws, _key(packing[i, t, c], coefficients[i, t, c])), good)
+            for times, part in batch.stored().items():
+                values, masks = part.values[i].numpy(), part.mask[i].numpy()
+                for c, image in zip(part.bands, values, strict=True):
+                    band, rule = batch.bands[c], batch.rules[c]
+                    mask, laws = masks[part.masks.index(rule.mask)], (rule.laws, batch.coefficient_names)
+                    usable = mask & masks.dtype.type(1 << rule.bit) != 0
+                    self.pixels[split, band] += image.size * times**2
+                    for t in range(len(image)):
+                        key = split, band, laws, _key(packing[i, t, c], coefficients[i, t, c])
+                        self._add(key, image[t][usable[t]], times**2)
 
-    def _add(self, key: Key, counts: npt.NDArray[np.uint16]) -> None:
-        table = self.tables.setdefault(key, np.zeros(_COUNTS, "i8"))
-        found = np.bincount(counts)
-        table[: len(found)] += found
+    def _add(self, key: Key, counts: npt.NDArray[np.uint16], times: int) -> None:
+        """Add counts, each of which stands for so many pixels of the grid."""
+        if counts.size:
+            table = self.tables.setdefault(key, np.zeros(_COUNTS, "i8"))
+            found = np.bincount(counts)
+            table[: len(found)] += found * times
 
     def splits(self) -> list[str]:
         """Names of the splits seen."""

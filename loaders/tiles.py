@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from loaders.augment import Placement, View, coarse_on, pixel_transform
 from loaders.batch import PackedBatch, Quantity
-from loaders.chunks import Target
 from loaders.loader import Loader
 from loaders.order import Pick
+from loaders.parts import StoredPart
+from loaders.reading import lay_out, masks_of
 from loaders.rules import rule_of
 from loaders.statistics import make_decoder
 from loaders.store import TileStore, select, weigh
@@ -27,8 +26,6 @@ from stratacube.errors import SourceError, UsageError
 __all__ = ["TileDataset", "tile_loader", "time_code"]
 
 OnError = Literal["raise", "skip"]
-_ALIGN = 64
-"""Bytes: a cache line, and a multiple of every integer."""
 
 
 class TileDataset(Dataset[PackedBatch]):
@@ -86,7 +83,8 @@ class TileDataset(Dataset[PackedBatch]):
         self.bands = opened.choose(bands)
         self.instrument = opened.instrument
         self.masks = list(dict.fromkeys(b.mask for b in self.bands))
-        self.rules = tuple(rule_of(self.instrument, b.name, self.masks.index(b.mask), b.bit) for b in self.bands)
+        masks = masks_of(self.bands)
+        self.rules = tuple(rule_of(self.instrument, b.name, masks.index(b.view_mask), b.bit) for b in self.bands)
         self.view = view or View()
         self.view.check(self.bands[0].shape)
         self.on_error = on_error
@@ -137,7 +135,7 @@ class TileDataset(Dataset[PackedBatch]):
         stored = self.bands[0].shape
         places = [self.view.place(stored, pick) for pick in picks]
         frames = torch.tensor([p.step for p in places])[:, None] + torch.arange(self.view.shape(stored)[0])
-        values, mask, failed = self._read(self.tiles[samples.numpy()], places)
+        values, mask, parts, failed = self._read(self.tiles[samples.numpy()], places)
         return PackedBatch(
             values,
             mask,
@@ -149,30 +147,29 @@ class TileDataset(Dataset[PackedBatch]):
             tuple(p.orientation for p in places),
             self._meta(samples, frames, places) | {"failed": failed},
             {name: codes[samples] for name, codes in self._labels.items()},
+            parts,
         )
 
-    def _read(self, tiles: npt.NDArray[np.int64], places: Sequence[Placement]) -> tuple[Tensor, Tensor, Tensor]:
-        """Read counts and mask of every band of a batch, in one request to storage."""
-        stored = self.bands[0].shape
-        steps, rows, cols = self.view.shape(stored)
-        kinds = (len(self.bands), "<u2"), (len(self.masks), self.bands[0].mask_dtype)
-        values, mask = _shared_buffers(*(((len(tiles), n, steps, rows, cols), dtype) for n, dtype in kinds))
-        outs, masks = values.numpy(), mask.numpy()
-        targets = []
-        for i, (tile, place) in enumerate(zip(tiles.tolist(), places, strict=True)):
-            spans = zip(place[:3], (steps, rows, cols), strict=True)
-            window = None if (steps, rows, cols) == stored else tuple(slice(a, a + n) for a, n in spans)
-            targets += [Target(b.name, tile, outs[i, c], window) for c, b in enumerate(self.bands)]
-            targets += [Target(name, tile, masks[i, m], window) for m, name in enumerate(self.masks)]
-        failed = np.zeros(len(tiles), bool)
-        for n, (target, error) in enumerate(zip(targets, self.reader.read(targets), strict=True)):
+    def _read(
+        self, tiles: npt.NDArray[np.int64], places: Sequence[Placement]
+    ) -> tuple[Tensor, Tensor | None, dict[int, StoredPart], Tensor]:
+        """Read counts and masks of every band of a batch, in one request to storage."""
+        seen = self.view.shape(self.bands[0].shape)
+        parts, targets = lay_out(self.bands, tiles, places, seen, self.view.align)
+        failed = torch.zeros(len(tiles), dtype=torch.bool)
+        for (sample, target), error in zip(targets, self.reader.read([t for _, t in targets]), strict=True):
             if error is None:
                 continue
             if self.on_error == "raise":
                 raise SourceError(f"tile {target.tile} of {self.url}, {target.name}: {error}") from error
-            failed[n // (len(self.bands) + len(self.masks))] = True
-        outs[failed], masks[failed] = 0, 0
-        return values, mask if len(self.masks) > 1 else mask[:, 0], torch.from_numpy(failed)
+            failed[sample] = True
+        for part in parts.values():
+            for tensor in (part.values, part.mask):
+                tensor.numpy()[failed.numpy()] = 0
+        if list(parts) == [1]:
+            (part,) = parts.values()
+            return part.values, part.mask if len(part.masks) > 1 else part.mask[:, 0], {}, failed
+        return torch.empty((len(tiles), 0, *seen), dtype=torch.uint16), None, parts, failed
 
     def _keep_small(self, store: TileStore) -> None:
         """Keep in memory what is small, of the chosen tiles and bands."""
@@ -313,21 +310,3 @@ def time_code(times: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float32]:
         (times - times[..., :1]) / minute,
     ]
     return np.stack(code, -1).astype("f4")
-
-
-def _shared_buffers(*kinds: tuple[tuple[int, ...], str]) -> tuple[Tensor, ...]:
-    """Room for integers, one behind the other; a DataLoader's worker shares it, so that no batch is copied."""
-    dtypes = [getattr(torch, np.dtype(dtype).name) for _, dtype in kinds]
-    sizes = [math.prod(shape) * dtype.itemsize for (shape, _), dtype in zip(kinds, dtypes, strict=True)]
-    starts = [0, *itertools.accumulate(-(-size // _ALIGN) * _ALIGN for size in sizes)]
-    if get_worker_info() is None:
-        # NumPy asks for huge pages: far fewer faults than torch's.
-        whole = torch.from_numpy(np.empty(starts[-1], "u1"))
-    else:
-        # As torch's own collate does; share_memory_() would write the empty room first, at the cost of decoding.
-        storage = torch.UntypedStorage._new_shared(starts[-1])  # type: ignore[no-untyped-call]
-        whole = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (starts[-1],))  # type: ignore[call-overload]
-    return tuple(
-        whole[start : start + size].view(dtype).view(shape)
-        for start, size, dtype, (shape, _) in zip(starts, sizes, dtypes, kinds, strict=False)
-    )

@@ -31,6 +31,7 @@ __all__ = [
     "Settings",
     "Start",
     "bare",
+    "formerly",
     "local_path",
     "read_yaml",
     "refuse_empty",
@@ -38,6 +39,14 @@ __all__ = [
 
 RUN_ONLY: JsonDict = {"how": "run"}
 """Marks fields (by ``json_schema_extra``) that say how a run goes but not what it makes: no part of the digest."""
+
+
+def formerly(value: Any) -> JsonDict:
+    """Mark a field (by ``json_schema_extra``) that versions did without, and what they did.
+
+    With that value the field is no part of what is described: the builds of those versions keep their digests.
+    """
+    return {"formerly": value}
 
 
 class Settings(BaseModel):
@@ -97,11 +106,16 @@ class Settings(BaseModel):
         if file is not None:
             values = {str(key).replace("-", "_"): value for key, value in read_yaml(file).items()}
             if {"digest", "build"} <= values.keys() and isinstance(values["build"], dict):
-                values = values["build"]
+                values = {**cls.former(), **values["build"]}
             for key in values:
                 if key not in cls.model_fields:
                     raise UsageError(_unknown(key, [cls], cls, f" in {file}"))
         return cls.check({**(defaults or {}), **values, **(changes or {})})
+
+    @classmethod
+    def former(cls) -> dict[str, Any]:
+        """What versions did that did not know a key (:func:`formerly`): where a build does not tell it, it is this."""
+        return {name: _formerly(info) for name, info in cls.model_fields.items() if _formerly(info) is not None}
 
     @classmethod
     def deciding(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,11 +135,16 @@ def _deciding(models: Sequence[type[Settings]], values: Mapping[str, Any]) -> di
     kept: dict[str, Any] = {}
     for key, value in values.items():
         infos = [model.model_fields[key] for model in models if key in model.model_fields]
-        if any(info.json_schema_extra == RUN_ONLY for info in infos):
+        if any(info.json_schema_extra == RUN_ONLY or _formerly(info) == value is not None for info in infos):
             continue
         inner = [model for info in infos for model in _sections(info.annotation)]
         kept[key] = _deciding(inner, value) if inner and isinstance(value, Mapping) else value
     return kept
+
+
+def _formerly(info: FieldInfo) -> Any:
+    extra = info.json_schema_extra
+    return extra.get("formerly") if isinstance(extra, dict) else None
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

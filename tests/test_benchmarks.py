@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 from scipy.stats import binom
 
 from tests.benchmarks.against import Compared, median_of, worktree
 from tests.benchmarks.against_inputs import help_of
+from tests.benchmarks.real_crops import SCANS, real_crops
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMED = ROOT / "tests" / "benchmarks" / "timed.py"
@@ -77,6 +79,22 @@ def test_commands_are_read_from_the_help() -> None:
     command = [sys.executable, "-m", "cube.build", "--help"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert {"abi", "sentinel2", "status", "verify"} <= set(help_of(told.stdout))
+
+
+def test_tiles_that_codecs_are_compared_on_hold_nothing_twice(data_folder: Path) -> None:
+    """Every crop is where the file has it, in one place only; no scan is of the time of another."""
+    (crops,) = (c for c in real_crops(data_folder, steps=7, size=200, most=9) if c.scan == "M1, day")
+    (path,) = (data_folder / SCANS["M1, day"]).parent.glob("*C13_*")
+    with h5py.File(path) as file:
+        image = file["Rad"][:].view("u2")
+    blocks = image.reshape(5, 100, 5, 100).swapaxes(1, 2).reshape(25, 100, 100)
+    assert crops.bands[13].shape == (3, 7, 100, 100)
+    found = [[i for i, b in enumerate(blocks) if (b == crop).all()] for crop in crops.bands[13].reshape(-1, 100, 100)]
+    assert found == [[i] for i in range(21)]
+    assert crops.bands[1].shape == (3, 7, 200, 200)
+    assert (crops.valid["2km"] & (1 << 12) != 0).mean() > 0.99
+    files = [next(iter(data_folder.glob(pattern))).name for pattern in SCANS.values()]
+    assert len({name.partition("_s")[2][:11] for name in files}) == len(SCANS)
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout of the repository")

@@ -60,6 +60,8 @@ def _band_object(band: BandInfo, grid: str, store: StoreInfo) -> dict[str, Any]:
 
 def _stored_resolution(band: BandInfo, grid: str) -> float:
     """Nominal pixel of a band in the store, in metres."""
+    if band.stored is not None:
+        return band.stored
     return band.resolution if grid == "native" else voc.GRID_METRES[grid]
 
 
@@ -72,5 +74,6 @@ def lineage(build: TileBuild) -> str:
     """Return how the pixels came to be, in words."""
     return (
         f"{build.observatory.lineage}, packed as in the source files where one packing serves; "
-        f"{voc.GRID_LINEAGE[build.grid]}; `valid` tells which pixels the data quality flags let through."
+        f"{build.lineage or voc.GRID_LINEAGE[build.grid]}; "
+        "`valid` tells which pixels the data quality flags let through."
     )

@@ -29,6 +29,8 @@ class BandInfo:
     """Units of the decoded radiance."""
     resolution: float
     """Nominal pixel of the instrument at nadir, in metres."""
+    stored: float | None = None
+    """Nominal pixel in the store; None where the grid of the build tells it."""
     common_name: str | None = None
     """One of the EO extension's common names, where one fits."""
 
@@ -84,6 +86,8 @@ class TileBuild:
     seed: int
     grid: str
     """``1km``, ``2km`` or ``native``."""
+    lineage: str = ""
+    """How the bands' pixels lie in the store, in words, where the grid does not tell."""
     tile_size: int
     """Side of a tile in pixels of the build grid (of the 1 km grid for ``native``)."""
     pixel: float

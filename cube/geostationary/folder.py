@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from cube.config import TileConfig
 from cube.job.folder import BuildFolder
 from cube.registry import STRATA
 
@@ -16,6 +18,7 @@ __all__ = ["AbiFolder"]
 class AbiFolder(BuildFolder):
     """Paths of the parts of a build."""
 
+    FORMERLY: ClassVar[Mapping[str, Any]] = TileConfig.former()
     SOURCE: ClassVar[str] = "geostationary"
     PARTS: ClassVar[tuple[str, ...]] = (
         *BuildFolder.PARTS,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cube.config import HalfKm, StoreForm
 from cube.geostationary.dialect import imager_of
 from cube.geostationary.grid import FixedGrid, GeosProjection, Window
 from cube.instrument import Band, Instrument, Resolution, instrument
@@ -43,6 +44,12 @@ class TileLayout:
     shard_mb: float = 32.0
     """Decoded megabytes of one band in one shard, about."""
     instrument_name: str = "abi"
+    store: StoreForm = "common"
+    """Of a grid of 1 km: bands of 2 km stored once, the grid being a view of them, or repeated on it."""
+    half_km: HalfKm = "mean"
+    """What becomes of pixels of 0.5 km on a grid of 1 km: their mean, the north-western one, or they are kept."""
+    differing: frozenset[int] = frozenset()
+    """Bands of 2 km whose pixels on the grid of 1 km are no repeated blocks: stored there, never shifted."""
 
     def __post_init__(self) -> None:
         multiple = 1 if self.grid == "2km" else 2
@@ -63,6 +70,8 @@ class TileLayout:
             tuple(values["channels"]),
             values["shard_mb"],
             imager_of(values["satellite"]).name,
+            values.get("store", "common"),
+            values.get("half_km", "mean"),
         )
 
     @property
@@ -95,7 +104,23 @@ class TileLayout:
 
     def band_pixel(self, channel: int) -> float:
         """Side of a stored pixel of a band, in radians."""
-        return self.band(channel).pixel_urad * 1e-6 if self.grid == "native" else self.pixel
+        own = self.band(channel).pixel_urad * 1e-6
+        if self.grid == "native" or (own < self.pixel and self.half_km == "keep"):
+            return own
+        return max(own, self.pixel) if self.is_view and channel not in self.differing else self.pixel
+
+    @property
+    def is_view(self) -> bool:
+        """Whether the grid is a view of bands that are stored at their own pixels."""
+        return self.grid == "1km" and self.store == "native"
+
+    def repeat(self, channel: int) -> int:
+        """How often a stored pixel of a band repeats along either side of the grid; 1 if it is finer than that."""
+        return max(1, round(self.band_pixel(channel) / self.pixel))
+
+    def takes_one(self, channel: int) -> bool:
+        """Whether one of several pixels of a band is stored, not their mean."""
+        return self.half_km == "decimate" and self.band(channel).pixel_urad * 1e-6 < self.pixel / 1.5
 
     def band_size(self, channel: int) -> int:
         """Stored pixels along a side of a band."""
@@ -103,7 +128,8 @@ class TileLayout:
 
     def suffix(self, channel: int) -> str:
         """What distinguishes dimensions and masks of a band's resolution in a native store."""
-        return f"_{self.resolution(channel).name}" if self.grid == "native" else ""
+        aside = self.grid == "native" or self.band_pixel(channel) != self.pixel
+        return f"_{self.resolution(channel).name}" if aside else ""
 
     def mask_groups(self) -> dict[str, tuple[int, ...]]:
         """Channels by the mask variable that holds their validity."""

@@ -34,6 +34,8 @@ from stratacube.errors import SourceError, StratacubeError
 __all__ = ["Publication", "footprint_ring", "publish"]
 
 _EDGE_POINTS = 16
+_HALF_KM = {"mean": "500 m bands averaged to 1 km", "decimate": "of 500 m bands one of four pixels", "keep": "as it is"}
+_LINEAGE = "each band at its own resolution on the fixed grid, {half}; the 1 km grid repeats 2 km pixels"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         created=folder.created(),
         seed=config.seed,
         grid=config.grid,
+        lineage=_LINEAGE.format(half=_HALF_KM[config.half_km]) if layout.is_view else "",
         tile_size=config.tile_size,
         pixel=layout.pixel,
         bands=[_band_info(layout, c) for c in config.channels],
@@ -165,6 +168,7 @@ def _band_info(layout: TileLayout, channel: int) -> BandInfo:
         fwhm=band.fwhm_um,
         units=radiance.units,
         resolution=layout.resolution(channel).metres,
+        stored=round(layout.resolution(channel).metres * layout.band_pixel(channel) / (band.pixel_urad * 1e-6)),
         common_name=band.common_name,
     )
 

@@ -12,6 +12,7 @@ from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import Scan
 from cube.config import AbiConfig
 from cube.geostationary.dialect import imager_of
+from cube.geostationary.layout import TileLayout
 from cube.job.report import Report, markdown_table, reason_table
 
 __all__ = ["tile_report"]
@@ -76,7 +77,7 @@ def tile_report(
             ("Satellite, sector", f"{config.satellite}, {config.sector}"),
             ("Period", f"{config.start_dt or 'the first scan'} to {config.end_dt or 'the last scan'}"),
             ("Channels", " ".join(str(channel) for channel in config.channels)),
-            ("Tile", f"{config.tile_size} x {config.tile_size} pixels, {config.grid} grid"),
+            ("Tile", f"{config.tile_size} x {config.tile_size} pixels, {config.grid} grid{_form(config)}"),
             ("Time steps", f"{config.steps} at {config.step_minutes} min, within {config.tolerance_minutes:g} min"),
             ("Greatest view zenith", f"{config.max_view_zenith:g} degrees"),
             ("Seed", config.seed),
@@ -87,6 +88,10 @@ def tile_report(
         left_out=reason_table("Candidates left out for", refused.most_common(), "None.", "plan.parquet"),
         opening=_opening(config),
     )
+
+
+def _form(config: AbiConfig) -> str:
+    return ", 2 km bands stored once" if TileLayout.of(config).is_view else ""
 
 
 def _summary(wanted: int | None, planned: int, made: pd.DataFrame) -> str:

@@ -240,14 +240,15 @@ class AbiBuild:
             "config_hash": self.config.digest(),
             "source": self.config.dialect.source,
             "grid": self.config.grid,
+            **({"store": self.config.store} if self.layout.is_view else {}),
             "tile_size": self.config.tile_size,
         }
         images = {*(self.layout.band(c).name for c in self.layout.channels), *self.layout.mask_groups()}
 
         def make() -> None:
-            create_tile_store(
-                store, self.layout, self.table, numbers, self._projection, attributes, kept if described else ()
-            )
+            known = kept if described else ()
+            codec = self.config.codec
+            create_tile_store(store, self.layout, self.table, numbers, self._projection, attributes, codec, known)
 
         def parts() -> Iterator[Path]:
             yield store / "zarr.json"

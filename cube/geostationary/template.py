@@ -49,6 +49,7 @@ def create_tile_store(
     numbers: ScanNumbers,
     projection_of: Callable[[str], GeosProjection],
     attributes: Mapping[str, Any],
+    codec: str,
     kept: Collection[int] = (),
 ) -> None:
     """Write the template of a tile store and every variable known before a pixel is read.
@@ -67,6 +68,8 @@ def create_tile_store(
         By the scan of its event, the satellite's view a tile is laid in.
     attributes
         Of the store: provenance.
+    codec
+        One of :data:`cube.job.codec.CODECS`.
     kept
         Shards that were made before: what the store says of their tiles stands, whatever is readable now.
     """
@@ -88,7 +91,7 @@ def create_tile_store(
         arrays[name] = ArraySpec(dims, shape, values.dtype.str, chunks, attributes=attrs)
     arrays |= {name: ArraySpec((), (), "<i4", (), attributes=attrs) for name, attrs in views.mappings()}
     described = {ATTRIBUTE: layout.instrument.described()}
-    create_store(path, arrays, {"Conventions": "CF-1.11", **described, **attributes})
+    create_store(path, arrays, {"Conventions": "CF-1.11", **described, **attributes}, codec)
     del small
     for block in plan.blocks():
         _write_small(path, layout, _small_variables(layout, block, numbers, views), block, kept)
@@ -218,6 +221,7 @@ def _band_specs(
             "long_name": "bands whose pixel is usable",
             "flag_masks": [int(layout.mask_bit(c)) for c in channels],
             "flag_meanings": pad_names([layout.band(c).name for c in channels]),
+            **({"repeat": layout.repeat(channels[0])} if layout.is_view else {}),
         }
         specs[name] = _image_spec(layout, tiles, channels[0], layout.instrument.mask_dtype, 0, attrs)
     return specs
@@ -232,7 +236,7 @@ def _band_attributes(layout: TileLayout, channel: int, packing: tuple[float, flo
         "wavelength_um": band.wavelength_um,
         "native_pixel_urad": band.pixel_urad,
         "pixel_urad": round(layout.band_pixel(channel) * 1e6, 6),
-        "repeat": max(1, round(layout.band_pixel(channel) / layout.pixel)),
+        "repeat": layout.repeat(channel),
         "quantities": {
             q.name: {"units": q.units, "law": q.law, "coefficients": list(q.coefficients)}
             for q in facts.quantities

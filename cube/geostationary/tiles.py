@@ -217,6 +217,9 @@ def to_grid(
 ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
     """Native counts and their validity on the grid of the store."""
     ratio = layout.band_pixel(channel) / index.grid.dx
+    if layout.takes_one(channel):
+        step = round(ratio)
+        raw, good, ratio = raw[::step, ::step], good[::step, ::step], 1.0
     if ratio > 1.5:
         return average(raw, good, round(ratio), stored_factor(layout, index, channel))
     if index.rad.fill != fill:
@@ -228,11 +231,11 @@ def to_grid(
 
 def stored_factor(layout: TileLayout, index: FileIndex, channel: int) -> int:
     """Stored counts per source count of a band on the store's grid."""
-    ratio = max(1, round(layout.band_pixel(channel) / index.grid.dx))
+    ratio = 1 if layout.takes_one(channel) else max(1, round(layout.band_pixel(channel) / index.grid.dx))
     return count_factor(ratio, index.rad.fill - 1)
 
 
 def stored_fill(layout: TileLayout, channel: int, source_fills: set[int]) -> int:
     """Fill value of a band in the store: the files' own where pixels are copied and all files agree on it."""
-    averaged = layout.band_pixel(channel) > 1.5e-6 * layout.band(channel).pixel_urad
+    averaged = layout.band_pixel(channel) > 1.5e-6 * layout.band(channel).pixel_urad and not layout.takes_one(channel)
     return AVERAGE_FILL if averaged or len(source_fills) != 1 else next(iter(source_fills))

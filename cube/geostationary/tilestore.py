@@ -10,6 +10,7 @@ import xarray as xr
 
 from cube.decode import apply_law, to_radiance
 from cube.geostationary.projections import VARIABLE, read_views
+from cube.geostationary.view import on_grid
 from cube.instrument import ATTRIBUTE, Band, Instrument, Quantity, instrument_of
 from cube.masks import mask_bit
 from stratacube.errors import UsageError
@@ -17,7 +18,7 @@ from stratacube.errors import UsageError
 __all__ = ["open_tiles"]
 
 
-def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto") -> xr.Dataset:
+def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto", *, repeat: bool = True) -> xr.Dataset:
     """Open a tile store as decoded, lazy xarray.
 
     Parameters
@@ -29,6 +30,9 @@ def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto") ->
         ``brightness_temperature`` (K), or ``counts`` as stored. Bands without the wanted quantity are left out.
     chunks
         Passed to Dask: one tile a chunk by default; None reads everything at once, without Dask.
+    repeat
+        Whether bands of 2 km, which most stores of a 1 km grid hold once, are repeated onto it; else every band has
+        the pixels and dimensions that it is stored with.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto") ->
             data[band.name] = _decode(images[band.name], masks, data, facts, band, quantity)
     if not any(n in data for n in names):
         raise UsageError(f"{path} holds {', '.join(names)}, none of which has {physical}")
-    return data
+    return on_grid(data, raw) if repeat else data
 
 
 def _decode(

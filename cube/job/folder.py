@@ -50,6 +50,8 @@ class BuildFolder:
     """Names that every build may have in its folder."""
     PARAMETER: ClassVar[str] = "output_dir"
     """What the folder is called among the parameters of the build."""
+    FORMERLY: ClassVar[Mapping[str, Any]] = {}
+    """What builds did that do not tell a key: see :func:`stratacube.settings.formerly`."""
     SOURCE: ClassVar[str] = ""
     """Name of the source whose builds lie in such folders."""
 
@@ -295,12 +297,14 @@ class BuildFolder:
             )
 
     def _difference(self, there: Mapping[str, Any], described: Mapping[str, Any]) -> str:
-        differing = [k for k in {**there, **described} if there.get(k) != described.get(k)]
-        told = "; ".join(f"{k} is {there.get(k)!r} there and {described.get(k)!r} here" for k in differing[:3])
-        return (
-            f"{self.root} holds a build of another configuration ({told}); "
-            f"choose another `{self.PARAMETER}` or pass `overwrite`"
-        )
+        before, now = {**self.FORMERLY, **there}, {**self.FORMERLY, **described}
+        differing = [k for k in {**before, **now} if before.get(k) != now.get(k)]
+        told = "; ".join(f"{k} is {before.get(k)!r} there and {now.get(k)!r} here" for k in differing[:3])
+        remedy = f"choose another `{self.PARAMETER}` or pass `overwrite`"
+        if all(k in self.FORMERLY and k not in there for k in differing):
+            given = " ".join(f"`{k}={before[k]}`" for k in differing)
+            remedy = f"go on with it by {given}, {remedy}"
+        return f"{self.root} holds a build of another configuration ({told}); {remedy}"
 
     def _remove_build(self) -> None:
         """Remove the parts of a build and nothing else; fetched files stay, being sources. The mark goes last."""

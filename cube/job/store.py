@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.abc.store import ByteRequest
-from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
+from cube.job.codec import codecs_of
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import check_guards, remove, write_bytes
 
@@ -79,12 +79,19 @@ class ArraySpec:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-COMPRESSOR = ZstdCodec(level=3, checksum=True)
-"""Smaller than Blosc's shuffled Zstandard on 10- to 14-bit counts; its checksum turns a flipped bit into an error."""
-
-
-def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mapping[str, Any]) -> None:
+def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mapping[str, Any], codec: str) -> None:
     """Write the metadata of a store, keeping the data of arrays that are already there as specified.
+
+    Parameters
+    ----------
+    path
+        The store, new or left by an interrupted run.
+    arrays
+        By name.
+    attributes
+        Of the store.
+    codec
+        One of :data:`cube.job.codec.CODECS`, for all arrays.
 
     Raises
     ------
@@ -102,7 +109,7 @@ def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mappin
                 _check_same(path, name, group[name], spec)
                 group[name].attrs.put(dict(spec.attributes))
             else:
-                _create_array(group, name, spec, overwrite=not kept)  # again, where nothing was written to it yet
+                _create_array(group, name, spec, codec, overwrite=not kept)  # again, if nothing was written to it yet
         with warnings.catch_warnings():
             # zarr warns that version 3 has yet to adopt consolidated metadata; readers that do not know it ignore it.
             warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
@@ -127,14 +134,14 @@ def _forget_broken(path: Path, names: Iterable[str]) -> None:
             remove(described)
 
 
-def _create_array(group: zarr.Group, name: str, spec: ArraySpec, *, overwrite: bool) -> None:
+def _create_array(group: zarr.Group, name: str, spec: ArraySpec, codec: str, *, overwrite: bool) -> None:
     group.create_array(
         name,
         shape=spec.shape,
         dtype=spec.dtype,
         chunks=spec.chunks,
         shards=spec.shards,
-        compressors=COMPRESSOR,
+        compressors=codecs_of(codec, mask="flag_masks" in spec.attributes),
         fill_value=spec.fill_value,
         dimension_names=spec.dims,
         attributes=dict(spec.attributes),

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from catalog.sentinel2.names import CDSE_STAC
+from cube.job.codec import BEFORE, CodecName
 from cube.registry import REDUCERS, Engine
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES, SCL_NAMES, band_name, reducer_name
-from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, refuse_empty
+from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
 
 if TYPE_CHECKING:
     from cube.sentinel2.lattice import Lattice
@@ -83,6 +84,11 @@ class Sentinel2Config(Settings):
     )
     products: list[Literal["cog", "zarr"]] = Field(["cog"], description="what to write", min_length=1)
     compress: Literal["ZSTD", "DEFLATE"] = Field("ZSTD", description="compression of GeoTIFFs")
+    codec: CodecName = Field(
+        "zstd",
+        description="compression of the Zarr store: fast to read, fast to write, smallest, or as it was first",
+        json_schema_extra=formerly(BEFORE),
+    )
     items: LocalPath | None = Field(
         None, description="saved search (ItemCollection or GeoParquet) to take instead of asking"
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from cube.job.folder import BuildFolder
+from cube.sentinel2.config import Sentinel2Config
 
 __all__ = ["Sentinel2Folder"]
 
@@ -15,6 +17,7 @@ __all__ = ["Sentinel2Folder"]
 class Sentinel2Folder(BuildFolder):
     """Paths of the parts of a build."""
 
+    FORMERLY: ClassVar[Mapping[str, Any]] = Sentinel2Config.former()
     SOURCE: ClassVar[str] = "sentinel2"
     PARAMETER: ClassVar[str] = "work_dir"
     PARTS: ClassVar[tuple[str, ...]] = (

@@ -198,6 +198,7 @@ def create_composites(
     bands: Sequence[str],
     kind: Encoding,
     attributes: Mapping[str, Any],
+    codec: str,
 ) -> None:
     """Write the metadata and coordinates of the store; the data of shards already there is kept."""
     whole = layout.window
@@ -253,7 +254,7 @@ def create_composites(
             "row": whole.row, "col": whole.col,
         },
     }  # fmt: skip
-    create_store(path, arrays, {**geozarr, **attributes})
+    create_store(path, arrays, {**geozarr, **attributes}, codec)
     write_region(path, "y", 0, lattice.y(np.arange(whole.row, whole.end_row)))
     write_region(path, "x", 0, lattice.x(np.arange(whole.col, whole.end_col)))
 

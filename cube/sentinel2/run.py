@@ -237,7 +237,9 @@ class Sentinel2Build:
 
         run.keep(
             "arrays",
-            lambda: create_composites(store, self.planned.lattice, self.layout, self.config.bands, kind, attributes),
+            lambda: create_composites(
+                store, self.planned.lattice, self.layout, self.config.bands, kind, attributes, self.config.codec
+            ),
             parts,
         )
 

@@ -1,7 +1,9 @@
-"""How the loaders compare: bare zarr, the zarrs pipeline, xbatcher, workers, object storage; and codecs for the store.
+"""How the loaders compare: bare zarr, the zarrs pipeline, xbatcher, workers, object storage.
 
-Run by ``python -m tests.benchmarks loaders``. Codecs are only worth comparing on real pixels: the samples are taken
-where they are, else waves with noise stand in.
+Run by ``python -m tests.benchmarks loaders``. Each row reads the same bytes in two ways; real samples are taken where
+they are, else waves with noise stand in. Codecs were compared here too, and plain Zstandard chosen for the store. That
+was a mistake: the steps of these tiles are crops of one scan that overlap, and the tiles of a store are one, rolled,
+so that a codec that looks far back finds everything again. ``bench_codecs.py`` compares codecs, on disjoint crops.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ import torch
 import xarray as xr
 import xbatcher
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from cube.job.codec import codecs_of
 from loaders.cubes import cube_loader
 from loaders.loader import Loader
 from loaders.measuring import Row, measure, rate, sample_bytes, time_zarr
@@ -37,7 +39,7 @@ from loaders.tiles import TileDataset
 from tests.benchmarks import table
 
 CHANNELS = (1, 3, 5, 7, 8, 10, 13, 14)
-DEFAULT = ZstdCodec(level=3, checksum=True)
+CODEC = "lz4hc"
 """What builds store tiles with."""
 cpu = time.process_time
 """Compares what one process does on a machine that others use too."""
@@ -45,7 +47,7 @@ Counts = Callable[[int, int, int], npt.NDArray[np.uint16]]
 
 
 def real_counts(data: Path) -> Counts:
-    """Crops of a real scan on the 1 km grid, another place for each step: no codec gains by comparing steps."""
+    """Crops of a real scan on the 1 km grid, another place for each step; they overlap."""
     scan = data / "abi/noaa-goes17/ABI-L1b-RadM/2019/300/20"
     images = {}
     for channel in CHANNELS:
@@ -70,12 +72,10 @@ def smooth_counts(channel: int, steps: int, size: int) -> npt.NDArray[np.uint16]
     return np.stack(frames).astype("u2")
 
 
-def write_store(path: Path, counts: Counts, *, tiles: int, steps: int, size: int, codec: Any = DEFAULT,
-                chunk: tuple[int, int, int] | None = None) -> int:  # fmt: skip
-    """Write a store of the layout that builds have; bytes on disk of its bands are returned."""
+def write_store(path: Path, counts: Counts, *, tiles: int, steps: int, size: int) -> None:
+    """Write a store of the layout that builds have."""
     shutil.rmtree(path, ignore_errors=True)
     group = zarr.open_group(path, mode="w", attributes={"grid": "1km"})
-    chunk = chunk or (steps, size, size)
     shape, band = (tiles, steps, size, size), (tiles, steps, len(CHANNELS))
     per_shard = max(1, 2**25 // (steps * size * size * 2))
     everywhere = np.uint16(sum(1 << (c - 1) for c in CHANNELS))
@@ -84,10 +84,10 @@ def write_store(path: Path, counts: Counts, *, tiles: int, steps: int, size: int
             name,
             shape=shape,
             dtype="<u2",
-            chunks=(1, *chunk),
+            chunks=(1, *shape[1:]),
             shards=(min(per_shard, tiles), *shape[1:]),
             fill_value=0,
-            compressors=codec,
+            compressors=codecs_of(CODEC, mask=name == "valid"),
             dimension_names=("tile", "time", "y", "x"),
             attributes={"ancillary_variables": "valid"},
         )
@@ -107,7 +107,6 @@ def write_store(path: Path, counts: Counts, *, tiles: int, steps: int, size: int
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         zarr.consolidate_metadata(path)
-    return sum(f.stat().st_size for c in CHANNELS for f in (path / f"C{c:02d}").rglob("*") if f.is_file())
 
 
 def reading(store: Path, seconds: float) -> list[Row]:
@@ -151,48 +150,6 @@ def cubes(store: Path, seconds: float) -> list[Row]:
         rate("xbatcher on a cube, window by window", bytes_, theirs, seconds, clock=cpu),
         rate("cube_loader, one process", bytes_, lambda: len(next(ours)), seconds, clock=cpu),
     ]
-
-
-def codecs(folder: Path, counts: Counts, seconds: float) -> list[Row]:
-    """Inner chunks and codecs of the store: speed by CPU time of one process, and the size against 16 bits a pixel."""
-    steps, size, tiles = 7, 256, 8
-    choices: dict[str, tuple[Any, tuple[int, int, int] | None]] = {
-        "Zstd 3 + checksum, no shuffle (default)": (DEFAULT, None),
-        "Blosc zstd 3 shuffle": (BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=2), None),
-        "Blosc zstd 1 shuffle": (BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=2), None),
-        "Blosc zstd 7 shuffle": (BloscCodec(cname="zstd", clevel=7, shuffle="shuffle", typesize=2), None),
-        "Blosc zstd 3 bitshuffle": (BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2), None),
-        "Blosc lz4 5 shuffle": (BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=2), None),
-        "Blosc lz4 5 bitshuffle": (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=2), None),
-        "Zstd 1 + checksum, no shuffle": (ZstdCodec(level=1, checksum=True), None),
-        "Zstd 3, no shuffle": (ZstdCodec(level=3), None),
-        "Zstd 6 + checksum, no shuffle": (ZstdCodec(level=6, checksum=True), None),
-        "default + crc32c": ((DEFAULT, Crc32cCodec()), None),
-        "none": ((), None),
-        "default, chunks of one step": (DEFAULT, (1, size, size)),
-        "default, chunks of 128 x 128": (DEFAULT, (steps, size // 2, size // 2)),
-    }
-    rows = []
-    for name, (codec, chunk) in choices.items():
-        store = folder / "codec.zarr"
-        started = cpu()
-        stored = write_store(store, counts, tiles=tiles, steps=steps, size=size, codec=codec, chunk=chunk)
-        writing = len(CHANNELS) * tiles * steps * size**2 * 2 / (cpu() - started) / 1e6
-        dataset = TileDataset(store)
-        order = itertools.cycle(range(tiles))
-        row = rate(
-            name,
-            sample_bytes(dataset),
-            lambda d=dataset, o=order: len(d.__getitems__([next(o)])),
-            seconds,
-            clock=cpu,
-        )
-        share = stored / (len(CHANNELS) * tiles * steps * size**2 * 2)
-        bare = time_zarr(dataset, seconds, clock=cpu).megabytes
-        note = f"{share:.1%} of 16 bit; written at {writing:.0f} MB/s; by zarr slices {bare:.0f} MB/s"
-        rows.append(Row(row.what, row.samples, row.megabytes, note))
-    shutil.rmtree(folder / "codec.zarr")
-    return rows
 
 
 @contextmanager
@@ -281,7 +238,7 @@ def _fetching(dataset: TileDataset, seconds: float) -> float:
 
 
 def rows(scratch: Path, quick: bool) -> list[table.Row]:
-    """Measure everything; one store serves all but the codecs."""
+    """Measure everything."""
     data = table.CHECKOUT.parent / "shared" / "data"
     counts = real_counts(data) if data.is_dir() else smooth_counts
     seconds = 0.2 if quick else 3.0
@@ -301,13 +258,10 @@ def rows(scratch: Path, quick: bool) -> list[table.Row]:
     large = scratch / "large.zarr"  # of the size that models take: a chunk is about 1 MB as stored
     write_store(large, counts, tiles=8 if quick else 18, steps=7, size=256 if quick else 512)
     remote = object_storage(large, seconds)
-    first, *others = codecs(scratch, counts, seconds)
-    chosen = [_row(row.what, row, first, None, row.note) for row in (first, *others)]
     sections = {
         "Loaders: tiles": tiles,
         "Loaders: cubes": windows,
         "Loaders: object storage, two workers, tiles of 7 x 512 x 512, batches of two": remote,
-        "Loaders: codecs and inner chunks against the first, by CPU time": chosen,
     }
     return [replace(row, section=title) for title, part in sections.items() for row in part]
 

@@ -16,6 +16,8 @@ from cube.config import AbiConfig
 from cube.geostationary.plan import Headers, make_plan
 from cube.geostationary.plan_table import PlanTable, write_plan
 from cube.job.engine import Workers
+from cube.strata import Candidate
+from cube.strata.random import RandomSampler
 from cube.testing import write_abi_archive
 from stratacube.errors import UsageError
 
@@ -102,3 +104,21 @@ def test_an_unreadable_header_drops_only_its_scan(archive: Path, tmp_path: Path)
         Path(file.href).write_bytes(b"nothing")
     tiles = plan_of(tmp_path / "a", tmp_path, steps=1)
     assert scans[3].id not in set(tiles["event_scan"])
+
+
+@pytest.mark.parametrize("store", ["native", "common"])
+def test_tiles_start_at_even_pixels_whatever_a_sampler_proposes(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """A band of 2 km begins on a whole pixel of its own: places whose nearest tile would start at odd ones."""
+    scan = find_scans(LocalArchive(archive), platform="goes16", sector="M1")[3]
+    grid = Headers(None, None).grid(scan, 28e-6)
+    corners = [(41, 60), (60, 41), (77, 77), (101, 33)]
+    places = [grid.lonlat(row + 31.5, col + 31.5) for row, col in corners]
+    planted = [Candidate(scan.start, float(lat), float(lon), "random", 1.0, 1.0) for lon, lat in places]
+    monkeypatch.setattr(RandomSampler, "candidates", lambda _: iter(planted))
+    tiles = plan_of(archive, tmp_path, store=store, steps=1, num_tiles=4)
+    assert len(tiles) == 4
+    for row, col in zip(tiles["row"], tiles["col"], strict=True):
+        assert row % 2 == col % 2 == 0
+        assert min(abs(row - r) + abs(col - c) for r, c in corners) <= 2

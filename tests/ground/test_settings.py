@@ -70,9 +70,10 @@ OLD_TRAINING = {
 
 @pytest.mark.parametrize(("digest", "values"), OLD_ABI)
 def test_folders_of_older_abi_builds_are_recognised(digest: str, values: dict[str, Any]) -> None:
-    config = AbiConfig.load(None, values)
+    config = AbiConfig.load(None, {**AbiConfig.former(), **values})
     assert config.digest() == digest
-    free = {"output_dir", "s3_endpoint", "engine", "workers", "retries", "overwrite", "plan_only", "dry_run"}
+    free = {*AbiConfig.former(), "output_dir", "s3_endpoint", "engine", "workers", "retries", "overwrite", "plan_only"}
+    free |= {"dry_run"}
     assert list(config.described()) == [name for name in AbiConfig.model_fields if name not in free]
 
 
@@ -80,8 +81,18 @@ def test_folders_of_older_abi_builds_are_recognised(digest: str, values: dict[st
 def test_folders_of_older_sentinel2_builds_are_recognised(digest: str, values: dict[str, Any]) -> None:
     config = Sentinel2Config.load(None, values)
     assert config.digest() == digest
-    free = {"work_dir", "access", "connections", "keep_tmp", "tmp_gb", "engine", "workers", "retries", "overwrite"}
-    free |= {"plan_only", "dry_run"}
+    free = {
+        *Sentinel2Config.former(),
+        "work_dir",
+        "access",
+        "connections",
+        "keep_tmp",
+        "tmp_gb",
+        "engine",
+        "workers",
+        "retries",
+    }
+    free |= {"overwrite", "plan_only", "dry_run"}
     assert list(config.described()) == [name for name in Sentinel2Config.model_fields if name not in free]
 
 
@@ -100,6 +111,29 @@ def test_what_only_says_how_a_training_goes_may_change() -> None:
     assert config.deciding(older) == {**described, "of_an_older_version": 1}
     assert set(load_config("cpu_smoke").described()["data"]).isdisjoint({"validation_samples"})
     assert set(load_config("sentinel2_group").described()["data"]).isdisjoint({"validation_cubes", "workers"})
+
+
+class Young(Settings):
+    """A configuration of which older versions knew one key alone."""
+
+    width: int = 3
+    height: int = Field(5, json_schema_extra=settings.formerly(4))
+
+
+def test_what_versions_did_that_did_not_know_a_key_is_not_described(tmp_path: Path) -> None:
+    assert Young(height=4).described() == {"width": 3}
+    assert Young().described() == {"width": 3, "height": 5}
+    assert Young.former() == {"height": 4}
+
+
+def test_the_configuration_of_a_build_means_what_it_meant(tmp_path: Path) -> None:
+    """What a build does not tell it did as versions did that could not: whatever the default has become."""
+    build, own = tmp_path / "config.yaml", tmp_path / "own.yaml"
+    build.write_text(yaml.safe_dump({"digest": "", "build": {"width": 1}}))
+    own.write_text(yaml.safe_dump({"width": 1}))
+    assert Young.load(build).height == 4
+    assert Young.load(build, {"height": 5}).height == 5
+    assert Young.load(own).height == 5
 
 
 class Inner(Settings):

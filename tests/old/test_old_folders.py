@@ -23,6 +23,7 @@ import zarr
 
 import cube
 from cube.build import main
+from cube.config import AbiConfig
 from tests.old.make import COMMANDS
 
 HERE = Path(__file__).parent
@@ -68,6 +69,22 @@ def numbers(laid: Path) -> dict[str, np.ndarray]:
     """What 0.1.0 read from its own folders."""
     with np.load(laid / "abi/numbers.npz") as stored:
         return dict(stored)
+
+
+AS_BEFORE = {
+    "abi": [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in AbiConfig.former().items()
+        if AbiConfig.model_fields[name].default != value
+    ],
+    "sentinel2": [],
+}
+"""What a build of tiles by 0.1.0 is gone on with by, besides its command."""
+
+
+def again(name: str) -> list[str]:
+    """Command that goes on with an old build."""
+    return [*COMMANDS[name], *AS_BEFORE[COMMANDS[name][0]]]
 
 
 SOURCES = {
@@ -215,7 +232,7 @@ def test_the_command_of_an_old_build_makes_nothing_anew(laid: Path, lay: Callabl
     built = lay(*SOURCES[part], folder) / folder
     before = images(built)
     assert len(before) > 3
-    assert main(COMMANDS[name]) == 0
+    assert main(again(name)) == 0
     assert images(built) == before
     for product in ("tiles.zarr",) if part == "abi" else ("composites.zarr", "composites"):
         assert_as_made(built / product, part, f"{name}/{product}", laid)
@@ -226,7 +243,7 @@ def test_a_page_that_is_gone_from_an_old_build_is_made_again(lay: Callable[..., 
     built = lay(*SOURCES["abi"], "abi/random") / "abi/random"
     before = images(built)
     (built / name).unlink()
-    assert main(COMMANDS["random"]) == 0
+    assert main(again("random")) == 0
     assert (built / name).exists()
     assert images(built) == before
 
@@ -247,16 +264,29 @@ def test_an_unfinished_old_build_of_tiles_is_finished_with_the_same_bits(
     laid: Path, lay: Callable[..., Path], name: str
 ) -> None:
     root = lay(*SOURCES["abi"], f"abi/{name}")
-    assert main(COMMANDS[name]) == 0
+    assert main(again(name)) == 0
     assert_as_made(root / f"abi/{name}/tiles.zarr", "abi", "random/tiles.zarr", laid)
     assert main(["verify", f"abi/{name}"]) == 0
 
 
+@pytest.mark.parametrize("name", ["killed", "random"])
+def test_an_old_build_of_tiles_is_gone_on_with_only_as_it_was_begun(
+    lay: Callable[..., Path], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence names the very flags that go on with it; nothing is written."""
+    built = lay(*SOURCES["abi"], f"abi/{name}") / f"abi/{name}"
+    before = files(built)
+    assert main(COMMANDS[name]) == 2
+    told = capsys.readouterr().err
+    assert f"go on with it by {' '.join(AS_BEFORE['abi'])}".replace("=", " ") in told
+    assert {name for name in files(built) if not name.startswith(".claim/")} == before.keys()
+
+
 def test_an_old_build_of_a_damaged_file_is_finished_after_mending_it(laid: Path, lay: Callable[..., Path]) -> None:
     root = lay(*SOURCES["abi"], "abi/partial")
-    assert main(COMMANDS["partial"]) == 1  # it is still damaged
+    assert main(again("partial")) == 1  # it is still damaged
     shutil.copytree(root / "abi/archive", root / "abi/damaged", dirs_exist_ok=True)
-    assert main(COMMANDS["partial"]) == 0
+    assert main(again("partial")) == 0
     assert_as_made(root / "abi/partial/tiles.zarr", "abi", "random/tiles.zarr", laid)
     assert not (root / "abi/partial/errors.csv").exists()
 
@@ -266,7 +296,7 @@ def test_composites_killed_between_two_cells_are_finished_with_the_same_bits(
 ) -> None:
     root = lay(*SOURCES["sentinel2"], "sentinel2/killed")
     assert (root / "sentinel2/killed/tmp").exists()
-    assert main(COMMANDS["composites-killed"]) == 0
+    assert main(again("composites-killed")) == 0
     for made in ("composites.zarr", "composites"):
         assert_as_made(root / "sentinel2/killed" / made, "sentinel2", f"composites/{made}", laid)
     assert main(["verify", "sentinel2/killed"]) == 0
@@ -283,7 +313,7 @@ def test_an_old_plan_makes_the_tiles_it_made_twins_too(laid: Path, lay: Callable
     one, other = pd.read_parquet(build / "plan.parquet").itertuples()
     assert one.tile_id != other.tile_id
     assert (list(one.scan_ids), one.row, one.col) == (list(other.scan_ids), other.row, other.col)
-    assert main(COMMANDS["convection"]) == 0
+    assert main(again("convection")) == 0
     assert_as_made(build / "tiles.zarr", "abi", "convection/tiles.zarr", laid)
     assert (build / "plan.parquet").read_bytes() == (laid / "abi/convection/plan.parquet").read_bytes()
 

@@ -65,7 +65,7 @@ def test_a_stratum_and_an_engine(site: Path, abi: list[str], tmp_path: Path) -> 
     with xr.open_zarr(tmp_path / "out" / "tiles.zarr", mask_and_scale=False) as tiles:
         names = tiles["stratum"].attrs["flag_meanings"].split()
         assert {names[i] for i in tiles["stratum"].values} == {"transect"}
-        assert (tiles["valid"] != 0).any()
+        assert (tiles["valid_2km"] != 0).any()
     for look in ("status", "verify"):
         assert build(site, look, tmp_path / "out").returncode == 0
     written = (tmp_path / "out" / "catalog.json").stat().st_mtime_ns
