@@ -255,6 +255,7 @@ def test_a_chunk_of_another_size_is_one_sentence(
         h5["image_pixel_values"].id.write_direct_chunk((0, 0), zlib.compress(bytes(2 * rows * SHAPE[1])))
     if large:
         monkeypatch.setattr(inflate, "WHOLE_BYTES", 0)
+        monkeypatch.setattr(inflate, "STRIP_BYTES", 2 * SHAPE[1])
     with pytest.raises(SourceError, match=f"does not decode.*{said}"):
         list(stream_images(index_file(source_of(tmp_path)), [Window(0, 0, *SHAPE)], ReadCount()))
 
