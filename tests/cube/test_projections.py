@@ -83,12 +83,12 @@ def test_views_differ_by_all_that_makes_them() -> None:
     """Two satellites at one longitude and two heights see from two places."""
     east = GeosProjection(HEIGHT, 6378137.0, 6356752.31414, -75.0)
     views = {"a": east, "b": GeosProjection(HEIGHT + 1000, 6378137.0, 6356752.31414, -75.0), "c": east}
-    found = Views(views.__getitem__)
+    found = Views(views.__getitem__, "goes_imager_projection")
     found.add(["a"])
     found.add(["b", "c"])
     assert len(found.projections) == 2
     assert found.indices(["b", "a", "c", "a"]).tolist() == [1, 0, 0, 0]
-    single = Views(views.__getitem__)
+    single = Views(views.__getitem__, "goes_imager_projection")
     single.add(["a", "c"])
     assert single.variable(["a", "c"]) == {}
     assert single.names == ["goes_imager_projection"]

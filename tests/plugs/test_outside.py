@@ -307,7 +307,7 @@ FAR = replace(AMI, name="far", title="FAR", dialect=replace(AMI.dialect, names=N
     with xr.open_zarr(out / "tiles.zarr", mask_and_scale=False) as tiles:  # and no package is needed to read it
         assert tiles.attrs["instrument"]["title"] == "FAR"
         assert {*tiles["platform"].values} == {7}
-        assert (tiles["valid"] == 1 << 12 | 1 << 13).all()
+        assert (tiles["valid_2km"] == 1 << 12 | 1 << 13).all()
     assert np.isfinite(cube.open_tiles(out, "brightness_temperature")["ir105"]).all()
     assert build(site, "verify", out).returncode == 0
     told = build(site, "abi", "--satellite", "far2", "--output-dir", out).stderr
