@@ -131,10 +131,11 @@ class BuildFolder:
         except OSError as error:
             if error.filename is None or not Path(str(error.filename)).is_relative_to(self.root):
                 raise
-            if isinstance(error, IsADirectoryError | NotADirectoryError):
-                what = "a folder where a file belongs" if isinstance(error, IsADirectoryError) else "no folder"
+            if isinstance(error, IsADirectoryError):
                 there = error.filename2 or error.filename  # of a rename, what was to be replaced
-                raise UsageError(f"{there} is {what}; remove it and run the same command again") from error
+                raise UsageError(
+                    f"{there} is a folder where a file belongs; remove it and run the same command again"
+                ) from error
             raise UsageError(
                 f"output folder {self.root} cannot be written ({error.strerror}); choose another `{self.PARAMETER}`"
             ) from error

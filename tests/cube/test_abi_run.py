@@ -348,7 +348,7 @@ def test_two_eras_in_one_build_give_the_right_pixels(tmp_path: Path) -> None:
         (
             ("--start-dt", "2020-07-02", "--end-dt", "2020-07-01"),
             2,
-            "--end-dt (2020-07-02 00:00:00, exclusive) is not after --start-dt (2020-07-02 00:00:00)",
+            "--end-dt (the end of 2020-07-01) is not after --start-dt (2020-07-02 00:00:00)",
         ),
         (("--start-dt", "yesterday"), 2, "--start-dt is 'yesterday'"),
         (("--satellite", "goes12"), 2, "goes12"),
