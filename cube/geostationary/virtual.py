@@ -245,10 +245,8 @@ def _refuse_together(row: Sequence[Reference | None], reference: Reference) -> N
     source = reference.header.source
     other = next((c.header.source for c in row if c and c.header.source.platform != source.platform), None)
     if other is not None:
-        raise UsageError(
-            f"{source.platform} and {other.platform} both scanned {source.sector} at {source.start}; "
-            "choose one with platform="
-        )
+        both = " and ".join(sorted((source.platform, other.platform)))
+        raise UsageError(f"{both} both scanned {source.sector} at {source.start}; choose one with `platform`")
 
 
 def _lazy(

@@ -130,7 +130,7 @@ def test_scans_of_two_satellites_at_one_time_do_not_hide_each_other(tmp_path: Pa
             lon_0=-137.0,
         )  # fmt: skip
     with pytest.raises(
-        UsageError, match=r"goes18 and goes17 both scanned M1 at 2022-08-04 16:00.*choose one with plat"
+        UsageError, match=r"goes17 and goes18 both scanned M1 at 2022-08-04 16:00.*choose one with `plat"
     ):
         cube.open_abi(tmp_path)
     assert cube.open_abi(tmp_path, platform="goes18").attrs["platform"] == "goes18"
