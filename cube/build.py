@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cube.job.ranks import refuse_ranks
-from cube.plug import Command, imported
-from cube.registry import SOURCES
+from cube.plug import Command, imported, imported_of_plug
+from cube.registry import SOURCES, is_name
 from stratacube.choices import nearest, one_of
 from stratacube.command import Answer, Parser, add_common, program, run
 from stratacube.errors import UsageError
@@ -28,7 +28,10 @@ def commands() -> dict[str, Command]:
     found: dict[str, Command] = {}
     for source, plug in SOURCES.all().items():
         taken = sorted({*found, *LOOKS, "demo"} & plug.commands.keys())
-        if taken:
+        odd = [name for name in plug.commands if not is_name(name)]
+        if odd:
+            SOURCES.drop(source, UsageError(f"its command {odd[0]!r} is not a word of small letters, digits, - and _"))
+        elif taken:
             SOURCES.drop(source, UsageError(f"its command {taken[0]!r} is another's"))
         else:
             found |= plug.commands
@@ -38,8 +41,8 @@ def commands() -> dict[str, Command]:
 def _run(command: Command, config: Path | None, settings: Mapping[str, Any]) -> Answer | int:
     """Do what a file and settings describe."""
     refuse_ranks()
-    described = imported(command.config).load(config, settings, command.defaults)
-    result: Answer | int = imported(command.function)(described)
+    described = imported_of_plug(command.config).load(config, settings, command.defaults)
+    result: Answer | int = imported_of_plug(command.function)(described)
     return result
 
 
@@ -85,12 +88,13 @@ def build(source: str, config: str | Path | None = None, **settings: Any) -> Ans
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if not {"-h", "--help", "--version", "--print-completion", *LOOKS} & set(given):
-        try:
+    try:
+        if not {"-h", "--help", "--version", "--print-completion", *LOOKS} & set(given):
             refuse_ranks()  # before a mistake is made, which each of them would tell
-        except UsageError as refusal:
-            return run(_refusing(refusal), [])
-    return run(_parser(given), given)
+        parser = _parser(given)
+    except UsageError as refusal:
+        return run(_refusing(refusal), [])
+    return run(parser, given)
 
 
 def _refusing(refusal: UsageError) -> Parser:
@@ -118,7 +122,7 @@ def _parser(arguments: Sequence[str]) -> Parser:
         )
         command.add_argument("--config", type=Path, help="YAML file of the same keys; flags override it")
         if name in arguments or completing:  # the models of the other jobs need not be imported
-            add_flags(command, imported(job.config))
+            add_flags(command, imported_of_plug(job.config))
         add_common(command, answers=True)
         command.set_defaults(run=_run_job, job=job, resumes=True)
 

@@ -120,6 +120,11 @@ class TileConfig(Settings):
         names = dialect_of(satellite).names
         if "satellite" in values:
             values["satellite"] = names.normalise(satellite)
+        if str(values.get("grid", "1km")) != "1km":
+            values["store"] = "common"  # there the two forms are one
+        own = sorted(names.bands)
+        if "channels" not in values and own != cls.model_fields["channels"].default:
+            values["channels"] = own
         if "product" not in values and names.product != cls.model_fields["product"].default:
             values["product"] = names.product
         values["domain"] = names.parse_sector(str(values.get("product") or names.product), values.get("domain"))
@@ -152,9 +157,10 @@ class TileConfig(Settings):
             if self.stratification != stratum and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` goes with `stratification={stratum}`, not with {self.stratification}")
         _ = self.options  # which they may refuse
-        wrong = [flag for flag in self.good_dqf if not 0 <= flag <= 4]
-        if wrong or not self.good_dqf:
-            raise ValueError(f"`good_dqf` is {self.good_dqf}; DQF has the values 0 to 4, and one must be good")
+        last = len(self.dialect.flags) - 1
+        if not self.good_dqf or not all(0 <= flag <= last for flag in self.good_dqf):
+            told = f"the quality of {names.title} has the values 0 to {last}, and one must be good"
+            raise ValueError(f"`good_dqf` is {self.good_dqf}; {told}")
         if self.half_km != "mean" and (self.grid != "1km" or (self.half_km, self.store) == ("keep", "common")):
             where = "grid=1km" if self.grid != "1km" else "store=native"
             raise ValueError(f"`half_km={self.half_km}` goes with `{where}`; leave it out or give that")

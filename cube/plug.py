@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Command", "SourcePlug", "imported"]
+from stratacube.errors import UsageError
+
+__all__ = ["Command", "SourcePlug", "imported", "imported_of_plug"]
 
 
 def imported(place: str) -> Any:
@@ -21,6 +23,24 @@ def imported(place: str) -> Any:
     for part in name.split("."):
         found = getattr(found, part)
     return found
+
+
+def imported_of_plug(place: str) -> Any:
+    """Import what a plug names, which may be anyone's.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be imported.
+    """
+    try:
+        return imported(place)
+    except Exception as error:  # whatever the code of others does when it is imported
+        if place.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        raise UsageError(
+            f"{place} cannot be imported ({type(error).__name__}: {error}); mend or uninstall the package that names it"
+        ) from error
 
 
 @dataclass(frozen=True)

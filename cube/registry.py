@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Annotated, Any, cast
@@ -17,7 +17,7 @@ from cube.plug import imported
 from stratacube.choices import OneOf, nearest, one_of
 from stratacube.errors import UsageError
 
-__all__ = ["ENGINES", "INSTRUMENTS", "MASKS", "REDUCERS", "SOURCES", "STRATA", "Engine", "Registry"]
+__all__ = ["ENGINES", "INSTRUMENTS", "MASKS", "REDUCERS", "SOURCES", "STRATA", "Engine", "Registry", "is_name"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +31,11 @@ def _installed() -> EntryPoints:
     return cast(EntryPoints, entry_points())  # what Python 3.12 and later say it is
 
 
+def is_name(word: str) -> bool:
+    """Whether a word may be the name of a plug or of a command."""
+    return _NAME.fullmatch(word) is not None
+
+
 class Registry:
     """Plugs of one kind, by name.
 
@@ -42,10 +47,12 @@ class Registry:
         Of the entry points of other people's.
     ours
         ``module:object`` by name.
+    needs
+        Attributes that one of them has; what lacks one is none.
     """
 
-    def __init__(self, kind: str, group: str, ours: Mapping[str, str]) -> None:
-        self.kind, self.group, self.ours = kind, group, dict(ours)
+    def __init__(self, kind: str, group: str, ours: Mapping[str, str], needs: Sequence[str]) -> None:
+        self.kind, self.group, self.ours, self.needs = kind, group, dict(ours), tuple(needs)
         self._loaded: dict[str, Any] = {}
         self._outside: dict[str, EntryPoint] | None = None
 
@@ -55,7 +62,7 @@ class Registry:
         if self._outside is None:
             found: dict[str, EntryPoint] = {}
             for point in sorted(_installed().select(group=self.group), key=lambda p: (p.name, _distribution(p))):
-                if not _NAME.fullmatch(point.name):
+                if not is_name(point.name):
                     self._leave_out(point, "its name is not a word of small letters, digits, - and _")
                 elif point.name in self.ours or point.name in found:
                     self._leave_out(point, "the name is taken")
@@ -82,7 +89,11 @@ class Registry:
                 raise UsageError(f"{self.kind} {name!r} is unknown: give {one_of(known)}{nearest(name, known)}")
             place = self.ours.get(name) or self.outside[name].value
             try:
-                self._loaded[name] = imported(place)
+                found = imported(place)
+                for attribute in self.needs:
+                    if not hasattr(found, attribute):
+                        raise TypeError(f"{place} is not a {self.kind}: it has no {attribute}")
+                self._loaded[name] = found
             except Exception as error:  # whatever the code of others does when it is imported
                 if name in self.ours:
                     raise
@@ -124,6 +135,7 @@ SOURCES = Registry(
     "source",
     "stratacube.sources",
     {"geostationary": "cube.geostationary.plug:SOURCE", "sentinel2": "cube.sentinel2.plug:SOURCE"},
+    ("commands", "inspection"),
 )
 """What is built from: :class:`cube.plug.SourcePlug`."""
 
@@ -131,6 +143,7 @@ STRATA = Registry(
     "stratum",
     "stratacube.strata",
     {"random": "cube.strata.plugs:RANDOM", "convection": "cube.strata.plugs:CONVECTION"},
+    ("sampler", "options", "tiles", "refusals", "parallel", "tables"),
 )
 """How places and times of tiles are chosen: :class:`cube.strata.plug.Stratum`."""
 
@@ -138,10 +151,11 @@ MASKS = Registry(
     "kind of masks",
     "stratacube.masks",
     {"daily": "cube.strata.masks:DAILY", "monthly": "cube.strata.masks:MONTHLY"},
+    ("example", "start", "survey"),
 )
 """Files of tracked cloud systems: :class:`cube.strata.masks.MaskKind`."""
 
-ENGINES = Registry("engine", "stratacube.engines", {"local": "cube.job.engine.local:local_executor"})
+ENGINES = Registry("engine", "stratacube.engines", {"local": "cube.job.engine.local:local_executor"}, ("__call__",))
 """Where tasks run: called with a number of workers and the modules they need, gives an executor."""
 
 Engine = Annotated[str, OneOf(ENGINES.names)]
@@ -151,6 +165,7 @@ REDUCERS = Registry(
     "reducer",
     "stratacube.reducers",
     {name: f"cube.sentinel2.reduce:{name.upper()}" for name in ("median", "mean", "count", "medoid", "best")},
+    ("name", "joint", "reduce", "counts", "clearest_first"),
 )
 """From observations to one value a pixel: :class:`cube.sentinel2.reduce.Reducer`; percentiles besides."""
 
@@ -158,5 +173,6 @@ INSTRUMENTS = Registry(
     "instrument",
     "stratacube.instruments",
     {"abi": "cube.geostationary.abi:ABI", "ami": "cube.geostationary.ami:AMI"},
+    ("bands", "quantities", "scan", "dialect"),
 )
 """What sees: :class:`cube.instrument.Instrument`."""

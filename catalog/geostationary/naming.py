@@ -105,7 +105,9 @@ class Naming:
     @property
     def told_bands(self) -> str:
         """The bands in words."""
-        first, *_, last = self.bands.values()
+        first, *_, last = sorted(self.bands.values(), key=lambda band: band.channel)
+        if len(self.bands) <= last.channel - first.channel:
+            return "channels " + ", ".join(f"{b.channel} ({b.name})" for _, b in sorted(self.bands.items()))
         return f"channels {first.channel} to {last.channel} ({first.name} to {last.name})"
 
     @property

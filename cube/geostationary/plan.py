@@ -20,7 +20,7 @@ from cube.geostationary.layout import TileLayout, TileSpec
 from cube.geostationary.plan_table import Plan, Spot, table_of
 from cube.job.engine import InlineExecutor, Workers
 from cube.job.ledger import Problem
-from cube.plug import imported
+from cube.plug import imported_of_plug
 from cube.strata.base import Candidate, Sampler, SampleRequest, place_tile
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.windows import Frame, candidate_times, choose_window
@@ -123,7 +123,7 @@ def make_plan(
         seed=config.seed,
         executor=workers.executor if stratum.parallel else InlineExecutor(),
     )
-    sampler: Sampler = imported(stratum.sampler)(request, **options.arguments())
+    sampler: Sampler = imported_of_plug(stratum.sampler)(request, **options.arguments())
     planner = _Planner(_Wanted.of(config), layout, scans, headers)
     limits = Limits(
         num_tiles=wanted,

@@ -13,7 +13,7 @@ import yaml
 
 from cube.job.ledger import Entry, Ledger
 from cube.job.listing import Listing
-from cube.plug import imported
+from cube.plug import imported_of_plug
 from cube.registry import SOURCES
 from stratacube.claim import CLAIM, Fence, claimed
 from stratacube.errors import StratacubeError, UsageError
@@ -21,8 +21,9 @@ from stratacube.files import Written, digest_of, is_stray, recorded, remove, rem
 
 __all__ = ["FORMAT", "RULES", "BuildFolder"]
 
-FORMAT = 2
-"""Of folders and stores. 1 (0.1.0, which wrote no number) recorded no digests."""
+FORMAT = 3
+"""Of folders and stores. 1 (0.1.0, which wrote no number) recorded no digests; stores of 2 told of no instrument, and
+held every band on the grid."""
 
 _UNKNOWN = "unknown"
 _RENAMED = {"abi": "geostationary"}
@@ -323,5 +324,5 @@ class BuildFolder:
                 f"{self.root} holds a build of the source {source!r}, which is not known here, so that its parts are"
                 f" not either; remove it, or choose another `{self.PARAMETER}`"
             )
-        of: type[BuildFolder] = imported(SOURCES.load(source).inspection).folder
+        of: type[BuildFolder] = imported_of_plug(SOURCES.load(source).inspection).folder
         return of(self.root).parts

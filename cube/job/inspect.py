@@ -14,7 +14,7 @@ from cube.job.ledger import Ledger
 from cube.job.listing import Listing
 from cube.job.outcome import is_lack
 from cube.job.source import Inspection, Planned
-from cube.plug import imported
+from cube.plug import imported_of_plug
 from cube.registry import SOURCES
 from stratacube.command import Answer
 from stratacube.errors import UsageError
@@ -37,7 +37,7 @@ def inspection_of(folder: BuildFolder) -> Inspection:
             f"{folder.config} is of the source {source!r}, which is not known here "
             f"({', '.join(SOURCES.names())}); use the version that made it, or install what it came from"
         )
-    found: Inspection = imported(SOURCES.load(source).inspection)
+    found: Inspection = imported_of_plug(SOURCES.load(source).inspection)
     return found
 
 

@@ -76,7 +76,7 @@ def test_dates_and_times_as_yaml_reads_them(tmp_path: Path) -> None:
             {"stratification": "convection", "convection_regex": "*.nc", "area": "km2"},
             "`area` goes with `stratification=random`, not with convection",
         ),
-        ({"good_dqf": ["77"]}, r"`good_dqf` is \[77\]; DQF has the values 0 to 4"),
+        ({"good_dqf": ["77"]}, r"`good_dqf` is \[77\]; the quality of ABI has the values 0 to 4"),
         ({"good_dqf": []}, "one must be good"),
         ({"channels": ["13", "13"]}, "name one twice"),
     ],
@@ -126,3 +126,16 @@ def test_the_config_of_a_build_makes_it_again(archive: Path, tmp_path: Path) -> 
     one, two, three = (yaml.safe_load((p / "config.yaml").read_text()) for p in (first, second, third))
     assert one["digest"] == two["digest"] != three["digest"]
     assert one["build"] == two["build"] == {**three["build"], "seed": 42}
+
+
+def test_flags_of_quality_are_the_imagers(tmp_path: Path) -> None:
+    ami = {"satellite": "gk2a", "domain": "LA", "local_data_dir": str(tmp_path)}
+    assert config(tmp_path, good_dqf=["4"]).good_dqf == [4]
+    with pytest.raises(UsageError, match=r"`good_dqf` is \[4\]; the quality of AMI has the values 0 to 3"):
+        config(tmp_path, good_dqf=["4"], **ami)
+
+
+@pytest.mark.parametrize("grid", ["2km", "native"])
+def test_the_form_of_a_store_is_one_where_the_grid_decides_it(tmp_path: Path, grid: str) -> None:
+    forms = [config(tmp_path, grid=grid, **more) for more in ({}, {"store": "native"}, {"store": "common"})]
+    assert len({c.digest() for c in forms}) == 1

@@ -227,7 +227,7 @@ def test_an_unknown_key_is_told_before_what_is_missing_for_it() -> None:
 
 
 def test_a_rule_between_keys_is_said_as_it_stands() -> None:
-    with pytest.raises(UsageError, match=r"^`good_dqf` is \[7\]; DQF has the values 0 to 4"):
+    with pytest.raises(UsageError, match=r"^`good_dqf` is \[7\]; the quality of ABI has the values 0 to 4"):
         AbiConfig.check({"output_dir": "/x", "good_dqf": [7]})
     with pytest.raises(UsageError, match=r"^model: bands .* name one band twice"):
         PretrainConfig.check({**load_config("cpu_smoke").model_dump(), "model": {**MODEL, "bands": ["a", "a"]}})

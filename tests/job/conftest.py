@@ -24,7 +24,7 @@ def abi_command(tmp_path_factory: pytest.TempPathFactory) -> Command:
         root, start=datetime(2020, 7, 1, 16), hours=1 / 3, channels=(7, 13), shape_2km=(150, 150), workers=1
     )
     source = ("--local-data-dir", str(root), "--domain", "M1", "--channels", "7", "13")
-    tiles = ("--tile-size", "64", "--num-tiles", "6", "--steps", "2", "--step-minutes", "10", "--shard-mb", "0.05")
+    tiles = ("--tile-size", "64", "--num-tiles", "6", "--steps", "2", "--step-minutes", "10", "--shard-mb", "0.02")
     return Command("abi", (*source, *tiles), "--output-dir")
 
 

@@ -18,6 +18,7 @@ import xarray as xr
 import cube
 from cube import config, registry
 from cube.build import main
+from cube.geostationary.dialect import imager_of
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.testing import write_abi_archive, write_ami_scan
 from stratacube.parquet import read_frame
@@ -40,7 +41,7 @@ def abi(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         root, start=datetime(2020, 7, 1, 16), hours=1 / 3, channels=(13,), shape_2km=(150, 150), workers=1
     )
     flags = ["--local-data-dir", str(root), "--domain", "M1", "--channels", "13", "--tile-size", "64", "--steps", "1"]
-    return ["abi", *flags, "--shard-mb", "0.05"]
+    return ["abi", *flags, "--shard-mb", "0.005"]
 
 
 def build(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -131,11 +132,13 @@ def plugged(site: Path) -> Iterator[None]:
                 one._outside = None
                 one._loaded.clear()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(site))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(site))
+            forget()
+            yield
+    finally:
         forget()
-        yield
-    forget()
 
 
 def refusal(site: Path, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -313,3 +316,40 @@ FAR = replace(AMI, name="far", title="FAR", dialect=replace(AMI.dialect, names=N
     told = build(site, "abi", "--satellite", "far2", "--output-dir", out).stderr
     assert "ABI flies on goes16" in told
     assert "FAR flies on far1" in told
+
+
+WRONG = """
+from cube.plug import Command, SourcePlug
+NUMBER = 7
+LATE = SourcePlug({"late": Command("x", "nothing_here:Config", "nothing_here:run")}, "nothing_here:I")
+ODD = SourcePlug({"Odd One": Command("x", "a:b", "a:b")}, "a:b")
+"""
+
+
+def test_what_is_of_the_wrong_kind_is_left_out_or_told(
+    abi: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bad package of somebody else takes no command down but its own."""
+    points = {
+        "stratacube.sources": {"wrong": "wrong_kind:NUMBER", "late": "wrong_kind:LATE", "odd": "wrong_kind:ODD"},
+        "stratacube.strata": {"wrong": "wrong_kind:NUMBER"},
+        "stratacube.instruments": {"wrong": "wrong_kind:NUMBER"},
+        "stratacube.engines": {"wrong": "wrong_kind:NUMBER"},
+        "stratacube.reducers": {"wrong": "wrong_kind:NUMBER"},
+    }
+    site = install(tmp_path / "site", "wrong-kinds", {"wrong_kind.py": WRONG}, points)
+    flags = [*abi, "--num-tiles", "2", "--workers", "1", "--output-dir", str(tmp_path / "out"), "--plan-only"]
+    with plugged(site):
+        imager_of.cache_clear()
+        assert main(flags) == 0
+    imager_of.cache_clear()
+    for kind, lacks in (("source", "commands"), ("stratum", "sampler"), ("instrument", "bands")):
+        told = (
+            f"{kind} 'wrong' of wrong-kinds 1.0 is left out: TypeError: wrong_kind:NUMBER is not a {kind}: it has no "
+        )
+        assert sum(told + lacks in r.getMessage() for r in caplog.records) == 1, caplog.text
+    assert sum("its command 'Odd One' is not a word" in r.getMessage() for r in caplog.records) == 1
+    capsys.readouterr()
+    assert "engine 'wrong' of wrong-kinds 1.0 cannot be used" in refusal(site, capsys, *flags, "--engine", "wrong")
+    said = refusal(site, capsys, "late", "--output-dir", str(tmp_path / "x"))
+    assert "nothing_here:Config cannot be imported (ModuleNotFoundError: No module named 'nothing_here')" in said
