@@ -61,7 +61,7 @@ class DemoArchive:
         }
 
 
-def write_sentinel2_archive(root: Path, *, side: int = 500, seed: int = 0) -> DemoArchive:
+def write_sentinel2_archive(root: str | Path, *, side: int = 500, seed: int = 0) -> DemoArchive:
     """Write the archive.
 
     Parameters
@@ -73,7 +73,7 @@ def write_sentinel2_archive(root: Path, *, side: int = 500, seed: int = 0) -> De
     seed
         Of clouds and noise.
     """
-    rng = np.random.default_rng(seed)
+    root, rng = Path(root), np.random.default_rng(seed)
     wide = 2 * side - OVERLAP
     kinds, relief = _landscape(side, wide)
     written: list[SafeSpec] = []

@@ -84,7 +84,7 @@ class SafeSpec:
         return f"GRANULE/{self.granule}/IMG_DATA/R{pixel}/{name}"
 
 
-def write_safe(spec: SafeSpec, folder: Path, *, block: int | None = None, code_block: int | None = None) -> Path:
+def write_safe(spec: SafeSpec, folder: str | Path, *, block: int | None = None, code_block: int | None = None) -> Path:
     """Write a product.
 
     Parameters
@@ -103,7 +103,7 @@ def write_safe(spec: SafeSpec, folder: Path, *, block: int | None = None, code_b
     Path
         The SAFE folder.
     """
-    root = folder / f"{spec.id}.SAFE"
+    root = Path(folder) / f"{spec.id}.SAFE"
     for key, counts in spec.images.items():
         path = root / f"{spec.image_path(key)}.jp2"
         path.parent.mkdir(parents=True, exist_ok=True)
