@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ from stratacube.files import remove_strays, whole_folder, write_json
 from stratacube.parquet import read_frame
 from stratacube.times import to_microseconds
 
-__all__ = ["Reference", "eras", "is_reference_store", "join", "read_references", "write_references"]
+__all__ = ["IndexLater", "Reference", "eras", "is_reference_store", "join", "read_references", "write_references"]
 
 _MARK, _FILES = "references.json", "files.parquet"
 _FORMAT = {"format": "stratacube references", "version": 1}
@@ -102,7 +102,14 @@ def is_reference_store(path: Path) -> bool:
     return (path / _MARK).exists()
 
 
-def write_references(indexes: Iterable[FileIndex], root: Path) -> list[Path]:
+class IndexLater(NamedTuple):
+    """A file whose index is loaded when it is written: a day of full disks holds a hundred megabytes of them."""
+
+    source: SourceFile
+    load: Callable[[], FileIndex]
+
+
+def write_references(indexes: Iterable[FileIndex | IndexLater], root: Path) -> list[Path]:
     """Write or extend a reference store.
 
     Parameters
@@ -121,7 +128,7 @@ def write_references(indexes: Iterable[FileIndex], root: Path) -> list[Path]:
     if not is_reference_store(root):
         write_json(root / _MARK, _FORMAT, indent=None)
     remove_strays(root, older=_ABANDONED)
-    days: dict[Path, dict[str, FileIndex]] = defaultdict(dict)
+    days: dict[Path, dict[str, FileIndex | IndexLater]] = defaultdict(dict)
     for index in indexes:
         source = index.source
         days[root / f"{source.platform}-{source.sector}" / f"{source.start:%Y-%j}"][source.href] = index
@@ -130,14 +137,15 @@ def write_references(indexes: Iterable[FileIndex], root: Path) -> list[Path]:
         there = {r.header.source.href: r for r in _read_day(day)} if day.exists() else {}
         if all(there[h].header.source == i.source if h in there else False for h, i in files.items()):
             continue
-        _write_day(day, _latest([*(r.load() for r in there.values()), *files.values()]))
+        known = (IndexLater(r.header.source, r.load) for r in there.values())
+        _write_day(day, _latest([*known, *files.values()]))
         written.append(day)
     return written
 
 
-def _latest(indexes: Iterable[FileIndex]) -> list[FileIndex]:
+def _latest(indexes: Iterable[FileIndex | IndexLater]) -> list[FileIndex | IndexLater]:
     """Of files of one channel and start, as where one was issued again or moved, keep the one to read."""
-    best: dict[Any, FileIndex] = {}
+    best: dict[Any, FileIndex | IndexLater] = {}
     for index in indexes:
         known = best.get(index.source.identity)
         if known is None or better(index.source, known.source) is index.source:
@@ -145,13 +153,14 @@ def _latest(indexes: Iterable[FileIndex]) -> list[FileIndex]:
     return list(best.values())
 
 
-def _write_day(day: Path, files: Iterable[FileIndex]) -> None:
+def _write_day(day: Path, files: Iterable[FileIndex | IndexLater]) -> None:
     rows = []
-    by_band: dict[int, list[FileIndex]] = defaultdict(list)
+    by_band: dict[int, list[FileIndex | IndexLater]] = defaultdict(list)
     for index in files:
         by_band[index.source.channel].append(index)
     with whole_folder(day) as part:
-        for channel, indexes in sorted(by_band.items()):
+        for channel, waiting in sorted(by_band.items()):
+            indexes = [i.load() if isinstance(i, IndexLater) else i for i in waiting]
             for signature, members in eras(indexes).items():
                 dialect = dialect_of(members[0].source.platform)
                 leaf = f"{dialect.names.bands[channel].name}-{signature}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterator, Sequence
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from cube.geostationary.numbers import ScanNumbers
 from cube.geostationary.plan import Headers, make_plan
 from cube.geostationary.plan_table import PlanTable, write_plan
 from cube.geostationary.publish import Publication, publish
-from cube.geostationary.references import write_references
+from cube.geostationary.references import IndexLater, write_references
 from cube.geostationary.template import create_tile_store, fills_of
 from cube.geostationary.tiles import Frame, ShardResult, ShardTask, build_shard
 from cube.job.engine import Outcome
@@ -309,8 +309,10 @@ class AbiBuild:
             f for name in self.table.framed for f in self.shelf[name].files.values() if f.href not in numbers.unreadable
         )
         for _, day in groupby(sorted(files, key=_day), key=_day):
-            indexes = [index_file(file, self.folder.index, self.config.s3_endpoint) for file in day]
-            write_references(indexes, self.folder.references)
+            later = (
+                IndexLater(file, partial(index_file, file, self.folder.index, self.config.s3_endpoint)) for file in day
+            )
+            write_references(later, self.folder.references)
 
     def problems(self, run: Run) -> Iterator[Problem]:
         """Everything absent, in a stable order."""
