@@ -107,6 +107,9 @@ _PRELOADED = ("numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.fea
 def _begin_worker() -> None:
     """Processes are the parallelism: libraries inside a worker start no threads unless the user set a number."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a server that someone else started
+    # A worker starts no processes. Libraries make locks between processes all the same (numcodecs' Blosc), which only
+    # this method leaves without a name: one with a name is complained about when a worker is killed.
+    multiprocessing.set_start_method("fork", force=True)
     driver = multiprocessing.parent_process()
     if driver is not None:
         threading.Thread(target=_end_with, args=(driver.sentinel,), daemon=True).start()
