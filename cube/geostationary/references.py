@@ -14,11 +14,12 @@ A day is written beside its place and renamed, so adding one touches no other.
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,15 @@ from stratacube.files import remove_strays, whole_folder, write_json
 from stratacube.parquet import read_frame
 from stratacube.times import to_microseconds
 
-__all__ = ["IndexLater", "Reference", "eras", "is_reference_store", "join", "read_references", "write_references"]
+__all__ = [
+    "IndexLater",
+    "Reference",
+    "eras",
+    "is_reference_store",
+    "read_references",
+    "refuse_mixed",
+    "write_references",
+]
 
 _MARK, _FILES = "references.json", "files.parquet"
 _FORMAT = {"format": "stratacube references", "version": 1}
@@ -72,13 +81,13 @@ def eras(indexes: Iterable[FileIndex]) -> dict[str, list[FileIndex]]:
     return dict(found)
 
 
-def join(indexes: Sequence[FileIndex]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Offsets and sizes of the chunks of the counts of one virtual array (time, chunk row, chunk column).
+def refuse_mixed(indexes: Sequence[FileIndex]) -> None:
+    """Refuse files that are not encoded alike: decoding one by the other's rules would give wrong pixels in silence.
 
     Raises
     ------
     EncodingMismatchError
-        If two files are not encoded alike: decoding one by the other's rules would give wrong pixels in silence.
+        If two are not.
     """
     first = indexes[0]
     for other in indexes[1:]:
@@ -90,7 +99,6 @@ def join(indexes: Sequence[FileIndex]) -> tuple[npt.NDArray[Any], npt.NDArray[An
                 + "; ".join(f"{k} is {a[k]} in {_base(first)} but {b[k]} in {_base(other)}" for k in differing)
                 + ". Split them into eras."
             )
-    return np.stack([i.rad.offsets for i in indexes]), np.stack([i.rad.sizes for i in indexes])
 
 
 def _base(index: FileIndex) -> str:
@@ -160,22 +168,29 @@ def _write_day(day: Path, files: Iterable[FileIndex | IndexLater]) -> None:
         by_band[index.source.channel].append(index)
     with whole_folder(day) as part:
         for channel, waiting in sorted(by_band.items()):
-            indexes = [i.load() if isinstance(i, IndexLater) else i for i in waiting]
+            loads = {i.source.href: _loader(i) for i in waiting}
+            indexes = [load().without_chunks() for load in loads.values()]  # a band of a day of full disks is 40 MB
             for signature, members in eras(indexes).items():
                 dialect = dialect_of(members[0].source.platform)
                 leaf = f"{dialect.names.bands[channel].name}-{signature}"
-                _write_leaf(part / leaf, members, dialect)
+                _write_leaf(part / leaf, members, [loads[m.source.href] for m in members], dialect)
                 rows += [_row(index) | {"leaf": leaf, "position": i} for i, index in enumerate(members)]
         pd.DataFrame(rows).to_parquet(part / _FILES, engine="pyarrow", index=False)
     _read_record.cache_clear()
     _record_size.cache_clear()
 
 
-def _write_leaf(leaf: Path, members: Sequence[FileIndex], dialect: Dialect) -> None:
-    """One kerchunk Parquet store: counts, quality flags and their coordinates."""
-    join(members)
+def _loader(index: FileIndex | IndexLater) -> Callable[[], FileIndex]:
+    return index.load if isinstance(index, IndexLater) else lambda: index
+
+
+def _write_leaf(
+    leaf: Path, members: Sequence[FileIndex], loads: Sequence[Callable[[], FileIndex]], dialect: Dialect
+) -> None:
+    """One kerchunk Parquet store: counts, quality flags and their coordinates; chunk tables are loaded as they come."""
+    refuse_mixed(members)
     first, count = members[0], len(members)
-    per_file = first.rad.offsets.size
+    per_file = math.prod(-(-n // side) for n, side in zip(first.rad.shape, first.rad.chunks, strict=True))
     record = per_file * max(1, _RECORD // per_file)
     times = np.array([to_microseconds(m.mid_time) for m in members], "i8")
     grid = first.grid
@@ -187,10 +202,9 @@ def _write_leaf(leaf: Path, members: Sequence[FileIndex], dialect: Dialect) -> N
         dialect.grid_mapping: (np.array(0, "i4"), (), grid.projection.cf_attributes()),
     }
     metadata: dict[str, Any] = {".zgroup": {"zarr_format": 2}, ".zattrs": {"Conventions": "CF-1.7"}}
-    variables = {dialect.quality: [m.dqf for m in members], dialect.counts: [m.rad for m in members]}
+    variables = {dialect.quality: "dqf", dialect.counts: "rad"}
     for name, attrs in dialect.attributes(first).items():
-        tables = variables[name]
-        table = tables[0]
+        table: ChunkTable = getattr(first, variables[name])
         metadata[f"{name}/.zarray"] = {
             "zarr_format": 2,
             "shape": [count, *table.shape],
@@ -203,7 +217,7 @@ def _write_leaf(leaf: Path, members: Sequence[FileIndex], dialect: Dialect) -> N
         }
         metadata[f"{name}/.zattrs"] = {"_ARRAY_DIMENSIONS": ["time", "y", "x"], **attrs}
         hrefs = [m.source.href for m in members]
-        _write_records(leaf / name, hrefs, tables, record)
+        _write_records(leaf / name, hrefs, [partial(_table_of, load, variables[name]) for load in loads], record)
     for name, (values, dims, attrs) in small.items():
         metadata[f"{name}/.zarray"] = {
             "zarr_format": 2,
@@ -225,13 +239,18 @@ def _codec(name: str, itemsize: int) -> dict[str, Any]:
     return {"id": "zlib", "level": 1} if name == "deflate" else {"id": "shuffle", "elementsize": itemsize}
 
 
-def _write_records(folder: Path, hrefs: Sequence[str], tables: Sequence[ChunkTable], record: int) -> None:
+def _table_of(load: Callable[[], FileIndex], name: str) -> ChunkTable:
+    table: ChunkTable = getattr(load(), name)
+    return table
+
+
+def _write_records(folder: Path, hrefs: Sequence[str], tables: Sequence[Callable[[], ChunkTable]], record: int) -> None:
     """References of one variable, ``record`` rows a Parquet file; a chunk never written has no path."""
     folder.mkdir(parents=True)
-    per_file = tables[0].offsets.size
+    per_file = tables[0]().offsets.size
     step = record // per_file
     for number, start in enumerate(range(0, len(tables), step)):
-        part = tables[start : start + step]
+        part = [table() for table in tables[start : start + step]]
         sizes = np.concatenate([t.sizes.ravel() for t in part])
         paths = np.repeat(np.array(hrefs[start : start + step], object), per_file)
         paths[sizes == 0] = None
