@@ -163,6 +163,7 @@ def test_laws_give_the_same_bits_in_numpy_and_torch(law: str) -> None:
     radiance = np.concatenate([rng.uniform(-1, 200, 200_000), [0, -0.0, np.nan, np.inf, 1e-30]]).astype("f4")
     ranges = {"kappa0": (1e-3, 0.05), "planck_fk1": (4e3, 3e5), "planck_fk2": (1e3, 4e3)}
     ranges |= {"planck_bc1": (-1, 3), "planck_bc2": (0.98, 1.01)}
+    ranges |= {"tbb_c0": (-10, 10), "tbb_c1": (0.97, 1.03), "tbb_c2": (-1e-4, 1e-4)}
     numbers = {n: rng.uniform(*ranges[n], radiance.shape).astype("f4") for n in LAWS[law].coefficients}
     ours = apply_law(law, radiance, numbers)
     theirs = apply_law(law, torch.from_numpy(radiance), {n: torch.from_numpy(v) for n, v in numbers.items()}, TORCH)
