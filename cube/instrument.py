@@ -49,6 +49,8 @@ class Band:
     title: str
     common_name: str | None = None
     """In the STAC EO extension, where it has one."""
+    fill: int = 65535
+    """Count of a pixel without a value in its files; in a store too, where pixels are copied."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 __all__ = ["ABI"]
 
 _BANDS = {
-    "C01": (28, "blue"),
-    "C02": (14, "red"),
-    "C03": (28, "veggie"),
-    "C04": (56, "cirrus"),
-    "C05": (28, "snow and ice"),
-    "C06": (56, "cloud particle size"),
-    "C07": (56, "shortwave window"),
-    "C08": (56, "upper-level water vapour"),
-    "C09": (56, "mid-level water vapour"),
-    "C10": (56, "lower-level water vapour"),
-    "C11": (56, "cloud-top phase"),
-    "C12": (56, "ozone"),
-    "C13": (56, "clean longwave window"),
-    "C14": (56, "longwave window"),
-    "C15": (56, "dirty longwave window"),
-    "C16": (56, "carbon dioxide"),
+    "C01": (28, "blue", 10),
+    "C02": (14, "red", 12),
+    "C03": (28, "veggie", 10),
+    "C04": (56, "cirrus", 11),
+    "C05": (28, "snow and ice", 10),
+    "C06": (56, "cloud particle size", 10),
+    "C07": (56, "shortwave window", 14),
+    "C08": (56, "upper-level water vapour", 12),
+    "C09": (56, "mid-level water vapour", 11),
+    "C10": (56, "lower-level water vapour", 12),
+    "C11": (56, "cloud-top phase", 12),
+    "C12": (56, "ozone", 11),
+    "C13": (56, "clean longwave window", 12),
+    "C14": (56, "longwave window", 12),
+    "C15": (56, "dirty longwave window", 12),
+    "C16": (56, "carbon dioxide", 10),
 }
-"""Pixel at nadir in microradians, and title."""
+"""Pixel at nadir in microradians, title, and bits of a count; all of them set is the fill value."""
 _SUN, _HEAT = tuple(_BANDS)[:6], tuple(_BANDS)[6:]
 """Bands of reflected sunlight and of emission."""
 _FILES, _GRID_MAPPING = "ABI L1b", "goes_imager_projection"
@@ -174,8 +174,9 @@ ABI = Instrument(
     title="ABI",
     long_name="Advanced Baseline Imager",
     bands=tuple(
-        Band(b.name, b.channel, b.wavelength, b.fwhm, float(_BANDS[b.name][0]), _BANDS[b.name][1], b.common_name)
+        Band(b.name, b.channel, b.wavelength, b.fwhm, float(pixel), title, b.common_name, 2**bits - 1)
         for b in BANDS["abi"].values()
+        for pixel, title, bits in [_BANDS[b.name]]
     ),
     quantities=(
         *(

@@ -26,6 +26,7 @@ class AbiFolder(BuildFolder):
         ".publish.part",
         "completeness.csv",
         "index",
+        "numbers",
         "plan.part",
         "previews",
         "references",
@@ -61,6 +62,20 @@ class AbiFolder(BuildFolder):
     def index(self) -> Path:
         """Cached references per file."""
         return self.root / "index"
+
+    @property
+    def numbers(self) -> Path:
+        """What the headers of files tell of the tiles, a file a shard."""
+        return self.root / "numbers"
+
+    def numbers_of(self, shard: int) -> Path:
+        """Those of the tiles of one shard."""
+        return self.numbers / f"shard-{shard:06d}.npz"
+
+    @property
+    def gathered(self) -> Path:
+        """Which of those the store holds, as a digest."""
+        return self.numbers / "gathered"
 
     @property
     def references(self) -> Path:

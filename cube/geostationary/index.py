@@ -34,8 +34,6 @@ class IndexTask:
     source: SourceFile
     cache: Path
     endpoint_url: str | None = None
-    scan_id: str = ""
-    """The scan it is a channel of."""
 
     @property
     def key(self) -> str:
@@ -46,9 +44,10 @@ class IndexTask:
         """Return the whole index."""
         return index_file(self.source, self.cache, self.endpoint_url)
 
-    def header(self) -> FileIndex:
-        """Return the index without its chunk tables, which stay in the cache."""
-        return self.index().without_chunks()
+    def warm(self) -> bool:
+        """Put the index into the cache, and return nothing of it: a build has more files than one process may hold."""
+        self.index()
+        return True
 
 
 def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str | None = None) -> FileIndex:

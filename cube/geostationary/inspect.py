@@ -86,6 +86,9 @@ def _packing_faults(store: Any, layout: TileLayout) -> Iterator[str]:
     if not (store / "packing_scale" / "zarr.json").exists():
         yield f"{store / 'packing_scale'} is missing; run the same command again"
         return
+    if not (store / "packing_scale" / "c").exists():
+        yield f"{store / 'packing_scale'} is empty: packings are gathered last; run the same command again to go on"
+        return
     unknown = np.isnan(np.asarray(zarr.open_array(store / "packing_scale", mode="r", zarr_format=3)[...], "f8"))
     for mask, channels in layout.mask_groups().items():
         if not (store / mask / "zarr.json").exists():

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
 
+from catalog.geostationary.scans import SourceFile
 from cube.config import HalfKm, StoreForm
 from cube.geostationary.dialect import imager_of
 from cube.geostationary.grid import FixedGrid, GeosProjection, Window
+from cube.geostationary.resample import AVERAGE_FILL
 from cube.instrument import Band, Instrument, Resolution, instrument
 from stratacube.errors import SourceError, UsageError
 
-__all__ = ["GridName", "TileLayout", "TileSpec"]
+__all__ = ["Frame", "GridName", "TileLayout", "TileSpec"]
 
 GridName = Literal["1km", "2km", "native"]
 _GRID_PIXEL = {"1km": 28, "2km": 56, "native": 28}
@@ -30,6 +34,21 @@ class TileSpec:
     x_left: float
     y_top: float
     projection: GeosProjection
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One time step of one tile: the scan it is cut from."""
+
+    tile: int
+    """Position within the shard."""
+    step: int
+    scan_id: str
+    start: datetime
+    """When the scan began, by the names of its files."""
+    files: Mapping[int, SourceFile]
+    lost: Mapping[int, tuple[SourceFile, str]] = field(default_factory=dict)
+    """Channels whose file could not be indexed, and why."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +127,11 @@ class TileLayout:
         if self.grid == "native" or (own < self.pixel and self.half_km == "keep"):
             return own
         return max(own, self.pixel) if self.is_view and channel not in self.differing else self.pixel
+
+    def stored_fill(self, channel: int) -> int:
+        """What pixels of a band without a value hold: the files' own fill where they are copied."""
+        averaged = self.band_pixel(channel) > 1.5e-6 * self.band(channel).pixel_urad and not self.takes_one(channel)
+        return AVERAGE_FILL if averaged else self.band(channel).fill
 
     @property
     def is_view(self) -> bool:

@@ -1,71 +1,203 @@
-"""What the headers of a build's files tell, in a few numbers a scan: packings, coefficients, times, fills."""
+"""What the headers of a shard's files tell of its tiles: written down by its task, gathered into the store's arrays.
+
+A store is opened by reading these arrays whole, so that they are to lie in few chunks, of many shards each; a task
+writes what no other writes, so that it cannot write a part of such a chunk. Hence a file of its own for each task, and
+one gathering when all are made.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import io
+import zipfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
-from catalog.geostationary.scans import Scan
 from cube.geostationary.index import FileIndex
-from cube.geostationary.layout import TileLayout
-from cube.geostationary.tiles import stored_factor
+from cube.geostationary.layout import Frame, TileLayout, TileSpec
+from cube.geostationary.plan_table import PlanTable
+from cube.geostationary.resample import count_factor
+from cube.job.store import LedgeredStore
+from cube.sun import solar_angles
+from stratacube.errors import SourceError
+from stratacube.files import write_bytes
 
-__all__ = ["NO_TIME", "ScanNumbers"]
+__all__ = ["NO_TIME", "gather", "gathered_names", "numbers_of", "read_numbers", "stored_factor", "write_numbers"]
 
 NO_TIME = np.iinfo("i8").min
+Numbers = dict[str, npt.NDArray[Any]]
+_FIRST = "first"
+"""In a shard's file: its first tile."""
 
 
-class ScanNumbers:
-    """Times of scans (microseconds since 1970) and the packing and coefficients of their channels.
+def numbers_of(
+    layout: TileLayout,
+    tiles: Sequence[TileSpec],
+    requested: Sequence[Sequence[np.datetime64]],
+    frames: Iterable[Frame],
+    headers: Mapping[str, FileIndex],
+) -> Numbers:
+    """Work out the numbers of a shard's tiles.
 
     Parameters
     ----------
     layout
         Of the store.
-    names
-        Ids of the scans.
+    tiles
+        Of the shard.
+    requested
+        By tile, the times asked for.
+    frames
+        The scans they are cut from.
+    headers
+        By address, the indexes of the files that could be read.
+
+    Returns
+    -------
+    dict
+        By the name of the array: packings and coefficients (tile, time, band), times (tile, time; microseconds since
+        1970), angles and places at the centres of blocks in degrees (tile, (time,) y, x). NaN or :data:`NO_TIME` where
+        nothing is known.
     """
+    shape = len(tiles), layout.steps, len(layout.channels)
+    found: Numbers = {
+        "packing_scale": np.full(shape, np.nan),
+        "packing_offset": np.full(shape, np.nan),
+        **{name: np.full(shape, np.nan, "f4") for name in layout.instrument.coefficients},
+        "scan_start": np.full(shape[:2], NO_TIME),
+        "scan_mid": np.full(shape[:2], NO_TIME),
+    }
+    for frame in frames:
+        of_frame = [headers[file.href] for file in frame.files.values() if file.href in headers]
+        place = frame.tile, frame.step
+        for header in of_frame:
+            channel = header.source.channel
+            at = *place, layout.channels.index(channel)
+            found["packing_scale"][at] = header.scale / stored_factor(layout, header, channel)
+            found["packing_offset"][at] = header.offset
+            for name in layout.instrument.coefficients:
+                found[name][at] = header.coefficients[name]
+        begun = [_microseconds(h.begin_time) for h in of_frame if not np.isnat(h.begin_time)]
+        # The files tell it better than their names, which may give it to a minute only.
+        found["scan_start"][place] = min(begun, default=_microseconds(np.datetime64(frame.start)))
+        found["scan_mid"][place] = max((_microseconds(h.mid_time) for h in of_frame), default=NO_TIME)
+    return found | _coarse(
+        layout, tiles, np.asarray(requested, "M8[us]").reshape(shape[:2]), found["scan_start"].view("M8[us]")
+    )
 
-    def __init__(self, layout: TileLayout, names: Sequence[str]) -> None:
-        self.layout = layout
-        self.rows = {name: row for row, name in enumerate(names)}
-        shape = len(names), len(layout.channels)
-        self.start, self.middle = np.full(len(names), NO_TIME), np.full(len(names), NO_TIME)
-        self.packing: Mapping[str, np.ndarray] = {
-            "packing_scale": np.full(shape, np.nan),
-            "packing_offset": np.full(shape, np.nan),
-        }
-        self.coefficients = {name: np.full(shape, np.nan, "f4") for name in layout.instrument.coefficients}
-        self.fills: dict[int, set[int]] = defaultdict(set)
-        self.unreadable: dict[str, str] = {}
-        """By file, why it could not be read."""
-        self.readable = 0
-        self._begun: dict[int, int] = {}
 
-    def add_scan(self, scan: Scan) -> None:
-        """Take note of a scan, whose files may all be unreadable."""
-        self.start[self.rows[scan.id]] = np.datetime64(scan.start, "us").astype("i8")
+def gathered_names(layout: TileLayout) -> list[str]:
+    """Names of the arrays that hold these numbers."""
+    return [*numbers_of(layout, (), (), (), {})]
 
-    def starts(self, names: Sequence[str]) -> npt.NDArray[np.datetime64]:
-        """Starts of scans, microseconds; not a time where there is no scan (an empty name)."""
-        found = np.array([self.start[self.rows[name]] if name else NO_TIME for name in names], "i8")
-        return found.view("M8[us]")
 
-    def add_header(self, scan_id: str, header: FileIndex) -> None:
-        """Take note of one of a scan's files."""
-        row, channel = self.rows[scan_id], header.source.channel
-        band = self.layout.channels.index(channel)
-        if not np.isnat(header.begin_time):  # which a name may give to a minute only
-            begun = int(header.begin_time.astype("M8[us]").astype("i8"))
-            self.start[row] = min(self._begun.get(row, begun), begun)
-            self._begun[row] = int(self.start[row])
-        self.middle[row] = max(int(self.middle[row]), int(header.mid_time.astype("M8[us]").astype("i8")))
-        self.packing["packing_scale"][row, band] = header.scale / stored_factor(self.layout, header, channel)
-        self.packing["packing_offset"][row, band] = header.offset
-        for name, values in self.coefficients.items():
-            values[row, band] = header.coefficients[name]
-        self.fills[channel].add(header.rad.fill)
-        self.readable += 1
+def _microseconds(time: np.datetime64) -> int:
+    return int(time.astype("M8[us]").astype("i8"))
+
+
+def stored_factor(layout: TileLayout, index: FileIndex, channel: int) -> int:
+    """Stored counts per source count of a band on the store's grid."""
+    ratio = 1 if layout.takes_one(channel) else max(1, round(layout.band_pixel(channel) / index.grid.dx))
+    return count_factor(ratio, index.rad.fill - 1)
+
+
+def _coarse(
+    layout: TileLayout,
+    tiles: Sequence[TileSpec],
+    requested: npt.NDArray[np.datetime64],
+    started: npt.NDArray[np.datetime64],
+) -> Numbers:
+    """Angles and places at the centres of blocks; the Sun at each frame's scan start, else its requested time."""
+    n, step = layout.coarse_size, layout.coarse_step * layout.pixel
+    centres = (np.arange(n) + 0.5) * step
+    place, frames = (len(tiles), n, n), (len(tiles), layout.steps, n, n)
+    values: Numbers = {
+        "longitude_coarse": np.empty(place, "f4"),
+        "latitude_coarse": np.empty(place, "f4"),
+        "view_zenith": np.empty(place, "f4"),
+        "view_azimuth": np.empty(place, "f4"),
+        "solar_zenith": np.empty(frames, "f4"),
+        "solar_azimuth": np.empty(frames, "f4"),
+    }
+    times = np.where(np.isnat(started), requested, started)
+    for i, tile in enumerate(tiles):
+        view = tile.projection
+        lon, lat = view.to_lonlat(tile.x_left + centres[None, :], tile.y_top - centres[:, None])
+        angles = *view.view_angles(lon, lat), *solar_angles(times[i][:, None, None], lon[None], lat[None])
+        for array, found in zip(values.values(), (lon, lat, *angles), strict=True):
+            array[i] = found
+    return values
+
+
+def write_numbers(path: Path, first: int, numbers: Numbers) -> None:
+    """Write the numbers of a shard's tiles, the first of which is number ``first`` of the store."""
+    packed = io.BytesIO()
+    contents: dict[str, Any] = {_FIRST: np.array(first), **numbers}
+    np.savez_compressed(packed, **contents)
+    write_bytes(path, packed.getbuffer())
+
+
+def read_numbers(path: Path) -> tuple[int, Numbers]:
+    """Read what :func:`write_numbers` wrote.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            numbers = dict(stored)
+        return int(numbers.pop(_FIRST)), numbers
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise SourceError(
+            f"{path} does not hold the numbers of a shard ({' '.join(str(error).split())[:120]}); "
+            "remove it and run the same command again"
+        ) from error
+
+
+def gather(
+    store: Path, plan: PlanTable, layout: TileLayout, file_of: Callable[[int], Path]
+) -> dict[int, tuple[float, float]]:
+    """Put the numbers of all shards into the arrays of a store, block by block of tiles.
+
+    Parameters
+    ----------
+    store
+        Whose arrays there are. What they hold of a shard without a file stands: earlier versions wrote it first.
+    plan
+        Which tiles are whose.
+    layout
+        Of the store.
+    file_of
+        By shard, where its numbers are.
+
+    Returns
+    -------
+    dict
+        By channel, the packing (scale, offset) that serves all tiles; channels with several are left out.
+    """
+    names = gathered_names(layout)
+    arrays = {name: zarr.open_array(LedgeredStore(store), path=name, mode="r+", zarr_format=3) for name in names}
+    pairs: dict[int, set[tuple[float, float]]] = {c: set() for c in layout.channels}
+    for block in plan.blocks(["tile", "shard"]):
+        start, stop = int(block["tile"].iloc[0]), int(block["tile"].iloc[-1]) + 1
+        values = {name: np.asarray(array[start:stop]) for name, array in arrays.items()}
+        for shard, rows in block.groupby("shard"):
+            if not (path := file_of(int(shard))).exists():
+                continue
+            first, numbers = read_numbers(path)
+            tiles = rows["tile"].to_numpy()
+            for name in names:
+                values[name][tiles - start] = numbers[name][tiles - first]
+        for name, array in arrays.items():
+            array[start:stop] = values[name]
+        for b, channel in enumerate(layout.channels):
+            both = np.stack([values[n][..., b].ravel() for n in ("packing_scale", "packing_offset")])
+            distinct = np.unique(both[:, ~np.isnan(both[0])], axis=1)
+            pairs[channel].update((float(scale), float(offset)) for scale, offset in distinct.T)
+    return {channel: next(iter(found)) for channel, found in pairs.items() if len(found) == 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from catalog.geostationary.scans import Scan
-from cube.geostationary.grid import FixedGrid
+from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.geostationary.layout import TileLayout
+from cube.geostationary.projections import distinct
 from cube.job.folder import RULES
 from cube.job.ledger import Problem
 from cube.strata.select import Placed
@@ -69,6 +70,7 @@ class Spot:
 def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequence[Placed[Spot]]) -> pd.DataFrame:
     """One row a tile, in order of time, so that tiles of one scan share a shard."""
     rows = []
+    projections = distinct(placed.payload.grid.projection for placed in tiles)
     for placed in sorted(tiles, key=lambda p: (p.time, p.payload.scan.id, p.payload.row, p.payload.col)):
         spot, candidate = placed.payload, placed.candidate
         scan = spot.scan
@@ -84,6 +86,7 @@ def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequ
                 "latitude": placed.latitude,
                 "longitude": placed.longitude,
                 "view_zenith": placed.view_zenith,
+                "projection": projections.index(spot.grid.projection),
                 "x_left": spot.grid.left + spot.col * spot.grid.dx,
                 "y_top": spot.grid.top + spot.row * spot.grid.dy,
                 "row": spot.row,
@@ -112,13 +115,14 @@ def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequ
     frame["event_time"] = frame["event_time"].astype("datetime64[us]")
     for name in ("requested_times", "scan_starts"):
         frame[name] = [np.asarray([np.datetime64(t, "us") for t in times]) for times in frame[name]]
+    frame.attrs = {"projections": [asdict(p) for p in projections]}
     return frame
 
 
 def write_plan(plan: Plan, path: Path) -> None:
     """Write ``plan.parquet``; what was refused travels in its metadata."""
     frame = plan.tiles.copy()
-    frame.attrs = {
+    frame.attrs |= {
         "rules": RULES,
         "refused": json.dumps(plan.refused),
         "problems": json.dumps([asdict(p) for p in plan.problems]),
@@ -133,6 +137,8 @@ class PlanTable:
     ----------
     path
         ``plan.parquet``.
+    projection_of
+        By the scan of its event, the satellite's view a tile is laid in; for plans that do not tell it yet.
 
     Raises
     ------
@@ -140,15 +146,17 @@ class PlanTable:
         If it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, projection_of: Callable[[str], GeosProjection] | None = None) -> None:
+        self.path, self.projection_of = path, projection_of
         try:
             with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
                 self.tiles = int(file.metadata.num_rows)
+                self._tells = "projection" in file.schema_arrow.names
                 attrs = json.loads((file.schema_arrow.metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
             self.refused: Counter[str] = Counter(json.loads(attrs["refused"]))
             told = json.loads(attrs["problems"])
-        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+            self._projections = [GeosProjection(**p) for p in attrs["projections"]] if self._tells else []
+        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
             raise SourceError(
                 f"{path} is not the plan of a build ({' '.join(str(error).split())[:120]}); "
                 "remove it to have it made again"
@@ -159,7 +167,18 @@ class PlanTable:
 
     def blocks(self, columns: Sequence[str] | None = None, rows: int = BLOCK) -> Iterator[pd.DataFrame]:
         """Yield the rows in blocks."""
-        return iter_frames(self.path, rows, columns)
+        for block in iter_frames(self.path, rows, columns):
+            if columns is None and not self._tells and self.projection_of is not None:
+                block["projection"] = [self.projections.index(self.projection_of(s)) for s in block["event_scan"]]
+            yield block
+
+    @cached_property
+    def projections(self) -> list[GeosProjection]:
+        """The satellites' views that tiles are laid in, by the numbers in ``projection``."""
+        if self._tells or self.projection_of is None:
+            return self._projections
+        blocks = self.blocks(["event_scan"])
+        return distinct(self.projection_of(scan) for block in blocks for scan in set(block["event_scan"]))
 
     def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return all rows."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -12,45 +13,32 @@ import xarray as xr
 from cube.geostationary.grid import GeosProjection
 from stratacube.errors import SourceError
 
-__all__ = ["VARIABLE", "TileViews", "Views", "read_views"]
+__all__ = ["VARIABLE", "TileViews", "Views", "distinct", "read_views"]
 
 VARIABLE = "projection"
 """Of a store with several: by tile, the number of its grid mapping; the names are its flag meanings."""
 
 
 class Views:
-    """The distinct projections of a plan's tiles, in order of longitude.
+    """The distinct projections of a plan's tiles.
 
     Parameters
     ----------
-    projection_of
-        By the scan of its event, the satellite's view a tile is laid in.
+    projections
+        In the order in which the plan numbers them.
     mapping
         Name of the grid mapping; where there are several, they are numbered.
     """
 
-    def __init__(self, projection_of: Callable[[str], GeosProjection], mapping: str) -> None:
-        self.mapping = mapping
-        self.projection_of = projection_of
-        self.projections: list[GeosProjection] = []
-
-    def add(self, scans: Iterable[str]) -> None:
-        """Take in the scans of some tiles; numbers are settled when all are in."""
-        found = {*self.projections, *(self.projection_of(scan) for scan in set(scans))}
-        self.projections = sorted(found, key=_order)
-
-    def indices(self, scans: Iterable[str]) -> npt.NDArray[np.int16]:
-        """Numbers of the projections of tiles, by the scans of their events."""
-        names = list(scans)
-        number = {scan: self.projections.index(self.projection_of(scan)) for scan in set(names)}
-        return np.array([number[scan] for scan in names], "i2")
+    def __init__(self, projections: Sequence[GeosProjection], mapping: str) -> None:
+        self.projections, self.mapping = projections, mapping
 
     @property
     def names(self) -> list[str]:
         """Names of the grid mappings."""
         return [self.mapping + ("" if len(self.projections) == 1 else f"_{i}") for i in range(len(self.projections))]
 
-    def variable(self, scans: Iterable[str]) -> dict[str, Any]:
+    def variable(self, numbers: npt.ArrayLike) -> dict[str, Any]:
         """Dimensions, values and attributes of :data:`VARIABLE` by its name; nothing where all tiles share one."""
         if len(self.projections) < 2:
             return {}
@@ -59,7 +47,7 @@ class Views:
             "flag_values": list(range(len(self.projections))),
             "flag_meanings": " ".join(self.names),
         }
-        return {VARIABLE: (("tile",), self.indices(scans), attributes)}
+        return {VARIABLE: (("tile",), np.asarray(numbers, "i2"), attributes)}
 
     def mappings(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Names and attributes of the grid mappings."""
@@ -67,14 +55,9 @@ class Views:
             yield name, {**view.cf_attributes(), "crs_wkt": view.crs.to_wkt()}
 
 
-def _order(view: GeosProjection) -> tuple[float | str, ...]:
-    return (
-        view.longitude_of_projection_origin,
-        view.perspective_point_height,
-        view.semi_major_axis,
-        view.semi_minor_axis,
-        view.sweep_angle_axis,
-    )
+def distinct(projections: Iterable[GeosProjection]) -> list[GeosProjection]:
+    """Return each projection once, in order of longitude."""
+    return sorted(set(projections), key=lambda view: (view.longitude_of_projection_origin, astuple(view)))
 
 
 class TileViews(Mapping[int, GeosProjection]):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property, partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import yaml
+import numpy as np
 
 from catalog.geostationary.completeness import completeness, write_completeness
 from catalog.geostationary.fetch import fetch_files, local_copy
@@ -23,16 +22,14 @@ from cube.geostationary.find import find, in_period
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
 from cube.geostationary.index import IndexTask, index_file
-from cube.geostationary.layout import TileLayout, TileSpec
-from cube.geostationary.numbers import ScanNumbers
+from cube.geostationary.layout import Frame, TileLayout, TileSpec
 from cube.geostationary.plan import Headers, make_plan
 from cube.geostationary.plan_table import PlanTable, write_plan
 from cube.geostationary.publish import Publication, publish
 from cube.geostationary.references import IndexLater, write_references
-from cube.geostationary.template import create_tile_store, fills_of
-from cube.geostationary.tiles import Frame, ShardResult, ShardTask, build_shard
+from cube.geostationary.store import TileStore
+from cube.geostationary.tiles import ShardResult, ShardTask, build_shard, shard_key
 from cube.job.engine import Outcome
-from cube.job.folder import FORMAT
 from cube.job.job import run_job
 from cube.job.ledger import Problem
 from cube.job.run import Run
@@ -149,7 +146,12 @@ class AbiBuild:
     @cached_property
     def table(self) -> PlanTable:
         """The plan, once it is written."""
-        return PlanTable(self.folder.plan)
+        return PlanTable(self.folder.plan, self._projection)
+
+    @cached_property
+    def store(self) -> TileStore:
+        """What the tiles are written into."""
+        return TileStore(self.config, self.folder, self.layout, self.table)
 
     @cached_property
     def shelf(self) -> ScanShelf:
@@ -172,15 +174,19 @@ class AbiBuild:
         """Fetch, index, and make every shard that the ledger does not know as done."""
         done = self._done(run)
         if len(done) == len(self.table.shard_numbers) and run.holds(["arrays", "references"]):
+            self.store.gather(run, anew=False)
             return
+        described = self.store.describe(run)
+        if not described:  # what an earlier version wrote of tiles into the arrays alone is lost with them
+            done = {n for n in done if self.folder.numbers_of(n).exists()}
         if self.config.download:
             self._fetch()
-        numbers = self._index(run)
-        done &= self._arrays(run, numbers, done)
+        unreadable = self._index(run)
         to_do = [n for n in self.table.shard_numbers if n not in done]
-        for outcome in run.do(self._tasks(numbers, done), build_shard, "building", total=len(to_do)):
+        for outcome in run.do(self._tasks(unreadable, done), build_shard, "building", total=len(to_do)):
             _record(run, outcome)
-        run.keep("references", lambda: self._refer(run, numbers), lambda: [self.folder.references], anew=run.changed)
+        self.store.gather(run, anew=not described)
+        run.keep("references", lambda: self._refer(run, unreadable), lambda: [self.folder.references], anew=run.changed)
 
     def _fetch(self) -> None:
         """Bring whole files of the scans used to disk; without ``download`` byte ranges are read in place."""
@@ -193,121 +199,71 @@ class AbiBuild:
 
     def _done(self, run: Run) -> set[int]:
         """Shards that were made and are there as they were written."""
-        keys = {_key(n): n for n in self.table.shard_numbers}
+        keys = {shard_key(n): n for n in self.table.shard_numbers}
         return {keys[key] for key in run.done(keys)}
 
-    def _index(self, run: Run) -> ScanNumbers:
-        """Read the header of every file that tiles are cut from; its references stay in the cache."""
-        numbers = ScanNumbers(self.layout, self.table.framed)
-        total = remote = 0
+    def _index(self, run: Run) -> dict[str, str]:
+        """Index every file that tiles are cut from, into the cache; return why some could not be, by address."""
+        total = remote = readable = 0
         for name in self.table.framed:
             scan = self.shelf[name]
-            numbers.add_scan(scan)
             total += len(scan.files)
             remote += any(f.href.startswith("s3://") for f in scan.files.values())
         tasks = (
-            IndexTask(files[channel], self.folder.index, self.config.s3_endpoint, name)
+            IndexTask(files[channel], self.folder.index, self.config.s3_endpoint)
             for name in self.table.framed
             for files in [self.shelf[name].files]
             for channel in sorted(files)
         )
         retries = self.manner.retries if remote else 0  # a disk does not fail now and then
-        first = ""
-        for outcome in run.do(tasks, IndexTask.header, "indexing", total, retries):
+        first, unreadable = "", {}
+        for outcome in run.do(tasks, IndexTask.warm, "indexing", total, retries):
             first = first or outcome.task.key
+            readable += outcome.result is not None
             if outcome.result is None:
-                numbers.unreadable[outcome.task.key] = outcome.error or ""
-            else:
-                numbers.add_header(outcome.task.scan_id, outcome.result)
+                unreadable[outcome.task.key] = outcome.error or ""
         remove_strays(self.folder.index)  # a cache, of which the ledger knows nothing
-        if not numbers.readable:
+        if not readable:
             raise SourceError(f"none of the {total} planned files is readable; the first is {first}")
-        return numbers
-
-    def _arrays(self, run: Run, numbers: ScanNumbers, done: set[int]) -> set[int]:
-        """Write the store's metadata and small variables; return the shards whose pixels they still describe."""
-        store = self.folder.tiles
-        of_old = (store / "packing_scale" / "zarr.json").exists()  # 0.1.0 recorded no arrays
-        described = run.holds(["arrays"]) if "arrays" in run.ledger.entries else of_old
-        run.clear(["arrays"])
-        # What the store said of tiles whose files are gone is lost with it: those shards are made anew, as they can.
-        kept = done if described else {n for n in done if not self._lacks(n, numbers)}
-        attributes = {
-            "title": f"{self.names.title} tiles, {self.config.stratification}",
-            "stratacube_version": importlib.metadata.version("stratacube"),
-            "stratacube_format": FORMAT,
-            "config": yaml.safe_dump(self.config.described(), sort_keys=False),
-            "config_hash": self.config.digest(),
-            "source": self.config.dialect.source,
-            "grid": self.config.grid,
-            **({"store": self.config.store} if self.layout.is_view else {}),
-            "tile_size": self.config.tile_size,
-        }
-        images = {*(self.layout.band(c).name for c in self.layout.channels), *self.layout.mask_groups()}
-
-        def make() -> None:
-            known = kept if described else ()
-            codec = self.config.codec
-            create_tile_store(store, self.layout, self.table, numbers, self._projection, attributes, codec, known)
-
-        def parts() -> Iterator[Path]:
-            yield store / "zarr.json"
-            for array in sorted(p for p in store.iterdir() if p.is_dir()):
-                yield array / "zarr.json" if array.name in images else array
-
-        run.keep("arrays", make, parts, anew=True)
-        return kept
-
-    @cached_property
-    def _scans_of_shards(self) -> dict[int, set[str]]:
-        """Scans of each shard."""
-        scans: dict[int, set[str]] = {}
-        for block in self.table.blocks(["shard", "scan_ids"]):
-            for shard, names in zip(block["shard"], block["scan_ids"], strict=True):
-                scans.setdefault(int(shard), set()).update(n for n in names if n)
-        return scans
-
-    def _lacks(self, shard: int, numbers: ScanNumbers) -> bool:
-        """Whether a file of a shard cannot be read now."""
-        hrefs = (f.href for name in self._scans_of_shards[shard] for f in self.shelf[name].files.values())
-        return any(href in numbers.unreadable for href in hrefs)
+        return unreadable
 
     def _projection(self, scan_id: str) -> GeosProjection:
         return self.headers.of(self.shelf[scan_id]).grid.projection
 
-    def _tasks(self, numbers: ScanNumbers, done: set[int]) -> Iterator[ShardTask]:
-        fills = fills_of(self.layout, numbers, self.folder.tiles)
+    def _tasks(self, unreadable: Mapping[str, str], done: set[int]) -> Iterator[ShardTask]:
+        fills, views = self.store.fills(), self.table.projections
         for shard, rows in self.table.shards():
             if shard in done:
                 continue
             tiles, frames = [], []
             for position, row in enumerate(rows.itertuples()):
-                tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, self._projection(row.event_scan)))
+                tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, views[row.projection]))
                 for step, name in enumerate(row.scan_ids):
                     if name:
-                        files = self.shelf[name].files
-                        frames.append(Frame(position, step, name, files, _lost(files, numbers)))
+                        scan = self.shelf[name]
+                        lost = _lost(scan.files, unreadable)
+                        frames.append(Frame(position, step, name, scan.start, scan.files, lost))
             yield ShardTask(
                 shard=shard,
                 first=int(rows["tile"].iloc[0]),
                 tiles=tuple(tiles),
                 frames=tuple(frames),
+                requested=tuple(tuple(np.asarray(list(t), "M8[us]")) for t in rows["requested_times"]),
                 layout=self.layout,
                 fills=fills,
                 good_flags=tuple(self.config.good_dqf),
                 store=self.folder.tiles,
+                numbers=self.folder.numbers_of(shard),
                 cache=self.folder.index,
                 endpoint_url=self.config.s3_endpoint,
             )
 
-    def _refer(self, run: Run, numbers: ScanNumbers) -> None:
+    def _refer(self, run: Run, unreadable: Mapping[str, str]) -> None:
         """Write the virtual cube of the scans that tiles were cut from, a day at a time."""
         if not run.holds(["references"]):
             # What lists it passes over what is there, so that a lost leaf would stay lost: it is made from nothing.
             remove(self.folder.references)
-        files = (
-            f for name in self.table.framed for f in self.shelf[name].files.values() if f.href not in numbers.unreadable
-        )
+        files = (f for name in self.table.framed for f in self.shelf[name].files.values() if f.href not in unreadable)
         for _, day in groupby(sorted(files, key=_day), key=_day):
             later = (
                 IndexLater(file, partial(index_file, file, self.folder.index, self.config.s3_endpoint)) for file in day
@@ -352,17 +308,13 @@ def _shortage(wanted: int | None, plan: PlanTable) -> str | None:
     return f"{missing} of {wanted} tiles found no place; candidates were left out for: {refused}"
 
 
-def _key(shard: int) -> str:
-    return f"shard-{shard:06d}"
-
-
 def _day(file: SourceFile) -> date:
     return file.start.date()
 
 
-def _lost(files: dict[int, SourceFile], numbers: ScanNumbers) -> dict[int, tuple[SourceFile, str]]:
+def _lost(files: Mapping[int, SourceFile], unreadable: Mapping[str, str]) -> dict[int, tuple[SourceFile, str]]:
     """Files that could not be indexed, and why."""
-    return {c: (f, numbers.unreadable[f.href]) for c, f in files.items() if f.href in numbers.unreadable}
+    return {c: (f, unreadable[f.href]) for c, f in files.items() if f.href in unreadable}
 
 
 def _record(run: Run, outcome: Outcome[ShardTask, ShardResult]) -> None:

@@ -1,58 +1,41 @@
-"""The template of a tile store, and the small variables that the driver writes, block by block of tiles."""
+"""The template of a tile store, from configuration, instrument and plan alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from cube.geostationary.grid import GeosProjection
 from cube.geostationary.layout import TileLayout
-from cube.geostationary.numbers import NO_TIME, ScanNumbers
+from cube.geostationary.numbers import NO_TIME
 from cube.geostationary.plan_table import BLOCK, PlanTable
 from cube.geostationary.projections import Views
-from cube.geostationary.tiles import stored_fill
 from cube.instrument import ATTRIBUTE
-from cube.job.store import ArraySpec, create_store, pad_names, write_region
-from cube.sun import solar_angles
+from cube.job.store import ArraySpec, LedgeredStore, consolidate, create_store, pad_names, write_region
 
-__all__ = ["create_tile_store", "fills_of"]
+__all__ = ["create_tile_store", "describe_packings", "fills_of"]
 
 _STRATA = ("random", "convection")
 """Strata whose numbers in stores are older than the registry; those of others follow by name."""
-_FROM_HEADERS = ("packing_scale", "packing_offset", "scan_start", "scan_mid")
-"""Variables that the headers of the source files tell, besides the coefficients of the instrument's laws."""
-
-
-def fills_of(layout: TileLayout, numbers: ScanNumbers, store: Path) -> dict[int, int]:
-    """Fill value of each band of a store made from these files; that of the store there where pixels are in it."""
-    fills = {}
-    for channel in layout.channels:
-        array, fill = store / layout.band(channel).name, numbers.fills.get(channel, set())
-        described = (array / "zarr.json").exists()
-        if described and ((array / "c").exists() or not fill):  # files mended or lost since do not change it
-            fills[channel] = int(zarr.open_array(array, mode="r", zarr_format=3).fill_value)
-        else:
-            fills[channel] = stored_fill(layout, channel, fill)
-    return fills
 
 
 def create_tile_store(
     path: Path,
     layout: TileLayout,
     plan: PlanTable,
-    numbers: ScanNumbers,
-    projection_of: Callable[[str], GeosProjection],
+    views: Views,
     attributes: Mapping[str, Any],
     codec: str,
-    kept: Collection[int] = (),
 ) -> None:
-    """Write the template of a tile store and every variable known before a pixel is read.
+    """Write the template of a tile store, and the variables that the plan tells.
+
+    Nothing of it takes a look at a file of the archive: what their headers tell is gathered when the tiles are made
+    (:func:`cube.geostationary.numbers.gather`).
 
     Parameters
     ----------
@@ -62,104 +45,71 @@ def create_tile_store(
         Shapes.
     plan
         One row a tile.
-    numbers
-        What the readable files of the plan's scans tell.
-    projection_of
-        By the scan of its event, the satellite's view a tile is laid in.
+    views
+        The satellites' views that tiles are laid in.
     attributes
         Of the store: provenance.
     codec
         One of :data:`cube.job.codec.CODECS`.
-    kept
-        Shards that were made before: what the store says of their tiles stands, whatever is readable now.
     """
-    pairs: dict[int, set[tuple[float, float]]] = {c: set() for c in layout.channels}
-    views = Views(projection_of, layout.instrument.dialect.grid_mapping)
-    for block in plan.blocks(["event_scan"]):
-        views.add(block["event_scan"])
-    small: Small = {}
-    for block in plan.blocks():
-        small = _small_variables(layout, block, numbers, views)
-        _keep(path, layout, block, small, kept)
-        _collect_packings(layout, small, pairs)
-    packing = {c: next(iter(found)) for c, found in pairs.items() if len(found) == 1}
-    fills = fills_of(layout, numbers, path)
-    arrays = _band_specs(layout, plan.tiles, fills, packing) | _coarse_specs(layout, plan.tiles)
-    for name, (dims, values, attrs) in small.items():  # those of the last block: all blocks have the same forms
+    fills = fills_of(layout, path)
+    arrays = _band_specs(layout, plan.tiles, fills, {}) | _gathered_specs(path, layout, plan.tiles)
+    first = next(plan.blocks())
+    for name, (dims, values, attrs) in _planned(layout, first, views).items():  # all blocks have the same forms
         shape = tuple(plan.tiles if d == "tile" else n for d, n in zip(dims, values.shape, strict=True))
         chunks = tuple(min(BLOCK, n) if d == "tile" else n for d, n in zip(dims, shape, strict=True))
         arrays[name] = ArraySpec(dims, shape, values.dtype.str, chunks, attributes=attrs)
     arrays |= {name: ArraySpec((), (), "<i4", (), attributes=attrs) for name, attrs in views.mappings()}
     described = {ATTRIBUTE: layout.instrument.described()}
     create_store(path, arrays, {"Conventions": "CF-1.11", **described, **attributes}, codec)
-    del small
     for block in plan.blocks():
-        _write_small(path, layout, _small_variables(layout, block, numbers, views), block, kept)
-        _write_coarse(path, layout, block, projection_of, numbers)
+        start = int(block["tile"].iloc[0])
+        for name, (dims, values, _) in _planned(layout, block, views).items():
+            if "tile" in dims or start == 0:
+                write_region(path, name, start, values)
 
 
-# Each of these lets go of what it wrote before the next begins: blocks are most of what the driver holds.
+def fills_of(layout: TileLayout, store: Path) -> dict[int, int]:
+    """Fill value of each band of a store: the nominal one, or that of an array which is there."""
+    return {c: int(_fill_there(store / layout.band(c).name, layout.stored_fill(c))) for c in layout.channels}
 
 
-def _write_small(path: Path, layout: TileLayout, small: Small, block: pd.DataFrame, kept: Collection[int]) -> None:
-    start = int(block["tile"].iloc[0])
-    _keep(path, layout, block, small, kept)
-    for name, (dims, values, _) in small.items():
-        if "tile" in dims or start == 0:
-            write_region(path, name, start, values)
+def _fill_there(array: Path, nominal: float) -> float:
+    """Earlier versions took it from the files."""
+    try:
+        found: float = zarr.open_array(array, mode="r", zarr_format=3).fill_value
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged
+        return nominal
+    return found
 
 
-def _write_coarse(
-    path: Path,
-    layout: TileLayout,
-    block: pd.DataFrame,
-    projection_of: Callable[[str], GeosProjection],
-    numbers: ScanNumbers,
-) -> None:
-    start, coarse = int(block["tile"].iloc[0]), _coarse_values(layout, block, projection_of, numbers)
-    while coarse:
-        name, values = coarse.popitem()
-        write_region(path, name, start, values)
+def describe_packings(path: Path, layout: TileLayout, packings: Mapping[int, tuple[float, float]]) -> None:
+    """Say of each band of a store whether one packing serves all its tiles, so that any reader may decode it.
 
-
-def _keep(path: Path, layout: TileLayout, block: pd.DataFrame, small: Small, kept: Collection[int]) -> None:
-    """Put in what the store says of the tiles of shards that were made before."""
-    made = block["shard"].isin(list(kept)).to_numpy() if kept else np.zeros(len(block), bool)
-    if not made.any():
-        return
-    start = int(block["tile"].iloc[0])
-    for name in (*_FROM_HEADERS, *layout.instrument.coefficients):
-        there = np.asarray(zarr.open_array(path / name, mode="r", zarr_format=3)[start : start + len(block)])
-        small[name][1][made] = there[made]
-
-
-def _collect_packings(layout: TileLayout, small: Small, pairs: dict[int, set[tuple[float, float]]]) -> None:
-    """Take note of the packings of each band, as (scale, offset): where there is one, it is the whole store's."""
-    for b, channel in enumerate(layout.channels):
-        both = np.stack([small[n][1][..., b].ravel() for n in ("packing_scale", "packing_offset")])
-        distinct = np.unique(both[:, ~np.isnan(both[0])], axis=1)
-        pairs[channel].update((float(scale), float(offset)) for scale, offset in distinct.T)
+    Parameters
+    ----------
+    path
+        The store.
+    layout
+        Of it.
+    packings
+        By channel, scale and offset of those bands that have one.
+    """
+    group = zarr.open_group(LedgeredStore(path), mode="r+", zarr_format=3, use_consolidated=False)
+    for channel in layout.channels:
+        array = group[layout.band(channel).name]
+        attributes = _band_attributes(layout, channel, packings.get(channel))
+        array.attrs.put(attributes | {"_FillValue": array.attrs["_FillValue"]})
+    consolidate(path)
 
 
 Small = dict[str, tuple[tuple[str, ...], Any, dict[str, Any]]]
+_TIME = {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
 
 
-def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumbers, views: Views) -> Small:
-    """Variables of a few numbers per tile, time step and band, of a block of tiles."""
-    rows = np.array([[numbers.rows.get(name, -1) for name in names] for names in plan["scan_ids"]])
-    there = rows >= 0
-
-    def of_frames(values: npt.NDArray[Any], nothing: Any) -> npt.NDArray[Any]:
-        found: npt.NDArray[Any] = values[rows]
-        found[~there] = nothing
-        return found
-
-    start, middle = of_frames(numbers.start, NO_TIME), of_frames(numbers.middle, NO_TIME)
-    packing = {name: of_frames(values, np.nan) for name, values in numbers.packing.items()}
-    coefficients = {name: of_frames(values, np.nan) for name, values in numbers.coefficients.items()}
+def _planned(layout: TileLayout, plan: pd.DataFrame, views: Views) -> Small:
+    """Variables of a few numbers a tile or time step that the plan tells, of a block of tiles."""
     requested = np.array([np.asarray(list(t), "M8[us]") for t in plan["requested_times"]]).astype("i8")
-    frame, band = ("tile", "time"), ("tile", "time", "band")
-    time = {"units": "microseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
     names = layout.instrument.dialect.names
     known = [*_STRATA, *sorted(set(plan["stratum"]) - set(_STRATA))]  # a build is of one
     strata = np.array([known.index(s) for s in plan["stratum"]], "i1")
@@ -169,20 +119,7 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
             np.array(layout.channels, "i1" if max(layout.channels) < 128 else "i2"),
             {"long_name": f"{layout.instrument.title} channel number"},
         ),
-        "packing_scale": (band, packing["packing_scale"], {"long_name": "radiance of one stored count"}),
-        "packing_offset": (band, packing["packing_offset"], {"long_name": "radiance of stored count 0"}),
-        **{name: (band, values, {"long_name": name}) for name, values in coefficients.items()},
-        "requested_time": (frame, requested, {"long_name": "time asked for", **time}),
-        "scan_start": (
-            frame,
-            start,
-            {"standard_name": "time", "long_name": "start of scan", "_FillValue": NO_TIME, **time},
-        ),
-        "scan_mid": (
-            frame,
-            middle,
-            {"standard_name": "time", "long_name": "middle of scan", "_FillValue": NO_TIME, **time},
-        ),
+        "requested_time": (("tile", "time"), requested, {"long_name": "time asked for", **_TIME}),
         **{
             name: (("tile",), plan[name].to_numpy("f8"), attrs)
             for name, attrs in {
@@ -199,12 +136,33 @@ def _small_variables(layout: TileLayout, plan: pd.DataFrame, numbers: ScanNumber
             plan["platform"].map(names.numbers).to_numpy("i2"),
             dict(names.platform_attributes),
         ),
-        **views.variable(plan["event_scan"]),
+        **views.variable(plan["projection"]),
         "stratum": (
             ("tile",),
             strata,
             {"flag_values": list(range(len(known))), "flag_meanings": pad_names(known)},
         ),
+    }
+
+
+def _gathered_specs(path: Path, layout: TileLayout, tiles: int) -> dict[str, ArraySpec]:
+    """What the headers of files tell, chunked by many tiles: a store is opened by reading these whole."""
+    bands = len(layout.channels)
+    number = {"packing_scale": "radiance of one stored count", "packing_offset": "radiance of stored count 0"}
+    number |= {name: name for name in layout.instrument.coefficients}
+    specs: dict[str, tuple[Any, ...]] = {}
+    for name, title in number.items():
+        kind = "<f8" if name.startswith("packing_") else "<f4"
+        specs[name] = (("tile", "time", "band"), (layout.steps, bands), kind, math.nan, {"long_name": title})
+    for name, title in {"scan_start": "start of scan", "scan_mid": "middle of scan"}.items():
+        attrs = {"standard_name": "time", "long_name": title, "_FillValue": NO_TIME, **_TIME}
+        specs[name] = (("tile", "time"), (layout.steps,), "<i8", NO_TIME, attrs)
+    specs |= _coarse_specs(layout)
+    return {
+        name: ArraySpec(
+            dims, (tiles, *rest), kind, (min(BLOCK, tiles), *rest), None, _fill_there(path / name, fill), attrs
+        )
+        for name, (dims, rest, kind, fill, attrs) in specs.items()
     }
 
 
@@ -275,7 +233,7 @@ def _image_spec(
     )
 
 
-def _coarse_specs(layout: TileLayout, tiles: int) -> dict[str, ArraySpec]:
+def _coarse_specs(layout: TileLayout) -> dict[str, tuple[Any, ...]]:
     """Angles and locations at the centres of blocks of the tile."""
     n = layout.coarse_size
     block = {"comment": f"at the centres of blocks of {layout.coarse_step} grid pixels"}
@@ -292,35 +250,5 @@ def _coarse_specs(layout: TileLayout, tiles: int) -> dict[str, ArraySpec]:
     for name, attrs in attributes.items():
         frames = (layout.steps,) if name.startswith("solar") else ()
         dims = ("tile", "time", "y_coarse", "x_coarse") if frames else ("tile", "y_coarse", "x_coarse")
-        specs[name] = ArraySpec(
-            dims, (tiles, *frames, n, n), "<f4", (min(BLOCK, tiles), *frames, n, n), None, float("nan"), attrs
-        )
+        specs[name] = (dims, (*frames, n, n), "<f4", math.nan, attrs)
     return specs
-
-
-def _coarse_values(
-    layout: TileLayout, plan: pd.DataFrame, projection_of: Callable[[str], GeosProjection], numbers: ScanNumbers
-) -> dict[str, Any]:
-    """Values of the coarse variables of some tiles; the Sun at each frame's scan start, else its requested time."""
-    n, step = layout.coarse_size, layout.coarse_step * layout.pixel
-    centres = (np.arange(n) + 0.5) * step
-    # Worked out tile by tile in double precision, and kept as it is stored: a block of these is most of the driver's
-    # memory.
-    place, frames = (len(plan), n, n), (len(plan), layout.steps, n, n)
-    values = {
-        "longitude_coarse": np.empty(place, "f4"),
-        "latitude_coarse": np.empty(place, "f4"),
-        "view_zenith": np.empty(place, "f4"),
-        "view_azimuth": np.empty(place, "f4"),
-        "solar_zenith": np.empty(frames, "f4"),
-        "solar_azimuth": np.empty(frames, "f4"),
-    }
-    for i, row in enumerate(plan.itertuples()):
-        view = projection_of(row.event_scan)
-        lon, lat = view.to_lonlat(row.x_left + centres[None, :], row.y_top - centres[:, None])
-        actual = numbers.starts(row.scan_ids)
-        times = np.where(np.isnat(actual), np.asarray(list(row.requested_times), "M8[us]"), actual)
-        angles = *view.view_angles(lon, lat), *solar_angles(times[:, None, None], lon[None], lat[None])
-        for array, found in zip(values.values(), (lon, lat, *angles), strict=True):
-            array[i] = found
-    return values

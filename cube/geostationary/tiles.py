@@ -20,15 +20,16 @@ import numpy.typing as npt
 from catalog.geostationary.scans import SourceFile
 from cube.geostationary.grid import Window
 from cube.geostationary.index import FileIndex, index_file
-from cube.geostationary.layout import TileLayout, TileSpec
+from cube.geostationary.layout import Frame, TileLayout, TileSpec
+from cube.geostationary.numbers import numbers_of, stored_factor, write_numbers
 from cube.geostationary.read import ReadCount, stream_images
-from cube.geostationary.resample import AVERAGE_FILL, average, count_factor, repeat
+from cube.geostationary.resample import average, repeat
 from cube.job.ledger import Problem
 from cube.job.store import write_region
 from stratacube.errors import SourceError
 from stratacube.retry import call_again
 
-__all__ = ["Frame", "ShardResult", "ShardTask", "build_shard"]
+__all__ = ["ShardResult", "ShardTask", "build_shard", "shard_key"]
 
 T = TypeVar("T")
 
@@ -36,19 +37,6 @@ _S3_TRIES, _S3_PAUSE = 3, 1.0
 """Attempts at a file on S3, and seconds before the second: the client below has tried each request by itself."""
 _STRIP = 128
 """Native rows brought to the grid at once: a multiple of every block of pixels that is averaged."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One time step of one tile: the scan it is cut from."""
-
-    tile: int
-    """Position within the shard."""
-    step: int
-    scan_id: str
-    files: Mapping[int, SourceFile]
-    lost: Mapping[int, tuple[SourceFile, str]] = field(default_factory=dict)
-    """Channels whose file could not be indexed, and why."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +48,28 @@ class ShardTask:
     """Index of its first tile in the store."""
     tiles: tuple[TileSpec, ...]
     frames: tuple[Frame, ...]
+    requested: tuple[tuple[np.datetime64, ...], ...]
+    """By tile, the times asked for."""
     layout: TileLayout
     fills: Mapping[int, int]
     """Fill value of each channel in the store."""
     good_flags: tuple[int, ...]
     """DQF values whose pixels are valid."""
     store: Path
+    numbers: Path
+    """Where to put what the headers tell."""
     cache: Path | None = None
     endpoint_url: str | None = None
 
     @property
     def key(self) -> str:
         """Name in the ledger."""
-        return f"shard-{self.shard:06d}"
+        return shard_key(self.shard)
+
+
+def shard_key(shard: int) -> str:
+    """Name of a shard in the ledger."""
+    return f"shard-{shard:06d}"
 
 
 @dataclass
@@ -98,18 +95,21 @@ def build_shard(task: ShardTask) -> ShardResult:
     started = time.perf_counter()
     result = ShardResult()
     count = len(task.tiles)
+    headers: dict[str, FileIndex] = {}
     valid_pixels = stored_pixels = 0
     for name, channels in task.layout.mask_groups().items():
         size = task.layout.band_size(channels[0])
         mask = np.zeros((count, task.layout.steps, size, size), task.layout.instrument.mask_dtype)
         for channel in channels:
             counts = np.full(mask.shape, task.fills[channel], "u2")
-            _cut_band(task, channel, counts, mask, result)
+            headers |= _cut_band(task, channel, counts, mask, result)
             _write(task, task.layout.band(channel).name, counts, task.fills[channel], result)
             bit = task.layout.mask_bit(channel)
             valid_pixels += sum(int(np.count_nonzero(tile & bit)) for tile in mask)
             stored_pixels += mask.size
         _write(task, name, mask, 0, result)
+    numbers = numbers_of(task.layout, task.tiles, task.requested, task.frames, headers)
+    write_numbers(task.numbers, task.first, numbers)
     result.valid_share = valid_pixels / stored_pixels
     result.seconds = time.perf_counter() - started
     return result
@@ -123,8 +123,9 @@ def _write(task: ShardTask, name: str, values: npt.NDArray[Any], fill: int, resu
 
 def _cut_band(
     task: ShardTask, channel: int, counts: npt.NDArray[np.uint16], mask: npt.NDArray[Any], result: ShardResult
-) -> None:
-    """Fill one band of all tiles and its bit of their masks."""
+) -> dict[str, FileIndex]:
+    """Fill one band of all tiles and its bit of their masks; return the headers that could be read, by address."""
+    headers = {}
     by_file: dict[SourceFile, list[Frame]] = defaultdict(list)
     for frame in task.frames:
         if channel in frame.lost:
@@ -135,6 +136,7 @@ def _cut_band(
         placed: Sequence[tuple[Frame, Any]] = [(frame, None) for frame in frames]
         try:
             index = _try_again(source, partial(index_file, source, task.cache, task.endpoint_url))
+            headers[source.href] = index.without_chunks()
             placed = _place(task, index, channel, frames, result)
             _try_again(source, partial(_cut_file, task, index, channel, placed, counts, mask, result))
         except SourceError as error:
@@ -142,6 +144,7 @@ def _cut_band(
                 counts[frame.tile, frame.step] = task.fills[channel]
                 mask[frame.tile, frame.step] &= ~task.layout.mask_bit(channel)
                 result.problems.append(_problem(task, frame, channel, source, str(error)))
+    return headers
 
 
 def _try_again(source: SourceFile, read: Callable[[], T]) -> T:
@@ -227,15 +230,3 @@ def to_grid(
     if ratio < 0.75:
         return repeat(raw, round(1 / ratio)), repeat(good, round(1 / ratio))
     return raw, good
-
-
-def stored_factor(layout: TileLayout, index: FileIndex, channel: int) -> int:
-    """Stored counts per source count of a band on the store's grid."""
-    ratio = 1 if layout.takes_one(channel) else max(1, round(layout.band_pixel(channel) / index.grid.dx))
-    return count_factor(ratio, index.rad.fill - 1)
-
-
-def stored_fill(layout: TileLayout, channel: int, source_fills: set[int]) -> int:
-    """Fill value of a band in the store: the files' own where pixels are copied and all files agree on it."""
-    averaged = layout.band_pixel(channel) > 1.5e-6 * layout.band(channel).pixel_urad and not layout.takes_one(channel)
-    return AVERAGE_FILL if averaged or len(source_fills) != 1 else next(iter(source_fills))

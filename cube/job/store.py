@@ -21,7 +21,7 @@ from cube.job.codec import codecs_of
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import check_guards, remove, write_bytes
 
-__all__ = ["ArraySpec", "LedgeredStore", "create_store", "write_region"]
+__all__ = ["ArraySpec", "LedgeredStore", "consolidate", "create_store", "write_region"]
 
 
 class LedgeredStore(LocalStore):
@@ -110,14 +110,19 @@ def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mappin
                 group[name].attrs.put(dict(spec.attributes))
             else:
                 _create_array(group, name, spec, codec, overwrite=not kept)  # again, if nothing was written to it yet
-        with warnings.catch_warnings():
-            # zarr warns that version 3 has yet to adopt consolidated metadata; readers that do not know it ignore it.
-            warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-            zarr.consolidate_metadata(store, zarr_format=3)
+        consolidate(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SourceError(f"no space is left for {path}; make room and run the same command again") from error
         raise UsageError(f"{path} cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def consolidate(path: Path) -> None:
+    """Put the metadata of all arrays of a store into its root, as they are now."""
+    with warnings.catch_warnings():
+        # zarr warns that version 3 has yet to adopt consolidated metadata; readers that do not know it ignore it.
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(LedgeredStore(path), zarr_format=3)
 
 
 def _forget_broken(path: Path, names: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ import shutil
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ import numpy as np
 import pandas as pd
 
 from catalog.geostationary.scans import Scan
-from cube.geostationary.grid import GeosProjection
 from cube.geostationary.index import FileIndex, index_file
-from cube.geostationary.layout import TileLayout, TileSpec
+from cube.geostationary.layout import Frame, TileLayout, TileSpec
+from cube.geostationary.plan_table import PlanTable
+from cube.geostationary.projections import Views
+from cube.geostationary.template import create_tile_store, fills_of
+from stratacube.parquet import write_frame
 from tests.benchmarks.abi_scan import CHANNELS, Stretch, scan_of
 from tests.benchmarks.table import Row, compare, measure, race
 
@@ -95,11 +98,11 @@ def _scans(scratch: Path, steps: int) -> list[Scan]:
 
 def _tasks(scratch: Path, name: str, tiles: int, grid: Any, steps: int) -> Iterator[Any]:
     """Make a tile store, and yield the tasks that fill it."""
-    from cube.geostationary.tiles import Frame, ShardTask
-    from cube.geostationary.tilestore import create_tile_store, fills_of
+    from cube.geostationary.tiles import ShardTask
 
-    layout, scans = TileLayout(grid, 512, steps, CHANNELS), _scans(scratch, steps)
-    headers = {f.href: index_file(f, scratch / "index").without_chunks() for s in scans for f in s.files.values()}
+    layout, scans = TileLayout(grid, 512, steps, CHANNELS, store="native"), _scans(scratch, steps)
+    for file in (f for s in scans for f in s.files.values()):
+        index_file(file, scratch / "index")
     places = _places(index_file(scans[0].files[1], scratch / "index"), tiles)
     table = pd.DataFrame(
         {
@@ -114,25 +117,28 @@ def _tasks(scratch: Path, name: str, tiles: int, grid: Any, steps: int) -> Itera
             "row": 0,
             "col": 0,
             "requested_times": [[s.start for s in scans]] * tiles,
-            "scan_starts": [[s.start for s in scans]] * tiles,
-            "scan_ids": [[s.id for s in scans]] * tiles,
+            "projection": 0,
         }
     )
-    views: dict[int, GeosProjection] = {i: p.projection for i, p in enumerate(places)}
-    store = scratch / f"{name}.zarr"
+    table.attrs = {"refused": "{}", "problems": "[]", "projections": [asdict(places[0].projection)]}
+    store, numbers = scratch / f"{name}.zarr", scratch / "numbers"
     shutil.rmtree(store, ignore_errors=True)
-    create_tile_store(store, layout, table, {s.id: s for s in scans}, headers, views, {})
+    write_frame(scratch / f"{name}.parquet", table)
+    plan = PlanTable(scratch / f"{name}.parquet")
+    create_tile_store(store, layout, plan, Views(plan.projections, "goes_imager_projection"), {}, "lz4hc")
     for shard, first in enumerate(range(0, tiles, layout.tiles_per_shard)):
         part = places[first : first + layout.tiles_per_shard]
         yield ShardTask(
             shard=shard,
             first=first,
             tiles=tuple(part),
-            frames=tuple(Frame(i, t, s.id, s.files) for i in range(len(part)) for t, s in enumerate(scans)),
+            frames=tuple(Frame(i, t, s.id, s.start, s.files) for i in range(len(part)) for t, s in enumerate(scans)),
+            requested=((tuple(np.datetime64(s.start, "us") for s in scans),) * len(part)),
             layout=layout,
-            fills=fills_of(layout, headers, store),
+            fills=fills_of(layout, store),
             good_flags=(0, 1),
             store=store,
+            numbers=numbers / f"shard-{shard:06d}.npz",
             cache=scratch / "index",
         )
 
@@ -187,7 +193,7 @@ def shard_by_bare_loop(scratch: str, tiles: int, grid: str, inflate: str) -> Str
         files[href] |= chunks
     ordered = {href: sorted(chunks) for href, chunks in files.items()}
     built = zarr.open_group(Path(scratch) / f"ours-{grid}-{tiles}-1.zarr", mode="r")
-    names = [n for n in built.array_keys() if n[0] == "C" or n.startswith("valid")]
+    names = [n for n in built.array_keys() if n[:2] in ("C0", "C1") or n.startswith("valid")]
     values = {name: np.asarray(built[name]) for name in names}
     yield
     for href, places in ordered.items():

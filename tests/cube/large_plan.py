@@ -36,7 +36,18 @@ STEPS, STEP = 7, timedelta(minutes=20)
 BEFORE = STEPS // 2
 """Steps before the event: with every scan there, the window with the event in its middle is the best one."""
 MOST_ZENITH = 70.0
-COPIED = ("score", "window_start", "window_scores", "stratum", "platform", "sector", "seed", "system_id", "missing")
+COPIED = (
+    "score",
+    "window_start",
+    "window_scores",
+    "stratum",
+    "platform",
+    "sector",
+    "seed",
+    "system_id",
+    "missing",
+    "projection",
+)
 """Columns that are the same for every tile of a random build from a whole archive."""
 
 

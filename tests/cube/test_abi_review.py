@@ -20,7 +20,7 @@ import cube
 from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
-from cube.geostationary.index import FileIndex, IndexTask
+from cube.geostationary.index import IndexTask
 from cube.testing import write_abi_archive, write_abi_file
 from stratacube.errors import SourceError, UsageError
 
@@ -72,15 +72,15 @@ def test_a_file_lost_while_indexing_is_told_and_mended(
     assert build(scans, whole) == 0
     assert build(scans, output, "--plan-only") == 0
     name, href = used_file(output, scans, 7)
-    header = IndexTask.header
+    warm = IndexTask.warm
 
-    def lost(task: IndexTask) -> FileIndex:
+    def lost(task: IndexTask) -> bool:
         if task.source.href == href:
             raise SourceError(f"{href} is gone for a moment")
-        return header(task)
+        return warm(task)
 
     with monkeypatch.context() as patched:
-        patched.setattr(IndexTask, "header", lost)
+        patched.setattr(IndexTask, "warm", lost)
         assert build(scans, output) == 1
     assert "gone for a moment" in capsys.readouterr().err
     errors = pd.read_csv(output / "errors.csv")

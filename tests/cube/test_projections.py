@@ -16,7 +16,7 @@ import xarray as xr
 import cube
 from cube.build import main
 from cube.geostationary.grid import GeosProjection
-from cube.geostationary.projections import Views, read_views
+from cube.geostationary.projections import Views, distinct, read_views
 from cube.testing import write_abi_file
 from stratacube.errors import SourceError, UsageError
 
@@ -82,15 +82,15 @@ def test_the_catalogue_tells_each_tile_its_own_projection(moved: Path) -> None:
 def test_views_differ_by_all_that_makes_them() -> None:
     """Two satellites at one longitude and two heights see from two places."""
     east = GeosProjection(HEIGHT, 6378137.0, 6356752.31414, -75.0)
-    views = {"a": east, "b": GeosProjection(HEIGHT + 1000, 6378137.0, 6356752.31414, -75.0), "c": east}
-    found = Views(views.__getitem__, "goes_imager_projection")
-    found.add(["a"])
-    found.add(["b", "c"])
-    assert len(found.projections) == 2
-    assert found.indices(["b", "a", "c", "a"]).tolist() == [1, 0, 0, 0]
-    single = Views(views.__getitem__, "goes_imager_projection")
-    single.add(["a", "c"])
-    assert single.variable(["a", "c"]) == {}
+    higher = GeosProjection(HEIGHT + 1000, 6378137.0, 6356752.31414, -75.0)
+    west = GeosProjection(HEIGHT, 6378137.0, 6356752.31414, -137.0)
+    found = Views(distinct([higher, east, west, east]), "goes_imager_projection")
+    assert found.projections == [west, east, higher]
+    ((name, (dims, numbers, attributes)),) = found.variable([1, 0, 2]).items()
+    assert (name, dims, numbers.tolist()) == ("projection", ("tile",), [1, 0, 2])
+    assert attributes["flag_meanings"].split() == found.names == [f"goes_imager_projection_{i}" for i in range(3)]
+    single = Views(distinct([east, east]), "goes_imager_projection")
+    assert single.variable([0, 0]) == {}
     assert single.names == ["goes_imager_projection"]
 
 
