@@ -177,12 +177,13 @@ def _grid(h5: h5py.File, shape: tuple[int, int]) -> FixedGrid:
 
 def _axis(dataset: h5py.Dataset, pixels: int) -> tuple[float, float]:
     """First centre and spacing of an axis in radians, packed or (in rewritten files) already floating point."""
+    name = dataset.name.strip("/")
     if dataset.shape != (pixels,):
-        raise ValueError(f"{dataset.name} has {dataset.shape} values for {pixels} pixels")
-    refuse_other([(f"{dataset.name.strip('/')}'s unit", _text_or_none(dataset, "units"), "rad")])
-    packing = [attribute_or_none(dataset, name) for name in ("scale_factor", "add_offset")]
+        raise ValueError(f"{name} has {dataset.shape} values for {pixels} pixels")
+    refuse_other([(f"{name}'s unit", _text_or_none(dataset, "units"), "rad")])
+    packing = [attribute_or_none(dataset, what) for what in ("scale_factor", "add_offset")]
     if dataset.dtype.kind in "iu" and None in packing:
-        raise ValueError(f"{dataset.name} is packed, but lacks its scale_factor or add_offset")
+        raise ValueError(f"{name} is packed, but lacks its scale_factor or add_offset")
     scale, offset = (default if n is None else float(n) for n, default in zip(packing, (1.0, 0.0), strict=True))
     values = dataset[[0, pixels - 1]].astype("f8") * scale + offset
     step = (values[1] - values[0]) / (pixels - 1)

@@ -124,4 +124,16 @@ def chunk_table(dataset: h5py.Dataset, files: str, dtype: str, fill: int) -> Chu
         offsets[at], sizes[at] = info.byte_offset, info.size
 
     dataset.id.chunk_iter(record)
-    return ChunkTable(dataset.shape, dataset.chunks, dtype, tuple(filters), fill, offsets, sizes)
+    table = ChunkTable(dataset.shape, dataset.chunks, dtype, tuple(filters), fill, offsets, sizes)
+    table.refuse_impossible()
+    _refuse_overlap(table, dataset.name)
+    return table
+
+
+def _refuse_overlap(table: ChunkTable, name: str) -> None:
+    """Two chunks of one place: the address of one is damaged, and it would be read as the other."""
+    written = table.sizes > 0
+    starts, sizes = table.offsets[written], table.sizes[written]
+    order = np.argsort(starts)
+    if (starts[order][1:] < (starts + sizes)[order][:-1]).any():
+        raise ValueError(f"chunks of {name.strip('/')} overlap")
