@@ -10,6 +10,7 @@ from catalog.geostationary.names import (
     PLATFORMS,
     SECTORS,
     bucket,
+    nearly_a_name,
     normalise_platform,
     parse_name,
     parse_sector,
@@ -56,4 +57,5 @@ ABI_NAMES = Naming(
     numbers={platform: int(platform.removeprefix("goes")) for platform in PLATFORMS},
     platform_attributes={"long_name": "GOES satellite number"},
     enters=_enters,
+    nearly=nearly_a_name,
 )

@@ -48,8 +48,11 @@ CADENCE = {"FD": timedelta(minutes=10), "ELA": timedelta(minutes=2), "LA": timed
 
 _PIXELS = {"vi004": 10, "vi005": 10, "vi006": 5, "vi008": 10}
 """As names have them, in units of 100 m, where they are not 20."""
+_FIRST, _LAST = 2018, 2100
+"""Years of files: GK-2A was launched in 2018."""
 _CHANNELS = {band.name: band for band in BANDS.values()}
 _NAME = re.compile(r"gk2a_ami_le1b_([a-z]{2}\d{3})_([a-z]{2,3}?)(\d{3})([a-z]{2})_(\d{12})\.nc", re.IGNORECASE)
+_LIKE = re.compile(r"(?!\.).*gk2a_ami_le1b_.*\.nc4?(\.(gz|bz2|xz|zst|zip))?", re.IGNORECASE)
 _PRODUCT = re.compile(r"AMI-L1b(?:-(FD|ELA|LA))?", re.IGNORECASE)
 
 
@@ -75,6 +78,8 @@ def _read(name: str) -> FileName | str | None:
         start = datetime.strptime(stamp, "%Y%m%d%H%M")
     except ValueError:
         return f"{stamp!r} is not a time"
+    if not _FIRST <= start.year < _LAST:
+        return f"{stamp!r} is not a time of AMI's"
     return FileName("gk2a", f"AMI-L1b-{sector}", sector, 0, known.channel, start, start + CADENCE[sector], start)
 
 
@@ -85,6 +90,8 @@ def _parse(name: str) -> FileName | None:
 
 def _nearly(name: str) -> str | None:
     found = _read(name)
+    if found is None and _LIKE.fullmatch(name):
+        return "its form is not gk2a_ami_le1b_BAND_AREA_TIME.nc"
     return found if isinstance(found, str) else None
 
 

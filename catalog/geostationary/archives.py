@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from catalog.geostationary.abi import ABI_NAMES
-from catalog.geostationary.names import HOUR, bucket, hours, parse_name, prefix
+from catalog.geostationary.names import HOUR, bucket, hours, nearly_a_name, parse_name, prefix
 from catalog.geostationary.naming import Naming
 from catalog.geostationary.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, s3_filesystem, translate_s3_errors
 from catalog.geostationary.scans import Identity, SourceFile, better
@@ -25,6 +25,10 @@ __all__ = ["Archive", "FirstOf", "LocalArchive", "S3Archive", "s3_filesystem"]
 
 _log = logging.getLogger(__name__)
 
+_SUFFIXES = (".nc", ".nc4")
+"""Of names that are taken for files without asking the disk, which takes long."""
+_TOLD = 3
+"""Files not understood that are named."""
 _NOTHING_THERE = (errno.ENOENT, errno.ELOOP)
 """Removed since it was listed, a link to nothing, or a link to itself."""
 
@@ -91,7 +95,7 @@ class LocalArchive:
         for entry in _walk(self.root, wanted):
             name = self.naming.parse(entry.name)
             if name is None and (reason := self.naming.nearly(entry.name)):
-                near.append(f"{entry.name}: {reason}")
+                near.append(f"{entry.name} ({reason})")
             if (
                 name
                 and platform in (None, name.platform)
@@ -107,10 +111,18 @@ class LocalArchive:
                 if stat.S_ISREG(status.st_mode):
                     yield SourceFile(entry.path, status.st_size, str(status.st_mtime_ns), *name)
         if near:
-            title, first = self.naming.title, sorted(near)[0]
-            _log.warning(
-                "files that look like those of %s and are not read: %d; the first is %s", title, len(near), first
-            )
+            _log.warning("%s", _told(self.naming.title, sorted(near)))
+
+
+def _told(title: str, near: list[str]) -> str:
+    """Say which files were nearly read, and why they were not."""
+    what = (
+        f"1 file looks like {title} L1b and was"
+        if len(near) == 1
+        else f"{len(near)} files look like {title} L1b and were"
+    )
+    rest = f", and {len(near) - _TOLD} more" if len(near) > _TOLD else ""
+    return f"{what} not understood: {', '.join(near[:_TOLD])}{rest}"
 
 
 class _Wanted:
@@ -171,9 +183,13 @@ def _walk(folder: Path, wanted: _Wanted) -> Iterator[os.DirEntry[str]]:
                 continue
             raise _unreadable(path, error) from error
         parents = Path(path).parts
-        folders = [e for e in entries if not e.name.endswith(".nc") and _is_folder(e)]
-        stack += [e.path for e in reversed(folders) if wanted.allows(parents, e.name)]
-        yield from (e for e in entries if e.name.endswith(".nc"))
+        files = []
+        for entry in reversed(entries):
+            if entry.name.endswith(_SUFFIXES) or not _is_folder(entry):
+                files.append(entry)
+            elif wanted.allows(parents, entry.name):
+                stack.append(entry.path)
+        yield from reversed(files)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -253,19 +269,28 @@ class S3Archive:
     def _list_hour(self, platform: str, sector: str, hour: datetime) -> list[SourceFile]:
         name = bucket(platform)
         request = {"Bucket": name, "Prefix": f"{prefix(sector, hour)}/OR_ABI-L1b-Rad{sector}-"}
-        found = []
+        found, near = [], []
         with translate_s3_errors(name, self.endpoint_url):
             s3 = s3_filesystem(self.endpoint_url, **self._options)
             while True:
                 page = s3.call_s3("list_objects_v2", **request)
                 for thing in page.get("Contents", ()):
-                    fields = parse_name(thing["Key"].rpartition("/")[2])
+                    called = thing["Key"].rpartition("/")[2]
+                    fields = parse_name(called)
+                    if fields is None and (reason := nearly_a_name(called)):
+                        near.append(f"{called} ({reason})")
                     if fields and (fields.platform, fields.sector) == (platform, sector):
                         tag = thing.get("ETag", "").strip('"')
                         found.append(SourceFile(f"s3://{name}/{thing['Key']}", thing["Size"], tag, *fields))
                 if not page.get("IsTruncated"):
-                    return found
-                request["ContinuationToken"] = page["NextContinuationToken"]
+                    break
+                following = page.get("NextContinuationToken")
+                if following in (None, request.get("ContinuationToken")):
+                    raise OSError("its listing goes on without saying where")
+                request["ContinuationToken"] = following
+        if near:
+            _log.warning("%s", _told(ABI_NAMES.title, near))
+        return found
 
 
 class FirstOf:

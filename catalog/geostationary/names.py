@@ -6,6 +6,7 @@ https://www.goes-r.gov/users/transitionToOperations18.html and its siblings for 
 
 from __future__ import annotations
 
+import calendar
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -20,6 +21,7 @@ __all__ = [
     "bucket",
     "floor_hour",
     "hours",
+    "nearly_a_name",
     "normalise_platform",
     "orbital_slot",
     "parse_name",
@@ -34,8 +36,20 @@ SECTORS = ("F", "C", "M1", "M2")
 HOUR = timedelta(hours=1)
 
 _NAME = re.compile(
-    r"OR_(ABI-L1b-Rad(?:F|C|M(?=[12])))([12]?)-M(\d+)C(0[1-9]|1[0-6])_G(1[6-9])_s(\d{14})_e(\d{14})_c(\d{14})\.nc"
+    r"OR_(ABI-L1b-Rad(?:F|C|M(?=[12])))([12]?)-M(\d{1,2})C(0[1-9]|1[0-6])_G(1[6-9])"
+    r"_s(\d{14})_e(\d{14})_c(\d{14})(?:-\d{6}_\d)?\.nc4?"
 )
+"""With a channel and a number after the creation, as EUMETCast sends them."""
+_LIKE = re.compile(r"(?!\.).*ABI-L1b-Rad.*\.(nc4?|h5|hdf5?)(\.(gz|bz2|xz|zst|zip))?", re.IGNORECASE)
+_PARTS = (
+    (r"OR_", "it does not begin with OR_, as files of the operational system do"),
+    (r"ABI-L1b-Rad(F|C|M1|M2)-", "its sector is none of F, C, M1 and M2"),
+    (r"M\d{1,2}C(0[1-9]|1[0-6])_", "its mode or channel is none of ABI's, such as M6C13"),
+    (r"G1[6-9]_", "its satellite is none of G16 to G19"),
+    (r"s\d{14}_e\d{14}_c\d{14}(-\d{6}_\d)?(?!\d)", "its times are not three of 14 digits, such as s20193002000275"),
+    (r"\.nc4?$", "its suffix is not .nc"),
+)
+"""What a name is made of, in order, and why it is not read where that is not there."""
 _PRODUCT = re.compile(r"(?:ABI-)?L1b-Rad(F|C|M|M1|M2)?", re.IGNORECASE)
 _SLOTS = {
     "east": (("goes16", datetime(2017, 12, 18)), ("goes19", datetime(2025, 4, 7))),
@@ -45,13 +59,30 @@ _SLOTS = {
 
 
 def parse_name(name: str) -> FileName | None:
-    """Read a file name; None where it is not that of an ABI L1b file of the operational system.
+    """Read a file name; None where it is not that of an ABI L1b file.
 
     Parameters
     ----------
     name
-        ``OR_ABI-L1b-Rad{F|C|M1|M2}-M{mode}C{bb}_G{nn}_s{YYYYDDDHHMMSSt}_e..._c....nc``, without a folder.
+        ``OR_ABI-L1b-Rad{F|C|M1|M2}-M{mode}C{bb}_G{nn}_s{YYYYDDDHHMMSSt}_e..._c....nc``, without a folder; also as
+        EUMETCast spells it.
     """
+    found = _read(name)
+    return found if isinstance(found, FileName) else None
+
+
+def nearly_a_name(name: str) -> str | None:
+    """Why a file name that looks like one of ABI L1b is not read; None for any other."""
+    if _LIKE.fullmatch(name) is None:
+        return None
+    found = _read(name)
+    if found is None:
+        return _why_not(name)
+    return found if isinstance(found, str) else None
+
+
+def _read(name: str) -> FileName | str | None:
+    """What a name tells; why it is not read, where its form is right; None for any other."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -60,19 +91,39 @@ def parse_name(name: str) -> FileName | None:
         return None
     try:
         start, end, created = map(_moment, stamps)
-    except ValueError:
-        return None
+    except ValueError as error:
+        return str(error)
+    if end < start:
+        return f"it ends at {end}, before it starts at {start}"
     sector = product_name[-1] + region
     return FileName(f"goes{satellite}", product_name, sector, int(mode), int(channel), start, end, created)
 
 
+def _why_not(name: str) -> str:
+    rest = name
+    for pattern, why in _PARTS:
+        found = re.match(pattern, rest)
+        if found is None:
+            return why
+        rest = rest[found.end() :]
+    return "it goes on after .nc"
+
+
 def _moment(stamp: str) -> datetime:
     """``YYYYDDDHHMMSSt`` as a time; strptime is ten times slower, and a year has 800,000 names."""
-    day, hour, minute, second = int(stamp[4:7]), int(stamp[7:9]), int(stamp[9:11]), int(stamp[11:13])
-    if not (1 <= day <= 366 and hour < 24 and minute < 60 and second <= 60):  # 60: a leap second
+    year, day, hour, minute, second = (
+        int(stamp[:4]),
+        int(stamp[4:7]),
+        int(stamp[7:9]),
+        int(stamp[9:11]),
+        int(stamp[11:13]),
+    )
+    days = 366 if calendar.isleap(year) else 365
+    # 60: a leap second. No imager of these flew before 2000, nor can times far from ours be reckoned with.
+    if not (2000 <= year < 2100 and 1 <= day <= days and hour < 24 and minute < 60 and second <= 60):
         raise ValueError(f"{stamp} is not a time")
     microseconds = 100_000 * int(stamp[13])
-    return datetime(int(stamp[:4]), 1, 1) + timedelta(day - 1, second, microseconds, minutes=minute, hours=hour)
+    return datetime(year, 1, 1) + timedelta(day - 1, second, microseconds, minutes=minute, hours=hour)
 
 
 def product(sector: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +14,24 @@ from catalog.geostationary.scans import SourceFile
 from cube.geostationary.dialect import Dialect
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.geostationary.hdf5 import attribute, chunk_table, text, whole_microradians
+from cube.geostationary.hdf5 import (
+    attribute,
+    attribute_or_none,
+    chunk_table,
+    moment,
+    text,
+    variable_or_none,
+    whole_microradians,
+)
+from cube.geostationary.plausible import (
+    refuse_implausible,
+    refuse_other,
+    refuse_other_grid,
+    refuse_other_time,
+    refuse_unfit,
+)
 from cube.instrument import Band, Bound, Instrument, Quantity, Resolution, ScanGeometry
+from stratacube.times import parse_time
 
 if TYPE_CHECKING:
     import h5py
@@ -41,46 +59,103 @@ _BANDS = {
 """Pixel at nadir in microradians, title, and bits of a count; all of them set is the fill value."""
 _SUN, _HEAT = tuple(_BANDS)[:6], tuple(_BANDS)[6:]
 """Bands of reflected sunlight and of emission."""
+_UNITS = {_SUN: "W m-2 sr-1 um-1", _HEAT: "mW m-2 sr-1 (cm-1)-1"}
 _FILES, _GRID_MAPPING = "ABI L1b", "goes_imager_projection"
-_J2000, _MINUTE = np.datetime64("2000-01-01T12:00:00", "ns"), np.timedelta64(60, "s")
+_SCENES = {"F": ("FULL DISK",), "C": ("CONUS", "PACUS"), "M": ("MESOSCALE",)}
+"""What ``scene_id`` says of a sector."""
+_UNDEFINED = (-999.0, 9.969209968386869e36)
+"""ABI's own number for none, and netCDF's for what was never written."""
+_NO_COUNT = -1.0
+_ROUNDING = 1e-3
+_SCALARS = (
+    "esun",
+    "earth_sun_distance_anomaly_in_AU",
+    "kappa0",
+    "planck_fk1",
+    "planck_fk2",
+    "planck_bc1",
+    "planck_bc2",
+    "band_wavelength",
+    "valid_pixel_count",
+)
+
+_DEPTHS = {
+    10: ("C01", "C03", "C05", "C06", "C16"),
+    11: ("C04", "C09", "C12"),
+    12: ("C02", "C08", "C10", "C11", "C13", "C14", "C15"),
+    14: ("C07",),
+}
+"""Bands by the bits of their counts."""
 
 _PUG = "GOES-R Product Definition and Users' Guide, volume 3"
+_ORBITS = "orbital slots of the GOES-R series: West 137, storage 105, test 89.5 and East 75 degrees west, 35,786 km up"
 _SEEN = "packings seen in files of GOES-16 to GOES-18 from 2017 to 2023, widened twofold and more"
 
 
 def _read(h5: h5py.File, source: SourceFile) -> FileIndex:
-    rad, dqf = h5["Rad"], h5["DQF"]
-    if rad.ndim != 2 or rad.chunks is None or rad.shape != dqf.shape:
-        raise ValueError(f"Rad {rad.shape} and DQF {dqf.shape} are not chunked images of one shape")
-    band = int(h5["band_id"][()].ravel()[0])
-    if band != source.channel:
-        raise ValueError(f"band_id is {band} but the name says C{source.channel:02d}")
+    band, rad, dqf = ABI.band(source.channel), h5["Rad"], h5["DQF"]
+    _refuse_other(h5, source)
+    for image, size in ((rad, 2), (dqf, 1)):
+        refuse_unfit(image, ABI, band)
+        if image.dtype.kind not in "iu" or image.dtype.itemsize != size:
+            raise ValueError(f"{image.name.strip('/')} is of {image.dtype} where {8 * size}-bit integers are expected")
+    if rad.shape != dqf.shape:
+        raise ValueError(f"Rad {rad.shape} and DQF {dqf.shape} are not images of one shape")
+    units = text(attribute(rad, "units"))
+    refuse_other([("radiance's unit", units, _UNITS[_SUN if band.name in _SUN else _HEAT])])
+    grid = _grid(h5, rad.shape)
+    refuse_other_grid(grid, ABI, band)
     table = _chunk_table(rad)
-    valid = _scalar(h5, "valid_pixel_count")
+    numbers = _numbers(h5, rad, grid.projection) | {"_FillValue": table.fill}
+    refuse_implausible(ABI, band, numbers)
+    told = {name: math.nan if value is None else value for name, value in numbers.items()}
+    valid = told["valid_pixel_count"] / math.prod(table.shape)
+    if valid > 1:
+        raise ValueError(f"its valid_pixel_count is {told['valid_pixel_count']:g} of {math.prod(table.shape)} pixels")
     return FileIndex(
         source=source,
-        grid=_grid(h5, table.shape),
+        grid=grid,
         rad=table,
         dqf=_chunk_table(dqf),
-        scale=float(attribute(rad, "scale_factor")),
-        offset=float(attribute(rad, "add_offset")),
-        units=text(attribute(rad, "units")),
-        coefficients={
-            "kappa0": _reflectance_factor(h5),
-            "planck_fk1": _scalar(h5, "planck_fk1"),
-            "planck_fk2": _scalar(h5, "planck_fk2"),
-            "planck_bc1": _scalar(h5, "planck_bc1"),
-            "planck_bc2": _scalar(h5, "planck_bc2"),
-        },
+        scale=told["scale_factor"],
+        offset=told["add_offset"],
+        units=units,
+        coefficients={name: told[name] for name in ABI.coefficients},
         mid_time=_mid_time(h5, source),
-        wavelength=_scalar(h5, "band_wavelength"),
-        valid_fraction=valid / float(np.prod(table.shape)),
+        wavelength=told["band_wavelength"],
+        valid_fraction=valid,
     )
+
+
+def _refuse_other(h5: h5py.File, source: SourceFile) -> None:
+    """Refuse a file that is not what its name says; what a rewritten one has lost says nothing."""
+    band = int(np.ravel(h5["band_id"][()])[0])
+    if band != source.channel:
+        raise ValueError(f"band_id is {band} but the name says C{source.channel:02d}")
+    platform, scene, was, *times = (
+        None if value is None else text(value)
+        for value in (
+            attribute_or_none(h5, name)
+            for name in ("platform_ID", "scene_id", "dataset_name", "time_coverage_start", "time_coverage_end")
+        )
+    )
+    refuse_other([("platform_ID", platform, f"G{source.platform.removeprefix('goes')}")])
+    if scene is not None and scene.strip().upper() not in _SCENES[source.sector[0]]:
+        raise ValueError(f"its scene_id is {scene} but its name says {source.sector}")
+    for name, told, named in zip(
+        ("time_coverage_start", "time_coverage_end"), times, (source.start, source.end), strict=True
+    ):
+        if told is not None:
+            refuse_other_time(name, parse_time(told), named, named)
+    first = None if was is None else ABI_NAMES.parse(was)
+    if first is not None and (first.sector, first.start) != (source.sector, source.start):
+        raise ValueError(f"its dataset_name is {was}, which is of another scan than its name tells")
 
 
 def _chunk_table(dataset: h5py.Dataset) -> ChunkTable:
     kind = dataset.dtype.newbyteorder("=")
-    unsigned = text(dataset.attrs.get("_Unsigned", b"false")).lower() == "true"
+    told = attribute_or_none(dataset, "_Unsigned")
+    unsigned = told is not None and text(told).lower() == "true"
     dtype = np.dtype(f"{dataset.dtype.str[0]}{'u' if unsigned else kind.kind}{kind.itemsize}")
     fill = np.asarray(attribute(dataset, "_FillValue")).astype(dataset.dtype).astype(dtype.newbyteorder("="))
     return chunk_table(dataset, _FILES, dtype.str, int(fill))
@@ -93,48 +168,69 @@ def _grid(h5: h5py.File, shape: tuple[int, int]) -> FixedGrid:
         **{name: float(np.ravel(mapping[name])[0]) for name in numbers},
         sweep_angle_axis=text(mapping["sweep_angle_axis"]),
     )
-    x0, dx = _axis(h5["x"])
-    y0, dy = _axis(h5["y"])
+    if projection.sweep_angle_axis != "x":
+        raise ValueError(f"its sweep_angle_axis is {projection.sweep_angle_axis} where x is expected")
+    y0, dy = _axis(h5["y"], shape[0])
+    x0, dx = _axis(h5["x"], shape[1])
     return FixedGrid(projection, x0, y0, dx, dy, *shape)
 
 
-def _axis(dataset: h5py.Dataset) -> tuple[float, float]:
+def _axis(dataset: h5py.Dataset, pixels: int) -> tuple[float, float]:
     """First centre and spacing of an axis in radians, packed or (in rewritten files) already floating point."""
-    scale = float(np.ravel(dataset.attrs.get("scale_factor", 1.0))[0])
-    offset = float(np.ravel(dataset.attrs.get("add_offset", 0.0))[0])
-    values = dataset[[0, dataset.shape[0] - 1]].astype("f8") * scale + offset
-    step = (values[1] - values[0]) / (dataset.shape[0] - 1)
-    return whole_microradians(values[0], step), whole_microradians(step, step / dataset.shape[0])
+    name = dataset.name.strip("/")
+    if dataset.shape != (pixels,):
+        raise ValueError(f"{name} has {dataset.shape} values for {pixels} pixels")
+    refuse_other([(f"{name}'s unit", _text_or_none(dataset, "units"), "rad")])
+    packing = [attribute_or_none(dataset, what) for what in ("scale_factor", "add_offset")]
+    if dataset.dtype.kind in "iu" and None in packing:
+        raise ValueError(f"{name} is packed, but lacks its scale_factor or add_offset")
+    scale, offset = (default if n is None else float(n) for n, default in zip(packing, (1.0, 0.0), strict=True))
+    values = dataset[[0, pixels - 1]].astype("f8") * scale + offset
+    step = (values[1] - values[0]) / (pixels - 1)
+    return whole_microradians(values[0], step), whole_microradians(step, step / pixels)
+
+
+def _text_or_none(thing: Any, name: str) -> str | None:
+    value = attribute_or_none(thing, name)
+    return None if value is None else text(value)
 
 
 def _mid_time(h5: h5py.File, source: SourceFile) -> np.datetime64:
-    """The file's ``t``, or where that lies outside the scan (units of a rewritten file), the middle of the scan."""
-    start, end = np.datetime64(source.start, "ns"), np.datetime64(source.end, "ns")
-    seconds = float(h5["t"][()]) if "t" in h5 else float("nan")
-    if abs(seconds) < 1e10:
-        told = _J2000 + np.timedelta64(round(seconds * 1e9), "ns")
-        if start - _MINUTE <= told <= end + _MINUTE:
-            return told
-    return start + (end - start) // 2
+    """The file's ``t``, which is to lie within the scan; where it has none, the middle of the scan."""
+    seconds = _scalar(h5, "t")
+    if seconds is None:
+        start, end = np.datetime64(source.start, "ns"), np.datetime64(source.end, "ns")
+        return start + (end - start) // 2
+    told = moment(seconds)
+    refuse_other_time("t", told, source.start, source.end)
+    return told
 
 
-def _scalar(h5: h5py.File, name: str) -> float:
-    """Value of a scalar variable as float, NaN when absent or filled (archives lack some)."""
-    if name not in h5:
-        return float("nan")
-    value = float(np.ravel(h5[name][()])[0])
-    missing = value in (-999.0, -1.0) or abs(value) > 1e30
-    return float("nan") if missing else value
+def _numbers(h5: h5py.File, rad: h5py.Dataset, projection: GeosProjection) -> dict[str, float | None]:
+    """All numbers that have bounds, None where the file lacks one, as archives do now and then."""
+    found: dict[str, float | None] = {name: _scalar(h5, name) for name in _SCALARS}
+    found |= {name: float(attribute(rad, name)) for name in ("scale_factor", "add_offset")}
+    found |= {k: v for k, v in asdict(projection).items() if not isinstance(v, str)}
+    esun, distance, written = (found[n] for n in ("esun", "earth_sun_distance_anomaly_in_AU", "kappa0"))
+    if esun and distance is not None:
+        # Files write ``kappa0`` rounded to five digits, up to 3e-5 from the quotient of their own Esun and distance.
+        found["kappa0"] = factor = math.pi * distance**2 / esun
+        if written is not None and not abs(written - factor) < _ROUNDING * abs(factor):
+            raise ValueError(f"its kappa0 is {written:g}, but pi d2 / Esun of its own is {factor:g}")
+    return found
 
 
-def _reflectance_factor(h5: h5py.File) -> float:
-    """Return pi d^2 / Esun, or the file's own ``kappa0`` where it lacks those.
-
-    Files write ``kappa0`` rounded to five digits, up to 3e-5 from the quotient of their own Esun and distance.
-    """
-    esun, distance = _scalar(h5, "esun"), _scalar(h5, "earth_sun_distance_anomaly_in_AU")
-    factor = np.pi * distance**2 / esun
-    return float(factor) if np.isfinite(factor) else _scalar(h5, "kappa0")
+def _scalar(h5: h5py.File, name: str) -> float | None:
+    """Value of a scalar variable, None where it is absent or was never filled in (archives lack some)."""
+    variable = variable_or_none(h5, name)
+    if variable is None:
+        return None
+    value = float(np.ravel(variable[()])[0])
+    if value in _UNDEFINED:
+        return None
+    # Its own number for none is asked for only where it may be that: an attribute takes as long as the value.
+    fill = attribute_or_none(variable, "_FillValue") if value == _NO_COUNT or math.isnan(value) else None
+    return None if fill is not None and (value == fill or math.isnan(fill)) else value
 
 
 def _attributes(first: FileIndex) -> dict[str, dict[str, Any]]:
@@ -183,15 +279,12 @@ ABI = Instrument(
             Quantity(
                 "radiance",
                 f"toa_outgoing_radiance_per_unit_{per}",
-                units,
+                _UNITS[bands],
                 "top-of-atmosphere radiance",
                 "identity",
                 bands,
             )
-            for per, units, bands in (
-                ("wavelength", "W m-2 sr-1 um-1", _SUN),
-                ("wavenumber", "mW m-2 sr-1 (cm-1)-1", _HEAT),
-            )
+            for per, bands in (("wavelength", _SUN), ("wavenumber", _HEAT))
         ),
         Quantity("reflectance", "toa_bidirectional_reflectance", "1", "reflectance factor", "proportional", _SUN),
         Quantity(
@@ -209,11 +302,28 @@ ABI = Instrument(
     bounds=(
         Bound("scale_factor", 1e-4, 2.0, (*_SUN, *_HEAT), _SEEN + "; radiances grow with counts"),
         Bound("add_offset", -50.0, 0.0, (*_SUN, *_HEAT), _SEEN + "; count 0 lies a little below no radiance"),
+        *(
+            Bound("_FillValue", 2.0**bits - 1, 65535.0, bands, f"the largest of {bits} bits in every file seen")
+            for bits, bands in _DEPTHS.items()
+        ),
+        Bound("esun", 70.0, 2200.0, _SUN, f"{_PUG}, 5.1.3.1: solar irradiance in a band, from 76 to 2,050 W m-2 um-1"),
+        Bound(
+            "earth_sun_distance_anomaly_in_AU",
+            0.98,
+            1.02,
+            _SUN,
+            "the Earth's orbit: 0.9833 to 1.0167 astronomical units",
+        ),
         Bound("kappa0", 5e-4, 0.05, _SUN, f"{_PUG}, 5.1.3.1: pi d2 / Esun, Esun from 76 to 2,020 W m-2 um-1"),
         Bound("planck_fk1", 4e3, 3e5, _HEAT, f"{_PUG}, 5.1.3.2: 2 h c2 / wavelength3, from 13.3 to 3.9 um"),
         Bound("planck_fk2", 1e3, 4e3, _HEAT, f"{_PUG}, 5.1.3.2: h c / (k wavelength), from 13.3 to 3.9 um"),
         Bound("planck_bc1", -1.0, 3.0, _HEAT, f"{_PUG}, 5.1.3.2: a correction of kelvins at most"),
         Bound("planck_bc2", 0.98, 1.01, _HEAT, f"{_PUG}, 5.1.3.2: a correction of a hundredth at most"),
+        Bound("valid_pixel_count", 0.0, 21696.0**2, (*_SUN, *_HEAT), "pixels of a full disk of 0.5 km"),
+        Bound("longitude_of_projection_origin", -141.0, -60.0, (*_SUN, *_HEAT), _ORBITS),
+        Bound("perspective_point_height", 35.7e6, 35.9e6, (*_SUN, *_HEAT), _ORBITS),
+        Bound("semi_major_axis", 6.37e6, 6.385e6, (*_SUN, *_HEAT), f"{_PUG}, 5.1.2.8: GRS80"),
+        Bound("semi_minor_axis", 6.35e6, 6.365e6, (*_SUN, *_HEAT), f"{_PUG}, 5.1.2.8: GRS80"),
         Bound("reflectance", -0.1, 2.0, _SUN, "bright cloud at a low Sun, not divided by its cosine; noise below 0"),
         Bound("brightness_temperature", 150.0, 420.0, _HEAT, "coldest cloud tops to saturation of C07 by fires"),
     ),

@@ -7,7 +7,7 @@ Manual; of the projection, CGMS 03, LRIT/HRIT Global Specification, 4.4.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from catalog.geostationary.scans import SourceFile
 from cube.geostationary.dialect import Dialect
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.geostationary.hdf5 import attribute, chunk_table, number, text, whole_microradians
+from cube.geostationary.hdf5 import attribute, attribute_or_none, chunk_table, moment, number, text, whole_microradians
+from cube.geostationary.plausible import refuse_implausible, refuse_other, refuse_other_grid, refuse_unfit
 from cube.instrument import Band, Bound, Instrument, Quantity, Resolution, ScanGeometry
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _BANDS = {
 _SUN, _HEAT = tuple(_BANDS)[:6], tuple(_BANDS)[6:]
 """Bands of reflected sunlight and of emission."""
 _UNITS = {_SUN: "W m-2 sr-1 um-1", _HEAT: "mW m-2 sr-1 (cm-1)-1"}
-_J2000, _MINUTE = np.datetime64("2000-01-01T12:00:00", "ns"), np.timedelta64(60, "s")
+_MINUTE = np.timedelta64(60, "s")
 _WORD, _FLAG_BITS = 16, 2
 _FLAGS = ("good", "conditionally_usable", "out_of_scan_area", "error")
 _NO_FLAG = 255
@@ -56,21 +57,21 @@ _NO_FLAG = 255
 
 
 def _read(h5: h5py.File, source: SourceFile) -> FileIndex:
-    image, band = h5[_IMAGE], BANDS[source.channel]
+    image, named = h5[_IMAGE], BANDS[source.channel]
+    band = AMI.band(source.channel)
     _refuse_other(h5, image, source)
+    refuse_unfit(image, AMI, band)
     counts, flags = _tables(image)
-    begin, end = (
-        _J2000 + np.timedelta64(round(number(h5, f"observation_{w}_time") * 1e9), "ns") for w in ("start", "end")
-    )
-    named = np.datetime64(source.start, "ns")
-    if not named - _MINUTE <= begin <= end or begin >= named + np.timedelta64(CADENCE[source.sector]):
-        raise ValueError(f"it was observed from {begin} to {end}, but its name says {source.start}")
+    begin, end = _times(h5, source)
+    grid = _grid(h5, image.shape, band.pixel_urad * 1e-6)
+    refuse_other_grid(grid, AMI, band)
     scale, offset = number(h5, "DN_to_Radiance_Gain"), number(h5, "DN_to_Radiance_Offset")
-    coefficients = _coefficients(h5, band.name, band.wavelength)
-    _refuse_implausible(band.name, {"scale_factor": scale, "add_offset": offset, **coefficients})
+    coefficients = _coefficients(h5, band.name, named.wavelength)
+    seen = {k: v for k, v in asdict(grid.projection).items() if not isinstance(v, str)}
+    refuse_implausible(AMI, band, {"scale_factor": scale, "add_offset": offset, **coefficients, **seen})
     return FileIndex(
         source=source,
-        grid=_grid(h5, image.shape, _BANDS[band.name][0] * 1e-6),
+        grid=grid,
         rad=counts,
         dqf=flags,
         scale=scale,
@@ -78,7 +79,7 @@ def _read(h5: h5py.File, source: SourceFile) -> FileIndex:
         units=_UNITS[_SUN if band.name in _SUN else _HEAT],
         coefficients=coefficients,
         mid_time=begin + (end - begin) // 2,
-        wavelength=band.wavelength,
+        wavelength=named.wavelength,
         valid_fraction=1.0 - number(image, "number_of_error_pixels") / number(image, "number_of_total_pixels"),
         begin_time=begin,
     )
@@ -86,14 +87,26 @@ def _read(h5: h5py.File, source: SourceFile) -> FileIndex:
 
 def _refuse_other(h5: h5py.File, image: h5py.Dataset, source: SourceFile) -> None:
     """Refuse a file that is not what its name says."""
-    for what, told, named in (
-        ("satellite", attribute(h5, "satellite_name"), "GK-2A"),
-        ("area", attribute(h5, "observation_mode"), source.sector),
-        ("band", attribute(image, "channel_name"), BANDS[source.channel].name),
-        ("projection", attribute(h5, "projection_type"), "GEOS"),
-    ):
-        if text(told).strip().upper() != named.upper():
-            raise ValueError(f"its {what} is {text(told)} where {named} is expected")
+    rows, columns = (attribute_or_none(h5, f"number_of_{what}") for what in ("lines", "columns"))
+    refuse_other(
+        (
+            ("satellite", text(attribute(h5, "satellite_name")), "GK-2A"),
+            ("area", text(attribute(h5, "observation_mode")), source.sector),
+            ("band", text(attribute(image, "channel_name")), BANDS[source.channel].name),
+            ("projection", text(attribute(h5, "projection_type")), "GEOS"),
+            ("number of lines", rows, image.shape[0]),
+            ("number of columns", columns, image.shape[-1]),
+        )
+    )
+
+
+def _times(h5: h5py.File, source: SourceFile) -> tuple[np.datetime64, np.datetime64]:
+    """When the scan began and ended; the name tells only the minute."""
+    begin, end = (moment(number(h5, f"observation_{which}_time")) for which in ("start", "end"))
+    named, cadence = np.datetime64(source.start, "ns"), np.timedelta64(CADENCE[source.sector])
+    if not named - _MINUTE <= begin <= end <= begin + cadence or begin >= named + cadence:
+        raise ValueError(f"it was observed from {begin} to {end}, but its name says {source.start}")
+    return begin, end
 
 
 def _tables(image: h5py.Dataset) -> tuple[ChunkTable, ChunkTable]:
@@ -102,8 +115,8 @@ def _tables(image: h5py.Dataset) -> tuple[ChunkTable, ChunkTable]:
     No count is larger than its bits allow, so that the next number stands for a missing one.
     """
     bits = int(number(image, "number_of_valid_bits_per_pixel"))
-    if image.ndim != 2 or image.chunks is None or image.dtype.kind != "u" or image.dtype.itemsize * 8 != _WORD:
-        raise ValueError(f"{_IMAGE} {image.shape} of {image.dtype} is not a chunked image of 16-bit unsigned integers")
+    if image.dtype.kind != "u" or image.dtype.itemsize * 8 != _WORD:
+        raise ValueError(f"{_IMAGE} is of {image.dtype} where 16-bit unsigned integers are expected")
     if (
         not 8 < bits <= _WORD - _FLAG_BITS
         or int(number(image, "number_of_data_quality_flag_bits_per_pixel")) != _FLAG_BITS
@@ -161,13 +174,6 @@ def _coefficients(h5: h5py.File, band: str, wavelength: float) -> dict[str, floa
     for power in range(3):
         found[f"tbb_c{power}"] = number(h5, f"Teff_to_Tbb_c{power}")
     return found
-
-
-def _refuse_implausible(band: str, numbers: Mapping[str, float]) -> None:
-    for bound in AMI.bounds:
-        value = numbers.get(bound.name)
-        if value is not None and band in bound.bands and not bound.low <= value <= bound.high:
-            raise ValueError(f"its {bound.name} is {value:g}, which is not between {bound.low:g} and {bound.high:g}")
 
 
 def _attributes(first: FileIndex) -> dict[str, dict[str, Any]]:
@@ -252,6 +258,10 @@ AMI = Instrument(
         Bound("tbb_c0", -10.0, 10.0, _HEAT, f"{_MANUAL}: a correction of kelvins at most"),
         Bound("tbb_c1", 0.97, 1.03, _HEAT, f"{_MANUAL}: a correction of a hundredth at most"),
         Bound("tbb_c2", -1e-4, 1e-4, _HEAT, f"{_MANUAL}: a correction of kelvins at most"),
+        Bound("longitude_of_projection_origin", 127.0, 130.0, (*_SUN, *_HEAT), f"{_MANUAL}: GK-2A stays at 128.2 E"),
+        Bound("perspective_point_height", 35.7e6, 35.9e6, (*_SUN, *_HEAT), f"{_MANUAL}: 42,164 km from the centre"),
+        Bound("semi_major_axis", 6.37e6, 6.385e6, (*_SUN, *_HEAT), f"{_MANUAL}: WGS84"),
+        Bound("semi_minor_axis", 6.35e6, 6.365e6, (*_SUN, *_HEAT), f"{_MANUAL}: WGS84"),
         Bound("reflectance", -0.1, 2.0, _SUN, "bright cloud at a low Sun, not divided by its cosine; noise below 0"),
         Bound("brightness_temperature", 150.0, 420.0, _HEAT, "coldest cloud tops to saturation of sw038 by fires"),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -17,6 +18,11 @@ from cube.geostationary.grid import FixedGrid
 
 __all__ = ["ChunkTable", "FileIndex"]
 
+_FILTERS = ((), ("deflate",), ("shuffle",), ("shuffle", "deflate"))
+_LONGEST = 2**16
+"""Pixels along a side of an image or a chunk; the full disk has 22,000."""
+_HEADER, _FARTHEST = 2**16, 2**48
+"""Bytes that deflate may add to what it cannot make smaller, and bytes of the largest file there can be."""
 _NOT_TOLD = np.datetime64("NaT", "ns")
 
 
@@ -45,6 +51,27 @@ class ChunkTable:
         """Everything about the encoding that must agree before two tables are joined."""
         own = (self.bits, self.lowest) if self.bits else ()
         return self.shape, self.chunks, self.dtype, self.filters, self.fill, *own
+
+    def refuse_impossible(self) -> None:
+        """Refuse what no file has, before memory is taken by it.
+
+        Raises
+        ------
+        ValueError
+            If the encoding is not one that is read, or a chunk lies before the beginning of its file, or is larger than
+            deflate can make it.
+        """
+        if np.dtype(self.dtype).kind not in "iu" or self.filters not in _FILTERS:
+            raise ValueError(f"chunks of {self.dtype} with the filters {', '.join(self.filters)} are not read")
+        if not all(1 <= n <= _LONGEST for n in (*self.shape, *self.chunks)):
+            raise ValueError(f"an image of {self.shape} in chunks of {self.chunks} is not read")
+        if self.sizes.size:
+            most = 2 * math.prod(self.chunks) * np.dtype(self.dtype).itemsize + _HEADER
+            size, first, last = int(self.sizes.max()), int(self.offsets.min()), int(self.offsets.max())
+            if int(self.sizes.min()) < 0 or size > most:
+                raise ValueError(f"a chunk has {min(size, int(self.sizes.min()))} to {size} bytes; {most} are possible")
+            if first < 0 or last > _FARTHEST:
+                raise ValueError(f"chunks lie from byte {first} to {last}")
 
     @property
     def picked_dtype(self) -> np.dtype[Any]:

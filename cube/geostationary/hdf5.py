@@ -5,25 +5,71 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from h5py import h5a
 
 from cube.geostationary.file_index import ChunkTable
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["attribute", "chunk_table", "number", "text", "whole_microradians"]
+__all__ = [
+    "attribute",
+    "attribute_or_none",
+    "chunk_table",
+    "moment",
+    "number",
+    "text",
+    "variable_or_none",
+    "whole_microradians",
+]
 
+_J2000, _LATEST = np.datetime64("2000-01-01T12:00:00", "ns"), 8e9
 _FILTER_NAMES = {1: "deflate", 2: "shuffle"}
 
 
 def attribute(thing: Any, name: str) -> Any:
-    """Return an attribute's only, or first, value."""
-    return np.ravel(thing.attrs[name])[0]
+    """Return an attribute's only, or first, value.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    value = attribute_or_none(thing, name)
+    if value is None:
+        raise ValueError(f"{thing.name.strip('/') or 'it'} lacks the attribute {name}")
+    return value
+
+
+def attribute_or_none(thing: Any, name: str) -> Any:
+    """Return an attribute's only, or first, value; None where there truly is none.
+
+    ``attrs.get(name, default)`` takes an attribute whose checksum is wrong for one that is not there.
+    """
+    return np.ravel(thing.attrs[name])[0] if h5a.exists(thing.id, name.encode()) else None
+
+
+def variable_or_none(h5: h5py.File, name: str) -> h5py.Dataset | None:
+    """Return a variable; None where there truly is none, as :func:`attribute_or_none` does."""
+    return h5[name] if h5.id.links.exists(name.encode()) else None
 
 
 def number(thing: Any, name: str) -> float:
     """Return an attribute as a number."""
     return float(attribute(thing, name))
+
+
+def moment(seconds: float) -> np.datetime64:
+    """Time of seconds since noon of 1 January 2000, ns, UTC.
+
+    Raises
+    ------
+    ValueError
+        If nanoseconds in 64 bits cannot tell it.
+    """
+    if not abs(seconds) < _LATEST:
+        raise ValueError(f"{seconds:g} seconds since noon of 2000-01-01 are no time")
+    return _J2000 + np.timedelta64(round(seconds * 1e9), "ns")
 
 
 def text(value: Any) -> str:
@@ -78,4 +124,16 @@ def chunk_table(dataset: h5py.Dataset, files: str, dtype: str, fill: int) -> Chu
         offsets[at], sizes[at] = info.byte_offset, info.size
 
     dataset.id.chunk_iter(record)
-    return ChunkTable(dataset.shape, dataset.chunks, dtype, tuple(filters), fill, offsets, sizes)
+    table = ChunkTable(dataset.shape, dataset.chunks, dtype, tuple(filters), fill, offsets, sizes)
+    table.refuse_impossible()
+    _refuse_overlap(table, dataset.name)
+    return table
+
+
+def _refuse_overlap(table: ChunkTable, name: str) -> None:
+    """Two chunks of one place: the address of one is damaged, and it would be read as the other."""
+    written = table.sizes > 0
+    starts, sizes = table.offsets[written], table.sizes[written]
+    order = np.argsort(starts)
+    if (starts[order][1:] < (starts + sizes)[order][:-1]).any():
+        raise ValueError(f"chunks of {name.strip('/')} overlap")

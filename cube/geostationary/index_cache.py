@@ -19,7 +19,8 @@ from stratacube.files import whole_file
 
 __all__ = ["cache_name", "load_index", "save_index", "with_current_stat"]
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
+"""Indexes of 3 were made of files whose content nobody had compared with their names and bounds."""
 
 
 def with_current_stat(source: SourceFile) -> SourceFile:

@@ -32,12 +32,32 @@ def _bytes(table: ChunkTable) -> int:
 
 
 def decode_chunk(table: ChunkTable, data: bytes | memoryview) -> Pixels:
-    """Undo a chunk's filters. Returns an array of the chunk shape; raises ValueError if it has another size."""
+    """Undo a chunk's filters.
+
+    Parameters
+    ----------
+    table
+        Of the chunk's dataset.
+    data
+        The chunk's bytes. However many they stand for, not many more than expected are ever held.
+
+    Returns
+    -------
+    ndarray
+        Of the chunk shape.
+
+    Raises
+    ------
+    ValueError
+        If the chunk decodes to fewer or more bytes than it should.
+    """
     dtype, expected = np.dtype(table.dtype), _bytes(table)
     raw: bytes | memoryview | Pixels = data
     for name in reversed(table.filters):
         if name == "deflate":
-            raw = isal_zlib.decompress(raw, bufsize=expected)
+            raw = _inflate(raw, expected)
+        elif name != "shuffle":
+            raise ValueError(f"the filter {name} is not known")
         elif dtype.itemsize > 1:  # shuffle: bytes of equal significance lie together
             planes = np.frombuffer(raw, "u1").reshape(dtype.itemsize, -1)
             raw = np.ascontiguousarray(planes.T).ravel()
@@ -45,6 +65,17 @@ def decode_chunk(table: ChunkTable, data: bytes | memoryview) -> Pixels:
     if pixels.nbytes != expected:
         raise ValueError(f"{pixels.nbytes} bytes where {expected} are expected")
     return pixels.reshape(table.chunks).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _inflate(data: Any, expected: int) -> bytes:
+    """Inflate at most one byte more than is expected: a few bytes may stand for a thousand times as many."""
+    inflater = isal_zlib.decompressobj()
+    raw: bytes = inflater.decompress(data, expected + 1)
+    if len(raw) > expected:
+        raise ValueError(f"more than the {expected} bytes that are expected")
+    if not inflater.eof:
+        raise ValueError(f"it breaks off after {len(raw)} bytes where {expected} are expected")
+    return raw
 
 
 def decode_strips(table: ChunkTable, pieces: Iterable[bytes]) -> Iterator[tuple[int, Pixels]]:
@@ -86,7 +117,7 @@ def decode_strips(table: ChunkTable, pieces: Iterable[bytes]) -> Iterator[tuple[
 
 
 def _inflated(table: ChunkTable, pieces: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    """Decoded bytes, at most ``limit`` at once: a few bytes may stand for a thousand times as many."""
+    """Decoded bytes, at most ``limit`` at once, for the same reason."""
     if not table.filters:
         yield from pieces
         return

@@ -31,8 +31,9 @@ from catalog.geostationary.scans import SourceFile, better
 from cube.geostationary.dialect import Dialect, dialect_of, imager_of
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
-from stratacube.errors import EncodingMismatchError, SourceError
+from stratacube.errors import EncodingMismatchError, SourceError, UsageError
 from stratacube.files import remove_strays, whole_folder, write_json
+from stratacube.guard import guarded
 from stratacube.parquet import read_frame
 from stratacube.times import to_microseconds
 
@@ -48,6 +49,7 @@ __all__ = [
 
 _MARK, _FILES = "references.json", "files.parquet"
 _FORMAT = {"format": "stratacube references", "version": 1}
+_AGAIN = "write this day's references again"
 _RECORD = 100_000
 """References of one Parquet file, to a whole number of scans."""
 
@@ -303,7 +305,7 @@ def read_references(
         for day in sorted(view.iterdir()):
             if "." in day.name:
                 continue
-            date = datetime.strptime(day.name, "%Y-%j")
+            date = _date(day)
             if (start and date + timedelta(days=1) <= start) or (end and date >= end):
                 continue
             found += [
@@ -316,12 +318,17 @@ def read_references(
     return found
 
 
-def _read_day(day: Path) -> list[Reference]:
+def _date(day: Path) -> datetime:
     try:
+        return datetime.strptime(day.name, "%Y-%j")
+    except ValueError as error:
+        raise SourceError(f"{day} is no day of references, such as 2020-183; move it elsewhere") from error
+
+
+def _read_day(day: Path) -> list[Reference]:
+    with guarded(f"{day / _FILES} cannot be read", _AGAIN):
         frame = read_frame(day / _FILES)
-    except OSError as error:
-        raise SourceError(f"{day / _FILES} cannot be read ({error}); write this day's references again") from error
-    return [_reference(day, dict(zip(frame.columns, row, strict=True))) for row in frame.itertuples(index=False)]
+        return [_reference(day, dict(zip(frame.columns, row, strict=True))) for row in frame.itertuples(index=False)]
 
 
 def _reference(day: Path, row: dict[str, Any]) -> Reference:
@@ -329,23 +336,32 @@ def _reference(day: Path, row: dict[str, Any]) -> Reference:
         return {f.name: row[f.name] for f in fields(kind) if f.name in row}
 
     times = {k: row[k].to_pydatetime() for k in ("start", "end", "created")}
+    try:
+        coefficients = {name: row[name] for name in imager_of(row["platform"]).coefficients}
+    except UsageError as error:  # nobody asked for it: the table is damaged
+        raise ValueError(str(error)) from error
     grid = FixedGrid(projection=GeosProjection(**pick(GeosProjection)), **pick(FixedGrid))
     header = FileIndex(
         source=SourceFile(**{**pick(SourceFile), **times}),
         grid=grid,
         rad=_empty_table(row["rad"]),
         dqf=_empty_table(row["dqf"]),
-        coefficients={name: row[name] for name in imager_of(row["platform"]).coefficients},
+        coefficients=coefficients,
         mid_time=np.datetime64(row["mid_time"], "ns"),
         begin_time=np.datetime64(row.get("begin_time", "NaT"), "ns"),
         **{k: row[k] for k in _PLAIN},
     )
-    return Reference(header, day / row["leaf"], int(row["position"]))
+    leaf, position = str(row["leaf"]), int(row["position"])
+    if header.rad.shape != grid.shape or position < 0 or Path(leaf).name != leaf:
+        raise ValueError(f"row {position} of {leaf} is none of this store")
+    return Reference(header, day / leaf, position)
 
 
 def _empty_table(text: str) -> ChunkTable:
     shape, chunks, dtype, filters, fill, *own = json.loads(text)
-    return ChunkTable(tuple(shape), tuple(chunks), dtype, tuple(filters), fill, _NO_CHUNKS, _NO_CHUNKS, *own)
+    table = ChunkTable(tuple(shape), tuple(chunks), dtype, tuple(filters), fill, _NO_CHUNKS, _NO_CHUNKS, *own)
+    table.refuse_impossible()
+    return table
 
 
 def _table(empty: ChunkTable, folder: Path, position: int) -> ChunkTable:
@@ -353,26 +369,23 @@ def _table(empty: ChunkTable, folder: Path, position: int) -> ChunkTable:
     rows, cols = (-(-n // c) for n, c in zip(empty.shape, empty.chunks, strict=True))
     per_file = rows * cols
     step = _record_size(folder.parent) // per_file
-    offsets, sizes = _read_record(folder / f"refs.{position // step}.parq")
-    at = slice(position % step * per_file, (position % step + 1) * per_file)
-    return replace(empty, offsets=offsets[at].reshape(rows, cols), sizes=sizes[at].reshape(rows, cols))
+    with guarded(f"{folder} has no references of image {position}", _AGAIN):
+        offsets, sizes = _read_record(folder / f"refs.{position // step}.parq")
+        at = slice(position % step * per_file, (position % step + 1) * per_file)
+        table = replace(empty, offsets=offsets[at].reshape(rows, cols), sizes=sizes[at].reshape(rows, cols))
+        table.refuse_impossible()
+    return table
 
 
 @lru_cache(maxsize=4096)
 def _record_size(leaf: Path) -> int:
     """References of one Parquet file of a leaf, as it was written."""
-    try:
+    with guarded(f"{leaf / '.zmetadata'} cannot be read", _AGAIN):
         return int(json.loads((leaf / ".zmetadata").read_text())["record_size"])
-    except (OSError, ValueError, KeyError) as error:
-        raise SourceError(
-            f"{leaf / '.zmetadata'} cannot be read ({error}); write this day's references again"
-        ) from error
 
 
 @lru_cache(maxsize=64)
 def _read_record(path: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    try:
+    with guarded(f"{path} cannot be read", _AGAIN):
         frame = read_frame(path, ["offset", "size"])
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error}); write this day's references again") from error
-    return frame["offset"].to_numpy("i8"), frame["size"].to_numpy("i8")
+        return frame["offset"].to_numpy("i8"), frame["size"].to_numpy("i8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -115,6 +116,63 @@ def test_other_products_and_buckets_are_not_entered_and_other_files_ignored(tmp_
     (wanted.parent / (wanted.name + ".part")).write_text("x")
     wanted.with_name(wanted.name.replace("C01", "C02")).mkdir()
     assert listed(LocalArchive(tmp_path), NOON, NOON + HOUR) == [str(wanted)]
+
+
+def test_what_looks_like_a_file_and_is_not_understood_is_counted_and_named(
+    day: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = next(day.rglob("*.nc"))
+    folder = hour_of(day / "ABI-L1b-RadM", NOON)
+    sent = put(folder, NOON + timedelta(seconds=30))
+    sent = sent.rename(sent.with_name(sent.name.replace(".nc", "-118900_0.nc")))
+    four = put(folder, NOON + timedelta(seconds=60))
+    four = four.rename(four.with_name(four.name + "4"))
+    with caplog.at_level(logging.WARNING):
+        found = listed(LocalArchive(day), NOON, NOON + 2 * MINUTE)
+    assert {str(sent), str(four)} <= set(found)
+    assert len(found) == 3
+    assert not caplog.text
+    (folder / f"123_{first.name}").touch()
+    with caplog.at_level(logging.WARNING):
+        assert listed(LocalArchive(day), NOON, NOON + 2 * MINUTE) == found
+    said = f"1 file looks like ABI L1b and was not understood: 123_{first.name} (it does not begin with OR_"
+    assert said in caplog.text
+    for i in range(5):
+        (folder / f"{i}.{first.name}".replace(".nc", ".NC")).touch()
+    (folder / f".{first.name}.0a1b.part").touch()
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert listed(LocalArchive(day), NOON, NOON + 2 * MINUTE) == found
+    assert "6 files look like ABI L1b and were not understood: 0." in caplog.text
+    assert "and 3 more" in caplog.text
+
+
+def test_names_of_times_that_are_none_stop_nothing(day: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = hour_of(day / "ABI-L1b-RadM", NOON)
+    whole = listed(LocalArchive(day), None, None)
+    name = name_at(NOON)
+    for stamp in ("s9999366", "s2019366", "s0000001"):
+        (folder / name.replace("s2020001", stamp)).touch()
+    (folder / name.replace("e2020001", "e2019365")).touch()
+    with caplog.at_level(logging.WARNING):
+        assert listed(LocalArchive(day), None, None) == whole
+    assert "4 files look like ABI L1b and were not understood" in caplog.text
+    assert "before it starts" in caplog.text
+
+
+@pytest.mark.parametrize("token", [{}, {"NextContinuationToken": "here"}])
+def test_a_listing_that_never_ends_is_one_sentence(token: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server:
+        """One that has pages without end."""
+
+        def call_s3(self, *_: object, **__: object) -> dict[str, object]:
+            return {"IsTruncated": True, **token}
+
+    monkeypatch.setattr("catalog.geostationary.archives.s3_filesystem", lambda *_, **__: Server())
+    with pytest.raises(
+        SourceError, match=r"s3://noaa-goes16 .* could not be read \(its listing goes on without saying"
+    ):
+        list(S3Archive(endpoint_url="http://127.0.0.1:1").files("goes16", "M1", NOON, NOON + MINUTE))
 
 
 def test_links_are_followed_once_and_broken_ones_ignored(tmp_path):

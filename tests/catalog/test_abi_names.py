@@ -46,6 +46,11 @@ def test_every_sector_is_read(region, product, sector):
         ("s2019300", "s2019000"),
         ("s2019300", "s2019367"),
         ("s201930020", "s201930024"),
+        ("2019300", "2019366"),
+        ("2019300", "9999365"),
+        ("2019300", "0000001"),
+        ("s20193002000275", "s20193002000339"),
+        ("-M6C06", "-M666666666666666666666C06"),
         ("OR_", "IT_"),
         (".nc", ".nc.part"),
         ("OR_", "copy of OR_"),
@@ -57,12 +62,64 @@ def test_other_names_are_no_abi_files(old, new):
     assert names.parse_name(changed) is None
 
 
+def test_the_last_day_of_a_leap_year_is_one():
+    found = names.parse_name(MESO.replace("2019300", "2020366"))
+    assert found.start.date() == datetime(2020, 12, 31).date()
+
+
+@pytest.mark.parametrize(
+    "spelt", ["c20193002000386-118900_0.nc", "c20193002000386-118900_0.nc4", "c20193002000386.nc4"]
+)
+def test_names_of_eumetcast_and_netcdf_4_are_read_as_satpy_reads_them(spelt):
+    name = MESO.replace("c20193002000366.nc", spelt)
+    ours = names.parse_name(name)
+    assert ours.created == datetime(2019, 10, 27, 20, 0, 38, 600_000)
+    assert ours.start == names.parse_name(MESO).start
+    pattern = (
+        "{system:2s}_{mission:3s}-L1b-{observation:3s}{region:s}-{mode:2s}C06_{platform:3s}_s{start:%Y%j%H%M%S%f}"
+        "_e{end:%Y%j%H%M%S%f}_c{created:%Y%j%H%M%S%f}" + ("-{chid:6d}_0" if "-" in spelt else "") + ".nc{version}"
+    )
+    trollsift = pytest.importorskip("trollsift", reason="trollsift comes with satpy")
+    assert trollsift.parse(pattern, name)["created"] == ours.created
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("OR_", "123_OR_", "it does not begin with OR_"),
+        ("OR_", "FR_", "it does not begin with OR_"),
+        (".nc", ".NC", "its suffix is not .nc"),
+        (".nc", ".nc.gz", "its suffix is not .nc"),
+        (".nc", " (1).nc", "its suffix is not .nc"),
+        ("RadM1", "RadM", "its sector is none of F, C, M1 and M2"),
+        ("C06", "C17", "its mode or channel"),
+        ("G17", "G15", "its satellite is none of G16 to G19"),
+        ("_c20193002000366", "", "its times are not three"),
+        ("s2019300", "s2019366", "20193662000275 is not a time"),
+        ("2019300", "9999300", "is not a time"),
+        ("s20193002000275", "s20193002000339", "it ends at 2019-10-27 20:00:33.800000, before it starts at"),
+    ],
+)
+def test_what_looks_like_a_name_is_told_with_the_reason(old, new, why):
+    name = MESO.replace(old, new)
+    assert name != MESO
+    assert names.parse_name(name) is None
+    assert why in names.nearly_a_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", [MESO, MESO.replace("L1b-Rad", "L2-CMIP"), "." + MESO + ".a1.part", MESO + ".md5", "ABI-L1b-RadF", "x.nc"]
+)
+def test_other_names_look_like_nothing(name):
+    assert names.nearly_a_name(name) is None
+
+
 def test_times_are_those_of_strptime():
     pick = random.Random(1)
     for _ in range(200):
         time = datetime(2016, 1, 1) + timedelta(seconds=pick.randrange(10 * 366 * 86400))
         stamp = f"{time:%Y%j%H%M%S}{pick.randrange(10)}"
-        parsed = names.parse_name(MESO.replace("20193002000275", stamp))
+        parsed = names.parse_name(MESO.replace("20193002000275", stamp).replace("20193002000338", stamp))
         assert parsed is not None
         assert parsed.start == datetime.strptime(stamp, "%Y%j%H%M%S%f")
 

@@ -40,6 +40,9 @@ def test_a_name_is_read() -> None:
         (NAME.replace("020ge", "020lc"), "projection 'lc' is not geostationary"),
         (NAME.replace("ir105", "ir999"), "band 'ir999' is none of AMI's"),
         (NAME.replace("0809", "0899"), "'202308990034' is not a time"),
+        (NAME.replace("2023", "9999"), "'999908090034' is not a time of AMI's"),
+        ("x" + NAME, "its form is not gk2a_ami_le1b_BAND_AREA_TIME.nc"),
+        (NAME + "4", "its form is not"),
     ],
 )
 def test_what_nearly_is_one_of_its_names_is_said_to_be_left_out(
@@ -51,10 +54,10 @@ def test_what_nearly_is_one_of_its_names_is_said_to_be_left_out(
     with caplog.at_level(logging.WARNING):
         assert [f.channel for f in LocalArchive(tmp_path, AMI_NAMES).files(None, None, None, None)] == [13]
     assert reason in caplog.text
-    assert "not read: 1;" in caplog.text
+    assert f"1 file looks like AMI L1b and was not understood: {name} (" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["x" + NAME, NAME + "4", "OR_ABI-L1b-RadF-M6C01_G16_s20200010000000.nc", "notes.nc"])
+@pytest.mark.parametrize("name", ["." + NAME, "OR_ABI-L1b-RadF-M6C01_G16_s20200010000000.nc", "notes.nc"])
 def test_other_names_are_other_peoples(name: str) -> None:
     assert AMI_NAMES.parse(name) is None
     assert AMI_NAMES.nearly(name) is None

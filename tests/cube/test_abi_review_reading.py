@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from dask.base import tokenize
@@ -136,21 +135,6 @@ def test_a_file_that_changed_is_indexed_anew(tmp_path: Path) -> None:
     one_file(tmp_path / "a", 100, packing=(0.05, -2.0))
     assert index_file(source, cache).scale == pytest.approx(0.05)
     assert before.scale != pytest.approx(0.05)
-
-
-@pytest.mark.parametrize("told", [START.timestamp(), 647_000_000_000.0, 2.459e6, 12.5, float("nan"), 1e300])
-def test_a_middle_outside_the_scan_is_replaced_by_the_scans_own(tmp_path: Path, told: float) -> None:
-    source = one_file(tmp_path)
-    real = index_file(source).mid_time
-    start, end = np.datetime64(source.start, "ns"), np.datetime64(source.end, "ns")
-    assert start <= real <= end
-    with h5py.File(source.href, "r+") as h5:
-        seconds = float(h5["t"][()])
-        h5["t"][()] = told
-    assert index_file(source).mid_time == start + (end - start) // 2
-    with h5py.File(source.href, "r+") as h5:
-        h5["t"][()] = seconds + 1.0
-    assert abs(index_file(source).mid_time - real - np.timedelta64(1, "s")) < np.timedelta64(1, "us")
 
 
 def test_east_and_west_follow_the_date(tmp_path: Path) -> None:
