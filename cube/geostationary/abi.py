@@ -80,10 +80,8 @@ _SCALARS = (
 )
 
 _DEPTHS = {
-    10: ("C01", "C03", "C05", "C06", "C16"),
-    11: ("C04", "C09", "C12"),
-    12: ("C02", "C08", "C10", "C11", "C13", "C14", "C15"),
-    14: ("C07",),
+    bits: tuple(name for name, (_, _, depth) in _BANDS.items() if depth == bits)
+    for bits in sorted({depth for _, _, depth in _BANDS.values()})
 }
 """Bands by the bits of their counts."""
 
