@@ -15,6 +15,7 @@ from cube.geostationary.dialect import Dialect, dialect_of
 from cube.job.codec import BEFORE, CodecName
 from cube.registry import STRATA, Engine, Registry
 from cube.strata.plug import Options, Stratum
+from stratacube.addresses import checked_address
 from stratacube.choices import OneOf
 from stratacube.errors import UsageError
 from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
@@ -139,6 +140,12 @@ class TileConfig(Settings):
             return value
         names = dialect_of(satellite).names
         return [names.number(v) if isinstance(v, str) and _BAND.fullmatch(v.strip()) else v for v in value]
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _without_password(cls, url: str | None) -> str | None:
+        """It is written into ``config.yaml``."""
+        return url and checked_address(url, "s3_endpoint")
 
     @model_validator(mode="after")
     def _agree(self) -> TileConfig:

@@ -10,6 +10,7 @@ from catalog.sentinel2.names import CDSE_STAC
 from cube.job.codec import BEFORE, CodecName
 from cube.registry import REDUCERS, Engine
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES, SCL_NAMES, band_name, reducer_name
+from stratacube.addresses import checked_address
 from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
 
 if TYPE_CHECKING:
@@ -121,6 +122,12 @@ class Sentinel2Config(Settings):
     dry_run: bool = Field(
         False, description="say what would be read and written; move no bytes", json_schema_extra=RUN_ONLY
     )
+
+    @field_validator("stac_url")
+    @classmethod
+    def _without_password(cls, url: str) -> str:
+        """It is written into ``config.yaml``."""
+        return checked_address(url, "stac_url")
 
     @field_validator("reducer")
     @classmethod
