@@ -141,12 +141,6 @@ class TileConfig(Settings):
         names = dialect_of(satellite).names
         return [names.number(v) if isinstance(v, str) and _BAND.fullmatch(v.strip()) else v for v in value]
 
-    @field_validator("s3_endpoint")
-    @classmethod
-    def _without_password(cls, url: str | None) -> str | None:
-        """It is written into ``config.yaml``."""
-        return url and checked_address(url, "s3_endpoint")
-
     @model_validator(mode="after")
     def _agree(self) -> TileConfig:
         names = self.dialect.names
@@ -163,6 +157,8 @@ class TileConfig(Settings):
         for name, stratum in self.STRATA_BY_OPTION.items():
             if self.stratification != stratum and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` goes with `stratification={stratum}`, not with {self.stratification}")
+        if self.s3_endpoint:  # here, where what is refused is not repeated
+            checked_address(self.s3_endpoint, "s3_endpoint")
         _ = self.options  # which they may refuse
         last = len(self.dialect.flags) - 1
         if not self.good_dqf or not all(0 <= flag <= last for flag in self.good_dqf):

@@ -20,6 +20,7 @@ from catalog.geostationary.s3 import faults
 from cube.instrument import Instrument, Quantity, instrument_of
 from cube.masks import mask_bit
 from loaders.chunks import ChunkReader
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, UsageError
 from stratacube.parquet import read_frame
 
@@ -340,13 +341,16 @@ def find_store(source: Any, options: Mapping[str, Any]) -> str:
 @contextmanager
 def translate_open_errors(url: str, what: str, remedy: str) -> Iterator[None]:
     """Say in one sentence why there is no such thing at a URL, or why it cannot be reached."""
+    shown = plain_url(url)
     try:
         yield
     except (FileNotFoundError, ImportError, KeyError, ValueError) as error:
-        raise UsageError(f"{url} is not {what} ({error}); {remedy}") from error
+        reason = str(error).replace(url, shown)
+        raise UsageError(f"{shown} is not {what} ({reason}); {remedy}") from error
     except faults() as error:
+        reason = str(error).replace(url, shown)
         raise SourceError(
-            f"{url} cannot be reached ({error}); check the address, the network and the credentials"
+            f"{shown} cannot be reached ({reason}); check the address, the network and the credentials"
         ) from error
 
 

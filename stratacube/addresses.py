@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from stratacube.errors import UsageError
 
-__all__ = ["checked_address", "plain_url", "why_odd"]
+_Value = TypeVar("_Value")
+
+__all__ = ["checked_address", "options_without_secrets", "plain_url", "why_odd"]
 
 _AUTHORITY = re.compile(r"[^:/?#]*://([^/?#]*)")
+
+_SECRETS = re.compile(r"(?:^|_)(?:key|secret|token|password|passwd|pwd|credential|connection_string|sas)", re.IGNORECASE)
+_NO_SECRETS = ("anon", "browser", "cache", "cloud", "google_default")
+"""What gcsfs takes for ``token`` beside one."""
 
 
 def why_odd(url: str) -> str | None:
@@ -45,10 +53,10 @@ def _parts(url: str) -> SplitResult | None:
 def plain_url(url: str) -> str:
     """Address without user, query and fragment, which may hold passwords and signatures; fit for one line of a log.
 
-    Of an address that is odd (see :func:`why_odd`) all before its last ``@`` is left out.
+    Of an address that is odd (see :func:`why_odd`) all before its last ``@`` is left out. A path stays as it is.
     """
-    text = re.split(r"[?#]", url, maxsplit=1)[0]
-    if why_odd(text) is not None:
+    text = re.split(r"[?#]", url, maxsplit=1)[0] if "://" in url else url
+    if "://" in url and why_odd(text) is not None:
         text = re.sub(r"//.*@", "//", text, flags=re.DOTALL)
     return "".join(c if c.isprintable() else "?" for c in text)
 
@@ -65,3 +73,22 @@ def checked_address(url: str, name: str) -> str:
     if reason is None:
         return url
     raise UsageError(f"`{name}` is {plain_url(url)} and {reason}; give an address such as https://host/path")
+
+
+def options_without_secrets(options: Mapping[str, _Value], name: str) -> Mapping[str, _Value]:
+    """Return options for fsspec that a configuration may hold, which is copied into runs and published models.
+
+    Raises
+    ------
+    UsageError
+        If one is a key, a token or a password, or an address that holds one.
+    """
+    for key, value in options.items():
+        if isinstance(value, str) and "://" in value:
+            checked_address(value, f"{name}.{key}")
+        elif isinstance(value, str) and _SECRETS.search(key) and value not in _NO_SECRETS:
+            raise UsageError(
+                f"`{name}` holds `{key}`, and a configuration is copied into what is published; leave it to the "
+                "environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a `profile`"
+            )
+    return options

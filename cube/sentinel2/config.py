@@ -123,12 +123,6 @@ class Sentinel2Config(Settings):
         False, description="say what would be read and written; move no bytes", json_schema_extra=RUN_ONLY
     )
 
-    @field_validator("stac_url")
-    @classmethod
-    def _without_password(cls, url: str) -> str:
-        """It is written into ``config.yaml``."""
-        return checked_address(url, "stac_url")
-
     @field_validator("reducer")
     @classmethod
     def _short(cls, name: str) -> str:
@@ -137,6 +131,7 @@ class Sentinel2Config(Settings):
 
     @model_validator(mode="after")
     def _agree(self) -> Sentinel2Config:
+        checked_address(self.stac_url, "stac_url")  # here, where what is refused is not repeated
         unknown = [b for b in self.bands if b not in BAND_RESOLUTIONS]
         if unknown:
             raise ValueError(f"band {unknown[0]!r} is unknown; level 2A has {', '.join(BAND_RESOLUTIONS)}")

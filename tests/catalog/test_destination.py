@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,10 +21,12 @@ from catalog.sentinel2 import destination
 from catalog.sentinel2.convert import products_from_items
 from catalog.sentinel2.destination import Destination, asks_cdse, prepare
 from catalog.sentinel2.download import Downloader
+from catalog.sentinel2.fetch import Fetcher
 from catalog.sentinel2.items import Asset
 from catalog.sentinel2.odata import search_odata
 from catalog.sentinel2.query import Query
 from catalog.sentinel2.rate import Connections, Pace
+from catalog.sentinel2.saved import write_scene_index
 from catalog.sentinel2.search import search_stac
 from catalog.sentinel2.settings import Account, S3Keys
 from catalog.sentinel2.signing import S3Signer
@@ -31,10 +34,13 @@ from catalog.sentinel2.tokens import TokenSource
 from catalog.sentinel2.web import http_session
 from cube.config import AbiConfig
 from cube.sentinel2.config import Sentinel2Config
+from cube.sentinel2.publish import _origin
+from loaders.store import TileStore
 from stratacube.addresses import plain_url, why_odd
 from stratacube.errors import SourceError, StratacubeError, UsageError
+from training.settings_data import CubesData, TilesData
 
-SECRET = "token-or-password-or-key"
+SECRET = "hush"
 JULY = Query(start=datetime(2020, 7, 1), end=datetime(2020, 8, 1), areas=((7.5, 46.5, 9.5, 48.0),))
 
 
@@ -364,6 +370,7 @@ def test_an_address_with_a_password_is_refused_before_it_is_written_anywhere(giv
         ("https://host.org/a\nb", "https://host.org/a?b"),
         ("https://[::1/x", "https://[::1/x"),
         ("s3://bucket/key", "s3://bucket/key"),
+        ("folder #1/tiles?.zarr", "folder #1/tiles?.zarr"),
     ],
 )
 def test_addresses_are_shown_without_secrets(url: str, shown: str) -> None:
@@ -409,3 +416,56 @@ def test_an_item_with_an_odd_address_is_left_out_and_named(href: str) -> None:
     assert name == good["id"]
     assert "address" in reason
     assert reason.isprintable()
+
+
+def test_a_signature_is_not_in_what_is_told_or_kept_for_readers(tmp_path: Path, both: tuple[Server, Server]) -> None:
+    own, _ = both
+    address = f"http://localhost:{own.port}/x/B02_20m.jp2"
+    signed = f"{address}?sig={SECRET}"
+    (product,), _ = products_from_items([item(signed)])
+    wrong = replace(product, assets={"B02_20m": replace(product.assets["B02_20m"], size=5, checksum=None)})
+    with Fetcher(tmp_path, ["B02_20m"], download=downloader(own)) as fetcher:
+        failures = fetcher.submit(wrong).result(20).failures
+    assert {f.href for f in failures if f.key == "B02_20m"} == {address}
+    write_scene_index(tmp_path / "index.csv", [product])
+    assert address in (tmp_path / "index.csv").read_text()
+    text = "".join(p.read_text(errors="replace") for p in tmp_path.rglob("*") if p.is_file())
+    assert SECRET not in text + str(failures)
+    assert _origin(product.assets, product.id) == address
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kept"),
+    [
+        ("anon", True, True),
+        ("profile", "mine", True),
+        ("token", "anon", True),
+        ("endpoint_url", "https://host.org", True),
+        ("requester_pays", True, True),
+        ("key", SECRET, False),
+        ("secret", SECRET, False),
+        ("aws_session_token", SECRET, False),
+        ("account_key", SECRET, False),
+        ("sas_token", SECRET, False),
+        ("password", SECRET, False),
+        ("endpoint_url", f"https://me:{SECRET}@host.org", False),
+    ],
+)
+@pytest.mark.parametrize("data", [TilesData, CubesData])
+def test_no_key_is_in_a_configuration_of_training(
+    data: type[TilesData] | type[CubesData], option: str, value: Any, kept: bool
+) -> None:
+    given = {"source": data.model_fields["source"].annotation.__args__[0], "statistics": "x"}  # type: ignore[union-attr]
+    given |= {"stores": [{"path": "x"}]} if data is TilesData else {"cubes": [{"path": "x"}]}
+    if kept:
+        assert data.check({**given, "storage_options": {option: value}}).storage_options == {option: value}
+        return
+    with pytest.raises(UsageError, match="storage_options") as caught:
+        data.check({**given, "storage_options": {option: value}})
+    assert SECRET not in str(caught.value)
+
+
+def test_a_store_that_cannot_be_opened_is_named_without_its_signature() -> None:
+    with pytest.raises(StratacubeError) as caught:
+        TileStore.open(f"http://127.0.0.1:9/tiles.zarr?sig={SECRET}")
+    assert SECRET not in str(caught.value)
