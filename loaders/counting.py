@@ -137,7 +137,9 @@ def _of_tiles(
         if by not in table and by != "split":
             raise UsageError(f"{store.url} has no column {by!r} to split by; there are {', '.join(map(str, table))}")
         tiles = sample.of(select(table, where))
-        described.append({"store": plain_url(store.url), "fingerprint": store.fingerprint, "tiles": len(tiles), "of": len(store)})
+        described.append(
+            {"store": plain_url(store.url), "fingerprint": store.fingerprint, "tiles": len(tiles), "of": len(store)}
+        )
         splits = table[by].astype(str).to_numpy()[tiles] if by in table else np.full(len(tiles), "all")
         for group in _by_size(store, bands) if len(tiles) else ():
             _check_quantity(store, group if bands is not None else (), quantity)

@@ -15,7 +15,9 @@ __all__ = ["checked_address", "options_without_secrets", "plain_url", "why_odd"]
 
 _AUTHORITY = re.compile(r"[^:/?#]*://([^/?#]*)")
 
-_SECRETS = re.compile(r"(?:^|_)(?:key|secret|token|password|passwd|pwd|credential|connection_string|sas)", re.IGNORECASE)
+_SECRETS = re.compile(
+    r"(?:^|_)(?:key|secret|token|password|passwd|pwd|credential|connection_string|sas)", re.IGNORECASE
+)
 _NO_SECRETS = ("anon", "browser", "cache", "cloud", "google_default")
 """What gcsfs takes for ``token`` beside one."""
 
@@ -88,7 +90,7 @@ def options_without_secrets(options: Mapping[str, _Value], name: str) -> Mapping
             checked_address(value, f"{name}.{key}")
         elif isinstance(value, str) and _SECRETS.search(key) and value not in _NO_SECRETS:
             raise UsageError(
-                f"`{name}` holds `{key}`, and a configuration is copied into what is published; leave it to the "
-                "environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a `profile`"
+                f"`{name}` holds {key!r}, and a configuration is copied into what is published; leave it to the "
+                "environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile"
             )
     return options

@@ -25,7 +25,6 @@ class _Stored(Settings):
         return self
 
 
-
 class StoreData(Settings):
     """One store of a mixture."""
 

@@ -1,8 +1,8 @@
-"""Where a request goes, and whether a secret may go along: one decision for tokens, passwords and signatures.
+r"""Where a request goes, and whether a secret may go along: one decision for tokens, passwords and signatures.
 
-It is made on the prepared request, after everything that rewrites an address, and so for each redirect anew. The text of
-an address is never asked: ``https://thief\\@zipper.dataspace.copernicus.eu/`` is CDSE's for one parser, the thief's for
-another, and what counts is which host the library connects to.
+It is made on the prepared request, after everything that rewrites an address, and so for each redirect anew. The text
+of an address is never asked: ``https://thief\@zipper.dataspace.copernicus.eu/`` is CDSE's for one parser, the thief's
+for another, and what counts is which host the library connects to.
 """
 
 from __future__ import annotations

@@ -109,7 +109,6 @@ class _Session(requests.Session):
         """Take out what the first host was told; requests would look into ``~/.netrc`` for the next one."""
         prepared_request.headers.pop("Authorization", None)
 
-
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Say where a redirect leads; requests looks there even if it is not to follow, and would fail as it parses."""
         target: str | None = super().get_redirect_target(resp)

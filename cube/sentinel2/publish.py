@@ -24,9 +24,9 @@ from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import footprint
 from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.products import NODATA, encoding
-from stratacube.addresses import plain_url
 from cube.sentinel2.reduce import parse_reducer
 from cube.sentinel2.report import composite_report
+from stratacube.addresses import plain_url
 from stratacube.files import whole_file
 
 __all__ = ["preview", "publish"]
@@ -116,7 +116,7 @@ def _record(
 
 
 def _origin(assets: Mapping[str, object], name: str) -> str:
-    """Where a product lies: its metadata file, which names all others; without a signature, which is not for readers."""
+    """Where a product lies: its metadata file, which names all others; without a signature, not for readers."""
     asset = assets.get("product_metadata") or next(iter(assets.values()), None)
     href = str(getattr(asset, "href", name))
     return plain_url(href) if is_remote(href) else href
