@@ -1,7 +1,7 @@
 """Expressions on the columns of a table, from configurations, published ones too: what is not listed is refused.
 
 The language is the part of :meth:`pandas.DataFrame.eval` that names columns, compares and calculates, with its rules:
-``&`` and ``|`` bind as ``and`` and ``or`` do, ``x == [1, 2]`` asks whether x is one of them, and times are compared with
+``&`` and ``|`` bind as ``and`` and ``or`` do, ``x == [1, 2]`` asks whether x is one of them, times are compared with
 text. pandas' own evaluation gives every attribute of every object to whoever writes the text; this one walks the parsed
 expression and knows each kind of node, or refuses it.
 """
