@@ -15,6 +15,7 @@ from cube.geostationary.dialect import Dialect, dialect_of
 from cube.job.codec import BEFORE, CodecName
 from cube.registry import STRATA, Engine, Registry
 from cube.strata.plug import Options, Stratum
+from stratacube.addresses import checked_address
 from stratacube.choices import OneOf
 from stratacube.errors import UsageError
 from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
@@ -156,6 +157,8 @@ class TileConfig(Settings):
         for name, stratum in self.STRATA_BY_OPTION.items():
             if self.stratification != stratum and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"`{name}` goes with `stratification={stratum}`, not with {self.stratification}")
+        if self.s3_endpoint:  # here, where what is refused is not repeated
+            checked_address(self.s3_endpoint, "s3_endpoint")
         _ = self.options  # which they may refuse
         last = len(self.dialect.flags) - 1
         if not self.good_dqf or not all(0 <= flag <= last for flag in self.good_dqf):

@@ -21,6 +21,7 @@ from loaders.statistics import BandStatistics, Statistics
 from loaders.store import TileStore, find_store, select
 from loaders.tally import tally
 from loaders.tiles import TileDataset
+from stratacube.addresses import plain_url
 from stratacube.errors import UsageError
 
 __all__ = ["compute_statistics"]
@@ -136,7 +137,9 @@ def _of_tiles(
         if by not in table and by != "split":
             raise UsageError(f"{store.url} has no column {by!r} to split by; there are {', '.join(map(str, table))}")
         tiles = sample.of(select(table, where))
-        described.append({"store": store.url, "fingerprint": store.fingerprint, "tiles": len(tiles), "of": len(store)})
+        described.append(
+            {"store": plain_url(store.url), "fingerprint": store.fingerprint, "tiles": len(tiles), "of": len(store)}
+        )
         splits = table[by].astype(str).to_numpy()[tiles] if by in table else np.full(len(tiles), "all")
         for group in _by_size(store, bands) if len(tiles) else ():
             _check_quantity(store, group if bands is not None else (), quantity)
@@ -182,7 +185,7 @@ def _of_cubes(
             cut = boxes(image, number, name)
             looked_at += [cut[i] for i in sample.of(np.arange(len(cut)))]
         url = cube.encoding["source"]
-        described.append({"store": url, "fingerprint": _fingerprint(cube), "boxes": len(looked_at)})
+        described.append({"store": plain_url(url), "fingerprint": _fingerprint(cube), "boxes": len(looked_at)})
         wanted += looked_at
     total = gather(cubes, wanted, workers)
     units = {name: str(cube[name].attrs.get("units", "")) for cube in cubes for name in total if name in cube}

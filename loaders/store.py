@@ -20,7 +20,9 @@ from catalog.geostationary.s3 import faults
 from cube.instrument import Instrument, Quantity, instrument_of
 from cube.masks import mask_bit
 from loaders.chunks import ChunkReader
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, UsageError
+from stratacube.expression import evaluate
 from stratacube.parquet import read_frame
 
 __all__ = [
@@ -215,7 +217,7 @@ def select(table: pd.DataFrame, where: str | Sequence[int] | npt.NDArray[np.int6
         if tiles.size and not 0 <= tiles.min() <= tiles.max() < len(table):
             raise UsageError(f"tiles {tiles.min()} to {tiles.max()} are not in the store's {len(table)}")
         return tiles
-    mask = _evaluate(table, where, "filter")
+    mask = evaluate(table, where, "filter")
     if mask.dtype != bool:
         raise UsageError(f"filter {where!r} gives {mask.dtype}, not true or false; write a comparison")
     return np.flatnonzero(mask)
@@ -242,7 +244,10 @@ def weigh(
     if weights is None:
         return None
     if isinstance(weights, str):
-        return _evaluate(table, weights, "weights").astype("f8")
+        found = evaluate(table, weights, "weights")
+        if found.dtype.kind not in "biuf":
+            raise UsageError(f"weights {weights!r} give {found.dtype}, not numbers; calculate with columns of numbers")
+        return found.astype("f8")
     product = np.ones(len(table))
     for column, by_value in weights.items():
         if column not in table:
@@ -267,14 +272,6 @@ def assign_splits(times: Any, days: int = 7) -> npt.NDArray[Any]:
 def _split_of(block: int) -> str:
     share = int.from_bytes(hashlib.sha256(f"split-{block}".encode()).digest()[:4], "little") / 2**32
     return next(name for name, end in _SPLITS if share < end)
-
-
-def _evaluate(table: pd.DataFrame, expression: str, what: str) -> npt.NDArray[Any]:
-    try:
-        return np.broadcast_to(np.asarray(table.eval(expression, engine="python")), len(table))
-    except Exception as error:  # pandas raises whatever the evaluation does
-        columns = ", ".join(map(str, table.columns))
-        raise UsageError(f"{what} {expression!r} cannot be evaluated ({error}); columns are {columns}") from error
 
 
 def _stored_band(raw: xr.Dataset, facts: Instrument, name: str) -> StoredBand:
@@ -340,13 +337,16 @@ def find_store(source: Any, options: Mapping[str, Any]) -> str:
 @contextmanager
 def translate_open_errors(url: str, what: str, remedy: str) -> Iterator[None]:
     """Say in one sentence why there is no such thing at a URL, or why it cannot be reached."""
+    shown = plain_url(url)
     try:
         yield
     except (FileNotFoundError, ImportError, KeyError, ValueError) as error:
-        raise UsageError(f"{url} is not {what} ({error}); {remedy}") from error
+        reason = str(error).replace(url, shown)
+        raise UsageError(f"{shown} is not {what} ({reason}); {remedy}") from error
     except faults() as error:
+        reason = str(error).replace(url, shown)
         raise SourceError(
-            f"{url} cannot be reached ({error}); check the address, the network and the credentials"
+            f"{shown} cannot be reached ({reason}); check the address, the network and the credentials"
         ) from error
 
 

@@ -15,7 +15,6 @@ from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
@@ -23,6 +22,7 @@ from pydantic_core import ErrorDetails
 
 from stratacube.choices import nearest, one_of
 from stratacube.errors import UsageError
+from stratacube.plain_yaml import parse_yaml
 
 __all__ = [
     "RUN_ONLY",
@@ -156,11 +156,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
         If it cannot be read or holds something else.
     """
     try:
-        loaded = yaml.safe_load(file.read_text())
+        text = file.read_text()
     except OSError as error:
         raise UsageError(f"config file {file} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UsageError(f"config file {file} is not YAML ({' '.join(str(error).split())[:120]})") from error
+    loaded = parse_yaml(text, f"config file {file}")
     if not isinstance(loaded, dict):
         raise UsageError(f"config file {file} holds {type(loaded).__name__}, not keys and values")
     return loaded

@@ -88,8 +88,11 @@ def read_state(path: Path) -> dict[str, Any]:
     """Read ``state.pt`` of a checkpoint's folder; plain values and tensors only, no code."""
     try:
         state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise SourceError(f"checkpoint {path} cannot be read: {error}; remove it to go on from an older one") from error
+    except Exception as error:  # a damaged file makes the library raise anything
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise SourceError(
+            f"checkpoint {path} cannot be read ({reason}); remove it to go on from an older one"
+        ) from error
     return state
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from stratacube.choices import nearest
 from stratacube.errors import UsageError
+from stratacube.plain_yaml import parse_yaml
 from stratacube.settings import RUN_ONLY, Settings, read_yaml
 from training.models.settings import ModelConfig
 from training.settings_data import BlobsData, CubesData, TilesData
@@ -200,7 +201,7 @@ def _set(values: dict[str, Any], change: str) -> None:
         if not isinstance(inner, dict):
             raise UsageError(f"`set` {change}: {section} holds a value, not keys")
         values = inner
-    value = yaml.safe_load(text)
+    value = parse_yaml(text, f"`set` {change}")
     values[last] = _number(value) if isinstance(value, str) else value
 
 

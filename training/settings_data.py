@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from loaders.quantities import Quantity
+from stratacube.addresses import options_without_secrets
 from stratacube.settings import RUN_ONLY, Settings
 
 __all__ = ["BlobsData", "CubeData", "CubesData", "StoreData", "TilesData"]
 
 Numbers = str | dict[str, tuple[float, float]]
+StorageOptions = dict[str, str | int | bool]
+
+
+class _Stored(Settings):
+    """Samples that lie somewhere."""
+
+    @model_validator(mode="after")
+    def _keyless(self) -> Self:
+        options_without_secrets(getattr(self, "storage_options", {}), "data.storage_options")
+        return self
 
 
 class StoreData(Settings):
@@ -21,7 +32,7 @@ class StoreData(Settings):
     weight: float = Field(1.0, gt=0, description="share of the samples relative to the other stores")
 
 
-class TilesData(Settings):
+class TilesData(_Stored):
     """Samples from tile stores, through ``loaders``. Steps and size of a sample are the model's."""
 
     source: Literal["tiles"]
@@ -47,7 +58,7 @@ class TilesData(Settings):
     flips: bool = Field(True, description="mirror training samples at random")
     rotations: bool = Field(False, description="turn training samples at random by quarters")
     on_error: Literal["raise", "skip"] = Field("raise", description="what to do with a tile whose chunk is damaged")
-    storage_options: dict[str, str | int | bool] = Field({}, description="for fsspec, such as {anon: true}")
+    storage_options: StorageOptions = Field({}, description="for fsspec, such as {anon: true}; no keys")
     batch_size: int = Field(1, ge=1, description="samples a device and micro-step")
     workers: int = Field(4, ge=0, description="loading processes a device", json_schema_extra=RUN_ONLY)
     prefetch: int = Field(2, ge=1, description="batches each worker reads ahead", json_schema_extra=RUN_ONLY)
@@ -63,7 +74,7 @@ class CubeData(Settings):
     weight: float = Field(1.0, gt=0, description="share of the samples relative to the other cubes")
 
 
-class CubesData(Settings):
+class CubesData(_Stored):
     """Windows of cubes, such as Sentinel-2 composites, through ``loaders``. Their size is the model's."""
 
     source: Literal["cubes"]
@@ -79,7 +90,7 @@ class CubesData(Settings):
     overlap: int = Field(0, ge=0, description="overlap of neighbouring windows, pixels")
     flips: bool = Field(True, description="mirror training samples at random")
     rotations: bool = Field(True, description="turn training samples at random by quarters")
-    storage_options: dict[str, str | int | bool] = Field({}, description="for fsspec, such as {anon: true}")
+    storage_options: StorageOptions = Field({}, description="for fsspec, such as {anon: true}; no keys")
     batch_size: int = Field(1, ge=1, description="samples a device and micro-step")
     workers: int = Field(4, ge=0, description="loading processes a device", json_schema_extra=RUN_ONLY)
     prefetch: int = Field(2, ge=1, description="batches each worker reads ahead", json_schema_extra=RUN_ONLY)

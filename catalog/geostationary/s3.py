@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from stratacube.addresses import checked_address, plain_url
 from stratacube.errors import SourceError, StratacubeError
 
 if TYPE_CHECKING:
@@ -54,10 +55,18 @@ def s3_filesystem(
     connections
         Connections kept open at once.
 
+    Raises
+    ------
+    UsageError
+        If the endpoint is not an address, or holds a password.
+
     Notes
     -----
-    Wrap what uses it in :func:`translate_s3_errors`: botocore's own exceptions are not ``OSError``.
+    Nothing is signed: no key of the environment goes to the endpoint, whoever it is. Wrap what uses it in
+    :func:`translate_s3_errors`: botocore's own exceptions are not ``OSError``.
     """
+    if endpoint_url:
+        checked_address(endpoint_url, "s3_endpoint")
     return _filesystem(os.getpid(), endpoint_url or None, connect_timeout, read_timeout, retries, connections)
 
 
@@ -119,7 +128,7 @@ def translate_s3_errors(bucket: str, endpoint_url: str | None = None) -> Iterato
     except StratacubeError:
         raise
     except faults() as error:
-        where = f"s3://{bucket.removeprefix('s3://')} at {endpoint_url or 'AWS'}"
+        where = f"s3://{bucket.removeprefix('s3://')} at {plain_url(endpoint_url) if endpoint_url else 'AWS'}"
         remedy = (
             "check `s3_endpoint`" if endpoint_url else "check the network, give `s3_endpoint`"
         ) + " or read a local copy with `local_data_dir`"

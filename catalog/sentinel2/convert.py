@@ -26,6 +26,7 @@ from catalog.sentinel2.names import (
     parse_product_name,
 )
 from catalog.sentinel2.query import BBox
+from stratacube.addresses import plain_url, why_odd
 from stratacube.errors import SourceError, UsageError
 from stratacube.times import format_time, parse_time
 
@@ -248,6 +249,9 @@ def _href(asset: Mapping[str, Any], access: Access) -> str:
     if not href.startswith(f"{wanted}://"):
         other = asset.get("alternate", {}).get(wanted, {}).get("href")
         href = str(other) if other else href
+    reason = why_odd(href) if "://" in href else None if href.isprintable() else "has a control character"
+    if reason is not None:
+        raise ValueError(f"address {plain_url(href)} {reason}")
     # CDSE's own generator writes an empty node into some addresses of MTD_TL.xml.
     return href.replace("/Nodes()/", "/") if "://" in href else unquote(href)
 

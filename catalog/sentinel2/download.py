@@ -17,12 +17,14 @@ import requests
 import requests.adapters
 
 from catalog.sentinel2.checksums import file_digest
+from catalog.sentinel2.destination import Destination, is_cdse, may_have_secrets, prepare, send
 from catalog.sentinel2.items import Asset
 from catalog.sentinel2.locks import lock
 from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
-from catalog.sentinel2.web import BUSY, LONGEST_WAIT, http_session, is_cdse, plain_url
+from catalog.sentinel2.web import BUSY, LONGEST_WAIT, http_session
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, StratacubeError
 from stratacube.files import check_guards
 from stratacube.retry import BusyError, call_again, retry_after
@@ -35,6 +37,7 @@ _CHUNK = 1 << 16
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
+_NOWHERE = "leads to an address that is not of the web; take `access=s3`"
 _FROM_THE_START = (200, 416)
 """Answers after which nothing that was received before is of use: all of the file, or less than was asked for."""
 
@@ -77,7 +80,7 @@ class Downloader:
     tries, pause
         Attempts without progress, and seconds before the second (doubling with each).
     trusted
-        Whether a token may be sent to an address.
+        Whether a token may be sent to a host.
     """
 
     tokens: TokenSource
@@ -87,7 +90,7 @@ class Downloader:
     timeout: tuple[float, float] = (15.0, 60.0)
     tries: int = 6
     pause: float = 1.0
-    trusted: Callable[[str], bool] = is_cdse
+    trusted: Callable[[Destination], bool] = is_cdse
     session: requests.Session = field(
         default_factory=lambda: http_session(requests.adapters.HTTPAdapter(pool_maxsize=16))
     )
@@ -203,32 +206,36 @@ class Downloader:
             headers = {"Accept-Encoding": "identity"}
             if have:
                 headers["Range"] = f"bytes={have}-"
+            request = _prepared(self.session, url, headers)
             if signed:
-                headers |= self.signer.headers(url)
-            elif self.trusted(url):
+                self.signer.sign(request)
+            elif may_have_secrets(request, self.trusted):
                 token = self.tokens.token(refused)
-                headers["Authorization"] = f"Bearer {token}"
-            response = self._get(url, headers)
+                request.headers["Authorization"] = f"Bearer {token}"
+            response = self._send(request)
             if response.status_code not in _REDIRECTS or signed:
                 return response, token
             target = urljoin(url, response.headers.get("Location", ""))
             response.close()
             if urlsplit(target).scheme not in ("http", "https"):
-                raise PermanentError(f"{plain_url(url)} leads to an address that is not of the web; take `access=s3`")
+                raise PermanentError(f"{plain_url(url)} {_NOWHERE}")
             url = target
         raise PermanentError(f"{plain_url(href)} leads from one address to another without an end; take `access=s3`")
 
-    def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
+    def _send(self, request: requests.PreparedRequest) -> requests.Response:
         self.pace.wait()
         try:
-            return self.session.get(url, headers=headers, stream=True, allow_redirects=False, timeout=self.timeout)
+            return send(self.session, request, stream=True, timeout=self.timeout)
+        except requests.exceptions.InvalidURL:
+            reason = _NOWHERE
         except requests.Timeout:
             reason = "did not answer in time"
         except requests.ConnectionError:
             reason = "could not be reached"
         except requests.RequestException as error:
             reason = f"gave no answer ({type(error).__name__})"
-        raise BusyError(reason)  # outside of the handler: the fault carries the request and its token along
+        # Outside of the handlers: the fault carries the request and its token along.
+        raise PermanentError(f"{plain_url(request.url or '')} {reason}") if reason == _NOWHERE else BusyError(reason)
 
     def _check(self, asset: Asset, response: requests.Response, have: int) -> None:
         """Raise unless the answer is the file, or what is missing of it."""
@@ -267,6 +274,13 @@ class Downloader:
             reason = f"broke off after {have} of {asset.size} bytes"
         if reason:
             raise BusyError(reason)
+
+
+def _prepared(session: requests.Session, url: str, headers: dict[str, str]) -> requests.PreparedRequest:
+    try:
+        return prepare(session, url, headers)
+    except SourceError as error:  # this address will not get better; other files have others
+        raise PermanentError(str(error)) from error
 
 
 def _refuse_what_is_no_file(response: requests.Response, where: str) -> None:

@@ -35,6 +35,7 @@ from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.signing import CDSE_S3, S3Signer
 from catalog.sentinel2.tokens import TokenSource
 from catalog.sentinel2.transfers import Meter, Transfers
+from stratacube.addresses import plain_url
 from stratacube.errors import ClaimLostError, SourceError, StratacubeError, UsageError
 
 __all__ = ["Failure", "Fetched", "Fetcher", "downloader", "fetch_products"]
@@ -48,7 +49,7 @@ _MANIFEST = "safe_manifest"
 
 @dataclass(frozen=True)
 class Failure:
-    """A file that could not be had."""
+    """A file that could not be had; its address as it may be shown, without a signature."""
 
     product: str
     key: str
@@ -178,7 +179,7 @@ class Fetcher:
             if self._fatal is not None:
                 result.set_exception(self._fatal)
             else:
-                failure = Failure(product.id, _MANIFEST, product.assets[_MANIFEST].href, str(error))
+                failure = Failure(product.id, _MANIFEST, plain_url(product.assets[_MANIFEST].href), str(error))
                 result.set_result(Fetched(replace(product, assets={}), (failure,)))
         except BaseException as error:  # noqa: BLE001  (whatever it is belongs to who waits for the product)
             result.set_exception(error)
@@ -195,7 +196,7 @@ class Fetcher:
     def _one(self, gathered: _Gathered, key: str) -> None:
         """Bring one file and tell its product."""
         product = gathered.product
-        href = product.assets[key].href if key in product.assets else ""
+        href = plain_url(product.assets[key].href) if key in product.assets else ""
         try:
             gathered.add(key, self._file(product, key))
         except SourceError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.sentinel2.convert import Access, item_from_product, products_from_items
+from catalog.sentinel2.destination import asks_cdse
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.names import CDSE_STAC
 from catalog.sentinel2.odata import CDSE_ODATA, search_odata
@@ -18,7 +19,6 @@ from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.saved import load_items, save_items, write_query_manifest
 from catalog.sentinel2.search import COLLECTION, nothing_found, search_stac
 from catalog.sentinel2.select import Dropped, Selection, counted, select_products
-from catalog.sentinel2.web import is_cdse
 from stratacube.errors import SourceError, UsageError
 
 __all__ = ["Found", "find_products", "find_safe", "save_found"]
@@ -95,7 +95,7 @@ def find_products(
             products, bad = products_from_items(listed, access)
             refused = [Dropped(*b) for b in bad]
         except SourceError as error:
-            if not is_cdse(stac_url):
+            if not asks_cdse(stac_url):
                 raise
             where, note = odata_url, f"the STAC API failed ({error}); the OData catalogue was asked instead"
             try:

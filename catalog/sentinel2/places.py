@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import read_granule
+from stratacube.addresses import why_odd
 from stratacube.errors import SourceError
 
 __all__ = [
@@ -62,6 +63,8 @@ def place(product: Product, key: str, asset: Asset) -> PurePosixPath:
     SourceError
         If the address or the product's name would lead elsewhere.
     """
+    if is_remote(asset.href) and why_odd(asset.href) is not None:
+        raise SourceError(f"{product.id}: the address of {key} {why_odd(asset.href)}; search again")
     nodes = _NODE.findall(asset.href)
     parts = [unquote(n) for n in nodes] if nodes else unquote(urlsplit(asset.href).path).split("/")
     safe = [i for i, part in enumerate(parts) if part.endswith(".SAFE")]

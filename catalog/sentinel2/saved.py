@@ -18,6 +18,7 @@ from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.places import is_remote, local_candidates, local_path
 from catalog.sentinel2.select import Dropped
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, StratacubeError, UsageError
 from stratacube.files import PART, whole_file
 
@@ -253,12 +254,14 @@ def mark_fetched(path: Path) -> None:
 
 
 def _where(product: Product, key: str, asset: Asset, root: Path | None) -> str:
-    if root is None or not is_remote(asset.href):
+    if not is_remote(asset.href):
         return asset.href
+    if root is None:
+        return plain_url(asset.href)
     try:
         places = local_candidates(product, key, asset, [root])
     except SourceError:  # such an address is not fetched from either
-        return asset.href
+        return plain_url(asset.href)
     return str(next((p for p in places if p.is_file()), places[0]))
 
 

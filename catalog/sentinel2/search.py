@@ -18,11 +18,13 @@ from pystac_client.exceptions import APIError, ParametersError
 from pystac_client.stac_api_io import StacApiIO
 from pystac_client.warnings import PystacClientWarning
 
+from catalog.sentinel2.destination import asks_cdse
 from catalog.sentinel2.names import CDSE_STAC
 from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.query import BBox, Query, describe
 from catalog.sentinel2.rate import Pace
-from catalog.sentinel2.web import PacedAdapter, explain, is_cdse
+from catalog.sentinel2.web import PacedAdapter, explain, http_session
+from stratacube.addresses import checked_address
 from stratacube.errors import SourceError, UsageError
 from stratacube.times import format_time
 
@@ -82,10 +84,9 @@ def search_stac(
     SourceError
         If the API is out of reach, refuses or is too slow; one sentence.
     """
+    checked_address(url, "stac_url")
     io = StacApiIO(max_retries=None, timeout=timeout)
-    adapter = PacedAdapter(pace or Pace(REQUESTS_A_SECOND), tries=tries, pause=pause)
-    io.session.mount("http://", adapter)
-    io.session.mount("https://", adapter)
+    io.session = http_session(PacedAdapter(pace or Pace(REQUESTS_A_SECOND), tries=tries, pause=pause))
     client = _open(url, io)
     found = PackedItems()
     places: dict[str, tuple[str, str, int]] = {}
@@ -121,7 +122,7 @@ def _open(url: str, io: StacApiIO) -> Client:
 
 def _filters(client: Client, url: str, query: Query) -> list[dict[str, Any]]:
     """Ways to put the filter, best first; the last is none at all."""
-    full = is_cdse(url) or client.id == _CDSE_CATALOGUE
+    full = asks_cdse(url) or client.id == _CDSE_CATALOGUE
     forms: list[dict[str, Any]] = []
     text, properties = query.cql2(full=full), query.properties(full=full)
     if text is not None and client.conforms_to("FILTER"):

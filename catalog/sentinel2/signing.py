@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import quote
 
+import requests
+
+from catalog.sentinel2.destination import destination, may_have_secrets
 from catalog.sentinel2.settings import S3Keys, read_s3_keys
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError
 
 __all__ = ["CDSE_S3", "S3Signer"]
@@ -44,18 +48,30 @@ class S3Signer:
         bucket, _, key = href.removeprefix("s3://").partition("/")
         if bucket != _BUCKET and self.endpoint == CDSE_S3:
             raise SourceError(
-                f"{href} lies in bucket {bucket}, but CDSE has only {_BUCKET}; take `access=https` for it"
+                f"{plain_url(href)} lies in bucket {bucket}, but CDSE has only {_BUCKET}; take `access=https` for it"
             )
         return f"{self.endpoint}/{quote(bucket)}/{quote(key)}"
 
-    def headers(self, url: str) -> dict[str, str]:
-        """Headers that sign a GET request."""
+    def sign(self, request: requests.PreparedRequest) -> None:
+        """Sign a prepared GET request in its headers.
+
+        Raises
+        ------
+        SourceError
+            If it would go to another host than the endpoint, or over the net without TLS.
+        """
         # botocore is slow to load, and only this way of access needs it.
         from botocore.auth import S3SigV4Auth  # noqa: PLC0415
         from botocore.awsrequest import AWSRequest  # noqa: PLC0415
         from botocore.credentials import Credentials  # noqa: PLC0415
 
+        own = destination(requests.Request("GET", self.endpoint).prepare())
+        if not may_have_secrets(request, own.__eq__):
+            raise SourceError(
+                f"{plain_url(request.url or '')} is not signed: keys are for {self.endpoint}, over https; "
+                "give an https endpoint"
+            )
         keys = self._keys = self._keys or self._read_keys()
-        request = AWSRequest(method="GET", url=url)
-        S3SigV4Auth(Credentials(keys.access_key, keys.secret_key), "s3", _REGION).add_auth(request)
-        return {name: str(value) for name, value in request.headers.items()}
+        signed = AWSRequest(method="GET", url=request.url)
+        S3SigV4Auth(Credentials(keys.access_key, keys.secret_key), "s3", _REGION).add_auth(signed)
+        request.headers.update({name: str(value) for name, value in signed.headers.items()})

@@ -22,8 +22,10 @@ from typing import Any
 
 import requests
 
+from catalog.sentinel2.destination import may_have_secrets, prepare, send
 from catalog.sentinel2.settings import Account, read_account
-from catalog.sentinel2.web import BUSY, http_session, plain_url
+from catalog.sentinel2.web import BUSY, http_session
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, StratacubeError, UsageError
 from stratacube.retry import BusyError, call_again, retry_after
 
@@ -149,10 +151,11 @@ class TokenSource:
         raise SourceError(f"{plain_url(self._url)} gives no token ({reason}); check the network and run again later")
 
     def _ask_once(self, fields: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        request = prepare(self._session, self._url, data={"client_id": _CLIENT, **fields})
+        if not may_have_secrets(request, lambda there: True):  # the address is the caller's own
+            raise UsageError(f"{plain_url(self._url)} would get the password without TLS; give an https address")
         try:
-            response = self._session.post(
-                self._url, data={"client_id": _CLIENT, **fields}, timeout=self._timeout, allow_redirects=False
-            )
+            response = send(self._session, request, timeout=self._timeout)
         except requests.RequestException as error:
             fault = type(error).__name__
         else:

@@ -12,18 +12,17 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from catalog.sentinel2.rate import Pace
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError
 from stratacube.retry import BusyError, call_again, retry_after
 
-__all__ = ["BUSY", "PacedAdapter", "explain", "http_session", "is_cdse", "plain_url"]
+__all__ = ["BUSY", "PacedAdapter", "explain", "http_session"]
 
 BUSY = (429, 500, 502, 503, 504)
 """Answers that mean: later."""
 
 LONGEST_WAIT = 600.0
 """Seconds that a run waits when a server asks it to; for more it stops."""
-
-_CDSE = "dataspace.copernicus.eu"
 
 
 class _NoAuth(AuthBase):
@@ -99,27 +98,34 @@ class PacedAdapter(HTTPAdapter):
             self.pace.hold(seconds)
 
 
+class _Session(requests.Session):
+    """A session that brings no secret of its own: none from ``~/.netrc``, none to where a redirect leads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auth = _NoAuth()
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Take out what the first host was told; requests would look into ``~/.netrc`` for the next one."""
+        prepared_request.headers.pop("Authorization", None)
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Say where a redirect leads; requests looks there even if it is not to follow, and would fail as it parses."""
+        target: str | None = super().get_redirect_target(resp)
+        try:
+            urlsplit(target or "")
+        except ValueError as error:
+            raise requests.exceptions.InvalidURL("a redirect leads to no address") from error
+        return target
+
+
 def http_session(adapter: HTTPAdapter | None = None) -> requests.Session:
     """Return a session that takes proxies from the environment but no credentials from ``~/.netrc``."""
-    session = requests.Session()
-    session.auth = _NoAuth()
+    session = _Session()
     if adapter is not None:
         session.mount("http://", adapter)
         session.mount("https://", adapter)
     return session
-
-
-def plain_url(url: str) -> str:
-    """Address without user, query and fragment: those may hold signatures."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
-
-
-def is_cdse(url: str) -> bool:
-    """Whether an address is one of CDSE, over HTTPS: where its tokens may be sent."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return parts.scheme == "https" and (host == _CDSE or host.endswith(f".{_CDSE}"))
 
 
 def explain(url: str, error: BaseException | None, status: int | None, detail: str, remedy: str) -> SourceError:

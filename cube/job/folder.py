@@ -18,6 +18,7 @@ from cube.registry import SOURCES
 from stratacube.claim import CLAIM, Fence, claimed
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import Written, digest_of, is_stray, recorded, remove, remove_strays, write_text
+from stratacube.plain_yaml import parse_yaml
 
 __all__ = ["FORMAT", "RULES", "BuildFolder"]
 
@@ -261,14 +262,14 @@ class BuildFolder:
 
     def created(self) -> datetime:
         """When the build was begun, naive UTC: the only time that the catalog tells, so that it can be rewritten."""
-        created: datetime = yaml.safe_load(self.config.read_text())["created"]
+        created: datetime = parse_yaml(self.config.read_text(), str(self.config))["created"]
         return created
 
     def _stored(self) -> dict[str, Any] | None:
         """What ``config.yaml`` says, if it is that of a build."""
         try:
-            stored = yaml.safe_load(self.config.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            stored = parse_yaml(self.config.read_text(), str(self.config))
+        except (OSError, UnicodeDecodeError, UsageError):
             return None
         ours = isinstance(stored, dict) and {"created", "digest", "build"} <= stored.keys()
         return stored if ours else None

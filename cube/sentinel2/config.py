@@ -10,6 +10,7 @@ from catalog.sentinel2.names import CDSE_STAC
 from cube.job.codec import BEFORE, CodecName
 from cube.registry import REDUCERS, Engine
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES, SCL_NAMES, band_name, reducer_name
+from stratacube.addresses import checked_address
 from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Sentinel2Config(Settings):
 
     @model_validator(mode="after")
     def _agree(self) -> Sentinel2Config:
+        checked_address(self.stac_url, "stac_url")  # here, where what is refused is not repeated
         unknown = [b for b in self.bands if b not in BAND_RESOLUTIONS]
         if unknown:
             raise ValueError(f"band {unknown[0]!r} is unknown; level 2A has {', '.join(BAND_RESOLUTIONS)}")

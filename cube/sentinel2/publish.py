@@ -14,6 +14,7 @@ import shapely
 from PIL import Image
 from rasterio.enums import Resampling
 
+from catalog.sentinel2.places import is_remote
 from catalog.sentinel2.publish import CellRecord, CompositeBuild, publish_cells
 from cube.job.ledger import Problem
 from cube.job.report import write_report
@@ -25,6 +26,7 @@ from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.products import NODATA, encoding
 from cube.sentinel2.reduce import parse_reducer
 from cube.sentinel2.report import composite_report
+from stratacube.addresses import plain_url
 from stratacube.files import whole_file
 
 __all__ = ["preview", "publish"]
@@ -114,9 +116,10 @@ def _record(
 
 
 def _origin(assets: Mapping[str, object], name: str) -> str:
-    """Where a product lies: its metadata file, which names all others."""
+    """Where a product lies: its metadata file, which names all others; without a signature, not for readers."""
     asset = assets.get("product_metadata") or next(iter(assets.values()), None)
-    return str(getattr(asset, "href", name))
+    href = str(getattr(asset, "href", name))
+    return plain_url(href) if is_remote(href) else href
 
 
 def preview(paths: Sequence[Path], target: Path) -> None:

@@ -90,7 +90,7 @@ def download(cdse: CdseServer, **changes: Any) -> Downloader:
         "pace": Pace(1000.0),
         "timeout": (5.0, 1.5),
         "pause": 0.01,
-        "trusted": lambda url: urlsplit(url).netloc == own,
+        "trusted": lambda there: f"{there.host}:{there.port}" == own,
     }
     return Downloader(**{**fields, **changes})
 

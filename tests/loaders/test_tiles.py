@@ -217,6 +217,10 @@ def test_filters_weights_and_labels(store: Path) -> None:
     for wrong, match in (
         ({"where": "nonsense > 1"}, "cannot be evaluated"),
         ({"where": "score + 1"}, "comparison"),
+        ({"where": "@pd.io.common.os.system('exit 1') == 1"}, "@ is not allowed"),
+        ({"where": "score.map('{}'.format) == '1.0'"}, "is not allowed; allowed are columns"),
+        ({"weights": "@pd.io.common.os.system('exit 1')"}, "@ is not allowed"),
+        ({"weights": "stratum"}, "not numbers"),
         ({"where": "score > 99"}, "leaves none"),
         ({"weights": {"stratum": {"random": 1}}}, "convection"),
         ({"labels": ["genus"]}, "genus"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import xarray as xr
 
 from stratacube.errors import UsageError
 from tests.training.small import small_run
-from training import demo, evaluation
+from training import demo, evaluate, evaluation
 from training.batches import Batch, to_minutes
 from training.config import PretrainConfig
 from training.data import open_data
@@ -117,6 +118,23 @@ def test_a_run_on_a_store_is_evaluated(store: Path, tmp_path: Path) -> None:
         values = torch.cat([batch.pixels[:, :, number][batch.valid[:, :, number]] for batch in batches])
         assert row["rmse"] == pytest.approx(values.square().mean().sqrt().item() * STATISTICS[row["band"]][1], rel=0.15)
     assert len(list((tmp_path / "out/pictures").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize("key", ["where", "validation_where", "weights"])
+def test_the_manifest_of_a_model_from_elsewhere_runs_nothing(
+    store: Path, tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Trainer(tiles_run(tmp_path / "run", store)).fit(1)
+    (path,) = (tmp_path / "run").rglob("manifest.json")
+    manifest, ran = json.loads(path.read_text()), tmp_path / "ran"
+    manifest["config"]["data"][key] = f"@pd.io.common.os.system('touch {ran}') == 0"
+    path.write_text(json.dumps(manifest))
+    capsys.readouterr()
+    assert evaluate.main([str(tmp_path / "run")]) == 2
+    assert not ran.exists()
+    said = capsys.readouterr().err
+    assert "(@ is not allowed; allowed are columns, numbers, text" in said
+    assert said.count("\n") == 1
 
 
 def test_the_demo_ends_with_a_picture(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
