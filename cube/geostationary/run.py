@@ -89,6 +89,7 @@ class AbiBuild:
             engine=config.engine,
             workers=config.workers or default_workers(),
             retries=config.retries,
+            task_minutes=config.task_minutes,
             overwrite=config.overwrite,
             plan_only=config.plan_only,
             allow_missing=config.allow_missing,

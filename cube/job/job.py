@@ -54,7 +54,7 @@ def run_job(source: Source, *, dry_run: bool = False) -> Answer:
         inspection = inspection_of(folder)
         with (
             _logged(folder.log),
-            Workers(manner.workers, manner.engine, source.modules, fence) as workers,
+            Workers(manner.workers, manner.engine, source.modules, fence, 60 * manner.task_minutes) as workers,
         ):
             config = folder.described()
             run = Run(folder, workers, manner.retries, lambda entry: inspection.expected(folder, config, entry))

@@ -20,6 +20,8 @@ class Manner:
     engine: str = "local"
     workers: int = 1
     retries: int = 2
+    task_minutes: float = 60.0
+    """After which a task that does not end is given up."""
     overwrite: bool = False
     plan_only: bool = False
     allow_missing: bool = False

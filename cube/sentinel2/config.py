@@ -117,6 +117,12 @@ class Sentinel2Config(Settings):
     engine: Engine = Field("local", description="where tasks run", json_schema_extra=RUN_ONLY)
     workers: int | None = Field(None, ge=1, description="processes (default: one per core)", json_schema_extra=RUN_ONLY)
     retries: int = Field(2, ge=0, description="tries again after an error of the machine", json_schema_extra=RUN_ONLY)
+    task_minutes: float = Field(
+        60.0,
+        gt=0,
+        description="minutes after which a task that does not end is given up",
+        json_schema_extra=RUN_ONLY,
+    )
     overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=RUN_ONLY)
     plan_only: bool = Field(False, description="stop after the plan", json_schema_extra=RUN_ONLY)
     dry_run: bool = Field(

@@ -119,6 +119,7 @@ class Sentinel2Build:
             engine=config.engine,
             workers=config.workers or default_workers(),
             retries=config.retries,
+            task_minutes=config.task_minutes,
             overwrite=config.overwrite,
             plan_only=config.plan_only,
         )

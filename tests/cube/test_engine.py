@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -109,6 +110,63 @@ def _refuses(executor: LocalExecutor) -> bool:
     except BrokenExecutor:
         return True
     return False
+
+
+@dataclass(frozen=True)
+class Stalling:
+    """Hangs as often as told; a worker that hangs is stopped, as no signal but SIGKILL would end it."""
+
+    key: str
+    folder: Path
+    hangs: int = 0
+
+    def run(self) -> str:
+        tries = list(self.folder.glob(f"{self.key}.*"))
+        (self.folder / f"{self.key}.{len(tries)}").write_text(str(os.getpid()))
+        if len(tries) < self.hangs:
+            if multiprocessing.parent_process() is None:
+                time.sleep(60)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return self.key.upper()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_task_that_does_not_end_is_given_up_and_the_others_are_made(tmp_path: Path, workers: int) -> None:
+    jobs = [
+        Stalling("once", tmp_path, 1),
+        Stalling("ever", tmp_path, 9),
+        *(Stalling(f"j{i}", tmp_path) for i in range(6)),
+    ]
+    begun = time.monotonic()
+    with Workers(workers, limit=1.5) as pool:
+        outcomes = {o.task.key: o for o in run_tasks(jobs, Stalling.run, pool, retries=1)}
+    assert time.monotonic() - begun < 20
+    assert {k: o.result for k, o in outcomes.items() if k != "ever"} == {k: k.upper() for k in outcomes if k != "ever"}
+    assert outcomes["ever"].result is None
+    assert "did not end within 0.025 minutes" in (outcomes["ever"].error or "")
+    assert "`task_minutes`" in (outcomes["ever"].error or "")
+    assert sorted(p.name for p in tmp_path.glob("[eo]*")) == ["ever.0", "ever.1", "once.0", "once.1"]
+    assert {len(list(tmp_path.glob(f"j{i}.*"))) for i in range(6)} == {1}, "none of the others is made twice"
+    if workers > 1:
+        left = {int(p.read_text()) for p in tmp_path.iterdir()}
+        _wait(lambda: not any(psutil.pid_exists(pid) for pid in left))
+
+
+def test_workers_that_are_slow_but_come_to_ends_are_left_alone(tmp_path: Path) -> None:
+    """The limit is for one task, however many there are."""
+    with Workers(2, limit=3.0) as pool:
+        outcomes = list(run_tasks([Slow(f"s{i}") for i in range(14)], Slow.run, pool))
+    assert [o.error for o in outcomes] == [None] * 14
+    assert pool.replaced == 0
+
+
+@dataclass(frozen=True)
+class Slow:
+    key: str
+
+    def run(self) -> str:
+        time.sleep(0.5)
+        return self.key
 
 
 def test_tasks_are_taken_as_workers_come_free(tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ SOON = 60.0
 """Seconds within which all is over."""
 
 
-def held(one: Race, step: str, workers: int) -> tuple[Build, list[int], Path]:
+def held(one: Race, step: str, workers: int, *flags: str) -> tuple[Build, list[int], Path]:
     """Start a build that waits at a step; also the processes that are at it, and the file that holds them."""
     hold = one.aside / f"hold-{len(one.builds)}"
     hold.touch()
-    build = one.begin(workers=workers, held=(step, hold))
+    build = one.begin(*flags, workers=workers, held=(step, hold))
 
     def at_it() -> list[int]:
         return [int(path.suffix[1:]) for path in one.aside.glob(f"{hold.name}.*")]
@@ -116,3 +116,13 @@ def test_stopped_workers_do_not_hold_up_the_end(racing: Race) -> None:
     until = time.monotonic() + SOON
     assert build.wait() == 143, build.said.read_text()
     wait_for(lambda: not session(build), until - time.monotonic())
+
+
+def test_a_build_whose_workers_are_stopped_goes_on_without_them(racing: Race, undisturbed: Path) -> None:
+    build, workers, hold = held(racing, "building", 2, "--task-minutes", "0.05")
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    hold.unlink()
+    assert build.wait() == 0, build.said.read_text()
+    wait_for(lambda: not session(build), SOON)
+    assert_as_undisturbed(racing.folder, undisturbed)

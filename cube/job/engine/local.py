@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,20 +15,60 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
-__all__ = ["InlineExecutor", "LocalExecutor", "local_executor"]
+__all__ = ["InlineExecutor", "LocalExecutor", "local_executor", "stalled_for"]
+
+
+def stalled_for(seconds: float) -> str:
+    """Sentence on a task that is given up."""
+    return (
+        f"it did not end within {seconds / 60:g} minutes, as when a file system or a server does not answer; "
+        "try again, or give it more `task_minutes`"
+    )
 
 
 class InlineExecutor(Executor):
-    """Runs each task in the calling process, at once."""
+    """Runs each task in the calling process, at once.
+
+    Parameters
+    ----------
+    limit
+        Seconds after which a task is interrupted.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self.limit = limit
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run and return a finished future."""
         future: Future[Any] = Future()
         try:
-            future.set_result(fn(*args, **kwargs))
+            with _interrupted_after(self.limit):
+                future.set_result(fn(*args, **kwargs))
         except Exception as error:  # noqa: BLE001  (an executor hands on whatever its task raised)
             future.set_exception(error)
         return future
+
+
+@contextmanager
+def _interrupted_after(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError within, where signals come: in the main thread, and not in the midst of a library's own work.
+
+    Once more after as long again: what was raised may have been taken for the fault of one file.
+    """
+    if math.isinf(seconds) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise TimeoutError(stalled_for(seconds))
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
 
 
 class LocalExecutor(ProcessPoolExecutor):

@@ -7,6 +7,7 @@ is. In a worker a task is fenced by the claim of its build, and what it writes i
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -14,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from cube.job.engine.local import InlineExecutor, LocalExecutor
+from cube.job.engine.local import InlineExecutor, LocalExecutor, stalled_for
 from cube.registry import ENGINES
 from stratacube.claim import Fence
 from stratacube.errors import ClaimLostError, StratacubeError
@@ -25,6 +26,9 @@ __all__ = ["Outcome", "Task", "Workers", "iterate", "run_tasks"]
 
 _BACK_OFF = 0.5
 """Seconds before a task's second attempt; doubles with each. A worker killed for memory frees it within that."""
+
+_LOOK = 1.0
+"""Seconds after which the loop looks whether all is well, if nothing ends before."""
 
 _LIVES = 2
 """How often a task is tried again at least whose worker died: of those that were in the pool, one is to blame."""
@@ -70,6 +74,8 @@ class Workers:
         start no thread when imported.
     fence
         Claim of the folder that the tasks write to; what they write below it is recorded.
+    limit
+        Seconds after which workers of whom none came to an end are taken for stalled, and ended.
     """
 
     def __init__(
@@ -78,8 +84,9 @@ class Workers:
         engine: str = "local",
         modules: Sequence[str] = (),
         fence: Fence | None = None,
+        limit: float = math.inf,
     ) -> None:
-        self.number, self.engine, self.modules, self.fence = number, engine, modules, fence
+        self.number, self.engine, self.modules, self.fence, self.limit = number, engine, modules, fence, limit
         self.replaced = 0
         """How often workers were ended at their tasks because one of them died; each may have left half of a file."""
         self._executor: Executor | None = None
@@ -98,6 +105,8 @@ class Workers:
 
     def _start(self) -> Executor:
         started: Executor = ENGINES.load(self.engine)(self.number, self.modules)
+        if isinstance(started, InlineExecutor):
+            started.limit = self.limit
         self._executor = started
         return started
 
@@ -123,7 +132,7 @@ def _in_worker(function: Callable[[T], R], task: T, fence: Fence | None) -> tupl
         return function(task), tuple(written)
 
 
-def run_tasks(  # noqa: PLR0912  (one loop reads better whole)
+def run_tasks(
     tasks: Iterable[T],
     function: Callable[[T], R],
     workers: Workers,
@@ -161,53 +170,99 @@ def run_tasks(  # noqa: PLR0912  (one loop reads better whole)
         If another process has taken the folder over.
     """
     total = len(tasks) if total is None and isinstance(tasks, Sized) else total
-    coming, again = iter(tasks), deque[tuple[T, int, float]]()
-    running: dict[Future[tuple[R, tuple[Written, ...]]], tuple[T, int, float]] = {}
-    alone = InlineExecutor() if total == 1 else None  # starting workers takes longer
+    flight = _Flight(tasks, function, workers, retries, alone=total == 1)
     try:
         with progress(total, label) as advance:
-            while True:
-                while len(running) < 2 * workers.number:
-                    if again and again[0][2] <= time.monotonic():
-                        task, attempt, _ = again.popleft()
-                    elif (following := next(coming, None)) is not None:
-                        task, attempt = following, 0
-                    else:
-                        break
-                    try:
-                        submit = (alone or workers.executor).submit
-                        started = time.monotonic()
-                        future = submit(_in_worker, function, task, workers.fence)
-                        running[future] = task, attempt, started
-                    except BrokenExecutor:
-                        again.appendleft((task, attempt, 0.0))
-                        workers.replace()
-                if not running and not again:
-                    return
-                if not running:
-                    time.sleep(max(0.0, again[0][2] - time.monotonic()))
-                    continue
-                finished, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    task, attempt, started = running.pop(future)
-                    error = future.exception()
-                    if isinstance(error, ClaimLostError):
-                        raise error
-                    tries = max(retries, _LIVES) if isinstance(error, BrokenExecutor) else retries
-                    if error is not None and attempt < tries and isinstance(error, (OSError, BrokenExecutor)):
-                        again.append((task, attempt + 1, time.monotonic() + _BACK_OFF * 2**attempt))
-                        continue
+            while flight.fill():
+                for outcome in (*flight.ended(), *flight.given_up()):
                     advance()
-                    result, written = (None, ()) if error else future.result()
-                    sentence = None if error is None else describe_error(error)
-                    yield Outcome(task, result, sentence, time.monotonic() - started, written, error)
+                    yield outcome
     finally:
-        for future in running:
+        flight.cancel()
+
+
+class _Flight(Generic[T, R]):
+    """Tasks on their way: those still to come, those in the workers' hands, and those to be tried again."""
+
+    def __init__(
+        self, tasks: Iterable[T], function: Callable[[T], R], workers: Workers, retries: int, *, alone: bool
+    ) -> None:
+        self.function, self.workers, self.retries = function, workers, retries
+        self.coming, self.again = iter(tasks), deque[tuple[T, int, float]]()
+        self.running: dict[Future[tuple[R, tuple[Written, ...]]], tuple[T, int, float]] = {}
+        self.alone = InlineExecutor(workers.limit) if alone else None  # starting workers takes longer
+        self.idle, self.looked = 0.0, time.monotonic()
+
+    def fill(self) -> bool:
+        """Hand out as many tasks as may be in flight; return whether any is, or will be."""
+        while len(self.running) < 2 * self.workers.number:
+            if self.again and self.again[0][2] <= time.monotonic():
+                task, attempt, _ = self.again.popleft()
+            elif (following := next(self.coming, None)) is not None:
+                task, attempt = following, 0
+            else:
+                break
+            try:
+                submit = (self.alone or self.workers.executor).submit
+                started = time.monotonic()
+                future = submit(_in_worker, self.function, task, self.workers.fence)
+                self.running[future] = task, attempt, started
+            except BrokenExecutor:
+                self.again.appendleft((task, attempt, 0.0))
+                self.workers.replace()
+        return bool(self.running or self.again)
+
+    def ended(self) -> Iterator[Outcome[T, R]]:
+        """Wait a while, and yield what has ended and is not tried again."""
+        if not self.running:
+            time.sleep(max(0.0, self.again[0][2] - time.monotonic()))
+            return
+        finished, _ = wait(self.running, timeout=_LOOK, return_when=FIRST_COMPLETED)
+        for future in finished:
+            task, attempt, started = self.running.pop(future)
+            error = future.exception()
+            if isinstance(error, ClaimLostError):
+                raise error
+            tries = max(self.retries, _LIVES) if isinstance(error, BrokenExecutor) else self.retries
+            if error is not None and attempt < tries and isinstance(error, (OSError, BrokenExecutor)):
+                self.again.append((task, attempt + 1, time.monotonic() + _BACK_OFF * 2**attempt))
+                continue
+            result, written = (None, ()) if error else future.result()
+            sentence = None if error is None else describe_error(error)
+            yield Outcome(task, result, sentence, time.monotonic() - started, written, error)
+        # Not by the clock alone: a driver that was stopped, or busy with an outcome, has not waited.
+        now = time.monotonic()
+        self.idle = 0.0 if finished else self.idle + min(now - self.looked, 2 * _LOOK)
+        self.looked = now
+
+    def given_up(self) -> Iterator[Outcome[T, R]]:
+        """End the workers if none of them came to an end of its task for so long; each task gets a second chance.
+
+        Workers take the next task at once, so that all that are at one have been at it for the whole time.
+        """
+        if self.idle < self.workers.limit:
+            return
+        stalled, self.running, self.idle = list(self.running.values()), {}, 0.0
+        self.workers.replace()
+        for place, (task, attempt, started) in enumerate(stalled):
+            if place >= self.workers.number:  # it has not begun
+                self.again.append((task, attempt, 0.0))
+            elif attempt == 0:
+                self.again.append((task, 1, 0.0))
+            else:
+                fault = TimeoutError(stalled_for(self.workers.limit))
+                yield Outcome(task, None, str(fault), time.monotonic() - started, (), fault)
+
+    def cancel(self) -> None:
+        """Take back what has not begun."""
+        for future in self.running:
             future.cancel()
 
 
 def describe_error(error: BaseException) -> str:
     """One sentence for what a task raised."""
+    if isinstance(error, TimeoutError):
+        return str(error)
     if isinstance(error, BrokenExecutor):
         return "a worker process was killed, perhaps out of memory; try fewer `workers`"
     if isinstance(error, StratacubeError):
