@@ -13,12 +13,14 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from catalog.geostationary.names import bucket, prefix
 from catalog.geostationary.s3 import (
     CONNECT_TIMEOUT,
     READ_TIMEOUT,
     faults,
+    refuse_changed,
     s3_filesystem,
     split_url,
     translate_s3_errors,
@@ -207,17 +209,24 @@ class _Job:
             size = part.stat().st_size
             if size != file.size:
                 raise SourceError(f"{file.href} came with {size} bytes where the listing says {file.size}; list again")
-            if _is_md5(file.tag) and _md5(part) != file.tag and not self._is_encrypted(file):
+            if not _is_md5(file.tag):
+                refuse_changed(file.href, file.tag, self._head(file).get("ETag"))
+            elif _md5(part) != file.tag and not _is_encrypted(self._head(file)):
                 raise SourceError(f"{file.href} came with a digest other than its ETag {file.tag}; try again")
 
-    def _is_encrypted(self, file: SourceFile) -> bool:
-        """Whether the server keeps the object under a key of its owner: its ETag is not a digest then."""
+    def _head(self, file: SourceFile) -> dict[str, Any]:
+        """What the server says of the object."""
         name, key = split_url(file.href)
         s3 = s3_filesystem(
             self.endpoint_url, connect_timeout=self.connect_timeout, read_timeout=self.read_timeout, retries=0
         )
-        head = s3.call_s3("head_object", Bucket=name, Key=key)
-        return head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
+        head: dict[str, Any] = s3.call_s3("head_object", Bucket=name, Key=key)
+        return head
+
+
+def _is_encrypted(head: dict[str, Any]) -> bool:
+    """Whether the server keeps an object under a key of its owner: its ETag is not a digest then."""
+    return head.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in head
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,13 +16,15 @@ from stratacube.errors import SourceError, StratacubeError
 if TYPE_CHECKING:
     import s3fs
 
-__all__ = ["faults", "s3_filesystem", "split_url", "translate_s3_errors"]
+__all__ = ["faults", "read_ranges", "refuse_changed", "s3_filesystem", "split_url", "translate_s3_errors"]
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 15.0
 RETRIES = 1
 CONNECTIONS = 32
 _BODY_TRIES = 2
+_CHANGED = "has changed since it was listed"
+_LIST_AGAIN = "list the archive again: open it anew, or build anew with `overwrite`"
 
 # The client and its libraries are imported when they are first needed: local archives do without, and they take a fifth
 # of a second and of the memory that a build holds before it begins.
@@ -106,6 +110,79 @@ def _filesystem(
     return filesystem
 
 
+def read_ranges(href: str, ranges: Sequence[tuple[int, int]], tag: str, endpoint_url: str | None = None) -> list[bytes]:
+    """Read byte ranges of one object at once, on the condition that it is the one that was listed.
+
+    Parameters
+    ----------
+    href
+        ``s3://BUCKET/KEY``.
+    ranges
+        First byte, and the byte after the last.
+    tag
+        Its ETag in the listing; empty for no condition, where a server gave none.
+    endpoint_url
+        As given to :func:`s3_filesystem`.
+
+    Returns
+    -------
+    list of bytes
+        In order; shorter where the object ends.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read, or has changed.
+    """
+    from fsspec.asyn import sync  # noqa: PLC0415
+
+    s3 = s3_filesystem(endpoint_url)
+    with translate_s3_errors(href, endpoint_url):
+        blocks: list[bytes] = sync(s3.loop, _gathered, s3, href, ranges, {"IfMatch": f'"{tag}"'} if tag else {})
+    return blocks
+
+
+async def _gathered(
+    s3: s3fs.S3FileSystem, href: str, ranges: Sequence[tuple[int, int]], condition: Mapping[str, str]
+) -> list[bytes]:
+    import aiohttp  # noqa: PLC0415
+
+    bucket, key = split_url(href)
+
+    async def read(start: int, stop: int, tries: int = _BODY_TRIES) -> bytes:
+        answer = await s3._call_s3(  # the one of its calls that takes a condition and can be waited for
+            "get_object", Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}", **condition
+        )
+        try:
+            data: bytes = await answer["Body"].read()
+        except (OSError, aiohttp.ClientError):
+            if tries == 1:
+                raise
+            return await read(start, stop, tries - 1)
+        finally:
+            answer["Body"].close()
+        return data
+
+    # All are waited for: one left behind would hold its connection.
+    found = await asyncio.gather(*(read(*r) for r in ranges), return_exceptions=True)
+    for block in found:
+        if isinstance(block, BaseException):
+            raise block
+    return [block for block in found if isinstance(block, bytes)]
+
+
+def refuse_changed(href: str, tag: str, found: str | None) -> None:
+    """Refuse an object whose ETag is not the one that was listed; one that is not told is not compared.
+
+    Raises
+    ------
+    SourceError
+        If they differ.
+    """
+    if tag and found and found.strip('"') != tag:
+        raise SourceError(f"{href} {_CHANGED} (ETag {found.strip(chr(34))} where {tag} was listed); {_LIST_AGAIN}")
+
+
 def split_url(url: str) -> tuple[str, str]:
     """Bucket and key of an ``s3://`` address."""
     bucket, _, key = url.removeprefix("s3://").partition("/")
@@ -129,10 +206,19 @@ def translate_s3_errors(bucket: str, endpoint_url: str | None = None) -> Iterato
         raise
     except faults() as error:
         where = f"s3://{bucket.removeprefix('s3://')} at {plain_url(endpoint_url) if endpoint_url else 'AWS'}"
+        if _is_changed(error):
+            raise SourceError(f"{where} {_CHANGED}; {_LIST_AGAIN}") from error
         remedy = (
             "check `s3_endpoint`" if endpoint_url else "check the network, give `s3_endpoint`"
         ) + " or read a local copy with `local_data_dir`"
         raise SourceError(f"{where} {_what(error)}; {remedy}") from error
+
+
+def _is_changed(error: BaseException) -> bool:
+    """Whether the condition of a read did not hold: s3fs words status 412 as one of these two."""
+    return "FileExpired" in type(error).__name__ or (
+        isinstance(error, OSError) and error.errno == errno.EINVAL and "pre-condition" in str(error)
+    )
 
 
 def _what(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import h5py
 
-from catalog.geostationary.s3 import s3_filesystem, translate_s3_errors
+from catalog.geostationary.s3 import refuse_changed, s3_filesystem, translate_s3_errors
 from catalog.geostationary.scans import SourceFile
 from cube.geostationary.dialect import dialect_of
 from cube.geostationary.file_index import ChunkTable, FileIndex
@@ -94,6 +94,8 @@ def _opened(source: SourceFile, endpoint_url: str | None) -> Iterator[BinaryIO |
         with translate_s3_errors(source.href, endpoint_url):
             remote = s3_filesystem(endpoint_url).open(source.href, block_size=_S3_BLOCK, cache_type="blockcache")
         with remote as file:
-            yield file
+            with translate_s3_errors(source.href, endpoint_url):
+                refuse_changed(source.href, source.tag, remote.details.get("ETag"))
+            yield file  # by reads on the condition that it is still the same
     else:
         yield source.href

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from catalog.geostationary.s3 import s3_filesystem, translate_s3_errors
+from catalog.geostationary.s3 import read_ranges
+from catalog.geostationary.scans import SourceFile
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import Window
 from cube.geostationary.inflate import DECODING_ERRORS, decode_chunk, decode_strips, is_large
@@ -229,7 +230,7 @@ def _decoded(
             yield from ((chunk, block) for block in _strips(index, variable, chunk, last, count, endpoint_url))
         return
     spans = plan_reads(table, list(wanted), _S3_GAP if index.source.href.startswith("s3://") else _LOCAL_GAP)
-    for span, data in _read_spans(index.source.href, spans, endpoint_url):
+    for span, data in _read_spans(index.source, spans, endpoint_url):
         count.add(ReadCount(len(span.chunks), 1, len(data)))
         _refuse_short(index, variable, span, data)
         view = memoryview(data)
@@ -256,7 +257,7 @@ def _strips(
     count.add(ReadCount(1, 0, 0))
 
     def pieces() -> Iterator[bytes]:
-        for span, data in _read_spans(index.source.href, spans, endpoint_url):
+        for span, data in _read_spans(index.source, spans, endpoint_url):
             count.add(ReadCount(0, 1, len(data)))
             _refuse_short(index, variable, span, data)
             yield data
@@ -320,7 +321,8 @@ def _chunks_of_windows(table: ChunkTable, windows: Sequence[Window]) -> dict[tup
     return users
 
 
-def _read_spans(href: str, spans: Sequence[Span], endpoint_url: str | None) -> Iterator[tuple[Span, bytes]]:
+def _read_spans(source: SourceFile, spans: Sequence[Span], endpoint_url: str | None) -> Iterator[tuple[Span, bytes]]:
+    href = source.href
     if not href.startswith("s3://"):
         try:
             descriptor = os.open(href, os.O_RDONLY)
@@ -333,10 +335,7 @@ def _read_spans(href: str, spans: Sequence[Span], endpoint_url: str | None) -> I
             os.close(descriptor)
         return
     for batch in _batches(spans):
-        with translate_s3_errors(href, endpoint_url):
-            blocks = s3_filesystem(endpoint_url).cat_ranges(
-                [href] * len(batch), [s.start for s in batch], [s.stop for s in batch], on_error="raise"
-            )
+        blocks = read_ranges(href, [(span.start, span.stop) for span in batch], source.tag, endpoint_url)
         yield from zip(batch, blocks, strict=True)
 
 

@@ -330,10 +330,12 @@ def test_files_that_differ_from_their_listing_fail_alone(server, tmp_path):
     assert len(list(tmp_path.rglob("*"))) == 5  # four folders and the good file
 
 
-def test_a_tag_that_is_no_digest_is_not_compared(server, tmp_path):
+def test_a_tag_that_is_no_digest_is_compared_with_the_servers(server, tmp_path):
     (file, *_) = listed(S3Archive(server), NOON, NOON + MINUTE)
-    here, failures = fetch_files([replace(file, tag="0" * 32 + "-3")], tmp_path, endpoint_url=server)
-    assert (len(here), failures) == (1, [])
+    changed = replace(file, tag="0" * 32 + "-3")
+    here, failures = fetch_files([changed], tmp_path, endpoint_url=server, retries=0)
+    assert here == []
+    assert "has changed since it was listed" in failures[0][1]
 
 
 def test_a_body_that_breaks_off_is_fetched_again(server, tmp_path):
