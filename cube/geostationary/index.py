@@ -20,7 +20,7 @@ from catalog.geostationary.scans import SourceFile
 from cube.geostationary.dialect import dialect_of
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.index_cache import cache_name, load_index, save_index, with_current_stat
-from stratacube.errors import SourceError
+from stratacube.guard import guarded
 
 __all__ = ["ChunkTable", "FileIndex", "IndexTask", "index_file"]
 
@@ -74,13 +74,12 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
     if known is not None:
         return known
     dialect = dialect_of(source.platform)
-    try:
-        with _opened(source, endpoint_url) as file, h5py.File(file, "r") as h5:
-            index = dialect.read(h5, source)
-    except SourceError:
-        raise
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise SourceError(f"{source.href} is not a readable {dialect.files} file ({_reason(error)})") from error
+    with (
+        guarded(f"{source.href} is not a readable {dialect.files} file"),
+        _opened(source, endpoint_url) as file,
+        h5py.File(file, "r") as h5,
+    ):
+        index = dialect.read(h5, source)
     if cached is not None:
         try:
             save_index(index, cached)
@@ -99,12 +98,3 @@ def _opened(source: SourceFile, endpoint_url: str | None) -> Iterator[BinaryIO |
             yield file
     else:
         yield source.href
-
-
-def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if "truncated file" in text:
-        return "truncated file"
-    if isinstance(error, FileNotFoundError):
-        return "file not found"
-    return text[:160] or type(error).__name__
