@@ -6,13 +6,14 @@ and view, as CDSE uses them; Earth Search and Planetary Computer use ``s2:`` pro
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from catalog.sentinel2.checksums import multihash, read_checksum
 from catalog.sentinel2.items import Asset, Product
@@ -26,11 +27,23 @@ from catalog.sentinel2.names import (
     parse_product_name,
 )
 from catalog.sentinel2.query import BBox
+from catalog.sentinel2.select import Dropped
+from catalog.sentinel2.tiles import check_grid, tile_bbox, tile_grid
 from stratacube.addresses import plain_url, why_odd
 from stratacube.errors import SourceError, UsageError
+from stratacube.guard import guarded
 from stratacube.times import format_time, parse_time
 
-__all__ = ["Access", "item_from_product", "product_from_item", "products_from_items", "ring_bbox"]
+__all__ = [
+    "OTHER_LEVEL",
+    "Access",
+    "footprint_bbox",
+    "item_from_product",
+    "number_of",
+    "product_from_item",
+    "products_from_items",
+    "ring_bbox",
+]
 
 Access = Literal["https", "s3", "local"]
 
@@ -67,17 +80,34 @@ class _Identity:
     discriminator: datetime | None
 
 
+OTHER_LEVEL = "is not of level 2A"
+
+
 def products_from_items(
     items: Iterable[Mapping[str, Any]], access: Access = "https"
-) -> tuple[list[Product], list[tuple[str, str]]]:
-    """Read items as products; those that are none are returned by id, each with the reason."""
+) -> tuple[list[Product], list[Dropped]]:
+    """Read items as products; those that cannot be read are returned with the reason and their place in the list."""
     products, refused = [], []
-    for item in items:
+    for place, item in enumerate(items):
         try:
             products.append(product_from_item(item, access))
         except SourceError as error:
-            refused.append((str(item.get("id", "")), str(error)))
+            other = _is_of_other_level(item)
+            reason = OTHER_LEVEL if other else str(error)
+            refused.append(Dropped(_name(item) or f"item {place + 1}", reason, fault=not other, place=place))
     return products, refused
+
+
+def _name(item: Any) -> str:
+    name = item.get("id") if isinstance(item, Mapping) else None
+    return name if isinstance(name, str) else ""
+
+
+def _is_of_other_level(item: Any) -> bool:
+    """Whether an item says that it is of another level; one that says nothing may be a damaged one of ours."""
+    told = item.get("properties") if isinstance(item, Mapping) else None
+    kind = (told.get("product:type") or told.get("s2:product_type")) if isinstance(told, Mapping) else None
+    return "_MSIL1C_" in _name(item) or (isinstance(kind, str) and kind != "S2MSI2A")
 
 
 def product_from_item(item: Mapping[str, Any], access: Access = "https") -> Product:
@@ -96,37 +126,46 @@ def product_from_item(item: Mapping[str, Any], access: Access = "https") -> Prod
     SourceError
         If the item is not one of a level 2A product, or lacks what tells which.
     """
-    try:
-        properties, assets = item["properties"], item["assets"]
-        told = _identity(item, properties)
-        product = Product(
-            id=told.id,
-            tile=told.tile,
-            platform=told.platform,
-            datatake_start=told.datatake_start,
-            datastrip_start=_datastrip(properties),
-            baseline=told.baseline,
-            processing_time=_processing_time(properties, told),
-            relative_orbit=told.relative_orbit,
-            cloud_cover=_number(properties.get("eo:cloud_cover")),
-            sun_elevation=_sun(properties),
-            bbox=_bbox(item),
-            geometry=item.get("geometry"),
-            offset_applied=properties.get("earthsearch:boa_offset_applied") is True,
-            assets=dict(_assets(assets, properties, access)),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
-        name = item.get("id") if isinstance(item, Mapping) else None
-        raise SourceError(
-            f"item {name} does not describe a Sentinel-2 L2A product ({type(error).__name__}: {error})"
-        ) from error
+    wrong = f"item {_name(item) or 'without a name'} does not describe a Sentinel-2 L2A product"
+    with guarded(wrong, "mend it, or leave it out"):
+        try:
+            return _product(item, access)
+        except UsageError as error:
+            raise SourceError(f"{wrong} ({error})") from error
+
+
+def _product(item: Mapping[str, Any], access: Access) -> Product:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"it is a {type(item).__name__}, not an object")
+    properties, assets = item["properties"], item["assets"]
+    told = _identity(item, properties)
+    tile_grid(told.tile)
+    product = Product(
+        id=told.id,
+        tile=told.tile,
+        platform=told.platform,
+        datatake_start=told.datatake_start,
+        datastrip_start=_datastrip(properties),
+        baseline=told.baseline,
+        processing_time=_processing_time(properties, told),
+        relative_orbit=told.relative_orbit,
+        cloud_cover=number_of(properties.get("eo:cloud_cover")),
+        sun_elevation=_sun(properties),
+        bbox=footprint_bbox(item.get("geometry"), told.tile),
+        geometry=item.get("geometry"),
+        offset_applied=properties.get("earthsearch:boa_offset_applied") is True,
+        assets=dict(_assets(assets, properties, access)),
+    )
+    for key, asset in product.assets.items():
+        if asset.proj_code is not None and asset.shape is not None and asset.transform is not None:
+            check_grid(f"{told.id}, {key}", told.tile, asset.proj_code, asset.shape, asset.transform)
     return product
 
 
 def _identity(item: Mapping[str, Any], properties: Mapping[str, Any]) -> _Identity:
     """Tell which product an item is of: by the product's name where it is given, else by properties."""
     for candidate in (item["id"], properties.get("s2:product_uri"), properties.get("sentinel:product_id")):
-        if candidate is not None:
+        if isinstance(candidate, str):
             with suppress(SourceError):
                 name = parse_product_name(candidate)
                 start = _exact(properties, name)
@@ -140,6 +179,8 @@ def _identity(item: Mapping[str, Any], properties: Mapping[str, Any]) -> _Identi
     if taken is None or tile is None or kind != "S2MSI2A":
         raise ValueError("neither a product name of level 2A, nor product type S2MSI2A with datatake and tile")
     platform, start, baseline = taken
+    if not _name(item):
+        raise ValueError("it has no id")
     version = properties.get("processing:version") or properties.get("s2:processing_baseline")
     orbit = properties.get("sat:relative_orbit")
     return _Identity(
@@ -180,23 +221,38 @@ def _processing_time(properties: Mapping[str, Any], told: _Identity) -> datetime
 
 def _sun(properties: Mapping[str, Any]) -> float | None:
     elevation, zenith = properties.get("view:sun_elevation"), properties.get("s2:mean_solar_zenith")
-    return _number(elevation) if elevation is not None or zenith is None else 90.0 - float(zenith)
+    found = elevation if elevation is not None or zenith is None else 90.0 - float(zenith)
+    # below the horizon some processings write NaN
+    return float(found) if found is not None and math.isfinite(float(found)) else None
 
 
-def _bbox(item: Mapping[str, Any]) -> BBox:
-    """Bounds; a ring far wider than a tile crosses the antimeridian, whatever the item's bbox says."""
-    geometry = item.get("geometry") or {}
-    if geometry.get("type") in ("Polygon", "MultiPolygon"):
-        polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
+def footprint_bbox(geometry: Mapping[str, Any] | None, tile: str) -> BBox:
+    """Bounds of a footprint, or of the tile where that is none: footprints decide nothing.
+
+    Parameters
+    ----------
+    geometry
+        GeoJSON, as it came.
+    tile
+        Such as ``33TWL``.
+    """
+    with suppress(TypeError, ValueError, LookupError, AttributeError):
+        polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]  # type: ignore[index]
         return ring_bbox([(float(p[0]), float(p[1])) for polygon in polygons for p in polygon[0]])
-    numbers = [float(n) for n in item["bbox"]]
-    west, south, east, north = numbers if len(numbers) == 4 else (*numbers[:2], *numbers[3:5])
-    return west, south, east, north
+    return tile_bbox(tile)
 
 
 def ring_bbox(ring: Iterable[tuple[float, float]]) -> BBox:
-    """West, south, east and north of longitudes and latitudes in degrees, west > east across the antimeridian."""
+    """West, south, east and north of longitudes and latitudes in degrees, west > east across the antimeridian.
+
+    Raises
+    ------
+    ValueError
+        If they are none.
+    """
     points = list(ring)
+    if not all(abs(x) <= 360 and abs(y) <= 90 for x, y in points):
+        raise ValueError("not longitudes and latitudes")
     lon, lat = [(p[0] + 180) % 360 - 180 if abs(p[0]) > 180 else p[0] for p in points], [p[1] for p in points]
     if max(lon) - min(lon) > 180:
         return min(x for x in lon if x >= 0), min(lat), max(x for x in lon if x < 0), max(lat)
@@ -214,7 +270,7 @@ def _assets(
                 key,
                 Asset(
                     href=_href(asset, access),
-                    size=asset.get("file:size"),
+                    size=_size(asset.get("file:size")),
                     checksum=read_checksum(asset.get("file:checksum")),
                     proj_code=_projection(asset) or (_projection(properties) if shape else None),
                     shape=(int(shape[0]), int(shape[1])) if shape else None,
@@ -245,6 +301,7 @@ def _key(name: str, asset: Mapping[str, Any]) -> str | None:
 def _href(asset: Mapping[str, Any], access: Access) -> str:
     """Address of a file by one way of access, or the only one there is."""
     href = str(asset["href"])
+    urlsplit(href)  # one that is none is refused here, not where a file is wanted
     wanted = "https" if access == "https" else "s3"
     if not href.startswith(f"{wanted}://"):
         other = asset.get("alternate", {}).get(wanted, {}).get("href")
@@ -256,14 +313,34 @@ def _href(asset: Mapping[str, Any], access: Access) -> str:
     return href.replace("/Nodes()/", "/") if "://" in href else unquote(href)
 
 
+def _size(value: Any) -> int | None:
+    if value is None:
+        return None
+    if int(value) != value or value < 0:
+        raise ValueError(f"file:size {value!r} is not a number of bytes")
+    return int(value)
+
+
 def _projection(fields: Mapping[str, Any]) -> str | None:
     if fields.get("proj:code"):
         return str(fields["proj:code"])
     return f"EPSG:{fields['proj:epsg']}" if fields.get("proj:epsg") else None
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+def number_of(value: Any) -> float | None:
+    """Read a number that a catalogue gives as a number or as text; None for none.
+
+    Raises
+    ------
+    ValueError
+        If it is something else, or not finite.
+    """
+    if value is None:
+        return None
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is not a number")
+    return number
 
 
 def item_from_product(product: Product) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from catalog.sentinel2.convert import Access, item_from_product, products_from_items
+from catalog.sentinel2.convert import OTHER_LEVEL, Access, item_from_product, product_from_item, products_from_items
 from catalog.sentinel2.destination import asks_cdse
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.names import CDSE_STAC
@@ -18,13 +18,10 @@ from catalog.sentinel2.query import Query
 from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.saved import load_items, save_items, write_query_manifest
 from catalog.sentinel2.search import COLLECTION, nothing_found, search_stac
-from catalog.sentinel2.select import Dropped, Selection, counted, select_products
+from catalog.sentinel2.select import Dropped, Selection, counted, judge_unread, select_products
 from stratacube.errors import SourceError, UsageError
 
-__all__ = ["Found", "find_products", "find_safe", "save_found"]
-
-
-_OTHER_LEVEL = "is not of level 2A"
+__all__ = ["Found", "find_products", "find_safe", "look_again", "save_found"]
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,11 @@ def find_products(
     SourceError
         If no source answers, or nothing is left because products cannot be read.
     """
-    note, refused = "", []
+    note, refused = "", list[Dropped]()
     if items is not None:
         listed: Sequence[Mapping[str, Any]] = load_items(items)
-        products, bad = products_from_items(listed, access)
-        refused, where = [Dropped(*b) for b in bad], str(items)
+        products, refused = products_from_items(listed, access)
+        where = str(items)
     elif safe_dir is not None:
         products, refused = find_safe(safe_dir)
         listed, where = PackedItems(map(item_from_product, products)), str(safe_dir)
@@ -92,14 +89,13 @@ def find_products(
         where = stac_url
         try:
             listed = search_stac(query, stac_url, collection)
-            products, bad = products_from_items(listed, access)
-            refused = [Dropped(*b) for b in bad]
+            products, refused = products_from_items(listed, access)
         except SourceError as error:
             if not asks_cdse(stac_url):
                 raise
             where, note = odata_url, f"the STAC API failed ({error}); the OData catalogue was asked instead"
             try:
-                products = search_odata(query, odata_url, access=access)
+                products, refused = search_odata(query, odata_url, access=access)
             except SourceError as second:
                 raise SourceError(f"{error}; nor did the OData catalogue help: {second}") from second
             listed = PackedItems(map(item_from_product, products))
@@ -117,10 +113,10 @@ def _selected(
     note: str,
 ) -> Found:
     chosen = select_products(products, query)
-    selection = Selection(chosen.products, (*refused, *chosen.dropped))
+    selection = Selection(chosen.products, (*judge_unread(refused, query), *chosen.dropped))
     if not selection.products:
         told = f"none of {len(selection.dropped)} products in {where} is wanted: {counted(selection.dropped)}"
-        if any(d.reason != _OTHER_LEVEL for d in refused):
+        if any(d.fault for d in selection.dropped):
             raise SourceError(f"{told}; mend those that cannot be read, or widen the filters or the period")
         raise UsageError(f"{told}; widen the filters or the period")
     return Found(selection, tuple(products), items, note)
@@ -142,9 +138,45 @@ def find_safe(folder: Path) -> tuple[list[Product], list[Dropped]]:
         name = safe.name.removesuffix(".SAFE")
         try:
             products.append(read_safe(safe))
-        except OSError as error:  # SourceError is one
-            dropped.append(Dropped(name, _OTHER_LEVEL if "_MSIL1C_" in name else str(error)))
+        except SourceError as error:
+            other = "_MSIL1C_" in name
+            dropped.append(Dropped(name, OTHER_LEVEL if other else str(error), fault=not other, href=str(safe)))
     return products, dropped
+
+
+def look_again(unread: Sequence[Dropped], query: Query, items: Path | None, access: Access) -> Found:
+    """Try once more to read what could not be read when it was found: it may have been mended since.
+
+    Parameters
+    ----------
+    unread
+        What could not be read: SAFE folders by their ``href``, items by their ``place`` in the list.
+    query
+        What is wanted.
+    items
+        The list of items.
+    access
+        Which address of the files to take.
+
+    Returns
+    -------
+    Found
+        What can be read now; the rest is dropped.
+    """
+    listed = load_items(items) if items is not None and items.is_file() and unread else ()
+    products: list[Product] = []
+    dropped: list[Dropped] = []
+    for one in unread:
+        try:
+            if one.href:
+                products.append(read_safe(Path(one.href)))
+            elif 0 <= one.place < len(listed):
+                products.append(product_from_item(listed[one.place], access))
+            else:
+                dropped.append(one)
+        except SourceError as error:
+            dropped.append(replace(one, reason=str(error)))
+    return Found(Selection(tuple(products), tuple(judge_unread(dropped, query))), tuple(products), ())
 
 
 def _safe_folders(folder: Path) -> Iterator[Path]:

@@ -62,14 +62,22 @@ def parse_product_name(name: str) -> ProductName:
             f"{name!r} is not the name of a Sentinel-2 L2A product (S2A_MSIL2A_.._N0510_R027_T13VEK_...SAFE)"
         )
     digits = match["baseline"]
+    sensing, made = (_time(match[part], name) for part in ("sensing", "discriminator"))
     return ProductName(
         platform=normalise_platform(match["platform"]),
-        sensing=datetime.strptime(match["sensing"], _TIME),
+        sensing=sensing,
         baseline=f"{digits[:2]}.{digits[2:]}",
         relative_orbit=int(match["orbit"]),
         tile=match["tile"],
-        discriminator=datetime.strptime(match["discriminator"], _TIME),
+        discriminator=made,
     )
+
+
+def _time(text: str, name: str) -> datetime:
+    try:
+        return datetime.strptime(text, _TIME)
+    except ValueError as error:
+        raise SourceError(f"{name!r} is not the name of a product: there is no time {text}") from error
 
 
 def parse_datatake(identifier: str) -> tuple[str, datetime, str] | None:

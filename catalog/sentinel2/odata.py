@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,13 +18,15 @@ from typing import Any
 import requests
 
 from catalog.sentinel2.checksums import read_checksum
-from catalog.sentinel2.convert import Access, ring_bbox
+from catalog.sentinel2.convert import Access, footprint_bbox, number_of
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.names import asset_key, parse_datastrip, parse_product_name
 from catalog.sentinel2.query import BBox, Query
 from catalog.sentinel2.rate import Pace
+from catalog.sentinel2.select import Dropped
 from catalog.sentinel2.web import PacedAdapter, explain, http_session
 from stratacube.errors import SourceError
+from stratacube.guard import guarded
 from stratacube.times import format_time, parse_time
 
 __all__ = ["CDSE_ODATA", "CDSE_ZIPPER", "expand_manifest", "product_from_odata", "search_odata"]
@@ -53,7 +56,7 @@ def search_odata(
     pause: float = 1.0,
     page_size: int = _TOP,
     last: int = _LAST,
-) -> list[Product]:
+) -> tuple[list[Product], list[Dropped]]:
     """Search the OData catalogue.
 
     Parameters
@@ -73,8 +76,10 @@ def search_odata(
 
     Returns
     -------
-    list of Product
+    products : list of Product
         Each once, by time and id. Their only asset is the manifest (see :func:`expand_manifest`).
+    refused : list of Dropped
+        Those that cannot be understood.
 
     Raises
     ------
@@ -83,13 +88,18 @@ def search_odata(
     """
     catalogue = _Catalogue(url, pace or Pace(4.0), timeout, tries, pause, page_size, last)
     found: dict[str, Product] = {}
+    refused: dict[str, Dropped] = {}
     boxes: list[BBox | None] = [*query.boxes()] or [None]
     for box in boxes:
         for begin, end in (part for period in query.intervals() for part in _slices(*period)):
             for entry in catalogue.products(query, box, begin, end):
-                product = product_from_odata(entry, access, zipper)
-                found.setdefault(product.id, product)
-    return sorted(found.values(), key=lambda p: (p.datatake_start, p.id))
+                try:
+                    product = product_from_odata(entry, access, zipper)
+                    found.setdefault(product.id, product)
+                except SourceError as error:
+                    name = _name(entry) or "a product without a name"
+                    refused[name] = Dropped(name, str(error), fault=True)
+    return sorted(found.values(), key=lambda p: (p.datatake_start, p.id)), list(refused.values())
 
 
 def _slices(begin: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
@@ -179,35 +189,39 @@ def product_from_odata(entry: Mapping[str, Any], access: Access = "https", zippe
     SourceError
         If it is not a level 2A product.
     """
-    try:
-        name = parse_product_name(entry["Name"])
-        told = {a["Name"].lower(): a["Value"] for a in entry.get("Attributes", ())}
-        footprint = entry.get("GeoFootprint") or _footprint(entry["Footprint"])
-        polygons = footprint["coordinates"] if footprint["type"] == "MultiPolygon" else [footprint["coordinates"]]
-        folder = entry["Name"].removesuffix("/")
-        if access == "https":
-            href = f"{zipper}/Products({entry['Id']})/Nodes({folder})/Nodes({_MANIFEST})/$value"
-        else:
-            href = f"s3:/{entry['S3Path']}/{_MANIFEST}"
-        processed, cloud = told.get("processingdate"), told.get("cloudcover")
-        return Product(
-            id=folder.removesuffix(".SAFE"),
-            tile=name.tile,
-            platform=name.platform,
-            datatake_start=_time(entry["ContentDate"]["Start"], name.sensing),
-            datastrip_start=parse_datastrip(told.get("datastripidentifier") or told.get("datastripid") or ""),
-            baseline=name.baseline,
-            processing_time=parse_time(processed) if processed else name.discriminator,
-            relative_orbit=name.relative_orbit,
-            cloud_cover=None if cloud is None else float(cloud),
-            bbox=ring_bbox((p[0], p[1]) for polygon in polygons for p in polygon[0]),
-            geometry=footprint,
-            assets={"safe_manifest": Asset(href=href)},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SourceError(
-            f"product {entry.get('Name')} cannot be understood ({type(error).__name__}: {error})"
-        ) from error
+    with guarded(f"product {_name(entry) or 'without a name'} of the OData catalogue cannot be understood"):
+        return _product(entry, access, zipper)
+
+
+def _name(entry: Any) -> str:
+    name = entry.get("Name") if isinstance(entry, Mapping) else None
+    return name.removesuffix("/").removesuffix(".SAFE") if isinstance(name, str) else ""
+
+
+def _product(entry: Mapping[str, Any], access: Access, zipper: str) -> Product:
+    name = parse_product_name(entry["Name"])
+    told = {a["Name"].lower(): a["Value"] for a in entry.get("Attributes", ())}
+    folder = entry["Name"].removesuffix("/")
+    if access == "https":
+        href = f"{zipper}/Products({entry['Id']})/Nodes({folder})/Nodes({_MANIFEST})/$value"
+    else:
+        href = f"s3:/{entry['S3Path']}/{_MANIFEST}"
+    footprint = _footprint(entry)
+    processed, cloud = told.get("processingdate"), told.get("cloudcover")
+    return Product(
+        id=folder.removesuffix(".SAFE"),
+        tile=name.tile,
+        platform=name.platform,
+        datatake_start=_time(entry["ContentDate"]["Start"], name.sensing),
+        datastrip_start=parse_datastrip(told.get("datastripidentifier") or told.get("datastripid") or ""),
+        baseline=name.baseline,
+        processing_time=parse_time(processed) if processed else name.discriminator,
+        relative_orbit=name.relative_orbit,
+        cloud_cover=number_of(cloud),
+        bbox=footprint_bbox(footprint, name.tile),
+        geometry=footprint,
+        assets={"safe_manifest": Asset(href=href)},
+    )
 
 
 def _time(text: str, named: datetime) -> datetime:
@@ -216,11 +230,15 @@ def _time(text: str, named: datetime) -> datetime:
     return time if time.replace(microsecond=0) == named else named
 
 
-def _footprint(text: str) -> dict[str, Any]:
-    """GeoJSON of ``geography'SRID=4326;POLYGON ((..))'``."""
+def _footprint(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    """GeoJSON as it came, or of ``geography'SRID=4326;POLYGON ((..))'``; None for none, for it decides nothing."""
+    if isinstance(entry.get("GeoFootprint"), dict):
+        return dict(entry["GeoFootprint"])
     import shapely  # noqa: PLC0415  (only answers without GeoFootprint need it)
 
-    return dict(shapely.geometry.mapping(shapely.from_wkt(text.partition(";")[2].rstrip("'"))))
+    with suppress(TypeError, AttributeError, shapely.errors.ShapelyError):
+        return dict(shapely.geometry.mapping(shapely.from_wkt(entry["Footprint"].partition(";")[2].rstrip("'"))))
+    return None
 
 
 def expand_manifest(product: Product, document: bytes) -> Product:
@@ -244,7 +262,7 @@ def expand_manifest(product: Product, document: bytes) -> Product:
         if b"<!ENTITY" in document:
             raise ET.ParseError("it declares entities, which no manifest does")
         root = ET.fromstring(document)
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # the latter two: of an encoding
         raise SourceError(f"{product.id}: manifest.safe is not XML ({error}); fetch it again") from error
     for stream in root.iter("byteStream"):
         location = stream.find("fileLocation")

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import shapely
-from shapely.geometry import shape
-
 from catalog.sentinel2.items import Product
-from catalog.sentinel2.names import normalise_baseline, normalise_platform
+from catalog.sentinel2.names import ProductName, normalise_baseline, normalise_platform
+from catalog.sentinel2.tiles import Ground, tile_grid, touches
 from stratacube.errors import UsageError
 from stratacube.settings import refuse_empty
 
@@ -118,34 +116,43 @@ class Query:
 
     def refusal(self, product: Product) -> str:
         """Why a product is not wanted; empty if it is."""
-        start, cloud, sun = product.datatake_start, product.cloud_cover, product.sun_elevation
-        if not self.start <= start < self.end:
-            return f"sensed {start:%Y-%m-%d %H:%M:%S}, outside of the period"
-        if self.months is not None and start.month not in self.months:
-            return f"sensed in month {start.month}"
+        cloud, sun = product.cloud_cover, product.sun_elevation
         if self.max_cloud_cover is not None and cloud is not None and cloud > self.max_cloud_cover:
             return f"cloud cover {cloud:.1f} % is above {self.max_cloud_cover:g} %"
         if self.min_sun_elevation is not None and sun is not None and sun < self.min_sun_elevation:
             return f"sun elevation {sun:.1f} is below {self.min_sun_elevation:g} degrees"
+        told = product.relative_orbit, product.platform, product.baseline
+        return self._refusal(product.datatake_start, _ground(product), *told)
+
+    def refusal_by_name(self, name: ProductName) -> str:
+        """Why a product of which only the name is known is not wanted; empty if it may be."""
+        ground = tile_grid(name.tile).ground
+        return self._refusal(name.sensing, ground, name.relative_orbit, name.platform, name.baseline)
+
+    def _refusal(self, start: datetime, ground: Ground, orbit: int | None, platform: str, baseline: str) -> str:
+        if not self.start <= start < self.end:
+            return f"sensed {start:%Y-%m-%d %H:%M:%S}, outside of the period"
+        if self.months is not None and start.month not in self.months:
+            return f"sensed in month {start.month}"
         checks: tuple[tuple[Any, Sequence[Any] | None, str], ...] = (
-            (product.relative_orbit, self.orbits, "orbit"),
-            (product.platform, self.platforms, "platform"),
-            (product.baseline, self.baselines, "baseline"),
+            (orbit, self.orbits, "orbit"),
+            (platform, self.platforms, "platform"),
+            (baseline, self.baselines, "baseline"),
         )
         for told, allowed, name in checks:
             if allowed is not None and told not in allowed:
                 return f"{name} {told} is not asked for"
-        return "" if not self.areas or self._touches(product) else "does not touch the area"
+        # The tile's own ground decides: footprints cross themselves at times, or are of another place.
+        return "" if not self.areas or any(touches(ground, box) for box in self.boxes()) else "does not touch the area"
 
-    def _touches(self, product: Product) -> bool:
-        boxes = self.boxes()
-        if not any(_overlap(box, part) for box in boxes for part in split_bbox(product.bbox)):
-            return False
-        west, _, east, _ = product.bbox
-        if product.geometry is None or west > east:  # a footprint across the antimeridian is drawn in many ways
-            return True
-        footprint = shape(product.geometry)
-        return any(shapely.intersects(shapely.box(*box), footprint) for box in boxes)
+
+def _ground(product: Product) -> Ground:
+    """Ground of a product's images where they tell it, else of its tile."""
+    for asset in product.assets.values():
+        if asset.proj_code is not None and asset.shape is not None and asset.transform is not None:
+            (rows, cols), (dx, _, left, _, dy, top) = asset.shape, asset.transform
+            return Ground(asset.proj_code, left, top + rows * dy, left + cols * dx, top)
+    return tile_grid(product.tile).ground
 
 
 def split_bbox(bbox: BBox) -> list[BBox]:
@@ -154,10 +161,6 @@ def split_bbox(bbox: BBox) -> list[BBox]:
     if west <= east:
         return [bbox]
     return [(west, south, 180.0, north), (-180.0, south, east, north)]
-
-
-def _overlap(a: BBox, b: BBox) -> bool:
-    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
 def _next_month(time: datetime) -> datetime:

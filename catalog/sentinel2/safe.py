@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from catalog.sentinel2.convert import footprint_bbox
 from catalog.sentinel2.items import Asset, Product
-from catalog.sentinel2.metadata import GranuleMetadata, read_granule, read_product
+from catalog.sentinel2.metadata import GranuleMetadata, ProductMetadata, read_granule, read_product
+from catalog.sentinel2.names import parse_product_name
 from stratacube.errors import SourceError
+from stratacube.guard import guarded
 
 __all__ = ["read_safe"]
 
@@ -30,8 +33,13 @@ def read_safe(folder: Path) -> Product:
     Raises
     ------
     SourceError
-        If the metadata is missing or cannot be understood.
+        If the metadata is missing, cannot be understood or contradicts itself.
     """
+    with guarded(f"{folder} is not a SAFE folder that can be read", "fetch the product again, or leave it out"):
+        return _read(folder)
+
+
+def _read(folder: Path) -> Product:
     documents = [p for p in sorted(folder.iterdir()) if p.name.lower() == "mtd_msil2a.xml"]
     granules = sorted(folder.glob("GRANULE/*/MTD_TL.xml"))
     if not documents or len(granules) != 1:
@@ -40,6 +48,7 @@ def read_safe(folder: Path) -> Product:
             "one of each is needed"
         )
     product, granule = read_product(documents[0]), read_granule(granules[0])
+    _agree(product, granule)
     assets = {
         "product_metadata": Asset(href=str(documents[0]), size=documents[0].stat().st_size),
         "granule_metadata": Asset(href=str(granules[0]), size=granules[0].stat().st_size),
@@ -49,6 +58,7 @@ def read_safe(folder: Path) -> Product:
         if found is not None:
             assets[found["key"]] = _raster(image, granule, int(found["pixel"]))
     ring = product.footprint
+    outline = {"type": "Polygon", "coordinates": [[list(p) for p in ring]]} if ring else None
     return Product(
         id=product.id,
         tile=granule.tile,
@@ -60,10 +70,16 @@ def read_safe(folder: Path) -> Product:
         relative_orbit=product.relative_orbit,
         cloud_cover=product.cloud_cover,
         sun_elevation=granule.sun_elevation,
-        bbox=_bbox(ring) if ring else (-180.0, -90.0, 180.0, 90.0),
-        geometry={"type": "Polygon", "coordinates": [[list(p) for p in ring]]} if ring else None,
+        bbox=footprint_bbox(outline, granule.tile),
+        geometry=outline,
         assets=assets,
     )
+
+
+def _agree(product: ProductMetadata, granule: GranuleMetadata) -> None:
+    tile = parse_product_name(product.id).tile
+    if tile != granule.tile:
+        raise SourceError(f"{product.id} is of tile {tile} but its MTD_TL.xml of {granule.tile}; fetch it again")
 
 
 def _raster(path: Path, granule: GranuleMetadata, pixel: int) -> Asset:
@@ -75,12 +91,3 @@ def _raster(path: Path, granule: GranuleMetadata, pixel: int) -> Asset:
         shape=(grid.rows, grid.cols) if grid else None,
         transform=grid.transform if grid else None,
     )
-
-
-def _bbox(ring: tuple[tuple[float, float], ...]) -> tuple[float, float, float, float]:
-    """Bounds of a ring; a tile is far narrower than half the globe, so a wider one crosses the antimeridian."""
-    lon, lat = [p[0] for p in ring], [p[1] for p in ring]
-    if max(lon) - min(lon) > 180:
-        east, west = max(x for x in lon if x < 0), min(x for x in lon if x >= 0)
-        return west, min(lat), east, max(lat)
-    return min(lon), min(lat), max(lon), max(lat)

@@ -10,12 +10,12 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from catalog.sentinel2.items import Asset, Product
-from catalog.sentinel2.packed import PackedItems
+from catalog.sentinel2.packed import PackedItems, item_text
 from catalog.sentinel2.places import is_remote, local_candidates, local_path
 from catalog.sentinel2.select import Dropped
 from stratacube.addresses import plain_url
@@ -66,7 +66,7 @@ def save_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
             with part.open("w", encoding="utf-8") as file:
                 file.write(_HEAD)
                 for i, item in enumerate(items):
-                    file.write((",\n" if i else "\n") + _text(item))
+                    file.write((",\n" if i else "\n") + item_text(item))
                 file.write(f"\n{_TAIL}\n")
 
 
@@ -92,14 +92,10 @@ def _write_parquet(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
     lines = path.with_name(f"{path.stem}.lines{PART}")
     try:
         with lines.open("w", encoding="utf-8") as file:
-            file.writelines(_text(item) + "\n" for item in items)
+            file.writelines(item_text(item) + "\n" for item in items)
         parse_stac_ndjson_to_parquet(lines, path, chunk_size=4096, compression="zstd")
     finally:
         lines.unlink(missing_ok=True)
-
-
-def _text(item: Mapping[str, Any]) -> str:
-    return json.dumps(item, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def load_items(path: Path) -> PackedItems:
@@ -117,9 +113,9 @@ def load_items(path: Path) -> PackedItems:
     try:
         items = _read_parquet(path) if path.suffix in _PARQUET else _read_json(path)
         return PackedItems(_resolved(item, path.absolute().parent) for item in items)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, UsageError):
-            raise
+    except UsageError:
+        raise
+    except Exception as error:
         raise UsageError(
             f"{path} is no STAC ItemCollection ({' '.join(str(error).split())[:120]}); save one from a search"
         ) from error
@@ -162,7 +158,14 @@ def _present(fields: Any) -> Any:
     return fields
 
 
-def _resolved(item: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _resolved(item: Any, folder: Path) -> Any:
+    """Item with addresses from the folder; one that is no item is refused by who reads it, and not all of its file."""
+    with suppress(AttributeError, TypeError, KeyError):
+        return _with_addresses(item, folder)
+    return item
+
+
+def _with_addresses(item: dict[str, Any], folder: Path) -> dict[str, Any]:
     assets = {key: {**a, "href": _absolute(a["href"], folder)} for key, a in item.get("assets", {}).items()}
     return {**item, "assets": assets}
 

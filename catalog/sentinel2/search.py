@@ -20,7 +20,7 @@ from pystac_client.warnings import PystacClientWarning
 
 from catalog.sentinel2.destination import asks_cdse
 from catalog.sentinel2.names import CDSE_STAC
-from catalog.sentinel2.packed import PackedItems
+from catalog.sentinel2.packed import PackedItems, item_text
 from catalog.sentinel2.query import BBox, Query, describe
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.web import PacedAdapter, explain, http_session
@@ -95,9 +95,9 @@ def search_stac(
     for box in boxes:
         for begin, end in query.intervals():
             for item in _one_search(client, url, collection, box, (begin, end), forms, page_size):
-                name = str(item["id"])
+                name, time = _name_and_time(item)
                 if name not in places:
-                    places[name] = str(item.get("properties", {}).get("datetime")), name, len(found)
+                    places[name] = time, name, len(found)
                     found.append(item)
     return found.ordered(place for *_, place in sorted(places.values()))
 
@@ -169,11 +169,19 @@ def _items(url: str, pages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]
     seen: set[str] = set()
     for page in pages:
         items = page["features"]
-        ids = {str(i["id"]) for i in items}
+        ids = {_name_and_time(item)[0] for item in items}
         if ids <= seen and ids:
             raise SourceError(f"{url} repeats a page after {len(seen)} items; {_REMEDY}")
         seen |= ids
         yield from items
+
+
+def _name_and_time(item: Any) -> tuple[str, str]:
+    """Name of an item and its time; what has none is told apart by all that it holds, and refused when it is read."""
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        return item_text(item), ""
+    properties = item.get("properties")
+    return item["id"], str(properties.get("datetime")) if isinstance(properties, dict) else ""
 
 
 def _explained(url: str, error: APIError) -> SourceError:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.metadata import REPROCESSED
+from catalog.sentinel2.names import parse_product_name
 from catalog.sentinel2.query import Query
-from stratacube.errors import UsageError
+from stratacube.errors import SourceError, UsageError
 
 __all__ = [
     "Dropped",
     "Selection",
     "counted",
     "deduplicate",
+    "judge_unread",
     "newest_first",
     "refuse_lacking",
     "select_products",
@@ -31,6 +34,12 @@ class Dropped:
 
     id: str
     reason: str
+    fault: bool = False
+    """Whether it might be wanted and cannot be read."""
+    href: str = ""
+    """Where it lies."""
+    place: int = -1
+    """Which of a list of items it is, from 0."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,17 @@ def select_products(products: Iterable[Product], query: Query) -> Selection:
             passed.append(product)
     single = deduplicate(passed)
     return Selection(single.products, (*dropped, *single.dropped))
+
+
+def judge_unread(dropped: Iterable[Dropped], query: Query) -> list[Dropped]:
+    """Tell faults from what is not wanted anyway, where the name of what cannot be read says so."""
+    judged = []
+    for one in dropped:
+        with suppress(SourceError):
+            if one.fault and query.refusal_by_name(parse_product_name(one.id)):
+                one = replace(one, fault=False)  # noqa: PLW2901
+        judged.append(one)
+    return judged
 
 
 def refuse_lacking(products: Sequence[Product], keys: Iterable[str]) -> None:

@@ -67,6 +67,11 @@ class Sentinel2Folder(BuildFolder):
         return self.indices / "left_out.csv"
 
     @property
+    def unread(self) -> Path:
+        """Products that could not be read when they were found, and where they lie: they are tried again."""
+        return self.indices / "unread.json"
+
+    @property
     def cells(self) -> Path:
         """What each finished cell holds, one JSON file a cell."""
         return self.indices / "cells"

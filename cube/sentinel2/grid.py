@@ -16,10 +16,21 @@ import pyproj
 import shapely
 from shapely.geometry import mapping, shape
 
+from cube.sentinel2.polygon import joined, polygon_of
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import whole_file, write_text
+from stratacube.guard import reason_of
 
-__all__ = ["Cell", "cell_from_id", "footprint", "grid_cells", "make_grid", "read_cells", "select_cells", "write_grid"]
+__all__ = [
+    "Cell",
+    "cell_from_id",
+    "footprint",
+    "grid_cells",
+    "make_grid",
+    "read_cells",
+    "select_cells",
+    "write_grid",
+]
 
 COLUMNS = ["tile_id_rc", "tile_id_geo", "xmin", "ymin", "xmax", "ymax", "row", "col"]
 """Columns of the predecessor's grid file; a grid in another CRS than EPSG:4326 has ``crs`` too."""
@@ -206,10 +217,10 @@ def read_cells(path: Path, crs: str | None = None) -> list[Cell]:
                 raise UsageError(f"`crs` is {crs} but grid file {path} has cells in {other}; leave `crs` out")
     except OSError as error:
         raise UsageError(f"grid file {path} cannot be read ({error.strerror})") from error
-    except (ValueError, pd.errors.ParserError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"grid file {path} cannot be understood ({' '.join(str(error).split())[:120]})") from error
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"grid file {path} cannot be understood ({reason_of(error)})") from error
     ids = pd.Series([c.id for c in cells])
     if ids.duplicated().any():
         raise UsageError(
@@ -228,6 +239,8 @@ def _csv_cells(path: Path) -> list[Cell]:
     missing = [c for c in ("tile_id_rc", "tile_id_geo", "xmin", "ymin", "xmax", "ymax") if c not in frame]
     if missing:
         raise UsageError(f"grid file {path} has no column {missing[0]}; a grid has {','.join(COLUMNS)} (see make-grid)")
+    if frame.empty:
+        raise UsageError(f"grid file {path} holds no cell, only a header; make one with make-grid")
     numbers = frame[["xmin", "ymin", "xmax", "ymax"]].apply(pd.to_numeric, errors="coerce")
     wrong = (
         ~np.isfinite(numbers).all(axis=1) | (numbers["xmin"] >= numbers["xmax"]) | (numbers["ymin"] >= numbers["ymax"])
@@ -242,10 +255,13 @@ def _geojson_cells(document: Any, path: Path, crs: str) -> list[Cell]:
     project = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform
     cells = []
     for number, feature in enumerate(features):
-        outline = shape(feature.get("geometry") or feature)
+        try:
+            outline, told = polygon_of(feature), dict(feature.get("properties") or {})
+        except Exception as error:
+            raise UsageError(f"grid file {path}: feature {number} is not a cell ({reason_of(error)})") from error
         if outline.geom_type not in ("Polygon", "MultiPolygon") or outline.is_empty:
             raise UsageError(f"grid file {path}: feature {number} is a {outline.geom_type}; cells are polygons")
-        outline = _joined(outline)
+        outline = joined(outline)
         if outline.bounds[2] - outline.bounds[0] > 180:
             raise UsageError(
                 f"grid file {path}: feature {number} is wider than 180 degrees; "
@@ -253,7 +269,6 @@ def _geojson_cells(document: Any, path: Path, crs: str) -> list[Cell]:
             )
         if crs != "EPSG:4326":
             outline = shapely.transform(outline.segmentize(0.05), lambda p: np.column_stack(project(p[:, 0], p[:, 1])))
-        told = feature.get("properties") or {}
         name = feature.get("id") or told.get("tile_id_rc") or told.get("id") or told.get("name") or f"cell_{number:04d}"
         rectangle = outline.equals(shapely.box(*outline.bounds))
         text = "" if rectangle else json.dumps(mapping(outline))
@@ -263,17 +278,6 @@ def _geojson_cells(document: Any, path: Path, crs: str) -> list[Cell]:
     if not cells:
         raise UsageError(f"grid file {path} holds no feature")
     return cells
-
-
-def _joined(outline: Any) -> Any:
-    """Join parts cut at the antimeridian, as RFC 7946 has them; the polygon goes on beyond 180 degrees."""
-    west, _, east, _ = outline.bounds
-    if outline.geom_type != "MultiPolygon" or west > -180 or east < 180:
-        return outline
-    turned = [
-        shapely.transform(p, lambda q: q + np.array([360.0, 0.0])) if p.bounds[2] <= 0 else p for p in outline.geoms
-    ]
-    return shapely.union_all(turned)
 
 
 def cell_from_id(name: str) -> Cell:

@@ -150,7 +150,7 @@ def _clear(raw: xr.Dataset, rules: Harmonisation, bands: Sequence[str], masked: 
     for band in bands:
         counts = raw[band]
         known = valid & (counts != 0) & (counts != 65535)
-        values = (counts.astype("f4") + np.float32(rules.offsets[band])) * np.float32(rules.factor * 1e-4)
+        values = (counts.astype("f4") + np.float32(rules.offsets[band])) * np.float32(1e-4)
         cleared[band] = values.where(known)
     return xr.Dataset(cleared)
 

@@ -28,7 +28,7 @@ from cube.sentinel2.scenes import SceneResult, SceneTask, process_scene
 from cube.sentinel2.supply import Supply
 from stratacube.files import remove
 
-__all__ = ["MODULES", "Making", "cell_key", "shard_key"]
+__all__ = ["MODULES", "Making", "cell_key", "make_again", "shard_key"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +68,14 @@ def shard_key(index: tuple[int, int]) -> str:
 def cell_key(cell: str) -> str:
     """Name of a cell in the ledger."""
     return f"cell {cell}"
+
+
+def make_again(run: Run, cell: str, reason: str) -> None:
+    """Let the ledger know that a cell which was made lacks something: it is made once more."""
+    entry = run.ledger.entries.get(cell_key(cell))
+    if entry is not None and entry.status == "done":
+        _, files = next(iter(run.ledger.files_of([entry.key])))
+        run.record(entry.key, "partial", [Problem("source", reason, cell)], entry.figures, files=files or ())
 
 
 def _write_shard(task: _ShardTask) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,24 @@ import shapely
 from shapely.geometry import shape
 
 from catalog.sentinel2.items import Asset, Product
+from catalog.sentinel2.names import parse_product_name
+from catalog.sentinel2.tiles import SIDE, tile_grid
 from cube.job.folder import RULES
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import Cell, cell_from_id, footprint, read_cells, select_cells
 from cube.sentinel2.lattice import Lattice, Window
+from cube.sentinel2.polygon import polygon_of
 from cube.sentinel2.scenes import Acquisition, group_acquisitions
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import write_text
+from stratacube.guard import reason_of
 from stratacube.parquet import read_frame, write_frame
 
 __all__ = [
     "Plan",
     "PlannedCell",
+    "cells_gaining",
+    "cells_of_tile",
     "choose_cells",
     "make_plan",
     "plan_frame",
@@ -109,11 +115,11 @@ def read_geometry(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text())
         features = document.get("features", [document])
-        merged = shapely.union_all([shape(f.get("geometry") or f) for f in features])
+        merged = shapely.union_all([polygon_of(f) for f in features])
     except OSError as error:
         raise UsageError(f"`polygon` {path} cannot be read ({error.strerror})") from error
-    except (ValueError, AttributeError, KeyError, shapely.errors.ShapelyError) as error:
-        raise UsageError(f"`polygon` {path} is not GeoJSON ({' '.join(str(error).split())[:120]})") from error
+    except Exception as error:
+        raise UsageError(f"`polygon` {path} is not GeoJSON ({reason_of(error)})") from error
     if merged.is_empty or not merged.area:
         raise UsageError(f"`polygon` {path} holds no area")
     return dict(shapely.geometry.mapping(merged))
@@ -181,6 +187,34 @@ def _reached(areas: Any, crs: str, size: tuple[int, int], transform: Sequence[fl
         )
         near[which] = shapely.intersects(tile, mapped) & ~shapely.touches(tile, mapped)
     return near
+
+
+def cells_of_tile(plan: Plan, product: str) -> list[str]:
+    """Return the cells that a product reaches of which only the name is known; ``[""]`` where that tells no tile."""
+    try:
+        code, ulx, uly = tile_grid(parse_product_name(product).tile)
+    except SourceError:
+        return [""]
+    reached = _reached(footprint([p.cell for p in plan.cells]), code, (1, 1), (SIDE, 0, ulx, 0, -SIDE, uly))
+    return [p.cell.id for p, near in zip(plan.cells, reached, strict=True) if near]
+
+
+def cells_gaining(plan: Plan, products: Iterable[str], path: Path) -> dict[str, list[str]]:
+    """Return the cells that some products reach and that were planned without them, and which those are."""
+    wanted = set(products)
+    try:
+        there = read_frame(path, ["cell", "products"])
+    except (OSError, ValueError, KeyError):  # it is damaged, and written once more
+        return {p.cell.id: sorted(wanted) for p in plan.cells}
+    known = {cell: set(names) for cell, names in zip(there["cell"], there["products"], strict=True)}
+    gained = {
+        p.cell.id: sorted(
+            wanted.intersection(q.id for a in p.acquisitions for q in plan.acquisitions[a].products)
+            - known.get(p.cell.id, set())
+        )
+        for p in plan.cells
+    }
+    return {cell: names for cell, names in gained.items() if names}
 
 
 def plan_frame(plan: Plan) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import yaml
 
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.saved import write_scene_index
-from catalog.sentinel2.select import refuse_lacking
+from catalog.sentinel2.select import Dropped, refuse_lacking
 from cube.config import default_workers
 from cube.job.folder import FORMAT
 from cube.job.job import run_job
@@ -27,10 +27,12 @@ from cube.sentinel2.config import GridConfig, Sentinel2Config
 from cube.sentinel2.estimate import estimate
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import Cell, make_grid, write_grid
-from cube.sentinel2.making import MODULES, Making, cell_key, shard_key
+from cube.sentinel2.making import MODULES, Making, cell_key, make_again, shard_key
 from cube.sentinel2.plan import (
     Plan,
     PlannedCell,
+    cells_gaining,
+    cells_of_tile,
     choose_cells,
     make_plan,
     plan_frame,
@@ -39,7 +41,7 @@ from cube.sentinel2.plan import (
 )
 from cube.sentinel2.products import ZarrLayout, create_composites, encoding
 from cube.sentinel2.publish import publish
-from cube.sentinel2.supply import find, write_lists
+from cube.sentinel2.supply import find, with_mended, write_lists, write_unread
 from stratacube.claim import claimed
 from stratacube.command import Answer
 from stratacube.errors import UsageError
@@ -124,7 +126,9 @@ class Sentinel2Build:
             plan_only=config.plan_only,
         )
         self.cells: list[Cell] = choose_cells(config)
-        self.found: list[Product] = []
+        self.found: tuple[Product, ...] = ()
+        self.faults: tuple[Dropped, ...] = ()
+        self.mended: frozenset[str] = frozenset()
 
     def described(self) -> dict[str, Any]:
         """What determines the composites."""
@@ -137,18 +141,22 @@ class Sentinel2Build:
     def estimate(self) -> Iterator[tuple[str, str]]:
         """Say what would be read and written."""
         found = find(self.config, self.folder, self.cells, self.given)
-        return estimate(self.config, make_plan(self.config, self.cells, found), self.manner.workers)
+        return estimate(self.config, make_plan(self.config, self.cells, found.products), self.manner.workers)
 
     def find(self, run: Run) -> None:
         """Search for products, or list a folder of them; a run can be replayed from the list."""
 
         def search() -> None:
-            self.found = find(self.config, self.folder, self.cells, self.given)
+            sources = find(self.config, self.folder, self.cells, self.given)
+            self.found, self.faults = sources.products, sources.faults
 
         def parts() -> list[Path]:
             return [p for p in (self.folder.items,) if p.exists()]
 
         made = run.keep("find", search, parts, mark=self.folder.items, fixed=True)
+        if self.given is None:
+            folder, unread = self.folder, self.faults if made else None
+            run.keep("unread", lambda: write_unread(self.config, folder, self.cells, unread), lambda: [folder.unread])
         if self.given is None or not made:
             search()  # from the list, though it was just made: products must not depend on which run found them
         run.keep(
@@ -157,6 +165,9 @@ class Sentinel2Build:
             lambda: [p for p in (self.folder.manifest, self.folder.left_out) if p.exists()],
             mark=self.folder.left_out,
         )
+        if self.given is None:
+            sources, self.mended = with_mended(self.config, self.folder, self.cells, self.found)
+            self.found, self.faults = sources.products, sources.faults
         if not self.folder.scene_index.exists():
             self._index_scenes()
         run.say("%d products, those left out are in %s", len(self.found), self.folder.left_out)
@@ -167,10 +178,12 @@ class Sentinel2Build:
         frame = plan_frame(self.planned)
         if self.folder.plan.exists():
             refuse_other_cells(frame, self.folder.plan)
+        gained = self._make_again(run)
         run.keep(
             "plan",
             lambda: write_plan(frame, self.folder.plan, self.folder.selected),
             lambda: [self.folder.plan, self.folder.selected],
+            anew=gained,
         )
         run.say(
             "planned %d cells from %d acquisitions: %s",
@@ -179,6 +192,15 @@ class Sentinel2Build:
             self.folder.plan,
         )
         return Planned(len(self.planned.cells), f"{len(self.planned.cells)} cells")
+
+    def _make_again(self, run: Run) -> bool:
+        """Have the cells made once more that gain a product which could not be read when they were planned."""
+        gained = {}
+        if self.mended and self.folder.plan.exists():
+            gained = cells_gaining(self.planned, self.mended, self.folder.plan)
+        for cell, names in gained.items():
+            make_again(run, cell, f"{', '.join(names)} can be read by now, and is not in it yet")
+        return bool(gained)
 
     def _index_scenes(self) -> None:
         write_scene_index(self.folder.scene_index, self.found, self.folder.archive)
@@ -276,8 +298,11 @@ class Sentinel2Build:
                 yield planned.cell.id, CellResult.load(self.folder.result(planned.cell.id))
 
     def problems(self, run: Run) -> Iterator[Problem]:
-        """Nothing but what the ledger's entries say."""
-        yield from ()
+        """What could not be read when it was found, for each cell that its tile reaches."""
+        for fault in self.faults:
+            cells = cells_of_tile(self.planned, fault.id)
+            for cell in cells:
+                yield Problem("source", fault.reason, cell, fault.id, href=fault.href)
 
     def publish(self, run: Run, problems: Sequence[Problem]) -> None:
         """Draw and describe the composites."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.sentinel2.items import Asset, Product
-from catalog.sentinel2.metadata import OFFSET_SINCE, REPROCESSED, read_product
-from catalog.sentinel2.places import is_remote
+from catalog.sentinel2.metadata import (
+    OFFSET,
+    OFFSET_SINCE,
+    REPROCESSED,
+    GranuleMetadata,
+    read_granule,
+    read_product,
+)
+from catalog.sentinel2.names import parse_product_name
+from catalog.sentinel2.places import is_remote, local_path
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.mask import class_mask, class_window, on_band_grid
@@ -23,36 +31,29 @@ __all__ = ["NODATA_DN", "Harmonisation", "MaskRule", "ProductSource", "harmonisa
 
 NODATA_DN = 0
 SATURATED_DN = 65535
-COMMON_QUANTIFICATION = 10000
-"""Harmonised numbers are reflectance times this, whatever the product's own quantification."""
 
 
 class Harmonisation:
-    """How the numbers of a product become numbers of any product: (DN + offset) * factor.
+    """How the numbers of a product become numbers of any product: DN + offset, which is reflectance times 10000.
 
     Parameters
     ----------
     offsets
         By band.
-    quantification
-        The product's own.
     """
 
-    def __init__(self, offsets: Mapping[str, int], quantification: int = COMMON_QUANTIFICATION) -> None:
+    def __init__(self, offsets: Mapping[str, int]) -> None:
         self.offsets = dict(offsets)
-        self.factor = COMMON_QUANTIFICATION / quantification
 
     def apply(self, band: str, dn: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         """Harmonise counts; negative results stay. Reflectance is the result divided by 10000."""
         values = dn.astype("f4")
         values += np.float32(self.offsets[band])
-        if self.factor != 1:
-            values *= np.float32(self.factor)
         return values
 
 
 def harmonisation(product: Product, bands: Iterable[str]) -> Harmonisation:
-    """Return the offset and quantification of a product's bands.
+    """Return the offsets of a product's bands.
 
     They come from the product's own metadata, cross-checked with its processing baseline; where no metadata is at
     hand, from the baseline. A build has it at hand; a lazy look at a remote product has not.
@@ -72,14 +73,20 @@ def harmonisation(product: Product, bands: Iterable[str]) -> Harmonisation:
                 f"{product.id}: baseline {REPROCESSED} needs MTD_MSIL2A.xml, which alone tells its offset"
             )
         since = tuple(int(p) for p in product.baseline.split(".")) >= OFFSET_SINCE
-        return Harmonisation(dict.fromkeys(bands, -1000 if since else 0))
+        return Harmonisation(dict.fromkeys(bands, OFFSET if since else 0))
     metadata = read_product(Path(asset.href.removeprefix("file://")))
     if metadata.baseline != product.baseline:
         raise SourceError(
             f"{product.id} is listed with baseline {product.baseline} but its MTD_MSIL2A.xml says {metadata.baseline}; "
             "fetch the product again or leave it out"
         )
-    return Harmonisation({b: metadata.offset(b) for b in bands}, metadata.quantification)
+    told = parse_product_name(metadata.id).tile, metadata.datatake_start.replace(microsecond=0)
+    if told != (product.tile, product.datatake_start.replace(microsecond=0)):
+        raise SourceError(
+            f"{product.id} is of tile {product.tile}, sensed {product.datatake_start:%Y-%m-%d %H:%M:%S}, but its "
+            f"MTD_MSIL2A.xml is of {told[0]}, {told[1]}; fetch the product again or leave it out"
+        )
+    return Harmonisation({b: metadata.offset(b) for b in bands})
 
 
 class MaskRule:
@@ -121,10 +128,13 @@ class ProductSource:
         self.product, self.rule = product, rule
         self.harmonisation = harmonisation(product, keys)
         with ExitStack() as opened:
-            self.classes = opened.enter_context(BlockReader(_classes(product), decoded))
+            self.classes = opened.enter_context(BlockReader(_asset(product, _classes_key(product)), decoded))
             self.bands = {
                 band: opened.enter_context(BlockReader(_asset(product, key), decoded)) for band, key in keys.items()
             }
+            granule = _granule(product)
+            for key, reader in (*((keys[b], r) for b, r in self.bands.items()), (_classes_key(product), self.classes)):
+                _refuse_elsewhere(product, key, reader, granule)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> ProductSource:
@@ -166,5 +176,39 @@ def _asset(product: Product, key: str) -> Asset:
     return product.assets[key]
 
 
-def _classes(product: Product) -> Asset:
-    return _asset(product, "SCL_60m" if "SCL_20m" not in product.assets and "SCL_60m" in product.assets else "SCL_20m")
+def _classes_key(product: Product) -> str:
+    return "SCL_60m" if "SCL_20m" not in product.assets and "SCL_60m" in product.assets else "SCL_20m"
+
+
+def _granule(product: Product) -> GranuleMetadata | None:
+    asset = product.assets.get("granule_metadata")
+    return None if asset is None or is_remote(asset.href) else read_granule(local_path(asset.href))
+
+
+def _refuse_elsewhere(product: Product, key: str, reader: BlockReader, granule: GranuleMetadata | None) -> None:
+    """Refuse an image that lies elsewhere than the catalogue or the granule's metadata says; sizes may differ."""
+    asset, pixel = product.assets[key], int(key[-3:-1])
+    told = [(asset.proj_code, asset.shape, asset.transform, "the list of its files")]
+    if granule is not None and pixel in granule.grids:
+        grid = granule.grids[pixel]
+        told.append((granule.proj_code, (grid.rows, grid.cols), grid.transform, "its MTD_TL.xml"))
+    there = _bounds((reader.grid.height, reader.grid.width), reader.grid.transform)
+    for code, shape, transform, where in told:
+        if code is None or shape is None or transform is None:
+            continue
+        said = _bounds(shape, transform)
+        if code != reader.grid.crs or max(abs(a - b) for a, b in zip(said, there, strict=True)) > pixel / 2:
+            raise SourceError(
+                f"{reader.href} lies at {_numbers(there)} in {reader.grid.crs}, but by {where} at {_numbers(said)} in "
+                f"{code}; it is another tile's, or that is wrong: fetch the product again or leave it out"
+            )
+
+
+def _bounds(shape: tuple[int, int], transform: Sequence[float]) -> tuple[float, float, float, float]:
+    """West, south, east and north in the unit of the CRS."""
+    a, _, left, _, e, top = transform
+    return left, top + shape[0] * e, left + shape[1] * a, top
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{v:.10g}" for v in values)

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from catalog.publish.footprints import enclosing_box
 from catalog.sentinel2.fetch import Failure, Fetched, Fetcher
-from catalog.sentinel2.find import find_products, find_safe, save_found
+from catalog.sentinel2.find import Found, find_products, find_safe, look_again, save_found
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.places import is_remote
 from catalog.sentinel2.query import Query
 from catalog.sentinel2.saved import mark_fetched, write_query_manifest
-from catalog.sentinel2.select import Dropped, select_products
+from catalog.sentinel2.select import Dropped, judge_unread, select_products
 from catalog.sentinel2.transfers import Meter
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import Cell, footprint
 from cube.sentinel2.scenes import Acquisition
-from stratacube.files import write_text
+from stratacube.files import write_json, write_text
 
-__all__ = ["Supply", "find", "write_lists"]
+__all__ = ["Sources", "Supply", "find", "with_mended", "write_lists", "write_unread"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,9 +37,17 @@ _BATCH = 4
 _TELL_EVERY = 15.0
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Products of a build, and those that may be wanted and cannot be read."""
+
+    products: tuple[Product, ...]
+    faults: tuple[Dropped, ...] = ()
+
+
 def find(
     config: Sentinel2Config, folder: Sentinel2Folder, cells: Sequence[Cell], products: Sequence[Product] | None
-) -> list[Product]:
+) -> Sources:
     """Find the products of a build: those given, those of the search kept in its folder, or by a search.
 
     Raises
@@ -50,10 +59,11 @@ def find(
     """
     query = _query(config, cells)
     if products is not None:
-        return list(select_products(products, query).products)
+        return Sources(select_products(products, query).products)
     if folder.items.exists():
-        kept = find_products(query, items=folder.items, access=config.access).products
-        return list(kept) if config.safe_dir is None else [_of_any_size(p) for p in kept]
+        found = find_products(query, items=folder.items, access=config.access)
+        kept = found.products if config.safe_dir is None else tuple(_of_any_size(p) for p in found.products)
+        return Sources(kept, _faults(found))
     found = find_products(
         query, items=config.items, safe_dir=config.safe_dir, stac_url=config.stac_url, access=config.access
     )
@@ -61,7 +71,51 @@ def find(
         _log.info("%s", found.note)
     if not config.dry_run:
         save_found(found, folder.indices)
-    return list(found.products)
+    return Sources(found.products, _faults(found))
+
+
+def _faults(found: Found) -> tuple[Dropped, ...]:
+    return tuple(d for d in found.selection.dropped if d.fault)
+
+
+def write_unread(
+    config: Sentinel2Config, folder: Sentinel2Folder, cells: Sequence[Cell], found: Sequence[Dropped] | None
+) -> None:
+    """Write what could not be read when it was found; None to look once more, for a build that did not record it."""
+    if found is None:
+        dropped = find_safe(config.safe_dir)[1] if config.safe_dir is not None else ()
+        found = [d for d in judge_unread(dropped, _query(config, cells)) if d.fault]
+    write_json(folder.unread, [asdict(d) for d in found])
+
+
+def with_mended(
+    config: Sentinel2Config, folder: Sentinel2Folder, cells: Sequence[Cell], there: Sequence[Product]
+) -> tuple[Sources, frozenset[str]]:
+    """Try once more what could not be read when it was found.
+
+    Parameters
+    ----------
+    config, folder, cells
+        Of the build.
+    there
+        What was found.
+
+    Returns
+    -------
+    sources : Sources
+        What was found and what can be read by now; what still cannot.
+    mended : frozenset of str
+        Ids of what can be read by now.
+    """
+    query = _query(config, cells)
+    unread = [Dropped(**fields) for fields in json.loads(folder.unread.read_text())]
+    again = look_again(unread, query, config.items, config.access)
+    faults = _faults(again)
+    if not again.all_products:
+        return Sources(tuple(there), faults), frozenset()
+    chosen = select_products([*there, *again.products], query)
+    known = {p.id for p in there}
+    return Sources(chosen.products, faults), frozenset(p.id for p in chosen.products) - known
 
 
 def _of_any_size(product: Product) -> Product:

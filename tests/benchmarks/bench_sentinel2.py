@@ -66,7 +66,7 @@ def _write(archive: Path, scenes: int, bands: int, side: int, code_block: int | 
             counts = ground + 200 * index + 1000 + rng.normal(0, 40, ground.shape).astype("f4") + 4000 * (scl == 9)
             images[f"{band}_20m"] = counts.astype("u2")
         spec = SafeSpec(
-            tile="06WVC",
+            tile="06WUA",
             epsg=EPSG,
             ulx=ULX,
             uly=ULY,

@@ -333,7 +333,7 @@ def test_odata_is_sliced_until_all_is_reached(cdse: CdseServer, stac: Path) -> N
     service = ODataService(_entry(stac), 45, last=20)
     cdse.search = service
     query = replace(JULY, areas=(), max_cloud_cover=20)
-    found = search_odata(query, f"{cdse.url}/Products", page_size=10, last=20, pace=Pace(1000.0))
+    found, _ = search_odata(query, f"{cdse.url}/Products", page_size=10, last=20, pace=Pace(1000.0))
     assert len(found) == 45
     assert all(a["$orderby"] == "ContentDate/Start asc,Name asc" and int(a["$top"]) == 10 for a in service.asked)
     assert "'cloudCover' and a/OData.CSC.DoubleAttribute/Value le 20.00" in service.asked[0]["$filter"]

@@ -206,7 +206,7 @@ def test_scenes_opened_lazily(tmp_path: Path) -> None:
         taken = datetime(2021, 6, day, 21, 30)
         write_safe(
             SafeSpec(
-                tile="06WVC", epsg=32606, ulx=400000, uly=7600000, datatake_start=taken, datastrip_start=taken,
+                tile="06WUA", epsg=32606, ulx=400000, uly=7600000, datatake_start=taken, datastrip_start=taken,
                 processing_time=datetime(2023, 1, 1), baseline="05.10", images={**values, "SCL_20m": scl},
             ),
             tmp_path,

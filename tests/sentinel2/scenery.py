@@ -23,7 +23,7 @@ class Scene:
     values: dict[str, npt.NDArray[np.int64]]
     scl: npt.NDArray[np.uint8]
     when: datetime
-    tile: str = "06WVC"
+    tile: str = "06WUA"
     ulx: int = ULX
     baseline: str = "05.10"
     strip: int = 3
@@ -81,7 +81,7 @@ def small_archive(root: Path) -> list[Scene]:
         when = FIRST + timedelta(days=5 * number)
         baseline = ("02.12", "05.10", "03.01")[number]
         scenes.append(make_scene(number, when, baseline=baseline))
-        scenes.append(make_scene(number + 50, when, baseline=baseline, tile="06WWC", ulx=ULX + 160 * 20))
+        scenes.append(make_scene(number + 50, when, baseline=baseline, tile="06WVA", ulx=ULX + 160 * 20))
     # one tile cut in two datastrips, overlapping in some rows
     when = FIRST + timedelta(days=15)
     north, south = make_scene(10, when), make_scene(11, when, strip=9)

@@ -342,6 +342,6 @@ def test_demo_accepts_what_is_wrong_on_purpose_and_nothing_else(
     for name in ("picture", "catalog", "errors"):
         places = [line.split(maxsplit=1)[1] for line in told.splitlines() if line.startswith(f"{name}  ")]
         assert [Path(place).exists() for place in places] == [True]
-    next(demo_archive.root.glob("*_20220614T*06WWC*/GRANULE/*/IMG_DATA/R20m/*B04_20m.jp2")).write_bytes(b"")
+    next(demo_archive.root.glob("*_20220614T*06WVB*/GRANULE/*/IMG_DATA/R20m/*B04_20m.jp2")).write_bytes(b"")
     assert main(["demo", "--output-dir", str(tmp_path / "again")]) == 2
     assert "left out: ['" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from cube.sentinel2.grid import (
     write_grid,
 )
 from cube.sentinel2.lattice import Lattice, Window
+from cube.sentinel2.plan import read_geometry
 from stratacube.errors import UsageError
 
 STEP = 0.000179663056824
@@ -164,6 +165,45 @@ def test_bad_grid_file_is_one_sentence(tmp_path: Path, text: str, said: str) -> 
         read_cells(path)
     with pytest.raises(UsageError, match="cannot be read"):
         read_cells(tmp_path / "none.csv")
+
+
+_SQUARE = {"type": "Polygon", "coordinates": [[[10, 45], [11, 45], [11, 46], [10, 46], [10, 45]]]}
+_ODD_FEATURES = [
+    (None, "not an object"),
+    (3, "not an object"),
+    ({"type": "Feature", "properties": {}, "geometry": None}, "has no geometry"),
+    ({"type": "Feature", "properties": "text", "geometry": _SQUARE}, "feature 1 is not a cell"),
+    ({"type": "Feature", "properties": {}, "geometry": {"type": "Polygon"}}, "it lacks coordinates"),
+    (
+        {"type": "Polygon", "coordinates": [[[10, 45], [float("nan"), 45], [11, 46], [10, 46], [10, 45]]]},
+        "a corner of it is not a number",
+    ),
+    ({"type": "Polygon", "coordinates": "x"}, "feature 1 is not a cell"),
+    ({"type": "Star", "coordinates": [[[10, 45], [11, 45], [11, 46], [10, 45]]]}, "feature 1 is not a cell"),
+]
+
+
+@pytest.mark.parametrize(("feature", "said"), _ODD_FEATURES)
+def test_odd_features_are_one_sentence(tmp_path: Path, feature: object, said: str) -> None:
+    path = tmp_path / "cells.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [_SQUARE, feature]}))
+    with pytest.raises(UsageError, match=rf"cells\.geojson.*{said}"):
+        read_cells(path)
+    if said != "feature 1 is not a cell" or not isinstance(feature, dict) or "properties" not in feature:
+        with pytest.raises(UsageError, match=r"`polygon` .*cells\.geojson is not GeoJSON"):
+            read_geometry(path)
+
+
+def test_csv_with_a_header_alone_is_told(tmp_path: Path) -> None:
+    (tmp_path / "grid.csv").write_text("tile_id_rc,tile_id_geo,xmin,ymin,xmax,ymax\n")
+    with pytest.raises(UsageError, match=r"grid\.csv holds no cell, only a header"):
+        read_cells(tmp_path / "grid.csv")
+    (tmp_path / "empty.csv").write_bytes(b"")
+    with pytest.raises(UsageError, match="cannot be understood"):
+        read_cells(tmp_path / "empty.csv")
+    (tmp_path / "random.csv").write_bytes(bytes(range(256)))
+    with pytest.raises(UsageError, match=r"random\.csv"):
+        read_cells(tmp_path / "random.csv")
 
 
 def test_bad_grid_is_refused() -> None:

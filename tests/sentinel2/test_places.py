@@ -16,6 +16,7 @@ from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.run import run_sentinel2
 from cube.testing import SafeSpec, write_safe
+from tests.sentinel2.squares import square_at
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 
@@ -29,7 +30,7 @@ def _landscape(lon: np.ndarray, lat: np.ndarray, scale: float) -> np.ndarray:
     return 2000 + 900 * np.sin(turn * round(scale)) + 700 * np.cos(np.deg2rad(lat) * scale)
 
 
-def _write(root: Path, tile: str, epsg: int, place: tuple[float, float], scale: float, number: int) -> None:
+def _write(root: Path, epsg: int, place: tuple[float, float], scale: float, number: int) -> None:
     """Write a product whose middle lies at a place in degrees."""
     x, y = pyproj.Transformer.from_crs(4326, epsg, always_xy=True).transform(*place)
     ulx, uly = round(x / 20) * 20 - SIDE * 10, round(y / 20) * 20 + SIDE * 10
@@ -41,7 +42,8 @@ def _write(root: Path, tile: str, epsg: int, place: tuple[float, float], scale: 
         "B03_20m": np.rint(_landscape(lon, lat, scale) + 1000).astype("u2"),
     }
     spec = SafeSpec(
-        tile=tile, epsg=epsg, ulx=ulx, uly=uly, datatake_start=when, processing_time=when, images=images
+        tile=square_at(ulx, uly, epsg), epsg=epsg, ulx=ulx, uly=uly, datatake_start=when, processing_time=when,
+        images=images,
     )  # fmt: skip
     write_safe(spec, root, block=128)
 
@@ -84,8 +86,8 @@ def _small_cells(root: Path, size: float, bounds: tuple[float, float, float, flo
 def test_cells_on_both_sides_of_the_antimeridian(tmp_path: Path) -> None:
     """Tiles of zones 60 and 1 reach over the line; both sides are filled by either, and by the other's pixels."""
     scale = 3000
-    for number, (tile, epsg) in enumerate((("60WWB", 32660), ("01WCS", 32601))):
-        _write(tmp_path / "safe", tile, epsg, (180.0, 68.5), scale, number)
+    for number, epsg in enumerate((32660, 32601)):
+        _write(tmp_path / "safe", epsg, (180.0, 68.5), scale, number)
     grid = _small_cells(tmp_path, 0.02, (-180.0, 68.44, 180.0, 68.56))
     assert _build(tmp_path, grid_csv=grid, bbox=[179.97, 68.49, -179.97, 68.51]) == 0
     names = {p.name for p in (tmp_path / "w" / "composites").iterdir()}
@@ -99,8 +101,8 @@ def test_cells_on_both_sides_of_the_antimeridian(tmp_path: Path) -> None:
 def test_cells_far_north_in_degrees(tmp_path: Path, latitude: float) -> None:
     """Pixels of the lattice are up to nine times as narrow as high; tiles of three zones see one place."""
     scale = 2000
-    for number, (tile, epsg) in enumerate((("33XWG", 32633), ("32XNG", 32632), ("34XDG", 32634))):
-        _write(tmp_path / "safe", tile, epsg, (15.0, latitude), scale, number)
+    for number, epsg in enumerate((32633, 32632, 32634)):
+        _write(tmp_path / "safe", epsg, (15.0, latitude), scale, number)
     row = round((90 - latitude) / 0.02)
     grid = _small_cells(tmp_path, 0.02, (14.98, 90 - 0.02 * (row + 1), 15.02, 90 - 0.02 * (row - 1)))
     assert _build(tmp_path, grid_csv=grid) == 0
@@ -114,8 +116,8 @@ def test_cells_far_north_in_degrees(tmp_path: Path, latitude: float) -> None:
 def test_cells_of_a_polar_projection_join_across_the_antimeridian(tmp_path: Path) -> None:
     """EPSG:3571 has 180 degrees in its middle: a line of cells from one side to the other has no seam."""
     scale = 3000
-    for number, (tile, epsg) in enumerate((("60WWB", 32660), ("01WCS", 32601))):
-        _write(tmp_path / "safe", tile, epsg, (180.0, 68.5), scale, number)
+    for number, epsg in enumerate((32660, 32601)):
+        _write(tmp_path / "safe", epsg, (180.0, 68.5), scale, number)
     x, y = pyproj.Transformer.from_crs(4326, 3571, always_xy=True).transform(180.0, 68.5)
     left, top = round(x / 1000) * 1000 - 2000, round(y / 1000) * 1000 + 1000
     grid = _small_cells(tmp_path, 1000, (left, top - 2000, left + 4000, top), "EPSG:3571")
@@ -128,8 +130,8 @@ def test_cells_of_a_polar_projection_join_across_the_antimeridian(tmp_path: Path
 def test_geojson_cut_at_the_antimeridian_is_one_cell(tmp_path: Path) -> None:
     """RFC 7946 has a polygon over the line cut in two; its cell is not the 360 degrees between them."""
     scale = 3000
-    for number, (tile, epsg) in enumerate((("60WWB", 32660), ("01WCS", 32601))):
-        _write(tmp_path / "safe", tile, epsg, (180.0, 68.5), scale, number)
+    for number, epsg in enumerate((32660, 32601)):
+        _write(tmp_path / "safe", epsg, (180.0, 68.5), scale, number)
     halves = [
         [[[179.98, 68.49], [180, 68.49], [180, 68.51], [179.98, 68.51], [179.98, 68.49]]],
         [[[-180, 68.49], [-179.98, 68.49], [-179.98, 68.51], [-180, 68.51], [-180, 68.49]]],

@@ -84,7 +84,7 @@ def test_tiles_share_a_datatake_and_halves_an_acquisition() -> None:
     config = _config(cells=["Q025_R085_C0121"])
     cells = choose_cells(config)
     x, y = pyproj.Transformer.from_crs(4326, 32606, always_xy=True).transform(-149.6, 68.6)
-    one, two = _product("06WVC", 32606, x - 50000, y + 50000), _product("06WWC", 32606, x - 5000, y + 50000)
+    one, two = _product("06WUA", 32606, x - 50000, y + 50000), _product("06WVA", 32606, x - 5000, y + 50000)
     half = Product(**{**vars(one), "id": one.id + "x", "datastrip_start": datetime(2020, 6, 1, 0, 0, 9)})
     plan = make_plan(config, cells, [one, two, half])
     assert [len(a.products) for a in plan.acquisitions.values()] == [2, 1]
@@ -93,7 +93,7 @@ def test_tiles_share_a_datatake_and_halves_an_acquisition() -> None:
 
 def test_a_product_that_lies_nowhere_is_told() -> None:
     config = _config(cells=["Q025_R085_C0121"])
-    lost = Product(**{**vars(_product("06WVC", 32606, 0, 0)), "assets": {"B02_20m": Asset(href="x.jp2")}})
+    lost = Product(**{**vars(_product("06WUA", 32606, 0, 0)), "assets": {"B02_20m": Asset(href="x.jp2")}})
     with pytest.raises(SourceError, match="proj:code"):
         make_plan(config, choose_cells(config), [lost])
 

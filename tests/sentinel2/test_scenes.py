@@ -116,7 +116,7 @@ def test_bands_of_three_resolutions_share_a_mask(tmp_path: Path) -> None:
         "B09_60m": rng.integers(1001, 5000, (SIDE // 3, SIDE // 3)).astype("u2"),
     }
     spec = SafeSpec(
-        tile="06WVC", epsg=EPSG, ulx=ULX, uly=ULY, datatake_start=FIRST, processing_time=FIRST, images=images
+        tile="06WUA", epsg=EPSG, ulx=ULX, uly=ULY, datatake_start=FIRST, processing_time=FIRST, images=images
     )
     product = read_safe(write_safe(spec, tmp_path, block=64))
     keys = (("B08", "B08_10m"), ("B02", "B02_20m"), ("B09", "B09_60m"))
@@ -203,8 +203,8 @@ def test_processings_outside_esas_go_last_in_search_and_build() -> None:
     """Baseline 99.99 (N9999) is no age: whatever ESA made counts before it."""
     made = {
         baseline: Product(
-            id=f"S2A_MSIL2A_20210601T213001_N{baseline.replace('.', '')}_R027_T06WVC_{year}0101T000000",
-            tile="06WVC",
+            id=f"S2A_MSIL2A_20210601T213001_N{baseline.replace('.', '')}_R027_T06WUA_{year}0101T000000",
+            tile="06WUA",
             platform="sentinel-2a",
             datatake_start=datetime(2021, 6, 1, 21, 30, 1),
             baseline=baseline,

@@ -20,8 +20,8 @@ from stratacube.files import write_text
 
 __all__ = ["DemoArchive", "write_sentinel2_archive"]
 
-EPSG, ULX, ULY = 32606, 388000, 7624000
-"""North of Toolik Lake, Alaska."""
+EPSG, ULX, ULY = 32606, 400000, 7624000
+"""North of Toolik Lake, Alaska: corner of the eastern tile's part, where both tiles of the archive have ground."""
 
 OVERLAP = 100
 """Pixels of 20 m that the tiles have in common."""
@@ -83,7 +83,7 @@ def write_sentinel2_archive(root: str | Path, *, side: int = 500, seed: int = 0)
         when = first + timedelta(days=5 * number if baseline < "04.00" else 365 + 5 * number)
         scl = _clouds(kinds, rng, bank=number == 3)
         bands = {band: _band(band, kinds, relief, scl, rng) for band in _SPECTRA["water"]}
-        for tile, left in (("06WVC", 0), ("06WWC", side - OVERLAP)):
+        for tile, left in (("06WUB", 0), ("06WVB", side - OVERLAP)):
             view = slice(left, left + side)
             spec = _spec(tile, left, when, baseline, scl[:, view], {b: v[:, view] for b, v in bands.items()})
             if number == 4 and left == 0:
@@ -168,7 +168,7 @@ def _spec(
     return SafeSpec(
         tile=tile,
         epsg=EPSG,
-        ulx=ULX + 20 * left,
+        ulx=ULX - 20 * (scl.shape[1] - OVERLAP) + 20 * left,
         uly=ULY,
         datatake_start=when,
         processing_time=when + timedelta(hours=7),
@@ -205,7 +205,8 @@ def _bbox(height: int, width: int) -> tuple[float, float, float, float]:
     """Bounds in degrees of what lies well within the tiles."""
     to_degrees = pyproj.Transformer.from_crs(EPSG, 4326, always_xy=True)
     inner = 400
-    return to_degrees.transform_bounds(ULX + inner, ULY - 20 * height + inner, ULX + 20 * width - inner, ULY - inner)  # type: ignore[no-any-return,unused-ignore]
+    west = ULX - 20 * (height - OVERLAP)
+    return to_degrees.transform_bounds(west + inner, ULY - 20 * height + inner, west + 20 * width - inner, ULY - inner)  # type: ignore[no-any-return,unused-ignore]
 
 
 def _cells(bbox: tuple[float, float, float, float]) -> str:

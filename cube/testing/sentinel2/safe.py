@@ -6,6 +6,7 @@ elements and nesting of the Products Specification Document, offsets as the proc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,6 +32,20 @@ _BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", 
 """In the order of the document's ``band_id``, 0 to 12."""
 _OFFSET_SINCE, _OFFSET = (4, 0), -1000
 """First processing baseline whose reflectances carry an offset, and what it is (BOA_ADD_OFFSET)."""
+_RENAMED_SINCE = (2, 6)
+"""First processing baseline whose documents name their elements as now (issue 14.5 of the specification)."""
+_FORMER = {
+    "Product_Info": "L2A_Product_Info",
+    "Product_Organisation": "L2A_Product_Organisation",
+    "Product_Image_Characteristics": "L2A_Product_Image_Characteristics",
+    "QUANTIFICATION_VALUES_LIST": "L1C_L2A_Quantification_Values_List",
+    "BOA_QUANTIFICATION_VALUE": "L2A_BOA_QUANTIFICATION_VALUE",
+    "PRODUCT_URI": "PRODUCT_URI_2A",
+    "IMAGE_FILE": "IMAGE_FILE_2A",
+    "TILE_ID": "TILE_ID_2A",
+    "DATASTRIP_ID": "DATASTRIP_ID_2A",
+}
+"""Names of elements before then."""
 _SCHEMA = "https://psd-14.sentinel2.eo.esa.int/PSD"
 
 
@@ -39,7 +54,7 @@ class SafeSpec:
     """One product to write."""
 
     tile: str
-    """E.g. ``06WVC``."""
+    """E.g. ``06WUA``."""
     epsg: int
     ulx: float
     uly: float
@@ -68,6 +83,11 @@ class SafeSpec:
         )
 
     @property
+    def is_former(self) -> bool:
+        """Whether the baseline is of those that name elements and images otherwise, such as 02.05."""
+        return _parts(self.baseline) < _RENAMED_SINCE
+
+    @property
     def strip_start(self) -> datetime:
         """Sensing start of the datastrip."""
         return self.datastrip_start or self.datatake_start + timedelta(seconds=3)
@@ -81,6 +101,8 @@ class SafeSpec:
         """Path of an image below the product, without extension."""
         pixel = key.rpartition("_")[2]
         name = f"T{self.tile}_{self.datatake_start:%Y%m%dT%H%M%S}_{key}"
+        if self.is_former:
+            name = f"L2A_{name}"
         return f"GRANULE/{self.granule}/IMG_DATA/R{pixel}/{name}"
 
 
@@ -109,9 +131,20 @@ def write_safe(spec: SafeSpec, folder: str | Path, *, block: int | None = None, 
         path.parent.mkdir(parents=True, exist_ok=True)
         write_jp2(path, counts, spec, int(key[-3:-1]), block, code_block)
     (root / "GRANULE" / spec.granule).mkdir(parents=True, exist_ok=True)
-    (root / "MTD_MSIL2A.xml").write_text(_product_document(spec))
-    (root / "GRANULE" / spec.granule / "MTD_TL.xml").write_text(_granule_document(spec))
+    (root / "MTD_MSIL2A.xml").write_text(_named(spec, _product_document(spec)))
+    (root / "GRANULE" / spec.granule / "MTD_TL.xml").write_text(_named(spec, _granule_document(spec)))
     return root
+
+
+def _parts(baseline: str) -> tuple[int, ...]:
+    return tuple(int(p) for p in baseline.split("."))
+
+
+def _named(spec: SafeSpec, document: str) -> str:
+    """Document with the names of elements that its baseline has."""
+    if not spec.is_former:
+        return document
+    return re.sub(r"(?<=[</])\w+(?=[ >])", lambda found: _FORMER.get(found[0], found[0]), document)
 
 
 def write_jp2(
@@ -153,7 +186,7 @@ def write_jp2(
 def _offset(spec: SafeSpec) -> int:
     if spec.offset is not None:
         return spec.offset
-    return _OFFSET if tuple(int(p) for p in spec.baseline.split(".")) >= _OFFSET_SINCE else 0
+    return _OFFSET if _parts(spec.baseline) >= _OFFSET_SINCE else 0
 
 
 def _product_document(spec: SafeSpec) -> str:
@@ -191,6 +224,7 @@ def _product_document(spec: SafeSpec) -> str:
         <SENSING_ORBIT_NUMBER>{spec.relative_orbit}</SENSING_ORBIT_NUMBER>
         <SENSING_ORBIT_DIRECTION>DESCENDING</SENSING_ORBIT_DIRECTION>
       </Datatake>
+      <Query_Options completeSingleTile="true"><PRODUCT_FORMAT>SAFE_COMPACT</PRODUCT_FORMAT></Query_Options>
       <Product_Organisation><Granule_List>
         <Granule datastripIdentifier="{strip}" granuleIdentifier="{_tile_id(spec)}" imageFormat="JPEG2000">
 {images}
