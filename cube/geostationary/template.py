@@ -188,7 +188,7 @@ def _band_specs(
 def _band_attributes(layout: TileLayout, channel: int, packing: tuple[float, float] | None) -> dict[str, Any]:
     """What a reader is told of a band; its counts are radiance where one packing serves the whole store."""
     band, facts = layout.band(channel), layout.instrument
-    radiance = next(q for q in facts.quantities if band.name in q.bands and q.law == "identity")
+    radiance = facts.packed(band.name)
     attrs = {
         "channel": channel,
         "wavelength_um": band.wavelength_um,
