@@ -122,8 +122,8 @@ class TileDataModule(LightningDataModule):
         if where is None:
             return []
         parts = [TileDataset(store, where=where, view=view, weights=weights, **self.reading) for store in self.stores]
-        for part in parts:
-            part.require(self.decoder.quantity)
+        for dataset in parts:
+            dataset.require(self.decoder.quantity)
         source: Source = parts[0] if len(parts) == 1 else Mixture(parts, self.shares if part == "train" else None)
         rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return Loader(

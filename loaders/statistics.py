@@ -119,9 +119,7 @@ def presets() -> dict[str, Statistics]:
     return {"satvision_pix4d": Statistics("radiance", {"all": bands}, origin)}
 
 
-def make_decoder(
-    statistics: Any, quantity: str = "radiance", fill: float = 0.0, split: str | None = None
-) -> Decoder:
+def make_decoder(statistics: Any, quantity: str = "radiance", fill: float = 0.0, split: str | None = None) -> Decoder:
     """Make a decoder that normalises by a statistics file, a preset or a plain ``{band: (mean, std)}``.
 
     Raises

@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--picture", type=Path, help="histograms as PNG (default: beside the output)")
     parser.add_argument(
         "--quantity",
-        help="one that the store's instrument has, such as reflectance, or mixed: the first of each band that is not its "
-        "radiance (default: radiance of tiles, reflectance of other cubes)",
+        help="one that the store's instrument has, such as reflectance, or mixed: the first of each band that is not "
+        "its radiance (default: radiance of tiles, reflectance of other cubes)",
     )
     parser.add_argument("--bands", nargs="+", action=Words, help="such as C01 C13 (default: all)")
     parser.add_argument("--where", help="condition on the plan's columns, such as \"stratum == 'random'\"")

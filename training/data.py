@@ -258,7 +258,7 @@ def _same_units(sources: Iterable[Mapping[str, str]], quantity: str) -> dict[str
         for band, unit in units.items():
             if unit and known.setdefault(band, unit) != unit:
                 raise UsageError(
-                    f"{quantity} of {band} is in {known[band]} in one source and in {unit} in another; take those of one"
+                    f"{quantity} of {band} is in {known[band]} in one source and in {unit} in another; take one kind"
                 )
     return known
 

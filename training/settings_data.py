@@ -42,8 +42,8 @@ class TilesData(Settings):
     )
     quantity: str = Field(
         "radiance",
-        description="what counts are decoded to: a quantity of the stores' instrument, or mixed; the statistics must be "
-        "of it",
+        description="what counts are decoded to: a quantity of the stores' instrument, or mixed; the statistics must "
+        "be of it",
     )
     label: str | None = Field(None, description="column of the plan that classes samples, for the probe")
     place: Literal["random", "centre"] = Field("random", description="where samples are cut from larger tiles")

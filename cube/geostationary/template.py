@@ -17,12 +17,9 @@ from cube.geostationary.plan_table import BLOCK, PlanTable
 from cube.geostationary.projections import Views
 from cube.instrument import ATTRIBUTE
 from cube.job.store import ArraySpec, LedgeredStore, consolidate, create_store, pad_names, write_region
+from cube.registry import STRATA
 
 __all__ = ["create_tile_store", "describe_packings", "fills_of"]
-
-_STRATA = ("random", "convection")
-"""Strata whose numbers in stores are older than the registry; those of others follow by name."""
-
 
 def create_tile_store(
     path: Path,
@@ -111,7 +108,7 @@ def _planned(layout: TileLayout, plan: pd.DataFrame, views: Views) -> Small:
     """Variables of a few numbers a tile or time step that the plan tells, of a block of tiles."""
     requested = np.array([np.asarray(list(t), "M8[us]") for t in plan["requested_times"]]).astype("i8")
     names = layout.instrument.dialect.names
-    known = [*_STRATA, *sorted(set(plan["stratum"]) - set(_STRATA))]  # a build is of one
+    known = [*STRATA.ours, *sorted(set(plan["stratum"]) - STRATA.ours.keys())]  # a build is of one
     strata = np.array([known.index(s) for s in plan["stratum"]], "i1")
     return {
         "band": (

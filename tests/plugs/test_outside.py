@@ -304,7 +304,9 @@ NAMES = replace(
 OWN = {"radiance": "radiance", "reflectance": "albedo", "brightness_temperature": "warmth"}
 FAR = replace(
     AMI, name="far", title="FAR", dialect=replace(AMI.dialect, names=NAMES, files="FAR L1"),
-    quantities=tuple(replace(q, name=OWN[q.name], units="kelvin" if q.units == "K" else q.units) for q in AMI.quantities),
+    quantities=tuple(
+        replace(q, name=OWN[q.name], units="kelvin" if q.units == "K" else q.units) for q in AMI.quantities
+    ),
 )
 """
 
@@ -336,6 +338,14 @@ def test_a_satellite(far: tuple[Path, Path]) -> None:
     assert 'physical="warmth"' in (out / "report.md").read_text()
     assert caption(out) == "ir105 brightness temperature"  # what it shows is told by the standard name
     assert build(site, "verify", out).returncode == 0
+    told = " ".join(build(site, "abi", "--help").stdout.split())
+    for words in (
+        "AMI: gk2a; FAR: far1",
+        "AMI: AMI-L1b; FAR: FAR",
+        "FAR: FD, ELA, LA",
+        "16 (vi004 to ir133); FAR: channels",
+    ):
+        assert words in told
     told = build(site, "abi", "--satellite", "far2", "--output-dir", out).stderr
     assert "ABI flies on goes16" in told
     assert "FAR flies on far1" in told
@@ -382,9 +392,7 @@ def test_the_quantities_of_an_instrument(far: tuple[Path, Path], tmp_path: Path)
         open_data(wrong, 0, 1, torch.device("cpu"))
 
 
-def test_a_law_that_is_unknown_leaves_its_instrument_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_law_that_is_unknown_leaves_its_instrument_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     code = "from dataclasses import replace\nfrom cube.instrument import instrument\n"
     code += "replace(instrument('abi').quantities[0], law='guess')\n"
     site = install(tmp_path, "guess", {"guess.py": code}, {"stratacube.instruments": {"guess": "guess:NONE"}})
