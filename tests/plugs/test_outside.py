@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
 import torch
@@ -22,7 +24,7 @@ from cube.build import main
 from cube.geostationary.dialect import imager_of
 from cube.preview import open_raw, thumbnail
 from cube.sentinel2.grid import make_grid, write_grid
-from cube.testing import write_abi_archive, write_ami_scan
+from cube.testing import write_abi_archive, write_ami_scan, write_cloud_systems
 from loaders import stats
 from loaders.batch import Batch
 from loaders.statistics import Statistics
@@ -279,44 +281,11 @@ IMAGER = replace(instrument("abi"), name="imager", title="IM", bands=instrument(
     assert done.stdout == "imager IM <u1 True\n", done.stderr
 
 
-FAR = """
-from dataclasses import replace
-from catalog.geostationary.ami import AMI_NAMES
-from cube.instrument import instrument
-from stratacube.errors import UsageError
-
-AMI = instrument("ami")
-
-def own(name):
-    if name.lower() != "far1":
-        raise UsageError(f"satellite {name!r} is unknown; FAR flies on far1")
-    return "far1"
-
-def parse(name):
-    found = AMI_NAMES.parse(name.replace("far1_", "gk2a_")) if name.startswith("far1_") else None
-    return found and found._replace(platform="far1", product="FAR-" + found.sector)
-
-NAMES = replace(
-    AMI_NAMES, title="FAR", platforms=("far1",), satellites="far1", product="FAR", parse=parse, normalise=own,
-    parse_sector=lambda product, domain: domain or "FD", spans=lambda name, start, end: [("far1", start, end)],
-    numbers={"far1": 7}, platform_attributes={"long_name": "satellite"}, nearly=lambda name: None,
-)
-OWN = {"radiance": "radiance", "reflectance": "albedo", "brightness_temperature": "warmth"}
-FAR = replace(
-    AMI, name="far", title="FAR", dialect=replace(AMI.dialect, names=NAMES, files="FAR L1"),
-    quantities=tuple(
-        replace(q, name=OWN[q.name], units="kelvin" if q.units == "K" else q.units) for q in AMI.quantities
-    ),
-)
-"""
-
-
 @pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Where an instrument is installed that has files, and names for its quantities, of its own; a build of it."""
+def far(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build of an instrument that has files, and names for its quantities, of its own."""
     folder = tmp_path_factory.mktemp("far")
-    points = {"stratacube.instruments": {"far": "far_away:FAR"}}
-    site, data, out = install(folder / "site", "far", {"far_away.py": FAR}, points), folder / "data", folder / "out"
+    data, out = folder / "data", folder / "out"
     for path in write_ami_scan(data, ["vi004", "ir105", "ir112"], datetime(2023, 8, 9, 0, 34, 41), shape=(60, 80)):
         path.rename(path.with_name(path.name.replace("gk2a_", "far1_")))
     shape = ["--tile-size", "32", "--num-tiles", "2", "--steps", "1", "--domain", "LA", "--channels", "vi004,ir105,14"]
@@ -324,16 +293,17 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         site, "abi", "--satellite", "far1", "--local-data-dir", data, "--output-dir", out, *shape, "--workers", "2"
     )
     assert done.returncode == 0, done.stderr
-    return site, out
+    return out
 
 
-def test_a_satellite(far: tuple[Path, Path]) -> None:
+def test_a_satellite(site: Path, far: Path) -> None:
     """One with files of its own is found, cut, published and opened, and nothing here names it."""
-    site, out = far
+    out = far
     with xr.open_zarr(out / "tiles.zarr", mask_and_scale=False) as tiles:  # and no package is needed to read it
         assert tiles.attrs["instrument"]["title"] == "FAR"
         assert {*tiles["platform"].values} == {7}
-        assert (tiles["valid_2km"] == 1 << 12 | 1 << 13).all()
+        assert (tiles["valid_2km"] == 0b110).all()
+        assert tiles["valid_2km"].dtype == np.uint8
     assert np.isfinite(cube.open_tiles(out, "warmth")["ir105"]).all()
     assert 'physical="warmth"' in (out / "report.md").read_text()
     assert caption(out) == "ir105 brightness temperature"  # what it shows is told by the standard name
@@ -341,9 +311,9 @@ def test_a_satellite(far: tuple[Path, Path]) -> None:
     told = " ".join(build(site, "abi", "--help").stdout.split())
     for words in (
         "AMI: gk2a; FAR: far1",
-        "AMI: AMI-L1b; FAR: FAR",
+        "AMI-L1b; FAR: FAR",
         "FAR: FD, ELA, LA",
-        "16 (vi004 to ir133); FAR: channels",
+        "FAR: channels 1 (vi004), 13 (ir105)",
     ):
         assert words in told
     told = build(site, "abi", "--satellite", "far2", "--output-dir", out).stderr
@@ -357,9 +327,9 @@ def caption(out: Path) -> str:
         return thumbnail(tiles, 0, out.parent / "picture.png").partition(",")[0]
 
 
-def test_the_quantities_of_an_instrument(far: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_quantities_of_an_instrument(far: Path, tmp_path: Path) -> None:
     """They are streamed, counted and learned by the names and units that the store has, whoever reads it."""
-    _, out = far
+    out = far
     with xr.open_zarr(out / "tiles.zarr", mask_and_scale=False) as raw:
         place = raw["band"].values.tolist().index(1)
         scale, offset, factor = (
@@ -390,6 +360,30 @@ def test_the_quantities_of_an_instrument(far: tuple[Path, Path], tmp_path: Path)
     wrong = validate({**values, "data": {**data, "quantity": "warmth"}}, "")
     with pytest.raises(UsageError, match="vi004 has no warmth"):
         open_data(wrong, 0, 1, torch.device("cpu"))
+
+
+def test_a_kind_of_masks(site: Path, small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same systems in files of another kind give the same plan; a file that its survey refuses is told."""
+    grid = {"latitudes": np.arange(-5, 20, 0.25), "longitudes": np.arange(285, 310, 0.25)}
+    for kind in ("nc", "npz"):
+        (tmp_path / kind).mkdir()
+    with h5py.File(write_cloud_systems(tmp_path / "nc", date=date(2020, 7, 1), steps=range(47, 52), **grid)) as masks:
+        held = {"latitude": masks["lat"][()], "longitude": masks["lon"][()], "labels": masks["DCS_number"][()]}
+    np.savez(tmp_path / "npz" / "20200701_systems.npz", minutes=np.arange(72) * 20, **held)
+    np.savez(tmp_path / "npz" / "20200702_systems.npz", labels=held["labels"][:1])
+    flags = ["abi", "--local-data-dir", small_archive, "--domain", "M1", "--channels", "13", "--steps", "1"]
+    flags += ["--tile-size", "64", "--stratification", "convection", "--systems", "all", "--plan-only"]
+    for kind in ("nc", "npz"):
+        out = tmp_path / "out" / kind
+        done = build(site, *flags, "--output-dir", out, "--workers", "2", "--convection-regex", tmp_path / kind / "*")
+        assert done.returncode == (0 if kind == "nc" else 1), done.stderr
+    assert f"{tmp_path / 'npz' / '20200702_systems.npz'}" in done.stderr
+    plans = [read_frame(tmp_path / "out" / kind / "plan.parquet") for kind in ("nc", "npz")]
+    assert len(plans[0]) > 1
+    pd.testing.assert_frame_equal(*plans)
+    (tmp_path / "npz" / "day.npz").touch()
+    told = refusal(site, capsys, *flags, "--output-dir", tmp_path / "x", "--convection-regex", tmp_path / "npz" / "d*")
+    assert "expected YYYYMMDD_cloudsystems.nc, YYYYMM_DCS_number_monthly.nc or YYYYMMDD_systems.npz" in told
 
 
 def test_a_law_that_is_unknown_leaves_its_instrument_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
