@@ -62,7 +62,7 @@ def build(source: str, config: str | Path | None = None, **settings: Any) -> Ans
     Parameters
     ----------
     source
-        What to build, as the command is called: ``abi``, ``sentinel2``, ``make-grid``, or what plugs bring.
+        What to build, as its command is called: one of :func:`commands`, such as ``sentinel2`` or what plugs bring.
     config
         YAML file of settings.
     **settings

@@ -1,22 +1,22 @@
-"""What a build of ABI tiles is: the settings of every build, and the options of the strata that are there."""
+"""What a build of tiles of a geostationary imager is: the settings of all, and the options of the strata there are."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
-from cube.geostationary.dialect import Dialect, dialect_of
+from cube.geostationary.dialect import Dialect, dialect_of, told_of_imagers
 from cube.job.codec import BEFORE, CodecName
 from cube.registry import STRATA, Engine, Registry
 from cube.strata.plug import Options, Stratum
 from stratacube.addresses import checked_address
-from stratacube.choices import OneOf
+from stratacube.choices import OneOf, Told
 from stratacube.errors import UsageError
 from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
 
@@ -44,6 +44,12 @@ StoreForm = Literal["native", "common"]
 HalfKm = Literal["mean", "decimate", "keep"]
 
 
+_satellites = partial(told_of_imagers, lambda names: names.satellites)
+_products = partial(told_of_imagers, lambda names: names.product)
+_sectors = partial(told_of_imagers, lambda names: ", ".join(names.sectors))
+_bands = partial(told_of_imagers, lambda names: names.told_bands)
+
+
 class TileConfig(Settings):
     """A build of tiles, but for the options of the strata; :data:`AbiConfig` has those too."""
 
@@ -59,13 +65,16 @@ class TileConfig(Settings):
         False, description="fetch what is missing in `local_data_dir` (or OUTPUT/archive) from S3, whole files"
     )
     s3_endpoint: str | None = Field(None, description="S3 endpoint instead of AWS", json_schema_extra=RUN_ONLY)
-    satellite: str = Field("goes16", description="goes16 .. goes19, or east or west, which follow the date; gk2a")
-    product: str = Field("ABI-L1b-Rad", description="product, with or without the sector's letter")
-    domain: str | None = Field(
-        None,
-        description="sector: F, C, M1 or M2; of gk2a FD, ELA or LA (default: the product's, else the full disk)",
+    satellite: Annotated[str, Told(_satellites)] = Field("goes16", description="satellite whose scans are cut")
+    product: Annotated[str, Told(_products)] = Field(
+        "", description="product, with or without the sector's letter (default: the imager's)"
     )
-    channels: list[int] = Field(list(range(1, 17)), description="channels, such as 2, C02 or ir105", min_length=1)
+    domain: Annotated[str | None, Told(_sectors)] = Field(
+        None, description="sector of the scans (default: the product's, else the full disk)"
+    )
+    channels: Annotated[list[int], Told(_bands)] = Field(
+        [], description="channels by number or name (default: all of the imager)", min_length=1
+    )
     start_dt: Start | None = Field(None, description="first scan start, ISO 8601 UTC (default: all there is locally)")
     end_dt: End | None = Field(None, description="end of the period, exclusive; a date alone means that whole day")
     num_tiles: int | None = Field(
@@ -129,12 +138,9 @@ class TileConfig(Settings):
             values["satellite"] = names.normalise(satellite)
         if str(values.get("grid", "1km")) != "1km":
             values["store"] = "common"  # there the two forms are one
-        own = sorted(names.bands)
-        if "channels" not in values and own != cls.model_fields["channels"].default:
-            values["channels"] = own
-        if "product" not in values and names.product != cls.model_fields["product"].default:
-            values["product"] = names.product
-        values["domain"] = names.parse_sector(str(values.get("product") or names.product), values.get("domain"))
+        values.setdefault("channels", sorted(names.bands))
+        values["product"] = values.get("product") or names.product
+        values["domain"] = names.parse_sector(str(values["product"]), values.get("domain"))
         return values
 
     @field_validator("channels", mode="before")
@@ -179,7 +185,7 @@ class TileConfig(Settings):
 
     @property
     def sector(self) -> str:
-        """Sector of the scans: F, C, M1 or M2."""
+        """Sector of the scans, as the imager calls it."""
         return str(self.domain)
 
     @property
@@ -230,7 +236,9 @@ def _with_options(base: type[TileConfig], strata: Registry) -> type[TileConfig]:
             needed = Field(None, description=info.description)  # by its stratum, which will say so
             fields[option] = (kind | None, needed) if info.is_required() else (kind, info)
             owners[option] = name
-    model = create_model("AbiConfig", __base__=base, __doc__="A build of ABI tiles.", __module__=__name__, **fields)
+    model = create_model(
+        "AbiConfig", __base__=base, __doc__="A build of tiles of a geostationary imager.", __module__=__name__, **fields
+    )
     model.STRATA_BY_OPTION = owners
     return model
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LAWS", "Law", "Ops", "apply_law", "to_radiance"]
+__all__ = ["LAWS", "MEANINGS", "Law", "Ops", "apply_law", "to_radiance"]
 
 
 class Ops(Protocol):
@@ -51,6 +51,8 @@ class Law:
     coefficients: tuple[str, ...]
     """Names, as variables of a store have them."""
     function: Callable[..., Any]
+    formula: str
+    """The same in words, of ``radiance`` and the coefficients, for readers of a store."""
 
 
 def _identity(ops: Ops, radiance: Any) -> Any:
@@ -74,12 +76,32 @@ def _planck_quadratic(ops: Ops, radiance: Any, fk1: Any, fk2: Any, c0: Any, c1: 
 
 
 LAWS: dict[str, Law] = {
-    "identity": Law((), _identity),
-    "proportional": Law(("kappa0",), _proportional),
-    "planck": Law(("planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2"), _planck),
-    "planck_quadratic": Law(("planck_fk1", "planck_fk2", "tbb_c0", "tbb_c1", "tbb_c2"), _planck_quadratic),
+    "identity": Law((), _identity, "counts * packing_scale + packing_offset"),
+    "proportional": Law(("kappa0",), _proportional, "radiance * kappa0"),
+    "planck": Law(
+        ("planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2"),
+        _planck,
+        "(planck_fk2 / ln(planck_fk1 / radiance + 1) - planck_bc1) / planck_bc2",
+    ),
+    "planck_quadratic": Law(
+        ("planck_fk1", "planck_fk2", "tbb_c0", "tbb_c1", "tbb_c2"),
+        _planck_quadratic,
+        "tbb_c0 + T * (tbb_c1 + T * tbb_c2) where T = planck_fk2 / ln(planck_fk1 / radiance + 1)",
+    ),
 }
 """By the name that instruments, and the stores of their pixels, say."""
+
+MEANINGS = {
+    "kappa0": "reflectance factor of one unit of radiance, of an overhead Sun",
+    "planck_fk1": "Planck's law: 2 h c2 / wavelength3, in units of radiance",
+    "planck_fk2": "Planck's law: h c / (k wavelength), kelvin",
+    "planck_bc1": "width of the band: what is taken from the temperature, kelvin",
+    "planck_bc2": "width of the band: what the temperature is then divided by",
+    "tbb_c0": "width of the band: what is added to the temperature, kelvin",
+    "tbb_c1": "width of the band: factor of the temperature",
+    "tbb_c2": "width of the band: factor of the temperature squared, per kelvin",
+}
+"""What coefficients are, for readers of a store."""
 
 
 def to_radiance(counts: npt.NDArray[Any], scale: Any, offset: Any) -> npt.NDArray[np.float32]:

@@ -12,10 +12,14 @@ from typing import Any
 
 from cube.decode import LAWS
 from cube.registry import INSTRUMENTS
+from stratacube.choices import nearest, one_of
 from stratacube.errors import UsageError
 
 __all__ = [
     "ATTRIBUTE",
+    "BRIGHTNESS",
+    "MIXED",
+    "REFLECTANCE",
     "Band",
     "Bound",
     "Instrument",
@@ -24,10 +28,19 @@ __all__ = [
     "ScanGeometry",
     "instrument",
     "instrument_of",
+    "lacking",
+    "quantities_known",
+    "told_in",
 ]
 
 ATTRIBUTE = "instrument"
 """Of the root of a store: the record, as plain values."""
+
+MIXED = "mixed"
+"""Instead of a quantity: of each band what it is best told in."""
+
+REFLECTANCE, BRIGHTNESS = "toa_bidirectional_reflectance", "toa_brightness_temperature"
+"""Standard names of what instruments call reflectance (1) and brightness temperature (K), or otherwise."""
 
 _BITS = 64
 """Of the widest mask: an instrument with more bands has several."""
@@ -67,6 +80,18 @@ class Quantity:
     law: str
     """How it follows from radiance: a name of :data:`cube.decode.LAWS`."""
     bands: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.law not in LAWS:
+            raise UsageError(
+                f"quantity {self.name!r} follows by the law {self.law!r}, which is unknown here: "
+                f"there are {one_of([*LAWS])}"
+            )
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is what counts are packings of: the radiance."""
+        return self.law == "identity"
 
     @property
     def coefficients(self) -> tuple[str, ...]:
@@ -149,10 +174,31 @@ class Instrument:
 
         ``mixed`` is what the band is best told in: the first that is not its radiance.
         """
+        return self.quantities_of(band).get(name)
+
+    def quantities_of(self, band: str) -> dict[str, Quantity]:
+        """Quantities of a band by all names that they are asked for by, ``mixed`` being the last."""
         of_band = [q for q in self.quantities if band in q.bands]
-        if name == "mixed":
-            return next((q for q in of_band if q.law != "identity"), None)
-        return next((q for q in of_band if q.name == name), None)
+        best = next((q for q in of_band if not q.packed), None)
+        named = {q.name: q for q in reversed(of_band)}  # of one name the first counts
+        return {q.name: named[q.name] for q in of_band} | ({} if best is None else {MIXED: best})
+
+    def standard(self, standard_name: str, band: str) -> Quantity | None:
+        """What a band has of a standard name, whatever it is called; None where it has no such thing."""
+        return next((q for q in self.quantities if band in q.bands and q.standard_name == standard_name), None)
+
+    def packed(self, band: str) -> Quantity:
+        """Return what the counts of a band are packings of.
+
+        Raises
+        ------
+        UsageError
+            If nothing is said of that.
+        """
+        found = next((q for q in self.quantities if band in q.bands and q.packed), None)
+        if found is None:
+            raise UsageError(f"band {band!r} of {self.title} has no quantity of the law 'identity'; give it one")
+        return found
 
     @property
     def quantity_names(self) -> tuple[str, ...]:
@@ -244,3 +290,50 @@ def instrument_of(attributes: Mapping[str, Any]) -> Instrument:
     """
     values = attributes.get(ATTRIBUTE)
     return instrument("abi") if values is None else Instrument.read(values)
+
+
+_DIMENSIONLESS = ("1", "%")
+"""Units of numbers without any, as attributes spell them."""
+
+
+def quantities_known(attributes: Mapping[str, Any]) -> tuple[Quantity, ...]:
+    """Return the quantities that a cube may hold.
+
+    Parameters
+    ----------
+    attributes
+        Of the cube: where they have the record of an instrument, its quantities are all. Else they are those of every
+        instrument that is known here.
+    """
+    if ATTRIBUTE in attributes:
+        return instrument_of(attributes).quantities
+    return tuple(q for found in INSTRUMENTS.all().values() for q in found.quantities)
+
+
+def told_in(units: str, quantities: Sequence[Quantity]) -> set[str]:
+    """Names of those of some quantities that have some units, ``mixed`` among them where that may be one.
+
+    Units that none has may be a radiance's, which has many spellings.
+    """
+    alike = _DIMENSIONLESS if units in _DIMENSIONLESS else (units,)
+    found = [q for q in quantities if q.units in alike] or [q for q in quantities if q.packed]
+    return {q.name for q in found} | ({MIXED} if any(not q.packed for q in found) else set())
+
+
+def lacking(what: str, quantity: str, has: Sequence[str], *, is_band: bool = True) -> UsageError:
+    """Error of what is asked for a quantity that it does not have.
+
+    Parameters
+    ----------
+    what
+        A band, or a whole store.
+    quantity
+        What it was asked for.
+    has
+        What it could be asked for.
+    is_band
+        Whether it may be left out of `bands`.
+    """
+    there = [f"`quantity={name}`" for name in has]
+    ways = ["leave it out of `bands`"] * is_band + ([f"take {one_of(there)}"] if there else [])
+    return UsageError(f"{what} has no {quantity}{nearest(quantity, has)}; {', or '.join(ways) or 'take another'}")

@@ -15,11 +15,11 @@ import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 
 from cube.decode import apply_law, to_radiance
-from cube.instrument import Band, instrument_of
+from cube.instrument import BRIGHTNESS, REFLECTANCE, Band, instrument_of
 from cube.masks import mask_bit
 from stratacube.files import whole_file
 
-__all__ = ["contact_sheet", "open_raw", "thumbnail"]
+__all__ = ["CLEAN_WINDOW", "contact_sheet", "open_raw", "thumbnail"]
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -185,9 +185,9 @@ class _Tile:
         packing = (self.coefficient(name, band, step) for name in ("packing_scale", "packing_offset"))
         return _resize(to_radiance(self.array(band.name)[step], *packing), usable, self.size)
 
-    def quantity(self, name: str, band: Band, step: int, radiance: Floats) -> Floats:
+    def quantity(self, standard_name: str, band: Band, step: int, radiance: Floats) -> Floats:
         """Another quantity of a band's radiance."""
-        found = self.facts.quantity(name, band.name)
+        found = self.facts.standard(standard_name, band.name)
         assert found is not None
         numbers = {c: self.coefficient(c, band, step) for c in found.coefficients}
         values: Floats = apply_law(found.law, radiance, numbers)
@@ -212,12 +212,12 @@ def _natural_colour(tile: _Tile, step: int) -> Drawn | None:
     levels, masks = [], []
     for name in (RED, NEAR_INFRARED, BLUE) if tile.is_day(step) else ():
         band = tile.common(name)
-        if band is None or tile.facts.quantity("reflectance", band.name) is None:
+        if band is None or tile.facts.standard(REFLECTANCE, band.name) is None:
             return None
         radiance, mask = tile.radiance(band, step)
         if not mask.any():
             return None
-        reflectance = tile.quantity("reflectance", band, step, radiance) / tile.sun(step)
+        reflectance = tile.quantity(REFLECTANCE, band, step, radiance) / tile.sun(step)
         haze = min(float(np.percentile(reflectance[mask], 1.0)), HAZE[name])
         levels.append(reflectance - haze)
         masks.append(mask)
@@ -234,7 +234,7 @@ def _brightness(tile: _Tile, step: int) -> Drawn | None:
         radiance, mask = tile.radiance(band, step)
         if not mask.any():
             continue
-        kelvin = tile.quantity("brightness_temperature", band, step, radiance)
+        kelvin = tile.quantity(BRIGHTNESS, band, step, radiance)
         mask &= np.isfinite(kelvin)
         if not mask.any():
             continue
@@ -248,7 +248,7 @@ def _brightness(tile: _Tile, step: int) -> Drawn | None:
 def _by_nearness(tile: _Tile) -> list[Band]:
     """Thermal bands, the clean window first, then by their places on either side of it; of two, the longer wave."""
     places = {band.name: place for place, band in enumerate(tile.facts.bands)}
-    thermal = [b for b in tile.bands if tile.facts.quantity("brightness_temperature", b.name)]
+    thermal = [b for b in tile.bands if tile.facts.standard(BRIGHTNESS, b.name)]
     clean = next((places[b.name] for b in tile.facts.bands if b.common_name == CLEAN_WINDOW), len(places))
     return sorted(thermal, key=lambda b: (abs(places[b.name] - clean), -places[b.name]))
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from cube.decode import LAWS, apply_law
+from cube.instrument import lacking
 from loaders.parts import StoredPart, on_grid
-from loaders.quantities import Quantity
 from loaders.rules import TORCH, BandRule
 from loaders.travel import Tensors
 from stratacube.errors import UsageError
 
-__all__ = ["Batch", "Decoder", "PackedBatch", "Quantity", "as_is", "join"]
+__all__ = ["Batch", "Decoder", "PackedBatch", "as_is", "join"]
 
 TIME_CODE = ("year", "day of year", "minute of day", "minutes since the first frame")
 
@@ -135,8 +135,9 @@ class Decoder(nn.Module):
     Parameters
     ----------
     quantity
-        ``radiance`` (units of the files), ``reflectance`` (1), ``brightness_temperature`` (K), or ``mixed``:
-        reflectance of the bands that have it and brightness temperature of the others. Values that are stored decoded
+        What counts are decoded to, by the name that the store's instrument has for it, such as ``radiance``,
+        ``reflectance`` or ``brightness_temperature``, in the units that the store says (:meth:`TileDataset.units`); or
+        ``mixed``: of each band the first of its quantities that is not the radiance. Values that are stored decoded
         stay.
     mean, std
         By band, to normalise by, in the units of the quantity; None leaves physical values.
@@ -147,16 +148,12 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        quantity: Quantity = "radiance",
+        quantity: str = "radiance",
         mean: Mapping[str, float] | None = None,
         std: Mapping[str, float] | None = None,
         fill: float = 0.0,
     ) -> None:
         super().__init__()
-        if quantity not in ("radiance", "reflectance", "brightness_temperature", "mixed"):
-            raise UsageError(
-                f"quantity {quantity!r} is not known; choose radiance, reflectance, brightness_temperature or mixed"
-            )
         if (mean is None) != (std is None):
             raise UsageError("normalisation needs both mean and std")
         self.quantity = quantity
@@ -189,15 +186,16 @@ class Decoder(nn.Module):
 
     def _calibrate(self, radiance: Tensor, packed: PackedBatch) -> None:
         """Replace radiance by the quantity, in place, with each file's own coefficients."""
-        if self.quantity == "radiance":
-            return
-        if packed.coefficients is None:
-            raise UsageError(f"the samples carry no coefficients for {self.quantity}")
         for c, (name, rule) in enumerate(zip(packed.bands, packed.rules, strict=True)):
             law = rule.law(self.quantity)
             if law is None:
-                raise UsageError(f"{name} has no {self.quantity}; choose bands that have, or quantity 'mixed'")
-            places = {n: packed.coefficient_names.index(n) for n in LAWS[law].coefficients}
+                raise lacking(name, self.quantity, rule.names)
+            wanted = LAWS[law].coefficients
+            if not wanted:  # counts are packings of it
+                continue
+            if packed.coefficients is None:
+                raise UsageError(f"the samples carry no coefficients for {self.quantity}")
+            places = {n: packed.coefficient_names.index(n) for n in wanted}
             numbers = {n: packed.coefficients[:, :, c, place, None, None] for n, place in places.items()}
             band = radiance[:, :, c]
             band.copy_(apply_law(law, band, numbers, TORCH))

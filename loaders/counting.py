@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from cube.instrument import MIXED, lacking, quantities_known, told_in
 from loaders.cubes import images_of, open_cube
 from loaders.moments import PRECISION, Box, boxes, gather
-from loaders.quantities import Quantity
 from loaders.statistics import BandStatistics, Statistics
 from loaders.store import TileStore, find_store, select
 from loaders.tally import tally
 from loaders.tiles import TileDataset
 from stratacube.addresses import plain_url
+from stratacube.choices import nearest, one_of
 from stratacube.errors import UsageError
 
 __all__ = ["compute_statistics"]
@@ -30,7 +31,7 @@ __all__ = ["compute_statistics"]
 def compute_statistics(
     stores: Sequence[Any],
     *,
-    quantity: Quantity | None = None,
+    quantity: str | None = None,
     bands: Sequence[str | int] | None = None,
     where: str | None = None,
     by: str = "split",
@@ -128,7 +129,7 @@ def _open(source: Any, options: dict[str, Any]) -> TileStore | xr.Dataset:
 
 
 def _of_tiles(
-    stores: Sequence[TileStore], quantity: Quantity, bands: Sequence[str | int] | None, where: str | None, by: str,
+    stores: Sequence[TileStore], quantity: str, bands: Sequence[str | int] | None, where: str | None, by: str,
     sample: _Sample, workers: int,
 ) -> Found:  # fmt: skip
     counted, described = [], []
@@ -141,8 +142,8 @@ def _of_tiles(
             {"store": plain_url(store.url), "fingerprint": store.fingerprint, "tiles": len(tiles), "of": len(store)}
         )
         splits = table[by].astype(str).to_numpy()[tiles] if by in table else np.full(len(tiles), "all")
+        _check_quantity(store, bands, quantity)
         for group in _by_size(store, bands) if len(tiles) else ():
-            _check_quantity(store, group if bands is not None else (), quantity)
             counted.append((TileDataset(store, bands=group, where=tiles), splits.tolist()))
     total = tally(counted, workers)
     names = total.splits()
@@ -151,26 +152,39 @@ def _of_tiles(
         found |= {name: total.bands(name, quantity) for name in names}
     if not found["all"]:
         raise UsageError(f"no tile has a valid pixel of {quantity}; check the filter and the bands")
-    about = {b.name: _about(store, b.name, quantity) for store in stores for b in store.bands}
+    about = _about(stores, quantity)
     found = {name: {b: replace(s, **about[b]) for b, s in of_bands.items()} for name, of_bands in found.items()}
     return found, {"stores": described, "pixels": int(sum(total.pixels.values()))}
 
 
-def _about(store: TileStore, band: str, quantity: Quantity) -> dict[str, Any]:
-    """Units and wavelength of a band, as its statistics say them."""
-    found = store.quantity(quantity, band)
-    return {"units": found.units if found else "", "wavelength_um": store.instrument.band(band).wavelength_um}
+def _about(stores: Sequence[TileStore], quantity: str) -> dict[str, dict[str, Any]]:
+    """Units and wavelength of each band, as its statistics say them: no number is of two units."""
+    about: dict[str, dict[str, Any]] = {}
+    for store in stores:
+        for name in (b.name for b in store.bands):
+            found = store.quantity(quantity, name)
+            units, wavelength = found.units if found else "", store.instrument.band(name).wavelength_um
+            before = about.setdefault(name, {"units": units, "wavelength_um": wavelength})["units"]
+            if before != units:
+                raise UsageError(
+                    f"{quantity} of {name} is in {before or 'no units'} in one store and in {units or 'no units'} in "
+                    f"{store.url}; take their statistics apart"
+                )
+    return about
 
 
-def _check_quantity(store: TileStore, bands: Iterable[str], quantity: Quantity) -> None:
-    """Refuse bands that were asked for by name and do not have the quantity; of all bands, those that have it count."""
-    for band in bands:
-        if store.quantity(quantity, band) is None:
-            raise UsageError(f"{band} has no {quantity}; leave it out of `bands`, or take `quantity=mixed`")
+def _check_quantity(store: TileStore, bands: Sequence[str | int] | None, quantity: str) -> None:
+    """Refuse bands that were asked for and do not have the quantity; of all bands those that have it count, if any."""
+    has = {b.name: store.instrument.quantities_of(b.name) for b in store.bands}
+    for band in () if bands is None else [name for group in _by_size(store, bands) for name in group]:
+        if quantity not in has[band]:
+            raise lacking(band, quantity, [*has[band]])
+    if not any(quantity in names for names in has.values()):
+        raise lacking(store.url, quantity, [*dict.fromkeys(n for names in has.values() for n in names)], is_band=False)
 
 
 def _of_cubes(
-    cubes: Sequence[xr.Dataset], quantity: Quantity, bands: Sequence[str | int] | None, where: str | None, by: str,
+    cubes: Sequence[xr.Dataset], quantity: str, bands: Sequence[str | int] | None, where: str | None, by: str,
     sample: _Sample, workers: int,
 ) -> Found:  # fmt: skip
     if where is not None or by != "split":
@@ -196,12 +210,15 @@ def _of_cubes(
     return {"all": found}, about
 
 
-def _check_units(cube: xr.Dataset, names: Sequence[str], quantity: Quantity) -> None:
-    """Refuse a quantity that the units of a band belie; radiance has units of many spellings."""
-    of_units = {"1": ("reflectance", "mixed"), "%": ("reflectance", "mixed"), "K": ("brightness_temperature", "mixed")}
+def _check_units(cube: xr.Dataset, names: Sequence[str], quantity: str) -> None:
+    """Refuse a quantity that is unknown, or that the units of a band belie."""
+    known = quantities_known(cube.attrs)
+    words = [*dict.fromkeys(q.name for q in known), MIXED]
+    if quantity not in words:
+        raise UsageError(f"`quantity` is {quantity!r}: give {one_of(words)}{nearest(quantity, words)}")
     for name in names:
         units = cube[name].attrs.get("units")
-        if units is not None and quantity not in of_units.get(units, ("radiance",)):
+        if units is not None and quantity not in told_in(units, known):
             raise UsageError(f"{name} has units {units!r}, which is not {quantity}; say what it holds by `quantity`")
 
 

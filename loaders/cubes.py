@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from xbatcher import BatchSchema  # type: ignore[import-untyped]
 
 from loaders.augment import View, turned_transform
-from loaders.batch import Decoder, PackedBatch, Quantity
+from loaders.batch import Decoder, PackedBatch
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.statistics import make_decoder
@@ -80,6 +80,9 @@ class CubeDataset(Dataset[PackedBatch]):
             raise UsageError(f"sampling {sampling!r} is not known; choose grid, stratified or random")
         self.bands, self._images = images_of(cube, variables)
         first = self._images[0]
+        images = self._images if len(self._images) > 1 else [first] * len(self.bands)  # of which one may hold all
+        self.units = {b: str(image.attrs.get("units", "")) for b, image in zip(self.bands, images, strict=True)}
+        """By band, as the cube says them; empty where it does not."""
         self.dims = tuple(str(d) for d in first.dims if d != "band")
         lengths = dict(zip(first.dims, first.shape, strict=True))
         self._lengths = np.array([lengths[d] for d in self.dims])
@@ -254,7 +257,7 @@ def cube_loader(
     flips: bool = False,
     rotations: bool = False,
     statistics: Any = None,
-    quantity: Quantity = "radiance",
+    quantity: str = "radiance",
     fill: float = 0.0,
     **options: Any,
 ) -> Loader:

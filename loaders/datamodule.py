@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from loaders.augment import View
-from loaders.batch import Batch, PackedBatch, Quantity
+from loaders.batch import Batch, PackedBatch
 from loaders.compatibility import make_importable
 from loaders.loader import Loader, Source, WorkerKind
 from loaders.mixture import Mixture
@@ -70,7 +70,7 @@ class TileDataModule(LightningDataModule):
         flips: bool = False,
         rotations: bool = False,
         statistics: Any = None,
-        quantity: Quantity = "radiance",
+        quantity: str = "radiance",
         fill: float = 0.0,
         seed: int = 0,
         length: int | None = None,
@@ -121,10 +121,10 @@ class TileDataModule(LightningDataModule):
         where = self.where[part]
         if where is None:
             return []
-        parts: list[Source] = [
-            TileDataset(store, where=where, view=view, weights=weights, **self.reading) for store in self.stores
-        ]
-        source = parts[0] if len(parts) == 1 else Mixture(parts, self.shares if part == "train" else None)
+        parts = [TileDataset(store, where=where, view=view, weights=weights, **self.reading) for store in self.stores]
+        for dataset in parts:
+            dataset.require(self.decoder.quantity)
+        source: Source = parts[0] if len(parts) == 1 else Mixture(parts, self.shares if part == "train" else None)
         rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return Loader(
             source,

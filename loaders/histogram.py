@@ -6,7 +6,6 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from loaders.quantities import UNITS
 from loaders.statistics import BandStatistics, Statistics
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import whole_file
@@ -79,4 +78,4 @@ def _draw_panel(name: str, band: BandStatistics, quantity: str) -> Image.Image:
 def _about(band: BandStatistics, quantity: str) -> str:
     """Wavelength and units of a band, as far as they are known."""
     wave = "" if band.wavelength_um is None else f"{band.wavelength_um:g} um  "
-    return f"{wave}[{band.units or UNITS.get(quantity, quantity)}]"
+    return f"{wave}[{band.units or quantity}]"

@@ -22,6 +22,11 @@ class BandRule(NamedTuple):
     laws: tuple[tuple[str, str], ...]
     """Names of quantities (``mixed`` among them) and of their laws in :data:`cube.decode.LAWS`."""
 
+    @property
+    def names(self) -> list[str]:
+        """What the band can be decoded to."""
+        return [name for name, _ in self.laws]
+
     def law(self, quantity: str) -> str | None:
         """Law of a quantity; None where the band has no such thing."""
         return dict(self.laws).get(quantity)
@@ -29,9 +34,7 @@ class BandRule(NamedTuple):
 
 def rule_of(instrument: Instrument, band: str, mask: int, bit: int) -> BandRule:
     """Make the rule of a band of an instrument."""
-    names = (*instrument.quantity_names, "mixed")
-    found = ((name, instrument.quantity(name, band)) for name in names)
-    return BandRule(mask, bit, tuple((name, quantity.law) for name, quantity in found if quantity is not None))
+    return BandRule(mask, bit, tuple((name, q.law) for name, q in instrument.quantities_of(band).items()))
 
 
 class _TorchOps:

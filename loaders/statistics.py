@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loaders.batch import Decoder, Quantity
+from loaders.batch import Decoder
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import write_text
 
@@ -119,9 +119,7 @@ def presets() -> dict[str, Statistics]:
     return {"satvision_pix4d": Statistics("radiance", {"all": bands}, origin)}
 
 
-def make_decoder(
-    statistics: Any, quantity: Quantity = "radiance", fill: float = 0.0, split: str | None = None
-) -> Decoder:
+def make_decoder(statistics: Any, quantity: str = "radiance", fill: float = 0.0, split: str | None = None) -> Decoder:
     """Make a decoder that normalises by a statistics file, a preset or a plain ``{band: (mean, std)}``.
 
     Raises

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from loaders.quantities import Quantity
 from stratacube.command import Answer, Parser, add_common, run
 from stratacube.flags import Words
 
@@ -31,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("statistics.json"), help="default: %(default)s")
     parser.add_argument("--picture", type=Path, help="histograms as PNG (default: beside the output)")
     parser.add_argument(
-        "--quantity", choices=get_args(Quantity), help="default: radiance of tiles, reflectance of other cubes"
+        "--quantity",
+        help="one that the store's instrument has, such as reflectance, or mixed: the first of each band that is not "
+        "its radiance (default: radiance of tiles, reflectance of other cubes)",
     )
     parser.add_argument("--bands", nargs="+", action=Words, help="such as C01 C13 (default: all)")
     parser.add_argument("--where", help="condition on the plan's columns, such as \"stratum == 'random'\"")

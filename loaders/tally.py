@@ -16,7 +16,7 @@ import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
 from cube.decode import LAWS, apply_law, to_radiance
-from loaders.batch import PackedBatch, Quantity
+from loaders.batch import PackedBatch
 from loaders.statistics import BandStatistics
 from loaders.tiles import TileDataset
 
@@ -79,7 +79,7 @@ class Tally:
         """Names of the splits seen."""
         return sorted({split for split, _ in self.pixels})
 
-    def bands(self, split: str | None, quantity: Quantity) -> dict[str, BandStatistics]:
+    def bands(self, split: str | None, quantity: str) -> dict[str, BandStatistics]:
         """Statistics of each band that has the quantity; of all splits together if ``split`` is None."""
         parts: dict[str, list[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]]] = defaultdict(list)
         for (name, band, laws, numbers), table in self.tables.items():
@@ -133,7 +133,7 @@ def _key(packing: npt.NDArray[np.float32], coefficients: npt.NDArray[np.float32]
 
 
 def _physical(
-    laws: Laws, counts: npt.NDArray[np.intp], numbers: tuple[float, ...], quantity: Quantity
+    laws: Laws, counts: npt.NDArray[np.intp], numbers: tuple[float, ...], quantity: str
 ) -> npt.NDArray[np.float64] | None:
     """Values of counts, by the law that everything decodes by; None if the band has no such quantity."""
     law = dict(laws[0]).get(quantity)

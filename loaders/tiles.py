@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cube.instrument import lacking
 from loaders.augment import Placement, View, coarse_on, pixel_transform
-from loaders.batch import PackedBatch, Quantity
+from loaders.batch import PackedBatch
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.parts import StoredPart
@@ -109,6 +110,18 @@ class TileDataset(Dataset[PackedBatch]):
         """Units of a quantity of each band that has it."""
         found = {b.name: self.instrument.quantity(quantity, b.name) for b in self.bands}
         return {name: q.units for name, q in found.items() if q is not None}
+
+    def require(self, quantity: str) -> None:
+        """Refuse a quantity that a band does not have.
+
+        Raises
+        ------
+        UsageError
+            If one does not.
+        """
+        for band, rule in zip(self.bands, self.rules, strict=True):
+            if rule.law(quantity) is None:
+                raise lacking(band.name, quantity, rule.names)
 
     def sample_weights(self) -> tuple[npt.NDArray[np.float64] | None, ...]:
         """How often each sample is drawn, relative to the others."""
@@ -255,7 +268,7 @@ def tile_loader(
     on_error: OnError = "raise",
     storage_options: Mapping[str, Any] | None = None,
     statistics: Any = None,
-    quantity: Quantity = "radiance",
+    quantity: str = "radiance",
     fill: float = 0.0,
     **options: Any,
 ) -> Loader:
@@ -282,7 +295,7 @@ def tile_loader(
     Raises
     ------
     UsageError
-        If what is asked for is not in the store, or the statistics are of another quantity.
+        If what is asked for is not in the store, a band does not have the quantity, or the statistics are of another.
     """
     dataset = TileDataset(
         store,
@@ -295,6 +308,7 @@ def tile_loader(
         on_error=on_error,
         storage_options=storage_options,
     )
+    dataset.require(quantity)
     return Loader(dataset, batch_size, decoder=make_decoder(statistics, quantity, fill), **options)
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-__all__ = ["OneOf", "nearest", "one_of"]
+__all__ = ["OneOf", "Told", "nearest", "one_of"]
 
 
 def one_of(choices: Sequence[Any]) -> str:
@@ -50,3 +50,16 @@ class OneOf:
         if name not in known:
             raise ValueError(f"give {one_of(known)}{nearest(name, known)}")
         return name
+
+
+@dataclass(frozen=True)
+class Told:
+    """Marks a parameter (by Annotated) of which help tells more: what is there when it is asked for.
+
+    Parameters
+    ----------
+    words
+        Gives them, as one clause.
+    """
+
+    words: Callable[[], str]

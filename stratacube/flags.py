@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
-from stratacube.choices import OneOf, nearest
+from stratacube.choices import OneOf, Told, nearest
 from stratacube.errors import PARAMETER
 
 if TYPE_CHECKING:
@@ -65,6 +65,15 @@ class Parser(argparse.ArgumentParser):
             command.error(f"unknown flag {name}{nearest(name, command.flags())}")
         return options
 
+    def format_help(self) -> str:
+        """Text of ``--help``, with what is only then asked for."""
+        for action in self._actions:
+            told: Told | None = getattr(action, "told", None)
+            if told is not None:
+                action.help = f"{action.help}; {told.words().replace('%', '%%')}"
+                action.told = None  # type: ignore[attr-defined]
+        return super().format_help()
+
     def flags(self) -> list[str]:
         """All flags of the command."""
         return [name for name in self._option_string_actions if name.startswith("--")]
@@ -113,7 +122,8 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
             options |= {"nargs": "+", "metavar": "{" + ",".join(map(str, choices)) + "}" if choices else name.upper()}
         else:
             options["metavar"] = PATH if kind is Path else name.upper()
-        parser.add_argument(flag(name), **options)
+        action = parser.add_argument(flag(name), **options)
+        action.told = next((m for m in info.metadata if isinstance(m, Told)), None)  # type: ignore[attr-defined]
 
 
 def _shown(value: Any) -> str:

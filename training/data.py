@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from loaders.batch import Batch as LoadedBatch
 from loaders.cubes import CubeDataset, open_cube
 from loaders.loader import Loader, Source
 from loaders.mixture import Mixture
-from loaders.quantities import UNITS
 from loaders.statistics import BandStatistics, make_decoder
 from loaders.statistics import Statistics as StoredStatistics
 from loaders.tiles import TileDataset
@@ -124,12 +123,15 @@ def _tiles(config: PretrainConfig, tiles: TilesData, rank: int, ranks: int, devi
     stores = tiles.validation_stores or tiles.stores
     held_out = [_dataset(store, tiles, config.model, training=False) for store in stores]
     _refuse_overlap(train, held_out)
+    for dataset in (*train, *held_out):
+        dataset.require(tiles.quantity)
+    units = _same_units([d.units(tiles.quantity) for d in (*train, *held_out)], tiles.quantity)
     open_ = _Opening(config.seed, tiles, rank, ranks, device)
     training = open_.loader(train, [s.weight for s in tiles.stores], training=True, label=tiles.label)
     return Data(
         training,
         open_.loader(held_out, [1.0] * len(stores), training=False, label=tiles.label),
-        _statistics(tiles, config.model.bands, train[0].units(tiles.quantity)),
+        _statistics(tiles, config.model.bands, units),
         training.loader.source.fingerprint,
         tuple(train[0].classes.get(tiles.label, ())) if tiles.label is not None else (),
     )
@@ -138,12 +140,13 @@ def _tiles(config: PretrainConfig, tiles: TilesData, rank: int, ranks: int, devi
 def _cubes(config: PretrainConfig, cubes: CubesData, rank: int, ranks: int, device: torch.device) -> Data:
     train = [_windows(cube, cubes, config.model, training=True) for cube in cubes.cubes]
     held_out = [_windows(cube, cubes, config.model, training=False) for cube in cubes.validation_cubes]
+    units = _same_units([w.units for w in (*train, *held_out)], cubes.quantity)
     open_ = _Opening(config.seed, cubes, rank, ranks, device)
     training = open_.loader(train, [c.weight for c in cubes.cubes], training=True)
     return Data(
         training,
         open_.loader(held_out, [1.0] * len(held_out), training=False) if held_out else None,
-        _statistics(cubes, config.model.bands, {}),
+        _statistics(cubes, config.model.bands, units),
         training.loader.source.fingerprint,
     )
 
@@ -248,6 +251,18 @@ def _refuse_overlap(train: list[TileDataset], held_out: list[TileDataset]) -> No
                 )
 
 
+def _same_units(sources: Iterable[Mapping[str, str]], quantity: str) -> dict[str, str]:
+    """Units of each band where a source tells them; what is learned from and judged on together has the same."""
+    known: dict[str, str] = {}
+    for units in sources:
+        for band, unit in units.items():
+            if unit and known.setdefault(band, unit) != unit:
+                raise UsageError(
+                    f"{quantity} of {band} is in {known[band]} in one source and in {unit} in another; take one kind"
+                )
+    return known
+
+
 def _statistics(data: TilesData | CubesData, bands: tuple[str, ...], units: Mapping[str, str]) -> Statistics:
     if isinstance(data.statistics, dict):
         given = data.statistics
@@ -267,16 +282,16 @@ def _statistics(data: TilesData | CubesData, bands: tuple[str, ...], units: Mapp
         tuple(band.mean for band in chosen),
         tuple(band.std for band in chosen),
         tuple(_span(band) for band in chosen),
-        _told(bands, {band: units.get(band) or known.units for band, known in zip(bands, chosen, strict=True)}, data),
+        _told(bands, {band: units.get(band) or known.units for band, known in zip(bands, chosen, strict=True)}),
         source,
     )
 
 
-def _told(bands: tuple[str, ...], units: Mapping[str, str], data: TilesData | CubesData) -> str:
+def _told(bands: tuple[str, ...], units: Mapping[str, str]) -> str:
     """Units of all bands, with the bands of each where they differ; nothing where they are not known."""
     by_unit: dict[str, list[str]] = {}
     for band in bands:
-        by_unit.setdefault(units[band] or UNITS.get(data.quantity, ""), []).append(band)
+        by_unit.setdefault(units[band], []).append(band)
     if len(by_unit) == 1:
         return next(iter(by_unit))
     return ", ".join(f"{unit or 'unknown'} ({' '.join(names)})" for unit, names in by_unit.items())

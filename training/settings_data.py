@@ -6,7 +6,6 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from loaders.quantities import Quantity
 from stratacube.addresses import options_without_secrets
 from stratacube.settings import RUN_ONLY, Settings
 
@@ -52,7 +51,11 @@ class TilesData(_Stored):
     statistics: Numbers = Field(
         description="file of python -m loaders.stats, the preset satvision_pix4d, or band: [mean, std]"
     )
-    quantity: Quantity = Field("radiance", description="what counts are decoded to; the statistics must be of it")
+    quantity: str = Field(
+        "radiance",
+        description="what counts are decoded to: a quantity of the stores' instrument, or mixed; the statistics must "
+        "be of it",
+    )
     label: str | None = Field(None, description="column of the plan that classes samples, for the probe")
     place: Literal["random", "centre"] = Field("random", description="where samples are cut from larger tiles")
     flips: bool = Field(True, description="mirror training samples at random")
@@ -83,7 +86,7 @@ class CubesData(_Stored):
         (), description="cubes to be judged on: other places or years", json_schema_extra=RUN_ONLY
     )
     statistics: Numbers = Field(description="file of python -m loaders.stats, or band: [mean, std]")
-    quantity: Quantity = Field("reflectance", description="what the cubes hold; the statistics must be of it")
+    quantity: str = Field("reflectance", description="what the cubes hold; the statistics must be of it")
     sampling: Literal["grid", "stratified", "random"] = Field(
         "stratified", description="places of training windows: a grid, at random near each of its places, or anywhere"
     )

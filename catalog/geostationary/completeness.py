@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from stratacube.files import whole_file
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from catalog.geostationary.scans import Scan
 
 __all__ = ["completeness", "write_completeness"]
@@ -57,6 +57,8 @@ def completeness(
         an absent scan), one boolean column a channel (by its name), ``status``: ``complete``, ``missing C02 C05``
         or ``no scan``. A gap of more than 1,000 scans is one row that gives their number.
     """
+    import pandas as pd  # noqa: PLC0415  (whoever asks for help comes by here)
+
     wanted = {channel: names[channel] if names else f"C{channel:02d}" for channel in sorted(set(channels))}
     rows: list[tuple[datetime, dict[str, Any]]] = []
     for (platform, sector), group in _by_sector(scans):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cube.geostationary.file_index import FileIndex
     from cube.instrument import Instrument
 
-__all__ = ["Dialect", "dialect_of", "dialects", "imager_of"]
+__all__ = ["Dialect", "dialect_of", "dialects", "imager_of", "told_of_imagers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,11 @@ def imager_of(satellite: str) -> Instrument:
             return imager
     told = ", ".join(f"{i.title} flies on {i.dialect.names.satellites}" for i in known)
     raise UsageError(f"satellite {satellite!r} is unknown; {told}")
+
+
+def told_of_imagers(what: Callable[[Naming], str]) -> str:
+    """Say in words what there is of each imager, such as its satellites or its areas."""
+    return "; ".join(f"{i.title}: {what(i.dialect.names)}" for i in dialects().values())
 
 
 def dialect_of(satellite: str) -> Dialect:

@@ -159,8 +159,7 @@ class _Sources(Mapping[str, Any]):
 
 def _band_info(layout: TileLayout, channel: int) -> BandInfo:
     band = layout.band(channel)
-    radiance = layout.instrument.quantity("radiance", band.name)
-    assert radiance is not None
+    radiance = layout.instrument.packed(band.name)
     return BandInfo(
         name=band.name,
         title=band.title,

@@ -13,7 +13,9 @@ from catalog.geostationary.scans import Scan
 from cube.config import AbiConfig
 from cube.geostationary.dialect import imager_of
 from cube.geostationary.layout import TileLayout
+from cube.instrument import BRIGHTNESS, MIXED
 from cube.job.report import Report, markdown_table, reason_table
+from cube.preview import CLEAN_WINDOW
 
 __all__ = ["tile_report"]
 
@@ -144,7 +146,8 @@ def _completeness(channels: Iterable[int], scans: Iterable[Scan], names: Naming)
 
 def _opening(config: AbiConfig) -> str:
     imager = imager_of(config.satellite)
-    emissive = [c for c in config.channels if imager.quantity("brightness_temperature", imager.band(c).name)]
-    channel = 13 if 13 in emissive else (emissive or config.channels)[0]
-    physical = "brightness_temperature" if emissive else "reflectance"
-    return OPENING.format(physical=physical, band=imager.band(channel).name, step=config.steps // 2)
+    bands = [imager.band(c) for c in config.channels]
+    emissive = [b for b in bands if imager.standard(BRIGHTNESS, b.name)]
+    band = next((b for b in emissive if b.common_name == CLEAN_WINDOW), (emissive or bands)[0])
+    told = imager.standard(BRIGHTNESS, band.name) or imager.quantity(MIXED, band.name) or imager.packed(band.name)
+    return OPENING.format(physical=told.name, band=band.name, step=config.steps // 2)

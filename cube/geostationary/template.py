@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from cube.geostationary.layout import TileLayout
 from cube.geostationary.numbers import NO_TIME
 from cube.geostationary.plan_table import BLOCK, PlanTable
 from cube.geostationary.projections import Views
+from cube.geostationary.wording import grid_mapping, told_of_number, told_of_pixels, told_of_quantities
 from cube.instrument import ATTRIBUTE
 from cube.job.store import ArraySpec, LedgeredStore, consolidate, create_store, pad_names, write_region
+from cube.registry import STRATA
 
 __all__ = ["create_tile_store", "describe_packings", "fills_of"]
-
-_STRATA = ("random", "convection")
-"""Strata whose numbers in stores are older than the registry; those of others follow by name."""
 
 
 def create_tile_store(
@@ -53,7 +52,7 @@ def create_tile_store(
         One of :data:`cube.job.codec.CODECS`.
     """
     fills = fills_of(layout, path)
-    arrays = _band_specs(layout, plan.tiles, fills, {}) | _gathered_specs(path, layout, plan.tiles)
+    arrays = _band_specs(layout, plan.tiles, fills, {}, views.names) | _gathered_specs(path, layout, plan.tiles)
     first = next(plan.blocks())
     for name, (dims, values, attrs) in _planned(layout, first, views).items():  # all blocks have the same forms
         shape = tuple(plan.tiles if d == "tile" else n for d, n in zip(dims, values.shape, strict=True))
@@ -99,7 +98,7 @@ def describe_packings(path: Path, layout: TileLayout, packings: Mapping[int, tup
     for channel in layout.channels:
         array = group[layout.band(channel).name]
         attributes = _band_attributes(layout, channel, packings.get(channel))
-        array.attrs.put(attributes | {"_FillValue": array.attrs["_FillValue"]})
+        array.attrs.put(attributes | {n: array.attrs[n] for n in ("_FillValue", "grid_mapping") if n in array.attrs})
     consolidate(path)
 
 
@@ -111,7 +110,7 @@ def _planned(layout: TileLayout, plan: pd.DataFrame, views: Views) -> Small:
     """Variables of a few numbers a tile or time step that the plan tells, of a block of tiles."""
     requested = np.array([np.asarray(list(t), "M8[us]") for t in plan["requested_times"]]).astype("i8")
     names = layout.instrument.dialect.names
-    known = [*_STRATA, *sorted(set(plan["stratum"]) - set(_STRATA))]  # a build is of one
+    known = [*STRATA.ours, *sorted(set(plan["stratum"]) - STRATA.ours.keys())]  # a build is of one
     strata = np.array([known.index(s) for s in plan["stratum"]], "i1")
     return {
         "band": (
@@ -148,12 +147,10 @@ def _planned(layout: TileLayout, plan: pd.DataFrame, views: Views) -> Small:
 def _gathered_specs(path: Path, layout: TileLayout, tiles: int) -> dict[str, ArraySpec]:
     """What the headers of files tell, chunked by many tiles: a store is opened by reading these whole."""
     bands = len(layout.channels)
-    number = {"packing_scale": "radiance of one stored count", "packing_offset": "radiance of stored count 0"}
-    number |= {name: name for name in layout.instrument.coefficients}
     specs: dict[str, tuple[Any, ...]] = {}
-    for name, title in number.items():
+    for name in ("packing_scale", "packing_offset", *layout.instrument.coefficients):
         kind = "<f8" if name.startswith("packing_") else "<f4"
-        specs[name] = (("tile", "time", "band"), (layout.steps, bands), kind, math.nan, {"long_name": title})
+        specs[name] = (("tile", "time", "band"), (layout.steps, bands), kind, math.nan, told_of_number(name))
     for name, title in {"scan_start": "start of scan", "scan_mid": "middle of scan"}.items():
         attrs = {"standard_name": "time", "long_name": title, "_FillValue": NO_TIME, **_TIME}
         specs[name] = (("tile", "time"), (layout.steps,), "<i8", NO_TIME, attrs)
@@ -167,12 +164,17 @@ def _gathered_specs(path: Path, layout: TileLayout, tiles: int) -> dict[str, Arr
 
 
 def _band_specs(
-    layout: TileLayout, tiles: int, fills: Mapping[int, int], packing: Mapping[int, tuple[float, float]]
+    layout: TileLayout,
+    tiles: int,
+    fills: Mapping[int, int],
+    packing: Mapping[int, tuple[float, float]],
+    mappings: Sequence[str],
 ) -> dict[str, ArraySpec]:
     """Counts and masks: one sample is one inner chunk, several tiles are one shard."""
     specs = {}
     for channel in layout.channels:
-        attrs = _band_attributes(layout, channel, packing.get(channel)) | {"_FillValue": fills[channel]}
+        attrs = _band_attributes(layout, channel, packing.get(channel)) | grid_mapping(mappings)
+        attrs["_FillValue"] = fills[channel]
         specs[layout.band(channel).name] = _image_spec(layout, tiles, channel, "<u2", fills[channel], attrs)
     for name, channels in layout.mask_groups().items():
         attrs = {
@@ -180,6 +182,8 @@ def _band_specs(
             "flag_masks": [int(layout.mask_bit(c)) for c in channels],
             "flag_meanings": pad_names([layout.band(c).name for c in channels]),
             **({"repeat": layout.repeat(channels[0])} if layout.is_view else {}),
+            **told_of_pixels(layout, channels[0]),
+            **grid_mapping(mappings),
         }
         specs[name] = _image_spec(layout, tiles, channels[0], layout.instrument.mask_dtype, 0, attrs)
     return specs
@@ -188,18 +192,15 @@ def _band_specs(
 def _band_attributes(layout: TileLayout, channel: int, packing: tuple[float, float] | None) -> dict[str, Any]:
     """What a reader is told of a band; its counts are radiance where one packing serves the whole store."""
     band, facts = layout.band(channel), layout.instrument
-    radiance = next(q for q in facts.quantities if band.name in q.bands and q.law == "identity")
+    radiance = facts.packed(band.name)
     attrs = {
         "channel": channel,
         "wavelength_um": band.wavelength_um,
         "native_pixel_urad": band.pixel_urad,
         "pixel_urad": round(layout.band_pixel(channel) * 1e6, 6),
         "repeat": layout.repeat(channel),
-        "quantities": {
-            q.name: {"units": q.units, "law": q.law, "coefficients": list(q.coefficients)}
-            for q in facts.quantities
-            if band.name in q.bands
-        },
+        **told_of_pixels(layout, channel),
+        "quantities": told_of_quantities(facts, band.name),
         "ancillary_variables": layout.mask_name(channel),
         "coordinates": "latitude longitude scan_start",
     }

@@ -97,6 +97,7 @@ def _decode(
         "units": quantity.units,
         "long_name": f"{facts.title} {band.name} ({band.title})",
         "wavelength_um": band.wavelength_um,
+        **{name: image.attrs[name] for name in ("grid_mapping",) if name in image.attrs},
     }
     return values
 

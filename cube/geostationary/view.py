@@ -67,7 +67,8 @@ def _repeated(array: xr.DataArray, times: int) -> xr.DataArray:
         )
     array = array.copy(deep=False)
     if "pixel_urad" in array.attrs:  # of a band as it is stored
-        array.attrs = {**array.attrs, "repeat": 1, "pixel_urad": array.attrs["pixel_urad"] / times}
+        kept = {key: value for key, value in array.attrs.items() if key != "comment" or times == 1}
+        array.attrs = {**kept, "repeat": 1, "pixel_urad": array.attrs["pixel_urad"] / times}
     return array
 
 
@@ -81,7 +82,7 @@ def _joined(masks: list[xr.DataArray]) -> xr.DataArray:
         told += zip(mask.attrs["flag_masks"], mask.attrs["flag_meanings"].split(), strict=True)
     told.sort()
     joined.attrs = {
-        **{key: value for key, value in masks[0].attrs.items() if key != "repeat"},
+        **{key: value for key, value in masks[0].attrs.items() if key not in ("repeat", "comment")},
         "flag_masks": [bit for bit, _ in told],
         "flag_meanings": " ".join(name for _, name in told),
     }

@@ -1,6 +1,6 @@
 """What every stratum shares: the candidate it yields, what it is asked for, and how a tile is placed.
 
-A sampler chooses where and when tiles may lie, from outside data. It never touches ABI pixels; whether a
+A sampler chooses where and when tiles may lie, from outside data. It never touches pixels; whether a
 candidate becomes a tile is for :mod:`cube.strata.select` to say.
 """
 
@@ -37,7 +37,7 @@ class Candidate:
     probability: float
     """Chance, in [0, 1], that a run of ``num_tiles`` draws this one, before the selector's limits."""
     platform: str | None = None
-    """``goes16`` .. ``goes19``; None where any platform serves."""
+    """As scans have it; None where any platform serves."""
     system_id: int | None = None
     """The cloud system of a convection candidate."""
     details: Mapping[str, Any] = field(default_factory=dict)

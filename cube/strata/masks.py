@@ -141,7 +141,8 @@ def survey_mask(file: MaskFile) -> Survey:
 
 def _named(path: str) -> MaskFile:
     name, kinds = os.path.basename(path), MASKS.all()
-    for kind, of in kinds.items():
+    # Ours come last, for they take any name that begins with a date.
+    for kind, of in sorted(kinds.items(), key=lambda item: item[0] in MASKS.ours):
         with suppress(ValueError):
             start = of.start(name)
             if start is not None:

@@ -88,9 +88,9 @@ def choose_window(
     frames: Sequence[Frame],
     steps: int,
     *,
+    bands: int,
     event_index: int | None = None,
     max_daylight_zenith: float | None = None,
-    bands: int = 16,
 ) -> WindowChoice:
     """Choose the best run of consecutive frames by the score of this module.
 
@@ -100,13 +100,13 @@ def choose_window(
         All candidate steps, in time order.
     steps : int
         Length of a window.
+    bands : int
+        Most that a frame can lack: those of the instrument.
     event_index : int, optional
         Index of the event's frame; ``steps`` as in :func:`candidate_times` if not given (0 for one frame).
     max_daylight_zenith : float, optional
         A frame is daylight where the Sun's zenith is at most this many degrees; daylight does not count if
         None.
-    bands : int
-        Most that a frame can lack: those of the instrument.
 
     Returns
     -------

@@ -9,10 +9,13 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyproj
 import pytest
 import xarray as xr
 
+import cube
 from cube.build import main
+from cube.decode import LAWS, MEANINGS, apply_law
 from cube.geostationary.layout import TileLayout
 from cube.instrument import Instrument, instrument, instrument_of
 from cube.masks import mask_bit
@@ -94,8 +97,10 @@ def test_a_store_carries_its_instrument(small_archive: Path, tmp_path: Path) -> 
     assert Instrument.read(store.attrs["instrument"]) == ABI
     told = store["C13"].attrs
     assert told["quantities"]["brightness_temperature"] == {
+        "long_name": "brightness temperature",
         "units": "K",
         "law": "planck",
+        "formula": "(planck_fk2 / ln(planck_fk1 / radiance + 1) - planck_bc1) / planck_bc2",
         "coefficients": ["planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2"],
     }
     assert told["quantities"]["radiance"]["units"] == told["units"] == "mW m-2 sr-1 (cm-1)-1"
@@ -109,6 +114,43 @@ def test_a_store_carries_its_instrument(small_archive: Path, tmp_path: Path) -> 
         assert mask_bit(mask, name) == bit
     with pytest.raises(SourceError, match="mask valid_2km has flags for C13 but not for C01"):
         mask_bit(store["valid_2km"], "C01")
+
+
+def test_what_a_store_says_decodes_it(small_archive: Path, tmp_path: Path) -> None:
+    """Who knows nothing but Zarr, CF and arithmetic gets what open_tiles gives."""
+    given = ["--local-data-dir", str(small_archive), "--output-dir", str(tmp_path), "--domain", "M1", "--workers", "1"]
+    assert main(["abi", *given, "--tile-size", "64", "--num-tiles", "1", "--steps", "1", "--channels", "2", "13"]) == 0
+    store = xr.open_zarr(tmp_path / "tiles.zarr", mask_and_scale=False, chunks=None, decode_coords="all")
+    for place, (name, best) in enumerate({"C02": "reflectance", "C13": "brightness_temperature"}.items()):
+        array = store[name]
+        assert pyproj.CRS.from_wkt(store[array.encoding["grid_mapping"]].attrs["crs_wkt"]).to_cf()["sweep_angle_axis"]
+        assert store[array.attrs["ancillary_variables"]].encoding["grid_mapping"] == "goes_imager_projection"
+        told = array.attrs["quantities"]
+        words = {n: v.isel(band=place) for n, v in store.variables.items() if v.dims == ("tile", "time", "band")}
+        assert all({"long_name", "comment"} <= store[n].attrs.keys() for n in words)
+        words |= {"counts": array.variable, "ln": np.log}
+        for quantity in ("radiance", best):
+            values = words[quantity] = eval(told[quantity]["formula"], {}, words)
+            opened = cube.open_tiles(tmp_path, quantity, chunks=None, repeat=False)[name]
+            seen = np.isfinite(opened.values)
+            assert seen.any()
+            np.testing.assert_allclose(values.transpose(*opened.dims).values[seen], opened.values[seen], rtol=1e-5)
+            assert opened.attrs["grid_mapping"] == "goes_imager_projection"
+            assert opened.attrs["units"] == told[quantity]["units"]
+    assert "`repeat` is 2: a stored pixel is 2 x 2 pixels of the 1km grid" in store["C13"].attrs["comment"]
+    assert "comment" not in store["C02"].attrs
+    assert "comment" not in cube.open_tiles(tmp_path, "counts")["C13"].attrs  # where it is on the grid
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_formulas_are_the_laws(law: str) -> None:
+    numbers = {name: 1.0 + place for place, name in enumerate(LAWS[law].coefficients)}
+    formula, _, where = LAWS[law].formula.partition(" where T = ")
+    words: dict[str, Any] = {"ln": np.log, "radiance": 7.0, "counts": 7.0, "packing_scale": 1.0, "packing_offset": 0.0}
+    words |= numbers
+    words["T"] = eval(where or "0", {}, words)
+    assert eval(formula, {}, words) == pytest.approx(float(apply_law(law, np.float32(7.0), numbers)), rel=1e-6)
+    assert numbers.keys() <= MEANINGS.keys()
 
 
 def test_real_files_are_within_the_bounds(abi_data: Path) -> None:

@@ -189,5 +189,5 @@ def test_window_of_a_growing_system_is_the_one_that_holds_its_life(masks: str) -
     event = next(c for c in drawn(masks, request("goes16", "goes17")) if c.system_id == 34)  # 7 steps, grows throughout
     pixels = event.details["system_pixels"]
     frames = [Frame(t, scan("goes16", t), 0, None, pixels.get(t, 0)) for t in candidate_times(event.time)]
-    start = choose_window(frames, 7).start
+    start = choose_window(frames, 7, bands=16).start
     assert [f.time for f in frames[start : start + 7]] == list(pixels)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import pytest
 
 from catalog.geostationary.scans import Scan
 from cube.strata.windows import Frame, candidate_times, choose_window
 from stratacube.errors import UsageError
+
+choose = partial(choose_window, bands=16)
 
 EVENT = datetime(2020, 6, 1, 12, 0)
 TIMES = candidate_times(EVENT)
@@ -49,7 +52,7 @@ def test_candidate_times_are_those_of_the_predecessor() -> None:
 
 
 def test_the_event_comes_to_the_centre_where_all_else_is_equal() -> None:
-    choice = choose_window(frames(), 7)
+    choice = choose(frames(), 7)
     assert choice.start == 4
     assert len(choice.scores) == 8
     assert max(choice.scores) == choice.scores[4]
@@ -57,58 +60,58 @@ def test_the_event_comes_to_the_centre_where_all_else_is_equal() -> None:
 
 def test_of_two_equally_centred_windows_the_earlier_is_taken() -> None:
     six = [Frame(t, scan_at(t), 0) for t in candidate_times(EVENT, 6)]
-    assert choose_window(six, 6).start == 3  # event at 2.5 steps +- 0.5 with starts 3 and 4
+    assert choose(six, 6).start == 3  # event at 2.5 steps +- 0.5 with starts 3 and 4
 
 
 @pytest.mark.parametrize(("gap", "start"), [(9, 2), (10, 3), (5, 6), (4, 5), (13, 4)])
 def test_complete_windows_come_first(gap: int, start: int) -> None:
-    assert choose_window(frames(without=[gap]), 7).start == start
-    assert choose_window(frames(missing={gap: 1}), 7).start == start
+    assert choose(frames(without=[gap]), 7).start == start
+    assert choose(frames(missing={gap: 1}), 7).start == start
 
 
 def test_a_scan_used_twice_is_no_complete_frame() -> None:
     # A window suffers only if it holds both frames of the scan.
-    assert choose_window(frames(repeated=[9]), 7).start == 2
-    assert choose_window(frames(repeated=[5]), 7).start == 5
+    assert choose(frames(repeated=[9]), 7).start == 2
+    assert choose(frames(repeated=[5]), 7).start == 5
 
 
 def test_fewer_missing_bands_decide_between_incomplete_windows() -> None:
     every = dict.fromkeys(range(14), 2) | {0: 1}
-    assert choose_window(frames(missing=every), 7).start == 0
+    assert choose(frames(missing=every), 7).start == 0
 
 
 def test_valid_pixels_come_before_the_system_and_are_neutral_when_unknown() -> None:
     valid = dict.fromkeys(range(14), 0.9) | {7: 0.5}
     pixels = [0] * 7 + [5] * 7
-    assert choose_window(frames(valid=valid, pixels=pixels), 7).start == 0
-    assert choose_window(frames(valid=dict.fromkeys(range(3), 0.9), pixels=pixels), 7).start == 7
+    assert choose(frames(valid=valid, pixels=pixels), 7).start == 0
+    assert choose(frames(valid=dict.fromkeys(range(3), 0.9), pixels=pixels), 7).start == 7
     almost = dict.fromkeys(range(14), 0.9) | {7: 0.899}
-    assert choose_window(frames(valid=almost), 7).start == 4
+    assert choose(frames(valid=almost), 7).start == 4
 
 
 def test_presence_comes_before_growth_and_growth_before_the_centre() -> None:
     present = [0, 0, 0, 0, 0, 0, 9, 8, 7, 6, 5, 4, 3, 0]
-    assert choose_window(frames(pixels=present), 7).start == 6
+    assert choose(frames(pixels=present), 7).start == 6
     rising_then_falling = [1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1]
-    assert choose_window(frames(pixels=rising_then_falling), 7).start == 3
+    assert choose(frames(pixels=rising_then_falling), 7).start == 3
 
 
 def test_daylight_counts_only_if_asked() -> None:
     dusk = [70.0] * 8 + [95.0] * 6
-    assert choose_window(frames(zenith=dusk), 7).start == 4
-    assert choose_window(frames(zenith=dusk), 7, max_daylight_zenith=85).start == 1
+    assert choose(frames(zenith=dusk), 7).start == 4
+    assert choose(frames(zenith=dusk), 7, max_daylight_zenith=85).start == 1
 
 
 def test_scores_order_windows_and_are_shares_of_the_best() -> None:
-    best = choose_window(frames(pixels=list(range(1, 15))), 7)
+    best = choose(frames(pixels=list(range(1, 15))), 7)
     assert all(0 <= s <= 1 for s in best.scores)
     assert len(set(best.scores)) == 8
-    worse = choose_window(frames(pixels=list(range(1, 15)), without=[7]), 7)
+    worse = choose(frames(pixels=list(range(1, 15)), without=[7]), 7)
     assert max(worse.scores[1:]) < min(best.scores)
 
 
 def test_single_frame_and_too_few_frames() -> None:
     one = [Frame(EVENT, scan_at(EVENT), 0)]
-    assert choose_window(one, 1).start == 0
+    assert choose(one, 1).start == 0
     with pytest.raises(UsageError, match="7 steps cannot be chosen among 1"):
-        choose_window(one, 7)
+        choose(one, 7)

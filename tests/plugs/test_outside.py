@@ -7,23 +7,36 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import rasterio
+import torch
 import xarray as xr
 
 import cube
 from cube import config, registry
 from cube.build import main
 from cube.geostationary.dialect import imager_of
+from cube.preview import open_raw, thumbnail
 from cube.sentinel2.grid import make_grid, write_grid
-from cube.testing import write_abi_archive, write_ami_scan
+from cube.testing import write_abi_archive, write_ami_scan, write_cloud_systems
+from loaders import stats
+from loaders.batch import Batch
+from loaders.statistics import Statistics
+from loaders.tiles import tile_loader
+from stratacube.errors import UsageError
 from stratacube.parquet import read_frame
 from tests.plugs.installed import install, install_page
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
+from tests.training.small import small_run
+from training.config import validate
+from training.data import open_data
+from training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 CELL = 2000
@@ -268,54 +281,119 @@ IMAGER = replace(instrument("abi"), name="imager", title="IM", bands=instrument(
     assert done.stdout == "imager IM <u1 True\n", done.stderr
 
 
-def test_a_satellite(tmp_path: Path) -> None:
-    """One with files of its own is found, cut, published and opened, and nothing here names it."""
-    code = """
-from dataclasses import replace
-from catalog.geostationary.ami import AMI_NAMES
-from cube.instrument import instrument
-from stratacube.errors import UsageError
-
-AMI = instrument("ami")
-
-def own(name):
-    if name.lower() != "far1":
-        raise UsageError(f"satellite {name!r} is unknown; FAR flies on far1")
-    return "far1"
-
-def parse(name):
-    found = AMI_NAMES.parse(name.replace("far1_", "gk2a_")) if name.startswith("far1_") else None
-    return found and found._replace(platform="far1", product="FAR-" + found.sector)
-
-NAMES = replace(
-    AMI_NAMES, title="FAR", platforms=("far1",), satellites="far1", product="FAR", parse=parse, normalise=own,
-    parse_sector=lambda product, domain: domain or "FD", spans=lambda name, start, end: [("far1", start, end)],
-    numbers={"far1": 7}, platform_attributes={"long_name": "satellite"}, nearly=lambda name: None,
-)
-FAR = replace(AMI, name="far", title="FAR", dialect=replace(AMI.dialect, names=NAMES, files="FAR L1"))
-"""
-    points = {"stratacube.instruments": {"far": "far_away:FAR"}}
-    site, data, out = (
-        install(tmp_path / "site", "far", {"far_away.py": code}, points),
-        tmp_path / "data",
-        tmp_path / "out",
-    )
-    for path in write_ami_scan(data, ["ir105", "ir112"], datetime(2023, 8, 9, 0, 34, 41), shape=(60, 80)):
+@pytest.fixture(scope="module")
+def far(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build of an instrument that has files, and names for its quantities, of its own."""
+    folder = tmp_path_factory.mktemp("far")
+    data, out = folder / "data", folder / "out"
+    for path in write_ami_scan(data, ["vi004", "ir105", "ir112"], datetime(2023, 8, 9, 0, 34, 41), shape=(60, 80)):
         path.rename(path.with_name(path.name.replace("gk2a_", "far1_")))
-    shape = ["--tile-size", "32", "--num-tiles", "2", "--steps", "1", "--domain", "LA", "--channels", "ir105,14"]
+    shape = ["--tile-size", "32", "--num-tiles", "2", "--steps", "1", "--domain", "LA", "--channels", "vi004,ir105,14"]
     done = build(
         site, "abi", "--satellite", "far1", "--local-data-dir", data, "--output-dir", out, *shape, "--workers", "2"
     )
     assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_a_satellite(site: Path, far: Path) -> None:
+    """One with files of its own is found, cut, published and opened, and nothing here names it."""
+    out = far
     with xr.open_zarr(out / "tiles.zarr", mask_and_scale=False) as tiles:  # and no package is needed to read it
         assert tiles.attrs["instrument"]["title"] == "FAR"
         assert {*tiles["platform"].values} == {7}
-        assert (tiles["valid_2km"] == 1 << 12 | 1 << 13).all()
-    assert np.isfinite(cube.open_tiles(out, "brightness_temperature")["ir105"]).all()
+        assert (tiles["valid_2km"] == 0b110).all()
+        assert tiles["valid_2km"].dtype == np.uint8
+    assert np.isfinite(cube.open_tiles(out, "warmth")["ir105"]).all()
+    assert 'physical="warmth"' in (out / "report.md").read_text()
+    assert caption(out) == "ir105 brightness temperature"  # what it shows is told by the standard name
     assert build(site, "verify", out).returncode == 0
+    told = " ".join(build(site, "abi", "--help").stdout.split())
+    for words in (
+        "AMI: gk2a; FAR: far1",
+        "AMI-L1b; FAR: FAR",
+        "FAR: FD, ELA, LA",
+        "FAR: channels 1 (vi004), 13 (ir105)",
+    ):
+        assert words in told
     told = build(site, "abi", "--satellite", "far2", "--output-dir", out).stderr
     assert "ABI flies on goes16" in told
     assert "FAR flies on far1" in told
+
+
+def caption(out: Path) -> str:
+    """What the picture of the first tile shows."""
+    with open_raw(out / "tiles.zarr") as tiles:
+        return thumbnail(tiles, 0, out.parent / "picture.png").partition(",")[0]
+
+
+def test_the_quantities_of_an_instrument(far: Path, tmp_path: Path) -> None:
+    """They are streamed, counted and learned by the names and units that the store has, whoever reads it."""
+    out = far
+    with xr.open_zarr(out / "tiles.zarr", mask_and_scale=False) as raw:
+        place = raw["band"].values.tolist().index(1)
+        scale, offset, factor = (
+            raw[n].values[:, :, place, None, None].astype("f4") for n in ("packing_scale", "packing_offset", "kappa0")
+        )
+        truth = (raw["vi004"].values.astype("f4") * scale + offset) * factor
+    (batch,) = tile_loader(out, 2, bands=["vi004"], quantity="albedo", shuffle=False)
+    assert isinstance(batch, Batch)
+    np.testing.assert_array_equal(batch.pixels[:, :, 0], truth)
+    with pytest.raises(UsageError, match=r"ir105 has no albedo; .*`quantity=radiance`, `quantity=warmth` or `quantity"):
+        tile_loader(out, 2, quantity="albedo", bands=["vi004", "ir105"])
+    with pytest.raises(UsageError, match=r"vi004 has no albdo \(did you mean albedo\?\)"):
+        tile_loader(out, 2, bands=["vi004"], quantity="albdo")
+    told = tmp_path / "statistics.json"
+    assert stats.main([str(out), "--quantity", "mixed", "--by", "stratum", "--output", str(told)]) == 0
+    found = Statistics.load(told).splits["all"]
+    assert {name: s.units for name, s in found.items()} == {"vi004": "1", "ir105": "kelvin", "ir112": "kelvin"}
+    assert found["vi004"].mean == pytest.approx(truth.mean(dtype="f8"), rel=1e-6)
+    data = {"source": "tiles", "stores": [{"path": str(out)}], "where": "tile == 0", "validation_where": "tile == 1"}
+    data |= {"statistics": str(told), "quantity": "mixed", "workers": 0}
+    model = {"bands": ["ir105", "vi004"], "groups": [["ir105"], ["vi004"]], "image_size": 32, "kind": "group"}
+    values = small_run(tmp_path / "run").model_dump(mode="json")
+    values["model"] |= model | {"frames": 1}
+    trainer = Trainer(validate({**values, "data": data, "optimizer": {"lr": 1e-3, "steps": 1, "warmup_steps": 0}}, ""))
+    assert trainer.data.statistics.unit == "kelvin (ir105), 1 (vi004)"
+    trainer.fit()
+    assert len([*(tmp_path / "run" / "checkpoints").iterdir()]) == 1
+    wrong = validate({**values, "data": {**data, "quantity": "warmth"}}, "")
+    with pytest.raises(UsageError, match="vi004 has no warmth"):
+        open_data(wrong, 0, 1, torch.device("cpu"))
+
+
+def test_a_kind_of_masks(site: Path, small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same systems in files of another kind give the same plan; a file that its survey refuses is told."""
+    grid = {"latitudes": np.arange(-5, 20, 0.25), "longitudes": np.arange(285, 310, 0.25)}
+    for kind in ("nc", "npz"):
+        (tmp_path / kind).mkdir()
+    with h5py.File(write_cloud_systems(tmp_path / "nc", date=date(2020, 7, 1), steps=range(47, 52), **grid)) as masks:
+        held = {"latitude": masks["lat"][()], "longitude": masks["lon"][()], "labels": masks["DCS_number"][()]}
+    np.savez(tmp_path / "npz" / "20200701_systems.npz", minutes=np.arange(72) * 20, **held)
+    np.savez(tmp_path / "npz" / "20200702_systems.npz", labels=held["labels"][:1])
+    flags = ["abi", "--local-data-dir", small_archive, "--domain", "M1", "--channels", "13", "--steps", "1"]
+    flags += ["--tile-size", "64", "--stratification", "convection", "--systems", "all", "--plan-only"]
+    for kind in ("nc", "npz"):
+        out = tmp_path / "out" / kind
+        done = build(site, *flags, "--output-dir", out, "--workers", "2", "--convection-regex", tmp_path / kind / "*")
+        assert done.returncode == (0 if kind == "nc" else 1), done.stderr
+    assert f"{tmp_path / 'npz' / '20200702_systems.npz'}" in done.stderr
+    plans = [read_frame(tmp_path / "out" / kind / "plan.parquet") for kind in ("nc", "npz")]
+    assert len(plans[0]) > 1
+    pd.testing.assert_frame_equal(*plans)
+    (tmp_path / "npz" / "day.npz").touch()
+    told = refusal(site, capsys, *flags, "--output-dir", tmp_path / "x", "--convection-regex", tmp_path / "npz" / "d*")
+    assert "expected YYYYMMDD_cloudsystems.nc, YYYYMM_DCS_number_monthly.nc or YYYYMMDD_systems.npz" in told
+
+
+def test_a_law_that_is_unknown_leaves_its_instrument_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    code = "from dataclasses import replace\nfrom cube.instrument import instrument\n"
+    code += "replace(instrument('abi').quantities[0], law='guess')\n"
+    site = install(tmp_path, "guess", {"guess.py": code}, {"stratacube.instruments": {"guess": "guess:NONE"}})
+    with plugged(site):
+        assert "guess" not in registry.INSTRUMENTS.all()
+    (said,) = (r.getMessage() for r in caplog.records)
+    assert "'guess' of guess 1.0 is left out: quantity 'radiance' follows by the law 'guess', which is unknown" in said
 
 
 WRONG = """
