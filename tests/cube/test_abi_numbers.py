@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from catalog.geostationary.scans import find_scans
 from cube.build import main
 from cube.geostationary import store as storing
 from cube.geostationary.folder import AbiFolder
-from cube.geostationary.layout import TileLayout
-from cube.geostationary.numbers import gather, gathered_names, read_numbers
+from cube.geostationary.index import index_file
+from cube.geostationary.layout import Frame, TileLayout, TileSpec
+from cube.geostationary.numbers import gather, gathered_names, numbers_of, read_numbers
 from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.projections import Views
 from cube.geostationary.template import create_tile_store
@@ -176,3 +178,31 @@ def test_damaged_numbers_are_one_sentence(tmp_path: Path) -> None:
         (tmp_path / "shard-000000.npz").write_bytes(content)
         with pytest.raises(SourceError, match=r"does not hold the numbers of a shard .*run the same command again"):
             read_numbers(tmp_path / "shard-000000.npz")
+
+
+def test_a_shard_that_lies_in_two_blocks_is_gathered_whole(copied: Path, built: Path) -> None:
+    layout, plan = layout_of(copied), PlanTable(copied / "plan.parquet")
+    for name in gathered_names(layout):
+        array = zarr.open_array(copied / "tiles.zarr" / name, mode="r+")
+        array[...] = np.zeros(array.shape, array.dtype)
+    blocks = plan.blocks
+    plan.blocks = lambda columns, rows=3: blocks(columns, rows)  # type: ignore[method-assign,misc]
+    assert {len(set(block["shard"])) for block in plan.blocks(["shard"])} == {1, 2}
+    gather(copied / "tiles.zarr", plan, layout, AbiFolder(copied).numbers_of)
+    xr.testing.assert_identical(values(copied).drop_attrs(deep=False), values(built).drop_attrs(deep=False))
+
+
+def test_a_scan_begins_with_the_first_of_its_files(built: Path, archive: Path) -> None:
+    """Where they tell it better than their names."""
+    layout = layout_of(built)
+    scan = find_scans(LocalArchive(archive), platform="goes16", sector="M1")[0]
+    begun = {2: "2020-07-01T16:00:03", 7: "2020-07-01T16:00:01.5"}
+    headers = {
+        file.href: replace(index_file(file), begin_time=np.datetime64(begun[channel], "ns"))
+        for channel, file in scan.files.items()
+    }
+    tile = TileSpec("one", 0.0, 0.0, next(iter(headers.values())).grid.projection)
+    frames = [Frame(0, step, scan.id, scan.start, scan.files) for step in range(2)]
+    asked = [[np.datetime64(scan.start)] * 2]
+    found = numbers_of(layout, [tile], asked, frames, headers)["scan_start"].view("M8[us]")
+    assert (found == np.datetime64("2020-07-01T16:00:01.5")).all()
