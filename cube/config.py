@@ -78,7 +78,7 @@ class TileConfig(Settings):
     start_dt: Start | None = Field(None, description="first scan start, ISO 8601 UTC (default: all there is locally)")
     end_dt: End | None = Field(None, description="end of the period, exclusive; a date alone means that whole day")
     num_tiles: int | None = Field(
-        None, ge=1, description="tiles to make (default: 100 for random, every record for convection)"
+        None, ge=1, le=10_000_000, description="tiles to make (default: 100 for random, every record for convection)"
     )
     tile_size: int = Field(512, ge=2, description="pixels along a tile's side (of 1 km when the grid is native)")
     grid: Literal["1km", "2km", "native"] = Field("1km", description="one grid for all bands, or each band's own")
@@ -112,7 +112,7 @@ class TileConfig(Settings):
     allow_missing: bool = Field(
         False, description="channels and scans absent from the archive are expected: report them, exit 0"
     )
-    seed: int = Field(42, ge=0, description="seed of every random choice")
+    seed: int = Field(42, ge=0, le=2**63 - 1, description="seed of every random choice")
     engine: Engine = Field("local", description="where tasks run", json_schema_extra=RUN_ONLY)
     workers: int | None = Field(None, ge=1, description="processes (default: one per core)", json_schema_extra=RUN_ONLY)
     retries: int = Field(2, ge=0, description="tries again after an error of the machine", json_schema_extra=RUN_ONLY)

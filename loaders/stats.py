@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stratacube.command import Answer, Parser, add_common, run
 from stratacube.flags import Words
+from stratacube.inside import refuse_other_json
 
 if TYPE_CHECKING:
     from loaders.statistics import Statistics
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> Answer:
+    refuse_other_json(options.output, "splits", "statistics")
     from loaders.counting import compute_statistics  # noqa: PLC0415  (--help does not wait for torch)
     from loaders.histogram import draw_histograms  # noqa: PLC0415
 

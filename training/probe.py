@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stratacube.command import Answer, Parser, add_common, run
 from stratacube.files import write_text
+from stratacube.inside import refuse_other_json
 
 __all__ = ["main"]
 
@@ -31,12 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> Answer:
+    output = options.output or options.checkpoint / "probe.json"
+    refuse_other_json(output, "scores", "scores of a probe")
     from training.probing import probe  # noqa: PLC0415  (--help does not wait for torch)
     from training.runs import open_run  # noqa: PLC0415
 
     changes = {"data": {"label": options.label}} if options.label else {}
     result = probe(open_run(options.checkpoint, changes), batches=options.batches)
-    write_text(options.output or options.checkpoint / "probe.json", json.dumps(result, indent=1) + "\n")
+    write_text(output, json.dumps(result, indent=1) + "\n")
     lines = (
         f"{name:16s} accuracy {scores['accuracy']:.3f}  balanced {scores['balanced']:.3f}"
         for name, scores in result["scores"].items()

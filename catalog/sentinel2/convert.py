@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from catalog.sentinel2.checksums import multihash, read_checksum
 from catalog.sentinel2.items import Asset, Product
@@ -301,7 +301,6 @@ def _key(name: str, asset: Mapping[str, Any]) -> str | None:
 def _href(asset: Mapping[str, Any], access: Access) -> str:
     """Address of a file by one way of access, or the only one there is."""
     href = str(asset["href"])
-    urlsplit(href)  # one that is none is refused here, not where a file is wanted
     wanted = "https" if access == "https" else "s3"
     if not href.startswith(f"{wanted}://"):
         other = asset.get("alternate", {}).get(wanted, {}).get("href")

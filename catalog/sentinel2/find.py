@@ -19,6 +19,7 @@ from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.saved import load_items, save_items, write_query_manifest
 from catalog.sentinel2.search import COLLECTION, nothing_found, search_stac
 from catalog.sentinel2.select import Dropped, Selection, counted, judge_unread, select_products
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, UsageError
 
 __all__ = ["Found", "find_products", "find_safe", "look_again", "save_found"]
@@ -86,7 +87,7 @@ def find_products(
         products, refused = find_safe(safe_dir)
         listed, where = PackedItems(map(item_from_product, products)), str(safe_dir)
     else:
-        where = stac_url
+        where = plain_url(stac_url)
         try:
             listed = search_stac(query, stac_url, collection)
             products, refused = products_from_items(listed, access)

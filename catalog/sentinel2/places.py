@@ -12,6 +12,7 @@ from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import read_granule
 from stratacube.addresses import why_odd
 from stratacube.errors import SourceError
+from stratacube.inside import is_inside, why_not_a_name
 
 __all__ = [
     "is_remote",
@@ -72,7 +73,7 @@ def place(product: Product, key: str, asset: Asset) -> PurePosixPath:
         inner = [product.id + ".SAFE", *parts[safe[-1] + 1 :]]
     else:
         inner = [product.id, key + PurePosixPath(parts[-1]).suffix]
-    if len(inner) < 2 or any(p in ("", ".", "..") or "/" in p or "\\" in p or "\0" in p for p in inner):
+    if len(inner) < 2 or any(why_not_a_name(p) for p in inner):
         raise SourceError(f"{product.id}: the address of {key} is not a path inside of a product; search again")
     return PurePosixPath(*inner)
 
@@ -87,7 +88,7 @@ def local_candidates(product: Product, key: str, asset: Asset, roots: Sequence[P
     found = [root / place(product, key, asset) for root in roots]
     if asset.href.startswith("s3://"):
         bucket, _, name = asset.href.removeprefix("s3://").partition("/")
-        found += [root / tail for root in roots for tail in (name, f"{bucket}/{name}")]
+        found += [root / tail for root in roots for tail in (name, f"{bucket}/{name}") if is_inside(tail)]
     return found
 
 

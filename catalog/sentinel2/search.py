@@ -24,7 +24,7 @@ from catalog.sentinel2.packed import PackedItems, item_text
 from catalog.sentinel2.query import BBox, Query, describe
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.web import PacedAdapter, explain, http_session
-from stratacube.addresses import checked_address
+from stratacube.addresses import checked_address, plain_url
 from stratacube.errors import SourceError, UsageError
 from stratacube.times import format_time
 
@@ -112,7 +112,7 @@ def _open(url: str, io: StacApiIO) -> Client:
         raise _explained(url, error) from None
     except Exception as error:
         raise UsageError(
-            f"{url} is not a STAC API ({type(error).__name__}); give its landing page as `stac_url`"
+            f"{plain_url(url)} is not a STAC API ({type(error).__name__}); give its landing page as `stac_url`"
         ) from error
     # CDSE has at times not declared what it does; a search that it refuses is told by its answer.
     if not client.conforms_to("ITEM_SEARCH"):
@@ -160,7 +160,7 @@ def _one_search(
             if isinstance(error, SourceError):
                 raise
             raise SourceError(
-                f"{url} answered what is not a page of items ({type(error).__name__}); {_REMEDY}"
+                f"{plain_url(url)} answered what is not a page of items ({type(error).__name__}); {_REMEDY}"
             ) from error
 
 
@@ -171,7 +171,7 @@ def _items(url: str, pages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]
         items = page["features"]
         ids = {_name_and_time(item)[0] for item in items}
         if ids <= seen and ids:
-            raise SourceError(f"{url} repeats a page after {len(seen)} items; {_REMEDY}")
+            raise SourceError(f"{plain_url(url)} repeats a page after {len(seen)} items; {_REMEDY}")
         seen |= ids
         yield from items
 
@@ -188,7 +188,7 @@ def _explained(url: str, error: APIError) -> SourceError:
     """Say why; pystac-client hides the fault behind the text of it."""
     status, cause = getattr(error, "status_code", None), error.__context__
     if status is None and not isinstance(cause, requests.RequestException):
-        return SourceError(f"{url} gave no answer that can be read; {_REMEDY}")
+        return SourceError(f"{plain_url(url)} gave no answer that can be read; {_REMEDY}")
     return explain(url, None if status is not None else cause, status, _detail(str(error)), _REMEDY)
 
 

@@ -24,6 +24,7 @@ from cube.job.ledger import Problem
 from cube.strata.select import Placed
 from cube.strata.windows import Frame
 from stratacube.errors import SourceError
+from stratacube.inside import why_not_a_name
 from stratacube.parquet import iter_frames, write_frame
 
 __all__ = ["BLOCK", "ROW_GROUP", "Plan", "PlanTable", "Spot", "table_of", "write_plan"]
@@ -166,8 +167,20 @@ class PlanTable:
         self.problems = [Problem(**p) if isinstance(p, dict) else Problem("source", p) for p in told]
 
     def blocks(self, columns: Sequence[str] | None = None, rows: int = BLOCK) -> Iterator[pd.DataFrame]:
-        """Yield the rows in blocks."""
+        """Yield the rows in blocks.
+
+        Raises
+        ------
+        SourceError
+            If a tile has a name that files cannot have.
+        """
         for block in iter_frames(self.path, rows, columns):
+            for name in block.get("tile_id", ()):
+                if why_not_a_name(str(name)):
+                    raise SourceError(
+                        f"{self.path} has a tile {str(name)!r}, which {why_not_a_name(str(name))}; "
+                        "it is not a plan of ours: remove it to have it made again"
+                    )
             if columns is None and not self._tells and self.projection_of is not None:
                 block["projection"] = [self.projections.index(self.projection_of(s)) for s in block["event_scan"]]
             yield block

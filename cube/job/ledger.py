@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stratacube.files import Written, check_guards
+from stratacube.inside import is_inside
 
 __all__ = ["Entry", "Ledger", "Problem"]
 
@@ -129,6 +130,8 @@ def _parse(line: bytes) -> Entry | None:
         fields: dict[str, Any] = json.loads(line)
         problems = tuple(Problem(**{_OLD_NAMES.get(k, k): _text(v) for k, v in p.items()}) for p in fields["problems"])
         written = fields.get("files")
+        if not all(is_inside(str(path)) for path, *_ in written or ()):
+            return None  # of another's making: what it lists would be read, and removed where it is not as listed
         return Entry(
             str(fields["key"]),
             str(fields["status"]),

@@ -16,6 +16,7 @@ import pyproj
 import shapely
 from shapely.geometry import mapping, shape
 
+from cube.sentinel2.limits import refuse_ids, refuse_large, refuse_no_degrees, refuse_too_many
 from cube.sentinel2.polygon import joined, polygon_of
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import whole_file, write_text
@@ -37,7 +38,6 @@ COLUMNS = ["tile_id_rc", "tile_id_geo", "xmin", "ymin", "xmax", "ymax", "row", "
 
 PANARCTIC = (-180.0, 60.0, 180.0, 90.0)
 _EDGE = 8
-_MOST_CELLS = 20_000_000
 _RC = re.compile(r"Q(?P<size>\d{3})_R(?P<row>\d{3,})_C(?P<col>\d{4,})")
 _GEO = re.compile(r"Q(?P<size>\d{3})_(?P<ew>[EW])(?P<x>\d{1,3}_\d{2})_(?P<ns>[NS])(?P<y>\d{1,2}_\d{2})")
 
@@ -86,22 +86,19 @@ def make_grid(
     Raises
     ------
     UsageError
-        If the bounds are not a whole number of cells or the CRS is unknown.
+        If the bounds are not a whole number of cells, or hold more than a grid may have, or the CRS is unknown.
     """
     xmin, ymin, xmax, ymax = (float(b) for b in bounds)
     name = _crs_name(crs)
     if not 0 < cell_size < np.inf:
         raise UsageError(f"`cell_size` is {cell_size}; give a positive number")
     across, down = (xmax - xmin) / cell_size, (ymax - ymin) / cell_size
+    refuse_too_many(down, across, cell_size)
     rows, cols = round(down), round(across)
     if rows < 1 or cols < 1 or abs(across - cols) > 1e-6 or abs(down - rows) > 1e-6:
         raise UsageError(
             f"bounds {xmin} {ymin} {xmax} {ymax} are {across:.4f} x {down:.4f} cells of {cell_size}; "
             "choose bounds that are a whole number of cells"
-        )
-    if rows * cols > _MOST_CELLS:
-        raise UsageError(
-            f"{rows} x {cols} cells of {cell_size} are more than a file can hold; choose a larger `cell_size`"
         )
     row, col = (a.ravel() for a in np.mgrid[:rows, :cols])
     frame = pd.DataFrame(
@@ -207,6 +204,7 @@ def read_cells(path: Path, crs: str | None = None) -> list[Cell]:
     UsageError
         If the file cannot be read, lacks a column or names a cell twice.
     """
+    refuse_large(path, f"grid file {path}")
     try:
         if path.suffix.lower() in (".geojson", ".json"):
             cells = _geojson_cells(json.loads(path.read_text()), path, _crs_name(crs or "EPSG:4326"))
@@ -226,11 +224,7 @@ def read_cells(path: Path, crs: str | None = None) -> list[Cell]:
         raise UsageError(
             f"grid file {path} names cell {ids[ids.duplicated()].iloc[0]} twice; give each cell its own id"
         )
-    bad = [i for i in ids if not re.fullmatch(r"[\w.-]+", i)]
-    if bad:
-        raise UsageError(
-            f"grid file {path} has a cell {bad[0]!r}; ids become file names: use letters, digits, _ . and -"
-        )
+    refuse_ids(ids, path)
     return cells
 
 
@@ -267,6 +261,7 @@ def _geojson_cells(document: Any, path: Path, crs: str) -> list[Cell]:
                 f"grid file {path}: feature {number} is wider than 180 degrees; "
                 "cut it in two at the antimeridian if it lies across"
             )
+        refuse_no_degrees(outline, f"grid file {path}: feature {number}")
         if crs != "EPSG:4326":
             outline = shapely.transform(outline.segmentize(0.05), lambda p: np.column_stack(project(p[:, 0], p[:, 1])))
         name = feature.get("id") or told.get("tile_id_rc") or told.get("id") or told.get("name") or f"cell_{number:04d}"

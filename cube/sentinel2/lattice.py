@@ -15,7 +15,8 @@ from stratacube.errors import UsageError
 
 __all__ = ["Lattice", "Window", "union"]
 
-_MOST_PIXELS = 2**40
+_MOST_PIXELS = 2**30
+"""Of a cell: one band of them is 4 GB of memory."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +94,19 @@ class Lattice:
         Raises
         ------
         UsageError
-            If no pixel centre lies in the bounds.
+            If no pixel centre lies in the bounds, or more of them than memory could hold.
         """
+        across, down = (xmax - xmin) / self.dx, (ymax - ymin) / self.dy
+        if not across * down <= _MOST_PIXELS:
+            raise UsageError(
+                f"bounds {xmin} {ymin} {xmax} {ymax} hold {across:.6g} x {down:.6g} pixels of {self.dx} x {self.dy}, "
+                f"and a cell may have {_MOST_PIXELS}; make smaller cells or choose a larger `tr` in units of {self.crs}"
+            )
         col, end_col = (math.ceil((x - self.x0) / self.dx - 0.5) for x in (xmin, xmax))
         row, end_row = (math.ceil((self.y0 - y) / self.dy - 0.5) for y in (ymax, ymin))
         if end_col <= col or end_row <= row:
             raise UsageError(
                 f"bounds {xmin} {ymin} {xmax} {ymax} hold no pixel of {self.dx} x {self.dy}; choose a smaller `tr`"
-            )
-        if (end_col - col) * (end_row - row) > _MOST_PIXELS:
-            raise UsageError(
-                f"bounds {xmin} {ymin} {xmax} {ymax} hold {(end_col - col) * (end_row - row):.3g} pixels of "
-                f"{self.dx} x {self.dy}; is `tr` in the units of {self.crs}?"
             )
         return Window(row, col, end_row - row, end_col - col)
 

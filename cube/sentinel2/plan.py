@@ -22,6 +22,7 @@ from cube.job.folder import RULES
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import Cell, cell_from_id, footprint, read_cells, select_cells
 from cube.sentinel2.lattice import Lattice, Window
+from cube.sentinel2.limits import refuse_large, refuse_no_degrees
 from cube.sentinel2.polygon import polygon_of
 from cube.sentinel2.scenes import Acquisition, group_acquisitions
 from stratacube.errors import SourceError, UsageError
@@ -112,6 +113,7 @@ def read_geometry(path: Path) -> dict[str, Any]:
     UsageError
         If it cannot be read.
     """
+    refuse_large(path, f"`polygon` {path}")
     try:
         document = json.loads(path.read_text())
         features = document.get("features", [document])
@@ -120,6 +122,7 @@ def read_geometry(path: Path) -> dict[str, Any]:
         raise UsageError(f"`polygon` {path} cannot be read ({error.strerror})") from error
     except Exception as error:
         raise UsageError(f"`polygon` {path} is not GeoJSON ({reason_of(error)})") from error
+    refuse_no_degrees(merged, f"`polygon` {path}")
     if merged.is_empty or not merged.area:
         raise UsageError(f"`polygon` {path} holds no area")
     return dict(shapely.geometry.mapping(merged))

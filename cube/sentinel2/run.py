@@ -27,6 +27,7 @@ from cube.sentinel2.config import GridConfig, Sentinel2Config
 from cube.sentinel2.estimate import estimate
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import Cell, make_grid, write_grid
+from cube.sentinel2.limits import refuse_other_file
 from cube.sentinel2.making import MODULES, Making, cell_key, make_again, shard_key
 from cube.sentinel2.plan import (
     Plan,
@@ -44,7 +45,6 @@ from cube.sentinel2.publish import publish
 from cube.sentinel2.supply import find, with_mended, write_lists, write_unread
 from stratacube.claim import claimed
 from stratacube.command import Answer
-from stratacube.errors import UsageError
 from stratacube.files import remove
 
 __all__ = ["Sentinel2Build", "run_make_grid", "run_sentinel2"]
@@ -56,16 +56,14 @@ def run_make_grid(config: GridConfig) -> Answer:
     Raises
     ------
     UsageError
-        If the bounds are no whole number of cells, the CRS is unknown, or the file cannot be written.
+        If the bounds are no whole number of cells, the CRS is unknown, or the file cannot be written, or is there and
+        not a grid.
     """
+    refuse_ranks()
+    refuse_other_file(config.output)
     xmin, ymin, xmax, ymax = config.bounds
     frame = make_grid(config.cell_size, (xmin, ymin, xmax, ymax), config.crs)
-    refuse_ranks()
     output = config.output
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"grid file {output} cannot be written ({error.strerror})") from error
     with claimed(output.parent, output.with_name(f".{output.name}.claim"), told=output):
         write_grid(frame, output)
     return Answer(0, [f"{len(frame)} cells: {config.output}"], {"cells": len(frame), "output": str(config.output)})

@@ -411,11 +411,11 @@ def item(href: str) -> dict[str, Any]:
 @pytest.mark.parametrize("href", ["https://[::1/x", "https://thief\\@zipper.dataspace.copernicus.eu/x", "B02\n.jp2"])
 def test_an_item_with_an_odd_address_is_left_out_and_named(href: str) -> None:
     good = item("https://zipper.dataspace.copernicus.eu/x")
-    products, ((name, reason),) = products_from_items([item(href), good])
+    products, (left_out,) = products_from_items([item(href), good])
     assert [p.id for p in products] == [good["id"]]
-    assert name == good["id"]
-    assert "address" in reason
-    assert reason.isprintable()
+    assert (left_out.id, left_out.fault, left_out.place) == (good["id"], True, 0)
+    assert "address" in left_out.reason
+    assert left_out.reason.isprintable()
 
 
 def test_a_signature_is_not_in_what_is_told_or_kept_for_readers(tmp_path: Path, both: tuple[Server, Server]) -> None:
@@ -463,6 +463,16 @@ def test_no_key_is_in_a_configuration_of_training(
     with pytest.raises(UsageError, match="storage_options") as caught:
         data.check({**given, "storage_options": {option: value}})
     assert SECRET not in str(caught.value)
+
+
+def test_the_key_of_a_catalogue_is_not_in_what_is_told_of_it(both: tuple[Server, Server]) -> None:
+    own, thief = both
+    own.leads_to = f"http://127.0.0.1:{thief.port}/x"
+    for url in (f"http://localhost:{own.port}/x?key={SECRET}", f"http://127.0.0.1:9/x?key={SECRET}"):
+        with pytest.raises(StratacubeError) as caught:
+            search_stac(JULY, url, tries=1)
+        assert SECRET not in str(caught.value)
+        assert url.partition("?")[0] in str(caught.value)
 
 
 def test_a_store_that_cannot_be_opened_is_named_without_its_signature() -> None:
