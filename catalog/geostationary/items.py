@@ -120,7 +120,7 @@ def scan_from_item(item: dict[str, Any], naming: Naming = ABI_NAMES) -> Scan:
     try:
         files = {}
         for asset in item["assets"].values():
-            name = naming.parse(asset["href"].rpartition("/")[2])
+            name = naming.parse_path(asset["href"])
             if name is not None:
                 file = SourceFile(asset["href"], asset["file:size"], asset["stratacube:tag"], *name)
                 files[file.channel] = file
