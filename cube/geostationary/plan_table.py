@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet
 
 from catalog.geostationary.scans import Scan
@@ -22,7 +21,7 @@ from cube.job.folder import RULES
 from cube.job.ledger import Problem
 from cube.strata.select import Placed
 from cube.strata.windows import Frame
-from stratacube.errors import SourceError
+from stratacube.guard import guarded
 from stratacube.parquet import iter_frames, write_frame
 
 __all__ = ["BLOCK", "ROW_GROUP", "Plan", "PlanTable", "Spot", "table_of", "write_plan"]
@@ -142,20 +141,15 @@ class PlanTable:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with guarded(f"{path} is not the plan of a build", "remove it to have it made again"):
             with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
                 self.tiles = int(file.metadata.num_rows)
                 attrs = json.loads((file.schema_arrow.metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
             self.refused: Counter[str] = Counter(json.loads(attrs["refused"]))
+            self.rules = int(attrs.get("rules", 1))
+            """Version of the rules it was drawn by; 1 in 0.1.0."""
             told = json.loads(attrs["problems"])
-        except (OSError, pa.ArrowException, ValueError, KeyError) as error:
-            raise SourceError(
-                f"{path} is not the plan of a build ({' '.join(str(error).split())[:120]}); "
-                "remove it to have it made again"
-            ) from error
-        self.rules = int(attrs.get("rules", 1))
-        """Version of the rules it was drawn by; 1 in 0.1.0."""
-        self.problems = [Problem(**p) if isinstance(p, dict) else Problem("source", p) for p in told]
+            self.problems = [Problem(**p) if isinstance(p, dict) else Problem("source", p) for p in told]
 
     def blocks(self, columns: Sequence[str] | None = None, rows: int = BLOCK) -> Iterator[pd.DataFrame]:
         """Yield the rows in blocks."""
