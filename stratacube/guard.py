@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stratacube.errors import SourceError, StratacubeError
 
 __all__ = ["guarded", "reason_of"]
-
-_log = logging.getLogger(__name__)
 
 _LONGEST = 160
 """Letters of a library's own words that are told: some print the whole of what they could not read."""
@@ -34,22 +31,20 @@ def guarded(sentence: str, remedy: str = "") -> Iterator[None]:
     Raises
     ------
     SourceError
-        In place of any exception but ours, which have their sentence, and an interruption. The cause is kept, and its
-        traceback is logged for who asks for it (level DEBUG).
+        In place of any exception but ours, which have their sentence, and an interruption. The cause is kept.
     """
     try:
         yield
     except StratacubeError:
         raise
     except Exception as error:
-        _log.debug("%s", sentence, exc_info=True)
         told = f"{sentence} ({reason_of(error)})"
         raise SourceError(f"{told}; {remedy}" if remedy else told) from error
 
 
 def reason_of(error: BaseException) -> str:
     """Return what an exception says, in one line that a user can read."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
     if isinstance(error, FileNotFoundError):
         return "file not found"
     if "truncated file" in text:  # HDF5's own words stand amid numbers of bytes

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from catalog.geostationary.abi import ABI_NAMES
-from catalog.geostationary.names import HOUR, bucket, hours, nearly_a_name, parse_name, prefix
-from catalog.geostationary.naming import Naming
+from catalog.geostationary.names import HOUR, bucket, hours, nearly_a_name, prefix
+from catalog.geostationary.naming import REPROCESSED, Naming, lineage_of
 from catalog.geostationary.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, s3_filesystem, translate_s3_errors
 from catalog.geostationary.scans import Identity, SourceFile, better
 from catalog.geostationary.truncation import breaks_off
@@ -65,6 +65,9 @@ class LocalArchive:
         The folder.
     naming
         The imager's names.
+    lineage
+        Of the files: empty for the operational one, or :data:`~catalog.geostationary.naming.REPROCESSED`. Others are
+        left out, and counted in a warning where they lie among those.
 
     Raises
     ------
@@ -72,8 +75,8 @@ class LocalArchive:
         If it does not exist or is not a folder.
     """
 
-    def __init__(self, root: Path | str, naming: Naming = ABI_NAMES) -> None:
-        self.naming = naming
+    def __init__(self, root: Path | str, naming: Naming = ABI_NAMES, lineage: str = "") -> None:
+        self.naming, self.lineage = naming, lineage
         self.root = Path(root).absolute()
         if not self.root.is_dir():
             what = "is not a folder" if self.root.exists() else "does not exist"
@@ -90,10 +93,14 @@ class LocalArchive:
             If a folder of the period cannot be read.
         """
         left, right = start or datetime.min, end or datetime.max
-        wanted = _Wanted(self.naming, platform, sector, _padded(left, -HOUR), _padded(right, HOUR))
+        wanted = _Wanted(self.naming, platform, sector, self.lineage, _padded(left, -HOUR), _padded(right, HOUR))
         near: list[str] = []
+        others: set[str] = set()
         for entry in _walk(self.root, wanted):
-            name = self.naming.parse(entry.name)
+            name = self.naming.parse_path(entry.path)
+            if name and lineage_of(name.product) != self.lineage:
+                others.add(name.product)
+                continue
             if name is None and (reason := self.naming.nearly(entry.name)):
                 near.append(f"{entry.name} ({reason})")
             if (
@@ -112,6 +119,8 @@ class LocalArchive:
                     yield SourceFile(entry.path, status.st_size, str(status.st_mtime_ns), *name)
         if near:
             _log.warning("%s", _told(self.naming.title, sorted(near)))
+        for product in sorted(others) if not self.lineage else ():
+            _log.warning("files of %s are left out; give `product=%s` to read those instead", product, product)
 
 
 def _told(title: str, near: list[str]) -> str:
@@ -129,14 +138,16 @@ class _Wanted:
     """Which folders may hold files of a platform, product and period."""
 
     def __init__(
-        self, naming: Naming, platform: str | None, sector: str | None, start: datetime, end: datetime
+        self, naming: Naming, platform: str | None, sector: str | None, lineage: str, start: datetime, end: datetime
     ) -> None:
-        self.naming, self.platform, self.sector = naming, platform, sector
+        self.naming, self.platform, self.sector, self.lineage = naming, platform, sector, lineage
         self.start, self.end = start, end
 
     def allows(self, parents: tuple[str, ...], name: str) -> bool:
         """Whether to enter a folder below these parents."""
-        if not self.naming.enters(self.platform, self.sector, name):
+        if lineage_of(name) not in ("", self.lineage):
+            return False
+        if not self.naming.enters(self.platform, self.sector, name.removesuffix(REPROCESSED)):
             return False
         period = _period((*parents[-2:], name))
         return period is None or (period[0] < self.end and self.start < period[1])
@@ -218,6 +229,8 @@ class S3Archive:
         Seconds.
     retries
         Tries again after a fault of the connection or the server.
+    lineage
+        Of the files, as for :class:`LocalArchive`.
     """
 
     def __init__(
@@ -228,8 +241,9 @@ class S3Archive:
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
         retries: int = RETRIES,
+        lineage: str = "",
     ) -> None:
-        self.endpoint_url = endpoint_url
+        self.endpoint_url, self.lineage = endpoint_url, lineage
         self.listings = listings
         self._options: dict[str, Any] = {
             "connect_timeout": connect_timeout,
@@ -268,15 +282,15 @@ class S3Archive:
 
     def _list_hour(self, platform: str, sector: str, hour: datetime) -> list[SourceFile]:
         name = bucket(platform)
-        request = {"Bucket": name, "Prefix": f"{prefix(sector, hour)}/OR_ABI-L1b-Rad{sector}-"}
+        begin = "" if self.lineage else f"OR_ABI-L1b-Rad{sector}-"
+        request = {"Bucket": name, "Prefix": f"{prefix(sector, hour, self.lineage)}/{begin}"}
         found, near = [], []
         with translate_s3_errors(name, self.endpoint_url):
             s3 = s3_filesystem(self.endpoint_url, **self._options)
             while True:
                 page = s3.call_s3("list_objects_v2", **request)
                 for thing in page.get("Contents", ()):
-                    called = thing["Key"].rpartition("/")[2]
-                    fields = parse_name(called)
+                    fields, called = ABI_NAMES.parse_path(thing["Key"]), thing["Key"].rpartition("/")[2]
                     if fields is None and (reason := nearly_a_name(called)):
                         near.append(f"{called} ({reason})")
                     if fields and (fields.platform, fields.sector) == (platform, sector):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from catalog.geostationary.names import bucket, prefix
+from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.s3 import (
     CONNECT_TIMEOUT,
     READ_TIMEOUT,
@@ -144,7 +145,7 @@ def _layout(root: Path, platform: str, product: str) -> str:
     """Folder of a product's years, relative to the root."""
     if (root / bucket(platform)).is_dir():
         return f"{bucket(platform)}/{product}"
-    if not (root / product).is_dir() and root.is_dir():
+    if not lineage_of(product) and not (root / product).is_dir() and root.is_dir():
         with os.scandir(root) as entries:
             if any(re.fullmatch(r"(19|20)\d\d", entry.name) and entry.is_dir() for entry in entries):
                 return "."

@@ -23,6 +23,7 @@ from catalog.publish.footprints import footprint
 from catalog.publish.model import Observatory
 from stratacube.errors import SourceError
 from stratacube.files import whole_file
+from stratacube.guard import guarded
 from stratacube.times import format_time, parse_time
 
 __all__ = ["load_items", "save_items", "scan_from_item", "scan_item"]
@@ -117,10 +118,11 @@ def scan_from_item(item: dict[str, Any], naming: Naming = ABI_NAMES) -> Scan:
     SourceError
         If the item is not one of a scan of the imager.
     """
-    try:
+    called = item.get("id", "one without an id") if isinstance(item, dict) else item
+    with guarded(f"item {called} does not describe an {naming.title} scan"):
         files = {}
         for asset in item["assets"].values():
-            name = naming.parse(asset["href"].rpartition("/")[2])
+            name = naming.parse_path(asset["href"])
             if name is not None:
                 file = SourceFile(asset["href"], asset["file:size"], asset["stratacube:tag"], *name)
                 files[file.channel] = file
@@ -128,11 +130,6 @@ def scan_from_item(item: dict[str, Any], naming: Naming = ABI_NAMES) -> Scan:
         properties = item["properties"]
         start, end = parse_time(properties["start_datetime"]), parse_time(properties["end_datetime"])
         mode = int(properties.get("goes:mode", first.mode))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        called = item.get("id", "one without an id") if isinstance(item, dict) else item
-        raise SourceError(
-            f"item {called} does not describe an {naming.title} scan ({type(error).__name__}: {error})"
-        ) from error
     return Scan(first.platform, first.product, first.sector, mode, start, end, files)
 
 
@@ -173,15 +170,13 @@ def load_items(path: Path, naming: Naming = ABI_NAMES) -> list[Scan]:
     SourceError
         If the file cannot be read, or is not an item collection of scans of the imager.
     """
-    try:
-        return [scan_from_item(item, naming) for item in _features(path)]
-    except (OSError, UnicodeDecodeError) as error:
-        if isinstance(error, SourceError):
+    with guarded(f"{path} cannot be read", "remove it to list the archive again"):
+        try:
+            return [scan_from_item(item, naming) for item in _features(path)]
+        except SourceError as error:
             raise SourceError(f"{path}: {error}; remove the file to list the archive again") from error
-        reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise SourceError(f"{path} cannot be read ({reason}); remove it to list the archive again") from error
-    except json.JSONDecodeError as error:
-        raise SourceError(f"{path} is not JSON ({error}); remove it to list the archive again") from error
+        except json.JSONDecodeError as error:
+            raise SourceError(f"{path} is not JSON ({error}); remove it to list the archive again") from error
 
 
 def _features(path: Path) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from catalog.geostationary.naming import FileName, Span
+from catalog.geostationary.naming import REPROCESSED, FileName, Span
 from stratacube.errors import UsageError
 
 __all__ = [
@@ -36,13 +36,13 @@ SECTORS = ("F", "C", "M1", "M2")
 HOUR = timedelta(hours=1)
 
 _NAME = re.compile(
-    r"OR_(ABI-L1b-Rad(?:F|C|M(?=[12])))([12]?)-M(\d{1,2})C(0[1-9]|1[0-6])_G(1[6-9])"
+    r"(OR|RP)_(ABI-L1b-Rad(?:F|C|M(?=[12])))([12]?)-M(\d{1,2})C(0[1-9]|1[0-6])_G(1[6-9])"
     r"_s(\d{14})_e(\d{14})_c(\d{14})(?:-\d{6}_\d)?\.nc4?"
 )
-"""With a channel and a number after the creation, as EUMETCast sends them."""
+"""``RP`` is of the reprocessed record; EUMETCast adds a channel and a number to the creation."""
 _LIKE = re.compile(r"(?!\.).*ABI-L1b-Rad.*\.(nc4?|h5|hdf5?)(\.(gz|bz2|xz|zst|zip))?", re.IGNORECASE)
 _PARTS = (
-    (r"OR_", "it does not begin with OR_, as files of the operational system do"),
+    (r"OR_|RP_", "it does not begin with OR_ (operational) or RP_ (reprocessed)"),
     (r"ABI-L1b-Rad(F|C|M1|M2)-", "its sector is none of F, C, M1 and M2"),
     (r"M\d{1,2}C(0[1-9]|1[0-6])_", "its mode or channel is none of ABI's, such as M6C13"),
     (r"G1[6-9]_", "its satellite is none of G16 to G19"),
@@ -50,7 +50,7 @@ _PARTS = (
     (r"\.nc4?$", "its suffix is not .nc"),
 )
 """What a name is made of, in order, and why it is not read where that is not there."""
-_PRODUCT = re.compile(r"(?:ABI-)?L1b-Rad(F|C|M|M1|M2)?", re.IGNORECASE)
+_PRODUCT = re.compile(r"(?:ABI-)?L1b-Rad(F|C|M|M1|M2)?(-Reproc)?", re.IGNORECASE)
 _SLOTS = {
     "east": (("goes16", datetime(2017, 12, 18)), ("goes19", datetime(2025, 4, 7))),
     "west": (("goes17", datetime(2019, 2, 12)), ("goes18", datetime(2023, 1, 4))),
@@ -86,7 +86,7 @@ def _read(name: str) -> FileName | str | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    product_name, region, mode, channel, satellite, *stamps = match.groups()
+    system, product_name, region, mode, channel, satellite, *stamps = match.groups()
     if bool(region) != product_name.endswith("M"):
         return None
     try:
@@ -95,7 +95,8 @@ def _read(name: str) -> FileName | str | None:
         return str(error)
     if end < start:
         return f"it ends at {end}, before it starts at {start}"
-    sector = product_name[-1] + region
+    sector = f"{product_name[-1]}{region}"
+    product_name += REPROCESSED if system == "RP" else ""
     return FileName(f"goes{satellite}", product_name, sector, int(mode), int(channel), start, end, created)
 
 
@@ -126,9 +127,9 @@ def _moment(stamp: str) -> datetime:
     return datetime(year, 1, 1) + timedelta(day - 1, second, microseconds, minutes=minute, hours=hour)
 
 
-def product(sector: str) -> str:
+def product(sector: str, lineage: str = "") -> str:
     """Product of a sector, as buckets and layouts spell it: ``ABI-L1b-RadM`` for ``M1``."""
-    return f"ABI-L1b-Rad{sector[0]}"
+    return f"ABI-L1b-Rad{sector[0]}{lineage}"
 
 
 def bucket(platform: str) -> str:
@@ -136,9 +137,9 @@ def bucket(platform: str) -> str:
     return f"noaa-{platform}"
 
 
-def prefix(sector: str, hour: datetime) -> str:
+def prefix(sector: str, hour: datetime, lineage: str = "") -> str:
     """Folder of an hour's files, in a bucket or in a local archive: ``ABI-L1b-RadF/YYYY/DDD/HH``."""
-    return f"{product(sector)}/{hour:%Y/%j/%H}"
+    return f"{product(sector, lineage)}/{hour:%Y/%j/%H}"
 
 
 def floor_hour(time: datetime) -> datetime:
@@ -190,7 +191,7 @@ def parse_sector(product: str, domain: str | None = None) -> str:
     Parameters
     ----------
     product
-        ``ABI-L1b-Rad``, or with the letter of a sector: ``ABI-L1b-RadF``.
+        ``ABI-L1b-Rad``, or with the letter of a sector: ``ABI-L1b-RadF``; with its lineage ``ABI-L1b-RadF-Reproc``.
     domain
         ``F``, ``C``, ``M1`` or ``M2``; None to take it from the product (full disk where that has no letter).
 
@@ -207,7 +208,9 @@ def parse_sector(product: str, domain: str | None = None) -> str:
     product = product.strip()
     match = _PRODUCT.fullmatch(product)
     if match is None:
-        raise UsageError(f"product {product!r} is not read; give ABI-L1b-Rad, ABI-L1b-RadF, -RadC or -RadM")
+        raise UsageError(
+            f"product {product!r} is not read; give ABI-L1b-Rad, ABI-L1b-RadF, -RadC or -RadM, or -RadF-Reproc"
+        )
     letter = (match[1] or "").upper()
     sector = (domain or "").strip().upper() or letter or "F"
     if sector == "M" and len(letter) == 2:
@@ -216,6 +219,8 @@ def parse_sector(product: str, domain: str | None = None) -> str:
         raise UsageError(f"sector M of product {product} is two regions; choose `domain=M1` or `domain=M2`")
     if sector not in SECTORS:
         raise UsageError(f"domain {domain!r} is unknown; the sectors are {', '.join(SECTORS)}")
+    if match[2] and sector[0] == "M":
+        raise UsageError(f"product {product} is not there for sector {sector}: F and C were reprocessed")
     if not sector.startswith(letter):
         raise UsageError(
             f"product {product} and domain {domain} contradict each other; "

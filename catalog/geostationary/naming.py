@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from catalog.geostationary.bands import Band
     from catalog.publish.model import Observatory
 
-__all__ = ["FileName", "Naming", "Span"]
+__all__ = ["REPROCESSED", "FileName", "Naming", "Span", "lineage_of"]
+
+REPROCESSED = "-Reproc"
+"""At the end of a product, and of the folder it is kept in: of the reprocessed record, another lineage than what the
+operational system made. The two differ in calibration and are never mixed."""
 
 Span = tuple[str, datetime | None, datetime | None]
 """A platform, and the part of a period that it holds, end exclusive; None is open."""
@@ -25,6 +29,7 @@ class FileName(NamedTuple):
 
     platform: str
     product: str
+    """With its lineage: ``ABI-L1b-RadF``, or ``ABI-L1b-RadF-Reproc``."""
     sector: str
     mode: int
     """Scan mode; 0 where names do not tell."""
@@ -33,6 +38,11 @@ class FileName(NamedTuple):
     end: datetime
     created: datetime
     """The start, where names do not tell."""
+
+
+def lineage_of(product: str) -> str:
+    """Lineage that a product names: empty for the operational one, or :data:`REPROCESSED`."""
+    return REPROCESSED if product.strip().lower().endswith(REPROCESSED.lower()) else ""
 
 
 def _enters_all(platform: str | None, sector: str | None, folder: str) -> bool:
@@ -79,6 +89,14 @@ class Naming:
     """Whether a folder may hold files of a platform and sector, by its name."""
     nearly: Callable[[str], str | None] = _nothing_near
     """Why a file name that looks like the imager's is not read; None for any other."""
+
+    def parse_path(self, path: str) -> FileName | None:
+        """Read the name of a file and, where only that tells it, its lineage from the folder of its product."""
+        folder, _, name = path.rpartition("/")
+        found = self.parse(name)
+        if found is None or lineage_of(found.product) or f"{REPROCESSED}/" not in f"{folder}/":
+            return found
+        return found._replace(product=found.product + REPROCESSED)
 
     def knows(self, platform: str) -> bool:
         """Whether a platform, in any spelling, is the imager's."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.completeness import completeness, write_completeness
-from catalog.geostationary.naming import Naming
+from catalog.geostationary.naming import Naming, lineage_of
 from stratacube.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ __all__ = [
 SAME_SCAN = timedelta(seconds=5)
 """Channels of one scan start within tenths of a second; scans of one sector are at least 30 s apart."""
 
-Identity = tuple[str, str, int, datetime]
-"""Platform, sector, channel and start: the same for all issues of a file."""
+Identity = tuple[str, str, str, int, datetime]
+"""Platform, product with its lineage, sector, channel and start: the same for all issues of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class SourceFile:
     @property
     def identity(self) -> Identity:
         """What all issues of this file share."""
-        return self.platform, self.sector, self.channel, self.start
+        return self.platform, self.product, self.sector, self.channel, self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,10 @@ class Scan:
     def id(self) -> str:
         """Identifier: platform, product with sector, and start to the tenth of a second."""
         tenth = self.start.microsecond // 100_000
-        product = self.product if self.product.endswith(self.sector) else self.product[:-1] + self.sector
-        return f"{self.platform}_{product}_s{self.start:%Y%j%H%M%S}{tenth}"
+        lineage = lineage_of(self.product)
+        product = self.product.removesuffix(lineage)
+        product = product if product.endswith(self.sector) else product[:-1] + self.sector
+        return f"{self.platform}_{product}{lineage}_s{self.start:%Y%j%H%M%S}{tenth}"
 
 
 def better(a: SourceFile, b: SourceFile | None) -> SourceFile:
@@ -111,11 +113,11 @@ def group_scans(files: Iterable[SourceFile]) -> list[Scan]:
         By start, then platform and sector.
     """
     groups: list[list[SourceFile]] = []
-    for file in sorted(files, key=lambda file: (file.platform, file.sector, file.start, file.channel)):
+    for file in sorted(files, key=lambda f: (f.platform, f.product, f.sector, f.start, f.channel)):
         first = groups[-1][0] if groups else None
         if (
             first is not None
-            and (first.platform, first.sector) == (file.platform, file.sector)
+            and (first.platform, first.product, first.sector) == (file.platform, file.product, file.sector)
             and file.start - first.start <= SAME_SCAN
         ):
             groups[-1].append(file)

@@ -13,10 +13,12 @@ from catalog.geostationary.items import load_items, scan_from_item
 from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import Scan
 from stratacube.errors import SourceError
+from stratacube.guard import guarded
 
 __all__ = ["ScanShelf"]
 
 _ID = re.compile(rb'"id":"([^"]+)"')
+_AGAIN = "remove it to list the archive again"
 _KEPT = 256
 """Scans held at once. Tiles come in order of time, so that those around one moment are asked for again and again: these
 are two hours of a mesoscale sector seen every 30 s."""
@@ -54,18 +56,13 @@ class ScanShelf:
         self._get = lru_cache(_KEPT)(self._read)
 
     def _index(self) -> None:
-        try:
-            with self.path.open("rb") as file:
-                place = len(file.readline())
-                for line in file:
-                    found = _ID.search(line)
-                    if found is not None:
-                        self._places[found[1].decode()] = place, len(line)
-                    place += len(line)
-        except OSError as error:
-            raise SourceError(
-                f"{self.path} cannot be read ({error.strerror}); remove it to list the archive again"
-            ) from error
+        with guarded(f"{self.path} cannot be read", _AGAIN), self.path.open("rb") as file:
+            place = len(file.readline())
+            for line in file:
+                found = _ID.search(line)
+                if found is not None:
+                    self._places[found[1].decode()] = place, len(line)
+                place += len(line)
         if not self._places or not all(name == self._read(name).id for name in list(self._places)[:1]):
             self._places = {}
             self._held = {scan.id: scan for scan in load_items(self.path, self.naming)}
@@ -74,13 +71,11 @@ class ScanShelf:
         if name in self._held:
             return self._localised(self._held[name])
         place, size = self._places[name]
-        with self.path.open("rb") as file:
-            file.seek(place)
-            line = file.read(size)
-        try:
+        with guarded(f"{self.path} is not JSON", _AGAIN):
+            with self.path.open("rb") as file:
+                file.seek(place)
+                line = file.read(size)
             item = json.loads(line.rstrip().removesuffix(b","))
-        except ValueError as error:
-            raise SourceError(f"{self.path} is not JSON ({error}); remove it to list the archive again") from error
         return self._localised(scan_from_item(item, self.naming))
 
     def __getitem__(self, name: str) -> Scan:

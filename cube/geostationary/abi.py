@@ -10,6 +10,7 @@ import numpy as np
 
 from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.bands import BANDS
+from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import SourceFile
 from cube.geostationary.dialect import Dialect
 from cube.geostationary.file_index import ChunkTable, FileIndex
@@ -148,6 +149,8 @@ def _refuse_other(h5: h5py.File, source: SourceFile) -> None:
     first = None if was is None else ABI_NAMES.parse(was)
     if first is not None and (first.sector, first.start) != (source.sector, source.start):
         raise ValueError(f"its dataset_name is {was}, which is of another scan than its name tells")
+    if first is not None and lineage_of(first.product) not in ("", lineage_of(source.product)):
+        raise ValueError(f"its dataset_name is {was}, which is reprocessed as its name does not tell")
 
 
 def _chunk_table(dataset: h5py.Dataset) -> ChunkTable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from catalog.geostationary.archives import Archive, FirstOf, LocalArchive, S3Archive
+from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import Scan, find_scans
 from cube.config import AbiConfig
 from stratacube.errors import UsageError
@@ -17,14 +18,16 @@ _BEGINNING, _END = datetime(2016, 1, 1), datetime(2100, 1, 1)
 
 def archive_of(config: AbiConfig) -> Archive:
     """Where a build looks for files."""
+    lineage = lineage_of(config.product)
+    online = S3Archive(endpoint_url=config.s3_endpoint, lineage=lineage)
     if config.local_data_dir is None:
-        return S3Archive(endpoint_url=config.s3_endpoint)
+        return online
     if config.download:
         if config.dry_run and not config.local_data_dir.exists():
-            return S3Archive(endpoint_url=config.s3_endpoint)
+            return online
         config.local_data_dir.mkdir(parents=True, exist_ok=True)
-        return FirstOf(LocalArchive(config.local_data_dir), S3Archive(endpoint_url=config.s3_endpoint))
-    return LocalArchive(config.local_data_dir, config.dialect.names)
+        return FirstOf(LocalArchive(config.local_data_dir, lineage=lineage), online)
+    return LocalArchive(config.local_data_dir, config.dialect.names, lineage)
 
 
 def in_period(config: AbiConfig, scan: Scan) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import numpy as np
 from catalog.geostationary.scans import SourceFile
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
+from stratacube.errors import SourceError
 from stratacube.files import whole_file
+from stratacube.guard import guarded
 
 __all__ = ["cache_name", "load_index", "save_index", "with_current_stat"]
 
@@ -67,10 +68,13 @@ def _table_header(table: ChunkTable) -> dict[str, Any]:
 
 
 def load_index(path: Path, source: SourceFile) -> FileIndex | None:
-    """Read what :func:`save_index` wrote; None where it is not there, or was cut short by a crash or a full disk."""
+    """Read what :func:`save_index` wrote; None where it is not there or is damaged: it is made again."""
+    if not path.exists():
+        return None
     try:
-        return _load(path, source)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        with guarded(f"{path} cannot be read"):
+            return _load(path, source)
+    except SourceError:
         return None
 
 

@@ -11,9 +11,8 @@ from isal import isal_zlib
 
 from cube.geostationary.file_index import ChunkTable
 
-__all__ = ["DECODING_ERRORS", "decode_chunk", "decode_strips", "is_large"]
+__all__ = ["decode_chunk", "decode_strips", "is_large"]
 
-DECODING_ERRORS = (ValueError, isal_zlib.error)  # not zlib.error
 WHOLE_BYTES = 2**24
 """Decoded bytes of the largest chunk that is decoded at once."""
 STRIP_BYTES = 2**21

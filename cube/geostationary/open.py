@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.archives import LocalArchive, S3Archive
-from catalog.geostationary.names import parse_sector
-from catalog.geostationary.naming import Naming
+from catalog.geostationary.naming import REPROCESSED, Naming, lineage_of
 from catalog.geostationary.scans import SourceFile, group_scans
 from cube.config import default_cache
 from cube.geostationary.dialect import dialect_of, dialects, imager_of
@@ -29,6 +29,9 @@ from stratacube.times import naive_utc
 __all__ = ["index_archive", "open_abi"]
 
 
+_BUCKET = re.compile(r"s3://noaa-(goes\d\d)(?:/(ABI-L1b-Rad(?:F|C|M|M1|M2)(?:-Reproc)?))?")
+
+
 def open_abi(
     source: Any,
     bands: Sequence[str | int] | str | int | None = None,
@@ -37,6 +40,7 @@ def open_abi(
     *,
     platform: str | None = None,
     sector: str | None = None,
+    product: str | None = None,
     chunks: Any = "auto",
     lonlat: bool = False,
     workers: int = 1,
@@ -57,6 +61,9 @@ def open_abi(
     platform, sector
         Needed where the source holds several: ``goes16`` .. ``goes19`` (or east, west) or ``gk2a``, and
         ``F, C, M1, M2`` or ``FD, ELA, LA``.
+    product
+        Such as ``ABI-L1b-RadF-Reproc``, the reprocessed record, which is never mixed with what was made in operation;
+        by default what the source's own address names, else the operational one.
     chunks
         Dask chunks; ``"auto"`` makes chunks of about 2048 x 2048 pixels of one file (2048 whole rows, where an image
         is one chunk of its file), None gives arrays that read just what is indexed, without Dask.
@@ -90,20 +97,28 @@ def open_abi(
     if sector is not None and not any(sector.upper() in n.sectors for n in names):
         told = ", ".join(f"{n.title} has {', '.join(n.sectors)}" for n in names)
         raise UsageError(f"sector {sector!r} is unknown; {told}")
+    location = _location(source)
     query = _Query(
         _channels([bands] if isinstance(bands, (str, int)) else bands, names),
         _time(start),
         _time(end),
         platform and names[0].normalise(platform),
-        sector and sector.upper(),
+        _sector(product, sector, names) if product else sector and sector.upper(),
+        _lineage(location, product),
         s3_endpoint,
     )
-    location = _location(source)
     if not location.startswith("s3://") and is_reference_store(Path(location)):
         references = [
             reference
             for name, begin, until in query.spans()
-            for reference in read_references(Path(location), platform=name, sector=query.sector, start=begin, end=until)
+            for reference in read_references(
+                Path(location),
+                platform=name,
+                sector=query.sector,
+                start=begin,
+                end=until,
+                lineage=None if product is None else query.lineage,
+            )
             if query.wants(reference.header.source)
         ]
     else:
@@ -125,6 +140,7 @@ class _Query:
     end: datetime | None
     platform: str | None
     sector: str | None
+    lineage: str
     endpoint_url: str | None
 
     def spans(self) -> list[tuple[str | None, datetime | None, datetime | None]]:
@@ -178,25 +194,57 @@ def index_archive(
 
 
 def _files(location: str, query: _Query) -> list[SourceFile]:
-    if location.startswith("s3://"):
-        match = re.fullmatch(r"s3://noaa-(goes\d\d)(?:/(ABI-L1b-Rad[FCM]\d?))?(?:/.*)?", location.rstrip("/"))
-        if match is None:
-            raise UsageError(f"{location} is not a prefix of NOAA's ABI buckets; give s3://noaa-goes16/ABI-L1b-RadF")
-        platform, product = match[1], match[2] or "ABI-L1b-Rad"
-        found = S3Archive(endpoint_url=query.endpoint_url).files(
-            platform, parse_sector(product, query.sector), query.start, query.end
-        )
-    else:
-        found = _local(Path(location), query)
+    found = _online(location, query) if location.startswith("s3://") else _local(Path(location), query)
     scans = group_scans(f for f in found if query.wants(f))
     return [file for scan in scans for file in scan.files.values()]
+
+
+def _online(location: str, query: _Query) -> Iterator[SourceFile]:
+    """Files of one product of NOAA's buckets, which the location names and nothing beyond."""
+    match = _BUCKET.fullmatch(location.rstrip("/"))
+    if match is None:
+        raise UsageError(
+            f"{location} is not a product of NOAA's ABI buckets that is read; give one whole, such as "
+            "s3://noaa-goes16/ABI-L1b-RadF, and say what of it by bands, start and end"
+        )
+    bucket, product = match.groups()
+    if product is None and query.sector is None:
+        raise UsageError(f"{location} holds several products; name one, such as {location.rstrip('/')}/ABI-L1b-RadF")
+    if product is not None and lineage_of(product) != query.lineage:
+        raise UsageError(f"{location} is of another lineage than the product asked for; leave product= out")
+    sector = _sector(product or f"{ABI_NAMES.product}{query.lineage}", query.sector, [ABI_NAMES])
+    spans = [span for span in query.spans() if span[0] in (None, bucket)]
+    if not spans:
+        raise UsageError(f"{location} is of {bucket}, which is not {query.platform}; leave platform= out")
+    archive = S3Archive(endpoint_url=query.endpoint_url, lineage=query.lineage)
+    for _, start, end in spans:
+        yield from archive.files(bucket, sector, start, end)
 
 
 def _local(folder: Path, query: _Query) -> Iterator[SourceFile]:
     """Files of a folder: of the imager of the platform wanted, or of all imagers."""
     for platform, start, end in query.spans():
         for imager in [imager_of(platform)] if platform else dialects().values():
-            yield from LocalArchive(folder, imager.dialect.names).files(platform, query.sector, start, end)
+            archive = LocalArchive(folder, imager.dialect.names, query.lineage)
+            yield from archive.files(platform, query.sector, start, end)
+
+
+def _sector(product: str, sector: str | None, names: Sequence[Naming]) -> str:
+    """Sector that a product and a sector name together, by the first imager that knows the product."""
+    refusal: UsageError | None = None
+    for naming in names:
+        try:
+            return naming.parse_sector(product, sector)
+        except UsageError as error:
+            refusal = refusal or error
+    raise UsageError(str(refusal).replace("domain", "sector"))
+
+
+def _lineage(location: str, product: str | None) -> str:
+    """Lineage of the product asked for, else of the one whose folder the location is, or lies in."""
+    if product is not None:
+        return lineage_of(product)
+    return REPROCESSED if any(lineage_of(part) for part in location.split("/")) else ""
 
 
 def _location(source: Any) -> str:

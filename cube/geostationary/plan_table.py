@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet
 
 from catalog.geostationary.scans import Scan
@@ -24,6 +23,7 @@ from cube.job.ledger import Problem
 from cube.strata.select import Placed
 from cube.strata.windows import Frame
 from stratacube.errors import SourceError
+from stratacube.guard import guarded
 from stratacube.inside import why_not_a_name
 from stratacube.parquet import iter_frames, write_frame
 
@@ -149,22 +149,17 @@ class PlanTable:
 
     def __init__(self, path: Path, projection_of: Callable[[str], GeosProjection] | None = None) -> None:
         self.path, self.projection_of = path, projection_of
-        try:
+        with guarded(f"{path} is not the plan of a build", "remove it to have it made again"):
             with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
                 self.tiles = int(file.metadata.num_rows)
                 self._tells = "projection" in file.schema_arrow.names
                 attrs = json.loads((file.schema_arrow.metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
             self.refused: Counter[str] = Counter(json.loads(attrs["refused"]))
+            self.rules = int(attrs.get("rules", 1))
+            """Version of the rules it was drawn by; 1 in 0.1.0."""
             told = json.loads(attrs["problems"])
+            self.problems = [Problem(**p) if isinstance(p, dict) else Problem("source", p) for p in told]
             self._projections = [GeosProjection(**p) for p in attrs["projections"]] if self._tells else []
-        except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
-            raise SourceError(
-                f"{path} is not the plan of a build ({' '.join(str(error).split())[:120]}); "
-                "remove it to have it made again"
-            ) from error
-        self.rules = int(attrs.get("rules", 1))
-        """Version of the rules it was drawn by; 1 in 0.1.0."""
-        self.problems = [Problem(**p) if isinstance(p, dict) else Problem("source", p) for p in told]
 
     def blocks(self, columns: Sequence[str] | None = None, rows: int = BLOCK) -> Iterator[pd.DataFrame]:
         """Yield the rows in blocks.

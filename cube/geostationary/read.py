@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,8 +16,9 @@ from catalog.geostationary.s3 import read_ranges
 from catalog.geostationary.scans import SourceFile
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import Window
-from cube.geostationary.inflate import DECODING_ERRORS, decode_chunk, decode_strips, is_large
+from cube.geostationary.inflate import decode_chunk, decode_strips, is_large
 from stratacube.errors import SourceError
+from stratacube.guard import guarded
 
 __all__ = ["ReadCount", "decode_chunk", "plan_reads", "read_windows", "stream_images", "stream_windows"]
 
@@ -236,7 +237,7 @@ def _decoded(
         view = memoryview(data)
         for chunk in span.chunks:
             begin = int(table.offsets[chunk]) - span.start
-            with _told(index, variable, chunk):
+            with _decoding(index, variable, chunk):
                 pixels = decode_chunk(table, view[begin : begin + int(table.sizes[chunk])])
             yield chunk, _Block(chunk[0] * table.chunks[0], chunk[1] * table.chunks[1], pixels)
 
@@ -262,7 +263,7 @@ def _strips(
             _refuse_short(index, variable, span, data)
             yield data
 
-    with _told(index, variable, chunk):
+    with _decoding(index, variable, chunk):
         for row, pixels in decode_strips(table, pieces()):
             yield _Block(top + row, left, pixels)
             if top + row + len(pixels) >= last and last < top + table.chunks[0]:
@@ -277,17 +278,9 @@ def _refuse_short(index: FileIndex, variable: str, span: Span, data: bytes) -> N
         )
 
 
-@contextmanager
-def _told(index: FileIndex, variable: str, chunk: tuple[int, int]) -> Iterator[None]:
+def _decoding(index: FileIndex, variable: str, chunk: tuple[int, int]) -> AbstractContextManager[None]:
     """Say in which chunk it is that decoding fails."""
-    try:
-        yield
-    except SourceError:
-        raise
-    except DECODING_ERRORS as error:  # type: ignore[misc]  # isal's stub has no class
-        raise SourceError(
-            f"{index.source.href}: {variable} chunk {list(chunk)} does not decode ({error}); fetch the file again"
-        ) from error
+    return guarded(f"{index.source.href}: {variable} chunk {list(chunk)} does not decode", "fetch the file again")
 
 
 def plan_reads(table: ChunkTable, chunks: Sequence[tuple[int, int]], gap: int) -> list[Span]:

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import SourceFile, better
 from cube.geostationary.dialect import Dialect, dialect_of, imager_of
 from cube.geostationary.file_index import ChunkTable, FileIndex
@@ -141,7 +142,8 @@ def write_references(indexes: Iterable[FileIndex | IndexLater], root: Path) -> l
     days: dict[Path, dict[str, FileIndex | IndexLater]] = defaultdict(dict)
     for index in indexes:
         source = index.source
-        days[root / f"{source.platform}-{source.sector}" / f"{source.start:%Y-%j}"][source.href] = index
+        view = f"{source.platform}-{source.sector}{lineage_of(source.product)}"
+        days[root / view / f"{source.start:%Y-%j}"][source.href] = index
     written = []
     for day, files in sorted(days.items()):
         there = {r.header.source.href: r for r in _read_day(day)} if day.exists() else {}
@@ -295,11 +297,15 @@ def read_references(
     channels: Sequence[int] | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
+    lineage: str | None = None,
 ) -> list[Reference]:
     """References of a store within a period (start inclusive, end exclusive); no chunk table is read yet."""
     found = []
     for view in sorted(p for p in root.iterdir() if p.is_dir()):
-        there_platform, _, there_sector = view.name.partition("-")
+        there_lineage = lineage_of(view.name)
+        there_platform, _, there_sector = view.name.removesuffix(there_lineage).partition("-")
+        if lineage not in (None, there_lineage):
+            continue
         if platform not in (None, there_platform) or sector not in (None, there_sector):
             continue
         for day in sorted(view.iterdir()):

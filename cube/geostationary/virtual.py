@@ -14,6 +14,7 @@ from dask.base import normalize_token, tokenize
 from xarray.backends.common import BackendArray
 from xarray.core import indexing
 
+from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import better
 from cube.decode import apply_law, to_radiance
 from cube.geostationary.dialect import imager_of
@@ -147,6 +148,10 @@ def lazy_tree(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoi
     if len(imagers) > 1:
         told = ", ".join(f"{title} ({platform})" for title, platform in sorted(imagers.items()))
         raise UsageError(f"the source holds files of {len(imagers)} instruments, {told}; choose one with platform=")
+    products = sorted({r.header.source.product for r in references}, key=lineage_of)
+    if len({lineage_of(product) for product in products}) > 1:
+        told = " and ".join(products)
+        raise UsageError(f"the source holds files of two lineages, {told}; choose one with product=")
     by_view: dict[View, list[Reference]] = defaultdict(list)
     for reference in _latest(references):
         by_view[_view(reference)].append(reference)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -73,7 +74,7 @@ class _Build:
         """What is missing, counted by kind and reason, as the last run said."""
         entry = self.ledger.entries.get("outcome")
         if entry is not None:
-            return {what: int(n) for what, n in entry.figures.items() if isinstance(n, int | float)}
+            return {w: int(n) for w, n in entry.figures.items() if isinstance(n, int | float) and math.isfinite(n)}
         return dict(Counter(f"{p.kind}: {p.reason}" for p in self.ledger.problems()))
 
     def is_whole(self) -> bool:

@@ -141,7 +141,7 @@ def _parse(line: bytes) -> Entry | None:
             dict(fields.get("facts", {})),
             None if written is None else tuple(Written(str(p), int(s), str(d)) for p, s, d in written),
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -27,6 +27,7 @@ from cube.strata.base import Problem
 from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
 from stratacube.choices import one_of
 from stratacube.errors import SourceError, UsageError
+from stratacube.guard import guarded
 
 __all__ = ["MaskFile", "MaskKind", "Survey", "find_masks", "survey_mask"]
 
@@ -129,14 +130,13 @@ def survey_mask(file: MaskFile) -> Survey:
     Survey
         Picklable.
     """
+    survey = MASKS.load(file.kind).survey
     try:
-        surveyed: Survey = MASKS.load(file.kind).survey(file)
-        return surveyed
+        with guarded(f"{file.path} cannot be read as NetCDF-4", "fetch or write it again"):
+            surveyed: Survey = survey(file)
+            return surveyed
     except (UsageError, SourceError) as error:
         return Survey(file, problem=Problem(file.path, str(error)))
-    except (OSError, RuntimeError, KeyError) as error:  # all of them h5py's, by the kind of damage
-        message = f"{file.path} cannot be read as NetCDF-4 ({error}): fetch or write it again."
-        return Survey(file, problem=Problem(file.path, message))
 
 
 def _named(path: str) -> MaskFile:

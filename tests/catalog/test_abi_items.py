@@ -163,6 +163,9 @@ def test_what_was_saved_stays_when_saving_fails(tmp_path):
         (lambda text: text.replace("\n]}\n", "\n"), "breaks off before its end"),
         (lambda text: '{"type": "Feature"}', "is not an item collection"),
         (lambda text: "", "is not JSON"),
+        (lambda text: "[" * 100_000, "cannot be read .maximum recursion depth"),
+        (lambda text: text.replace("2020", "0000").replace("OR_ABI", "OR_ABI"), "does not describe an ABI scan"),
+        (lambda text: text.replace('"assets":{', '"assets":[{').replace("}}}", "}}}]"), "JSON|does not describe"),
         (lambda text: text.replace("file:size", "size"), "does not describe an ABI scan"),
         (lambda text: text.replace("OR_ABI", "XX_ABI"), "does not describe an ABI scan"),
     ],
@@ -176,7 +179,7 @@ def test_a_spoilt_collection_is_one_sentence_with_a_remedy(tmp_path, spoil, said
 
 
 def test_a_collection_that_is_gone_is_one_sentence(tmp_path):
-    with pytest.raises(SourceError, match="cannot be read \\(No such file or directory\\)"):
+    with pytest.raises(SourceError, match=r"cannot be read \(file not found\)"):
         load_items(tmp_path / "sources.json")
 
 

@@ -185,6 +185,8 @@ def test_an_unknown_platform_is_refused_with_those_there_are(spelling):
         ("ABI-L1b-RadM1", None, "M1"),
         ("ABI-L1b-RadM1", "M", "M1"),
         ("L1b-RadC", "c", "C"),
+        ("ABI-L1b-RadC-Reproc", None, "C"),
+        ("ABI-L1b-Rad-Reproc", "F", "F"),
     ],
 )
 def test_product_and_domain_name_a_sector(product, domain, sector):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from cube.job.engine import Workers
 from cube.strata import Candidate
 from cube.strata.random import RandomSampler
 from cube.testing import write_abi_archive
-from stratacube.errors import UsageError
+from stratacube.errors import SourceError, UsageError
 
 
 def plan_of(archive: Path, tmp_path: Path, **options: object) -> pd.DataFrame:
@@ -122,3 +123,20 @@ def test_tiles_start_at_even_pixels_whatever_a_sampler_proposes(
     for row, col in zip(tiles["row"], tiles["col"], strict=True):
         assert row % 2 == col % 2 == 0
         assert min(abs(row - r) + abs(col - c) for r, c in corners) <= 2
+
+
+@pytest.mark.parametrize("kind", ["random", "foreign", "other problems", "deep"])
+def test_a_plan_that_is_none_is_one_sentence(tmp_path: Path, kind: str) -> None:
+    path, frame = tmp_path / "plan.parquet", pd.DataFrame({"a": [1]})
+    frame.attrs = {"refused": "{}", "problems": json.dumps([{"colour": "red"}])}
+    if kind == "deep":
+        frame.attrs["problems"] = "[" * 100_000
+    if kind == "foreign":
+        frame.attrs = {}
+    frame.to_parquet(path)
+    if kind == "random":
+        path.write_bytes(np.random.default_rng(0).bytes(5000))
+    with pytest.raises(
+        SourceError, match=rf"^{path} is not the plan of a build \(.*\); remove it to have it made again"
+    ):
+        PlanTable(path)

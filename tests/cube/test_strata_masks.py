@@ -362,6 +362,22 @@ def test_truncated_and_foreign_files_drop_only_themselves(tmp_path: Path) -> Non
     assert all("cannot be read as NetCDF-4" in p.message for p in problems)
 
 
+@pytest.mark.parametrize("fault", [OverflowError("date value out of range"), MemoryError(), ValueError("chunk")])
+def test_whatever_is_raised_on_a_mask_drops_only_it(
+    tmp_path: Path, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_mask(tmp_path / "20200101_cloudsystems.nc", GOOD)
+
+    def fail(*_: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr("cube.strata.masks._step_times", fail)
+    ((file,), _) = find_masks(str(path))
+    problem = survey_mask(file).problem
+    assert problem is not None
+    assert re.fullmatch(rf"{path} cannot be read as NetCDF-4 \(.+\); fetch or write it again", problem.message)
+
+
 def test_nothing_usable_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r'No cloud-system mask matches ".*glob'):
         read_systems(str(tmp_path / "2020.*nc"))

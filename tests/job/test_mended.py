@@ -137,16 +137,42 @@ def test_errors_that_are_damaged_are_one_sentence(
         {"key": "planned", "status": "done", "problems": [], "facts": {}},
         {"key": "planned", "status": "done", "problems": [], "facts": {"tasks": "x", "words": "y"}},
         {"key": "outcome", "status": "done", "problems": [], "figures": {"a": "b"}},
+        {"key": "outcome", "status": "done", "problems": [], "figures": {"a": float("nan"), "b": float("inf")}},
+        {"hello": "world"},
+        {"key": "shard-000000", "status": "done", "problems": [], "figures": 5},
+        {"key": "find", "status": "done", "problems": [], "files": [["a", "many", "b"]]},
+        [1, 2],
     ],
 )
 def test_lines_of_a_ledger_that_say_nothing_are_passed_over(
-    abi: Build, line: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    abi: Build, line: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = abi.begin("published")
     with (folder / "ledger.jsonl").open("a") as file:
         file.write(json.dumps(line) + "\n")
     assert abi.look() == (0, 0)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_line_of_a_ledger_that_is_too_deep_is_passed_over(abi: Build) -> None:
+    folder = abi.begin("published")
+    with (folder / "ledger.jsonl").open("a") as file:
+        file.write("[" * 100_000 + "\n")
+    assert abi.look() == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["plan.parquet", "sources.json"])
+def test_random_bytes_in_a_parts_place_are_told_and_made_again(
+    abi: Build, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = abi.begin("published") / name
+    data = path.read_bytes()
+    path.write_bytes(np.random.default_rng(0).bytes(len(data)))
+    assert main(["verify", str(abi.output)]) == 1
+    assert f"fault: {name} holds other bytes than were written" in capsys.readouterr().out
+    assert abi.run() == 0
+    assert path.read_bytes() == data
+    assert abi.look() == (0, 0)
 
 
 @pytest.mark.parametrize("change", [{"format": "x"}, {"build": 3}])
