@@ -17,10 +17,11 @@ from rasterio.windows import Window as RasterWindow
 from catalog.sentinel2.items import Asset
 from catalog.sentinel2.safe import read_safe
 from cube.sentinel2 import jpeg2000
+from cube.sentinel2.acquisitions import group_acquisitions
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.jpeg2000 import can_decode_areas, decode_area
 from cube.sentinel2.lattice import Lattice, Window
-from cube.sentinel2.scenes import SceneTask, group_acquisitions, process_scene
+from cube.sentinel2.scenes import SceneTask, process_scene
 from cube.testing.sentinel2.safe import LAYOUTS
 from stratacube.errors import SourceError
 from tests.sentinel2.scenery import EPSG, FIRST, MASKED, SIDE, ULX, ULY, make_scene
