@@ -29,7 +29,7 @@ from stratacube.errors import SourceError
 from stratacube.guard import guarded
 from stratacube.times import format_time, parse_time
 
-__all__ = ["CDSE_ODATA", "CDSE_ZIPPER", "expand_manifest", "product_from_odata", "search_odata"]
+__all__ = ["CDSE_ODATA", "CDSE_ZIPPER", "expand_manifest", "manifest_digests", "product_from_odata", "search_odata"]
 
 CDSE_ODATA = "https://catalogue.dataspace.copernicus.eu/odata/v1/Products"
 CDSE_ZIPPER = "https://zipper.dataspace.copernicus.eu/odata/v1"
@@ -258,27 +258,45 @@ def expand_manifest(product: Product, document: bytes) -> Product:
     """
     manifest = product.assets["safe_manifest"]
     assets: dict[str, Asset] = dict(product.assets)
-    try:
-        if b"<!ENTITY" in document:
-            raise ET.ParseError("it declares entities, which no manifest does")
-        root = ET.fromstring(document)
-    except (ET.ParseError, LookupError, ValueError) as error:  # the latter two: of an encoding
-        raise SourceError(f"{product.id}: manifest.safe is not XML ({error}); fetch it again") from error
-    for stream in root.iter("byteStream"):
-        location = stream.find("fileLocation")
-        path = (location.get("href", "") if location is not None else "").removeprefix("./")
+    for path, size, digest in _streams(document, f"{product.id}: manifest.safe"):
         key = _manifest_key(path)
         if key is not None:
-            digest = stream.find("checksum[@checksumName='MD5']")
-            size = stream.get("size")
-            assets[key] = Asset(
-                href=_sibling(manifest.href, path),
-                size=int(size) if size and size.isdigit() else None,
-                checksum=read_checksum(digest.text.strip()) if digest is not None and digest.text else None,
-            )
+            assets[key] = Asset(href=_sibling(manifest.href, path), size=size, checksum=digest)
     if "granule_metadata" not in assets:
         raise SourceError(f"{product.id}: manifest.safe lists no MTD_TL.xml; the product may be incomplete")
     return replace(product, assets=assets)
+
+
+def manifest_digests(document: bytes, name: str) -> dict[str, str]:
+    """Digests of a product's files, by path below it: those of the kinds that :mod:`~.checksums` knows.
+
+    Parameters
+    ----------
+    document
+        ``manifest.safe``.
+    name
+        What to call it.
+
+    Raises
+    ------
+    SourceError
+        If the document is not a manifest.
+    """
+    return {path: digest for path, _, digest in _streams(document, name) if path and digest is not None}
+
+
+def _streams(document: bytes, name: str) -> Iterator[tuple[str, int | None, str | None]]:
+    """Path, size and digest of each file that a manifest lists."""
+    with guarded(f"{name} is not XML", "fetch it again"):
+        if b"<!ENTITY" in document:
+            raise SourceError(f"{name} declares entities, which no manifest does; fetch it again")
+        root = ET.fromstring(document)
+    for stream in root.iter("byteStream"):
+        location, size = stream.find("fileLocation"), stream.get("size", "")
+        path = (location.get("href", "") if location is not None else "").removeprefix("./")
+        known = [c for c in stream.iter("checksum") if c.get("checksumName") in ("MD5", "SHA3-256")]
+        digests = (read_checksum((c.text or "").strip()) for c in known)
+        yield path, int(size) if size.isascii() and size.isdigit() else None, next((d for d in digests if d), None)
 
 
 def _manifest_key(path: str) -> str | None:

@@ -91,6 +91,8 @@ class CellRecord:
     """Products behind the cell: id and where it lies."""
     dropped: Sequence[Mapping[str, str]] = field(default_factory=tuple)
     """Products that were left out for an error: ``product`` and ``reason``."""
+    marked: Sequence[Mapping[str, str]] = field(default_factory=tuple)
+    """Products that were used though something is odd about them: ``product`` and ``reason``."""
 
 
 def publish_cells(output: Path, build: CompositeBuild, cells: Sequence[CellRecord]) -> None:
@@ -173,6 +175,7 @@ def cell_item(build: CompositeBuild, cell: CellRecord) -> dict[str, Any]:
             "stratacube:empty": cell.valid_share == 0,
             "stratacube:observations": dict(cell.observations),
             "stratacube:dropped": [dict(d) for d in cell.dropped],
+            **({"stratacube:marked": [dict(m) for m in cell.marked]} if cell.marked else {}),
         },
         "links": [
             {"rel": "root", "href": "../catalog.json", "type": voc.JSON_TYPE},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from catalog.sentinel2.convert import footprint_bbox
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import GranuleMetadata, ProductMetadata, read_granule, read_product
 from catalog.sentinel2.names import parse_product_name
+from catalog.sentinel2.tiles import size_remark
 from stratacube.errors import SourceError
 from stratacube.guard import guarded
 
@@ -58,6 +60,7 @@ def _read(folder: Path) -> Product:
         if found is not None:
             assets[found["key"]] = _raster(image, granule, int(found["pixel"]))
     ring = product.footprint
+    _refuse_elsewhere(granule, assets)
     outline = {"type": "Polygon", "coordinates": [[list(p) for p in ring]]} if ring else None
     return Product(
         id=product.id,
@@ -80,6 +83,29 @@ def _agree(product: ProductMetadata, granule: GranuleMetadata) -> None:
     tile = parse_product_name(product.id).tile
     if tile != granule.tile:
         raise SourceError(f"{product.id} is of tile {tile} but its MTD_TL.xml of {granule.tile}; fetch it again")
+
+
+def _refuse_elsewhere(granule: GranuleMetadata, assets: Mapping[str, Asset]) -> None:
+    """Refuse a grid of a part of a tile, which the tile's name does not tell, if the images are elsewhere.
+
+    Who plans by it would not read them, and not find out.
+    """
+    asset = next((a for a in assets.values() if a.shape is not None and a.transform is not None), None)
+    if asset is None or not size_remark(asset.shape, asset.transform):
+        return
+    import rasterio  # noqa: PLC0415  (whole tiles need it not)
+
+    try:
+        with rasterio.open(asset.href) as image:
+            there = str(image.crs), image.transform.c, image.transform.f
+    except (rasterio.errors.RasterioError, OSError):  # the build tells who is broken, and drops it
+        return
+    said = granule.proj_code, *(asset.transform or ())[2::3]
+    if there != said:
+        raise SourceError(
+            f"by its MTD_TL.xml tile {granule.tile} lies at {said[1]:.10g} {said[2]:.10g} in {said[0]}, but "
+            f"{asset.href} at {there[1]:.10g} {there[2]:.10g} in {there[0]}; fetch the product again or leave it out"
+        )
 
 
 def _raster(path: Path, granule: GranuleMetadata, pixel: int) -> Asset:

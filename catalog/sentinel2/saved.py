@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,20 @@ _MANIFEST = (
     "status",
     "reason",
 )
-_SCENES = ("product_id", "tile", "sensing_time", "baseline", "band", "resolution", "path", "size_bytes", "fetched")
+_SCENES = (
+    "product_id",
+    "tile",
+    "sensing_time",
+    "baseline",
+    "band",
+    "resolution",
+    "path",
+    "size_bytes",
+    "fetched",
+    "verified",
+    "decision",
+    "reason",
+)
 
 
 def save_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
@@ -217,7 +230,12 @@ def write_query_manifest(
     _write_rows(path, _MANIFEST, rows)
 
 
-def write_scene_index(path: Path, products: Iterable[Product], root: Path | None = None) -> None:
+def write_scene_index(
+    path: Path,
+    products: Iterable[Product],
+    root: Path | None = None,
+    told: Callable[[Product, str, str], tuple[str, str, str]] = lambda *_: ("", "", ""),
+) -> None:
     """Write the image files of products, one row a file, and whether it is on disk.
 
     Parameters
@@ -228,6 +246,8 @@ def write_scene_index(path: Path, products: Iterable[Product], root: Path | None
         The products.
     root
         Folder that remote files are fetched into: the path of one is where it comes to lie.
+    told
+        Of a product, the key of a file and its path: how it was verified, what was decided on the product, and why.
     """
     rows = [
         {
@@ -240,6 +260,7 @@ def write_scene_index(path: Path, products: Iterable[Product], root: Path | None
             "path": where,
             "size_bytes": _blank(asset.size),
             "fetched": _fetched(where),
+            **dict(zip(("verified", "decision", "reason"), told(product, key, where), strict=True)),
         }
         for product in products
         for key, asset in sorted(product.assets.items())

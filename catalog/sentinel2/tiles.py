@@ -22,7 +22,7 @@ import shapely
 
 from stratacube.errors import SourceError
 
-__all__ = ["SIDE", "Ground", "TileGrid", "check_grid", "remark", "tile_bbox", "tile_grid", "touches"]
+__all__ = ["SIDE", "Ground", "TileGrid", "beside", "check_grid", "size_remark", "tile_bbox", "tile_grid", "touches"]
 
 SIDE = 109_800
 """Metres along a tile."""
@@ -120,7 +120,7 @@ def touches(ground: Ground, box: tuple[float, float, float, float]) -> bool:
 
 
 def check_grid(name: str, tile: str, proj_code: str | None, shape: tuple[int, int], transform: Sequence[float]) -> None:
-    """Refuse a grid that cannot be its tile's. One of a part of a tile may lie anywhere: see :func:`remark`.
+    """Refuse a grid that cannot be its tile's. One of a part of a tile may lie anywhere: see :func:`beside`.
 
     Parameters
     ----------
@@ -158,20 +158,24 @@ def check_grid(name: str, tile: str, proj_code: str | None, shape: tuple[int, in
         raise SourceError(f"{wrong}, but its grid begins at {ulx:.10g} {uly:.10g}; fetch the product again")
 
 
-def remark(tile: str, shape: tuple[int, int], transform: Sequence[float]) -> str:
-    """Say what is odd about a grid that :func:`check_grid` takes: it is of a part of a tile, or lies beside it.
+def beside(tile: str, shape: tuple[int, int], transform: Sequence[float]) -> bool:
+    """Whether some of a grid does not lie on its tile.
 
     Parameters
     ----------
     tile, shape, transform
-        As of :func:`check_grid`.
+        As of :func:`check_grid`; the corner and the far edges are compared.
     """
-    there, pixel, (rows, cols) = tile_grid(tile), float(transform[0]), shape
-    side = round(SIDE / pixel)
-    if (rows, cols) == (side, side):
-        return ""
-    told = f"{rows} x {cols} pixels of {pixel:g} m where a whole tile has {side} x {side}"
+    there, (rows, cols) = tile_grid(tile), shape
     east, south = transform[2] - there.ulx, there.uly - transform[5]
-    if min(east, south) >= 0 and east + cols * pixel <= SIDE and south + rows * pixel <= SIDE:
-        return told
-    return f"{told}, and not on the ground of tile {tile}"
+    return min(east, south) < 0 or east + cols * transform[0] > SIDE or south - rows * transform[4] > SIDE
+
+
+def size_remark(shape: tuple[int, int] | None, transform: Sequence[float] | None) -> str:
+    """Say that a grid is of a part of a tile; empty where it is of a whole one, or not known."""
+    if shape is None or transform is None:
+        return ""
+    side = round(SIDE / transform[0])
+    if tuple(shape) == (side, side):
+        return ""
+    return f"{shape[0]} x {shape[1]} pixels of {transform[0]:g} m where a whole tile has {side} x {side}"

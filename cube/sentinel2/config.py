@@ -107,6 +107,16 @@ class Sentinel2Config(Settings):
     platforms: list[str] | None = Field(None, description="platforms to use: sentinel-2a, sentinel-2b, sentinel-2c")
     months: list[int] | None = Field(None, description="months of the year to use, 1 to 12")
     baselines: list[str] | None = Field(None, description="processing baselines to use, such as 05.10")
+    verify_digests: Literal["once", "never"] = Field(
+        "once",
+        description="hold files against the digests that manifest.safe or the catalogue lists, once, or never",
+        json_schema_extra=RUN_ONLY,
+    )
+    odd_scenes: Literal["refuse", "mark"] = Field(
+        "refuse",
+        description="scenes whose pixels contradict what is said of them: leave them out, or use and mark them",
+        json_schema_extra=RUN_ONLY,
+    )
     keep_tmp: bool = Field(False, description="keep tmp/, the scenes on the lattice", json_schema_extra=RUN_ONLY)
     tmp_gb: float = Field(
         200.0,

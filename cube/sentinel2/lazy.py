@@ -21,9 +21,9 @@ from rasterio.errors import RasterioError
 from catalog.sentinel2.convert import product_from_item
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.safe import read_safe
+from cube.sentinel2.acquisitions import group_acquisitions
 from cube.sentinel2.blocks import gdal_reason
 from cube.sentinel2.resample import Method
-from cube.sentinel2.scenes import group_acquisitions
 from cube.sentinel2.source import Harmonisation, harmonisation
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES
 from stratacube.errors import SourceError, UsageError

@@ -20,11 +20,13 @@ from cube.sentinel2.composite import CellTask, ScratchLostError, Vote, process_c
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.estimate import scratch_bytes
 from cube.sentinel2.folder import Sentinel2Folder
+from cube.sentinel2.judging import Judging
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.products import Values, ZarrLayout, encoding, paste
+from cube.sentinel2.record import SceneRecord
 from cube.sentinel2.reduce import parse_reducer
-from cube.sentinel2.scenes import SceneResult, SceneTask, process_scene
+from cube.sentinel2.scenes import SceneResult, SceneTask, folder_of, process_scene
 from cube.sentinel2.supply import Supply
 from stratacube.files import remove
 
@@ -127,6 +129,7 @@ class Making:
     ) -> None:
         self.config, self.folder, self.plan, self.layout, self.run = config, folder, plan, layout, run
         self.supply = Supply(config, folder)
+        self.judging = Judging(config, folder, SceneRecord(run.ledger, folder.archive))
         self._to_store = "zarr" in config.products
 
     def turns(self, cells: Sequence[PlannedCell]) -> Iterator[list[PlannedCell]]:
@@ -184,6 +187,7 @@ class Making:
                     masked=tuple(self.config.mask_classes),
                     dilation=self.config.mask_dilation,
                     folder=self.folder.scenes,
+                    checks=self.judging.checks(acquisition),
                 )
                 for acquisition in batch
             ]
@@ -195,6 +199,7 @@ class Making:
         figures: dict[str, float] = {"seconds": outcome.seconds}
         result = outcome.result
         if result is not None:
+            self.judging.note(result)
             lost = [(name, href, self.supply.reason(name, why)) for name, href, why in result.dropped]
             figures |= {"blocks": result.blocks, "skipped": result.skipped, "pixels": result.pixels}
         else:
@@ -208,6 +213,7 @@ class Making:
         if not cells:
             return {}
         dropped = self._scenes(cells)
+        self._refuse(cells, dropped)
         threads = max(1, self.run.workers.number // len(cells))
         places = {cell.cell.id: cell for cell in cells}
         failed = {key for key, drops in dropped.items() if _all_dropped(self.plan.acquisitions[key].products, drops)}
@@ -227,6 +233,13 @@ class Making:
                 figures = {"seconds": outcome.seconds, "valid_share": result.valid_share}
                 self.run.record(task.key, status, problems, figures, files=outcome.written)
         return lost
+
+    def _refuse(self, cells: Sequence[PlannedCell], dropped: Drops) -> None:
+        """Add to what was dropped the scenes whose pixels contradict what is said of them."""
+        lost = {key: {name for name, _, _ in drops} for key, drops in dropped.items()}
+        for key, reason in self.judging.refusals(cells, self.plan.acquisitions, lost).items():
+            products = [p for p in self.plan.acquisitions[key].products if p.id not in lost[key]]
+            dropped[key] += [(p.id, folder_of(p), f"{p.id}: {reason}") for p in products]
 
     def _cell_task(self, planned: PlannedCell, threads: int, failed: set[str]) -> CellTask:
         config, cell = self.config, planned.cell

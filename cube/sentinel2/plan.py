@@ -19,12 +19,12 @@ from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.names import parse_product_name
 from catalog.sentinel2.tiles import SIDE, tile_grid
 from cube.job.folder import RULES
+from cube.sentinel2.acquisitions import Acquisition, group_acquisitions
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import Cell, cell_from_id, footprint, read_cells, select_cells
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.limits import refuse_large, refuse_no_degrees
 from cube.sentinel2.polygon import polygon_of
-from cube.sentinel2.scenes import Acquisition, group_acquisitions
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import write_text
 from stratacube.guard import reason_of

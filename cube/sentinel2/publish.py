@@ -44,8 +44,9 @@ def publish(
     results: Mapping[str, CellResult],
     problems: Sequence[Problem],
     laps: Mapping[str, float],
+    marked: Mapping[str, str],
 ) -> None:
-    """Write previews, the report and, last, the catalogue."""
+    """Write previews, the report and, last, the catalogue; ``marked`` are odd products that were used, and why."""
     kind = encoding(config.values, config.reducer)
     crs = pyproj.CRS(plan.lattice.crs)
     metres = 111_195.0 if crs.is_geographic else crs.axis_info[0].unit_conversion_factor
@@ -72,7 +73,9 @@ def publish(
     made = [p for p in plan.cells if p.cell.id in results]
     report = composite_report(config, plan, results)
     write_report(folder.report, report, problems, laps, folder.created(), config.digest())
-    publish_cells(folder.root, build, [_record(config, folder, plan, p, results[p.cell.id], problems) for p in made])
+    publish_cells(
+        folder.root, build, [_record(config, folder, plan, p, results[p.cell.id], problems, marked) for p in made]
+    )
 
 
 def _record(
@@ -82,6 +85,7 @@ def _record(
     planned: PlannedCell,
     result: CellResult,
     problems: Sequence[Problem],
+    marked: Mapping[str, str],
 ) -> CellRecord:
     cell, window = planned.cell, planned.window
     dropped = [{"product": p.input, "reason": p.reason} for p in problems if p.product == cell.id and p.input]
@@ -112,6 +116,12 @@ def _record(
         valid_share=result.valid_share,
         sources={p.id: _origin(p.assets, p.id) for a in seen for p in a.products if p.id not in lost},
         dropped=dropped,
+        marked=[
+            {"product": p.id, "reason": marked[p.id]}
+            for a in seen
+            for p in a.products
+            if p.id in marked and p.id not in lost
+        ],
     )
 
 

@@ -42,6 +42,7 @@ from cube.sentinel2.plan import (
 )
 from cube.sentinel2.products import ZarrLayout, create_composites, encoding
 from cube.sentinel2.publish import publish
+from cube.sentinel2.record import SceneRecord
 from cube.sentinel2.supply import find, with_mended, write_lists, write_unread
 from stratacube.claim import claimed
 from stratacube.command import Answer
@@ -167,7 +168,7 @@ class Sentinel2Build:
             sources, self.mended = with_mended(self.config, self.folder, self.cells, self.found)
             self.found, self.faults = sources.products, sources.faults
         if not self.folder.scene_index.exists():
-            self._index_scenes()
+            self._index_scenes(run)
         run.say("%d products, those left out are in %s", len(self.found), self.folder.left_out)
 
     def plan(self, run: Run) -> Planned:
@@ -200,8 +201,9 @@ class Sentinel2Build:
             make_again(run, cell, f"{', '.join(names)} can be read by now, and is not in it yet")
         return bool(gained)
 
-    def _index_scenes(self) -> None:
-        write_scene_index(self.folder.scene_index, self.found, self.folder.archive)
+    def _index_scenes(self, run: Run) -> None:
+        record = SceneRecord(run.ledger, self.folder.archive)
+        write_scene_index(self.folder.scene_index, self.found, self.folder.archive, record.told)
 
     @cached_property
     def planned(self) -> Plan:
@@ -308,7 +310,9 @@ class Sentinel2Build:
         columns = {k: v for k, v in self.problem_columns.items() if k != "product"}
         write_errors(self.folder.phase1_errors, [p for p in rows if p.kind == "source"], columns)
         laps = {step: run.seconds(step) or 0.0 for step in ("find", "plan", "arrays")}
-        run.keep("scenes", self._index_scenes, lambda: [self.folder.scene_index], anew=run.changed)
+        run.keep("scenes", lambda: self._index_scenes(run), lambda: [self.folder.scene_index], anew=run.changed)
+
+        marked = SceneRecord(run.ledger, self.folder.archive).marked()
 
         def parts() -> list[Path]:
             previews = sorted(self.folder.composites.glob("*/preview.png"))
@@ -316,7 +320,7 @@ class Sentinel2Build:
 
         run.keep(
             "publish",
-            lambda: publish(self.config, self.folder, self.planned, dict(self.results(run)), problems, laps),
+            lambda: publish(self.config, self.folder, self.planned, dict(self.results(run)), problems, laps, marked),
             parts,
             mark=self.folder.catalog,
             anew=run.changed,

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,21 @@ import numpy.typing as npt
 import rasterio
 
 from catalog.sentinel2.items import Product
-from catalog.sentinel2.select import newest_first
+from cube.sentinel2.acquisitions import Acquisition
 from cube.sentinel2.blocks import BlockReader, Decoded
+from cube.sentinel2.digests import Check, verify
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.resample import Method, Resampler, SourceGrid, SourceMap, margin, source_map
+from cube.sentinel2.sampling import CellSamples
 from cube.sentinel2.source import MaskRule, ProductSource
 from stratacube.errors import SourceError
 from stratacube.files import whole_folder
 
 __all__ = [
     "PIECE",
-    "Acquisition",
     "SceneResult",
     "SceneTask",
-    "group_acquisitions",
+    "folder_of",
     "piece_path",
     "process_scene",
 ]
@@ -48,45 +48,6 @@ PIECE = 768
 
 GDAL_OPTIONS = {"GDAL_CACHEMAX": 32, "GDAL_NUM_THREADS": "1", "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
 """Blocks are kept by us, for as long as a cell needs them, so GDAL's own cache can be small."""
-
-
-@dataclass(frozen=True)
-class Acquisition:
-    """What one datatake saw of one tile."""
-
-    tile: str
-    platform: str
-    datatake_start: datetime
-    products: tuple[Product, ...]
-    """Best first: where two are valid, the first counts."""
-
-    @property
-    def datatake(self) -> str:
-        """Name of the datatake: acquisitions that share it give one vote a pixel."""
-        return f"{self.platform.removeprefix('sentinel-')}_{self.datatake_start:%Y%m%dT%H%M%S}"
-
-    @property
-    def key(self) -> str:
-        """Unique name."""
-        return f"{self.datatake}_T{self.tile}"
-
-    @property
-    def rank(self) -> tuple[Any, ...]:
-        """Order in which overlapping tiles of a datatake count: newest processing first, then by name."""
-        first = self.products[0]
-        return (*newest_first(first), first.id, self.tile)
-
-
-def group_acquisitions(products: Sequence[Product]) -> list[Acquisition]:
-    """Group products by tile and datatake, in order of time."""
-    groups: dict[tuple[str, str, datetime], list[Product]] = {}
-    for product in products:
-        start = product.datatake_start.replace(microsecond=0)
-        groups.setdefault((product.tile, product.platform, start), []).append(product)
-    for group in groups.values():
-        group.sort(key=lambda p: (*newest_first(p), p.id))
-    found = [Acquisition(*key, tuple(group)) for key, group in groups.items()]
-    return sorted(found, key=lambda a: (a.datatake_start, a.key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +64,8 @@ class SceneTask:
     dilation: int
     folder: Path
     """Where the folders of all acquisitions lie."""
+    checks: tuple[Check, ...] = ()
+    """Files to hold against their digests before anything is read of their products."""
 
     @property
     def key(self) -> str:
@@ -128,6 +91,10 @@ class SceneResult:
     only where none is listed was nothing seen."""
     dropped: tuple[tuple[str, str, str], ...] = ()
     """Product, its file or folder, and why it was dropped."""
+    remarks: tuple[tuple[str, str], ...] = ()
+    """Product, and what is odd about it."""
+    verified: tuple[tuple[str, str], ...] = ()
+    """File, and what it was when its digest was the one listed."""
     blocks: int = 0
     skipped: int = 0
     pixels: int = 0
@@ -177,16 +144,18 @@ def process_scene(task: SceneTask) -> SceneResult:
 
 def _make(task: SceneTask, part: Path, begun: float) -> SceneResult:
     """Fill the folder of an acquisition."""
-    products, dropped = list(task.acquisition.products), []
-    decoded, pieces = Decoded(), list[tuple[str, int, int, int]]()
+    good, spoilt = verify(task.checks)
+    dropped = [(p.id, *spoilt[p.id]) for p in task.acquisition.products if p.id in spoilt]
+    products = [p for p in task.acquisition.products if p.id not in spoilt]
+    decoded, pieces, remarks = Decoded(), list[tuple[str, int, int, int]](), list[tuple[str, str]]()
     while True:
         for left in part.iterdir():  # of a try before
             shutil.rmtree(left)
-        decoded, pieces = Decoded(), []
+        decoded, pieces, remarks = Decoded(), [], []
         try:
             if products:
                 with rasterio.Env(**GDAL_OPTIONS):
-                    pieces = list(_Scene(task, products, decoded).write(part))
+                    pieces = list(_Scene(task, products, decoded, remarks).write(part))
             break
         except _ProductError as error:
             products.remove(error.product)
@@ -196,6 +165,8 @@ def _make(task: SceneTask, part: Path, begun: float) -> SceneResult:
         bands=tuple(b for b, _ in task.bands),
         products=tuple(p.id for p in products),
         dropped=tuple(dropped),
+        remarks=tuple(remarks),
+        verified=tuple(good.items()),
         blocks=decoded.blocks,
         skipped=decoded.skipped,
         pixels=decoded.pixels,
@@ -212,7 +183,12 @@ class _ProductError(Exception):
     def __init__(self, product: Product, reason: str) -> None:
         super().__init__(reason)
         self.product = product
-        self.href = str(Path(next(iter(product.assets.values())).href).parent) if product.assets else product.id
+        self.href = folder_of(product)
+
+
+def folder_of(product: Product) -> str:
+    """Where the files of a product lie; its name where it has none."""
+    return str(Path(next(iter(product.assets.values())).href).parent) if product.assets else product.id
 
 
 @dataclass(frozen=True)
@@ -255,8 +231,10 @@ class _Piece:
 class _Scene:
     """All products of an acquisition, open."""
 
-    def __init__(self, task: SceneTask, products: Sequence[Product], decoded: Decoded) -> None:
-        self.task, self.products, self.decoded = task, products, decoded
+    def __init__(
+        self, task: SceneTask, products: Sequence[Product], decoded: Decoded, remarks: list[tuple[str, str]]
+    ) -> None:
+        self.task, self.products, self.decoded, self.remarks = task, products, decoded, remarks
 
     def write(self, folder: Path) -> Iterator[tuple[str, int, int, int]]:
         """Write the pieces, and yield what lists them."""
@@ -271,6 +249,8 @@ class _Scene:
                             f"{product.id} is not on the grid of {sources[0].product.id}, of the same tile"
                         )
                     sources.append(source)
+                    self.remarks += [(product.id, text) for text in source.remarks]
+            samples = {cell: CellSamples(window, len(keys)) for cell, window in self.task.cells}
             pieces = self._pieces(sources[0])
             _mask(pieces, sources)
             for piece, ended in _with_last_uses(pieces, lambda piece: _bands(piece, sources)):
@@ -279,9 +259,12 @@ class _Scene:
                     path = piece_path(folder, piece.cell, piece.window)
                     path.parent.mkdir(exist_ok=True)
                     np.save(path, values)
+                    samples[piece.cell].take(piece.window, values)
                     yield piece.cell, piece.window.row, piece.window.col, path.stat().st_size
                 for reader, blocks in ended:
                     reader.forget(blocks)
+        for cell, taken in samples.items():
+            taken.write(folder, cell)
 
     def _pieces(self, source: ProductSource) -> list[_Piece]:
         """Squares that the tile reaches, from north to south in the tile: blocks can be let go of early."""

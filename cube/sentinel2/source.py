@@ -21,6 +21,7 @@ from catalog.sentinel2.metadata import (
 )
 from catalog.sentinel2.names import parse_product_name
 from catalog.sentinel2.places import is_remote, local_path
+from catalog.sentinel2.tiles import beside
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.mask import class_mask, class_window, on_band_grid
@@ -126,6 +127,8 @@ class ProductSource:
 
     def __init__(self, product: Product, keys: Mapping[str, str], rule: MaskRule, decoded: Decoded) -> None:
         self.product, self.rule = product, rule
+        self.remarks: list[str] = []
+        """What is odd about it."""
         self.harmonisation = harmonisation(product, keys)
         with ExitStack() as opened:
             self.classes = opened.enter_context(BlockReader(_asset(product, _classes_key(product)), decoded))
@@ -134,7 +137,7 @@ class ProductSource:
             }
             granule = _granule(product)
             for key, reader in (*((keys[b], r) for b, r in self.bands.items()), (_classes_key(product), self.classes)):
-                _refuse_elsewhere(product, key, reader, granule)
+                self.remarks += _refuse_elsewhere(product, key, reader, granule)
             self._opened = opened.pop_all()
 
     def __enter__(self) -> ProductSource:
@@ -185,13 +188,14 @@ def _granule(product: Product) -> GranuleMetadata | None:
     return None if asset is None or is_remote(asset.href) else read_granule(local_path(asset.href))
 
 
-def _refuse_elsewhere(product: Product, key: str, reader: BlockReader, granule: GranuleMetadata | None) -> None:
-    """Refuse an image that lies elsewhere than the catalogue or the granule's metadata says; sizes may differ."""
+def _refuse_elsewhere(product: Product, key: str, reader: BlockReader, granule: GranuleMetadata | None) -> list[str]:
+    """Refuse an image that lies elsewhere than the catalogue or the metadata says; remark on other sizes."""
     asset, pixel = product.assets[key], int(key[-3:-1])
     told = [(asset.proj_code, asset.shape, asset.transform, "the list of its files")]
     if granule is not None and pixel in granule.grids:
         grid = granule.grids[pixel]
         told.append((granule.proj_code, (grid.rows, grid.cols), grid.transform, "its MTD_TL.xml"))
+    remarks = []
     there = _bounds((reader.grid.height, reader.grid.width), reader.grid.transform)
     for code, shape, transform, where in told:
         if code is None or shape is None or transform is None:
@@ -202,6 +206,12 @@ def _refuse_elsewhere(product: Product, key: str, reader: BlockReader, granule: 
                 f"{reader.href} lies at {_numbers(there)} in {reader.grid.crs}, but by {where} at {_numbers(said)} in "
                 f"{code}; it is another tile's, or that is wrong: fetch the product again or leave it out"
             )
+        if tuple(shape) != (reader.grid.height, reader.grid.width):
+            size = f"{reader.grid.height} x {reader.grid.width} pixels but {shape[0]} x {shape[1]} by {where}"
+            remarks.append(f"{key} has {size}")
+    if beside(product.tile, (reader.grid.height, reader.grid.width), reader.grid.transform):
+        remarks.append(f"{key} does not lie on the ground of tile {product.tile}")
+    return remarks
 
 
 def _bounds(shape: tuple[int, int], transform: Sequence[float]) -> tuple[float, float, float, float]:

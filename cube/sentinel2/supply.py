@@ -21,10 +21,10 @@ from catalog.sentinel2.query import Query
 from catalog.sentinel2.saved import mark_fetched, write_query_manifest
 from catalog.sentinel2.select import Dropped, judge_unread, select_products
 from catalog.sentinel2.transfers import Meter
+from cube.sentinel2.acquisitions import Acquisition
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import Cell, footprint
-from cube.sentinel2.scenes import Acquisition
 from stratacube.files import write_json, write_text
 
 __all__ = ["Sources", "Supply", "find", "with_mended", "write_lists", "write_unread"]

@@ -12,9 +12,10 @@ from scipy import ndimage
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.select import deduplicate, newest_first
+from cube.sentinel2.acquisitions import group_acquisitions
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Lattice, Window
-from cube.sentinel2.scenes import SceneTask, group_acquisitions, piece_path, process_scene
+from cube.sentinel2.scenes import SceneTask, piece_path, process_scene
 from cube.testing import SafeSpec, write_safe
 from stratacube.errors import SourceError
 from tests.sentinel2.scenery import EPSG, FIRST, MASKED, SIDE, ULX, ULY, Scene, make_scene

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyproj
 import pytest
 
-from catalog.sentinel2.tiles import check_grid, remark, tile_bbox, tile_grid, touches
+from catalog.sentinel2.tiles import beside, check_grid, size_remark, tile_bbox, tile_grid, touches
 from stratacube.errors import SourceError
 from tests.sentinel2.squares import square_at
 
@@ -49,7 +49,7 @@ def test_tiles_of_all_real_metadata(data_folder: Path) -> None:
             rows, cols = (int(sizes[place.get("resolution")].findtext(n) or 0) for n in ("NROWS", "NCOLS"))
             ulx, uly, dx, dy = (float(place.findtext(n) or 0) for n in ("ULX", "ULY", "XDIM", "YDIM"))
             code = document.findtext(".//HORIZONTAL_CS_CODE")
-            assert remark(tile[1], (rows, cols), (dx, 0, ulx, 0, dy, uly)) == ""
+            assert size_remark((rows, cols), (dx, 0, ulx, 0, dy, uly)) == ""
             seen.add(tile[1])
             try:
                 check_grid("x", tile[1], code, (rows, cols), (dx, 0, ulx, 0, dy, uly))
@@ -119,12 +119,13 @@ def test_ground_of_tiles() -> None:
 
 def test_what_is_odd_about_a_grid_is_told() -> None:
     at = (20, 0, 499980, 0, -20, 5100000)
-    assert remark("33TWL", (5490, 5490), at) == ""
-    assert remark("33TWL", (915, 915), (120, *at[1:4], -120, at[5])) == ""
-    part = "240 x 64 pixels of 20 m where a whole tile has 5490 x 5490"
-    assert remark("33TWL", (240, 64), at) == part
-    assert remark("33TWL", (240, 64), (*at[:2], 499960, *at[3:])) == f"{part}, and not on the ground of tile 33TWL"
+    assert size_remark((5490, 5490), at) == "" == size_remark(None, None)
+    assert size_remark((915, 915), (120, *at[1:4], -120, at[5])) == ""
+    assert size_remark((240, 64), at) == "240 x 64 pixels of 20 m where a whole tile has 5490 x 5490"
+    assert not beside("33TWL", (240, 64), at)
+    assert beside("33TWL", (240, 64), (*at[:2], 499960, *at[3:]))
+    assert beside("33TWL", (240, 64), (*at[:5], 5100020))
     last = 499980 + 109800 - 64 * 20, 5100000 - 109800 + 240 * 20
-    assert remark("33TWL", (240, 64), (20, 0, last[0], 0, -20, last[1])) == part
-    assert "not on the ground" in remark("33TWL", (240, 64), (20, 0, last[0] + 20, 0, -20, last[1]))
-    assert "not on the ground" in remark("33TWL", (240, 64), (20, 0, last[0], 0, -20, last[1] - 20))
+    assert not beside("33TWL", (240, 64), (20, 0, last[0], 0, -20, last[1]))
+    assert beside("33TWL", (240, 64), (20, 0, last[0] + 20, 0, -20, last[1]))
+    assert beside("33TWL", (240, 64), (20, 0, last[0], 0, -20, last[1] - 20))

@@ -1,0 +1,94 @@
+"""What a build knows of its scenes, in its ledger: which files were verified, and what was decided on each product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from catalog.sentinel2.items import Product
+from catalog.sentinel2.tiles import size_remark
+from catalog.sentinel2.transfers import Transfers
+from cube.job.ledger import Entry, Ledger
+from cube.sentinel2.digests import NO_DIGEST, fingerprint, kind_of, listed
+from cube.sentinel2.plausible import Verdict
+from stratacube.errors import SourceError
+
+__all__ = ["SceneRecord"]
+
+_DIGESTS, _VERDICT = "digests ", "verdict "
+
+
+class SceneRecord:
+    """Reads and writes it.
+
+    Parameters
+    ----------
+    ledger
+        Of the build.
+    archive
+        Folder that files are fetched into; what was verified when it was fetched is not verified again.
+    """
+
+    def __init__(self, ledger: Ledger, archive: Path) -> None:
+        self.ledger = ledger
+        self._transfers = Transfers(archive)
+        self._listed: dict[str, Mapping[str, str | None]] = {}
+
+    def is_verified(self, path: Path, digest: str) -> bool:
+        """Whether a file was found to have a digest, and is as it was then."""
+        try:
+            told = fingerprint(path, digest)
+            return self._of(path).get(str(path)) == told or self._transfers.is_good(path, digest)
+        except OSError:
+            return False
+
+    def _of(self, path: Path) -> Mapping[str, str]:
+        entry = self.ledger.entries.get(_DIGESTS + str(path.parent))
+        return entry.facts if entry is not None else {}
+
+    def verified(self, files: Sequence[tuple[str, str]]) -> None:
+        """Remember files that have their digests, one entry a folder."""
+        folders: dict[str, dict[str, str]] = {}
+        for path, told in files:
+            folders.setdefault(str(Path(path).parent), dict(self._of(Path(path))))[path] = told
+        for folder, facts in folders.items():
+            self.ledger.record(Entry(_DIGESTS + folder, "done", facts=facts))
+
+    def decided(self, product: str, verdict: Verdict) -> None:
+        """Remember what was decided on a product."""
+        facts = {"decision": verdict.decision, "reason": verdict.reason}
+        known = self.ledger.entries.get(_VERDICT + product)
+        if known is None or dict(known.facts) != facts:
+            self.ledger.record(Entry(_VERDICT + product, "done", facts=facts))
+
+    def verdict(self, product: str) -> Verdict | None:
+        """What was decided; None where nothing was yet."""
+        entry = self.ledger.entries.get(_VERDICT + product)
+        if entry is None or entry.facts.get("decision") not in ("used", "marked", "refused"):
+            return None
+        return Verdict(entry.facts["decision"], entry.facts.get("reason", ""))  # type: ignore[arg-type]
+
+    def marked(self) -> dict[str, str]:
+        """Products that are used though something is odd about them, and what."""
+        names = [key.removeprefix(_VERDICT) for key in self.ledger.entries if key.startswith(_VERDICT)]
+        verdicts = {name: self.verdict(name) for name in names}
+        return {name: v.reason for name, v in verdicts.items() if v is not None and v.decision == "marked"}
+
+    def told(self, product: Product, key: str, path: str) -> tuple[str, str, str]:
+        """How a file was verified, what was decided on its product, and why: for the scene index."""
+        verdict, asset = self.verdict(product.id), product.assets[key]
+        decision, reason = (verdict.decision, verdict.reason) if verdict is not None else ("", "")
+        part = size_remark(asset.shape, asset.transform)
+        return self._verified(product, key, path), decision, "; ".join(filter(None, (reason, part)))
+
+    def _verified(self, product: Product, key: str, path: str) -> str:
+        if product.id not in self._listed:
+            try:
+                self._listed[product.id] = listed(product)
+            except SourceError as error:
+                return f"not verified: {error}"
+        known = self._listed[product.id]
+        digest = known.get(path) or product.assets[key].checksum
+        if digest is None:
+            return NO_DIGEST
+        return kind_of(digest) if self.is_verified(Path(path), digest) else "not verified yet"
