@@ -26,7 +26,7 @@ from cube.registry import MASKS
 from cube.strata.base import Problem
 from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
 from stratacube.choices import one_of
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import PlugError, SourceError, UsageError
 
 __all__ = ["MaskFile", "MaskKind", "Survey", "find_masks", "survey_mask"]
 
@@ -130,12 +130,16 @@ def survey_mask(file: MaskFile) -> Survey:
         Picklable.
     """
     try:
-        surveyed: Survey = MASKS.load(file.kind).survey(file)
+        with MASKS.blamed(file.kind):
+            surveyed: Survey = MASKS.load(file.kind).survey(file)
         return surveyed
+    except PlugError as error:
+        return Survey(file, problem=Problem(file.path, f"{file.path} cannot be used: {error}"))
     except (UsageError, SourceError) as error:
         return Survey(file, problem=Problem(file.path, str(error)))
     except (OSError, RuntimeError, KeyError) as error:  # all of them h5py's, by the kind of damage
-        message = f"{file.path} cannot be read as NetCDF-4 ({error}): fetch or write it again."
+        form = " as NetCDF-4" if file.kind in MASKS.ours else ""
+        message = f"{file.path} cannot be read{form} ({error}): fetch or write it again."
         return Survey(file, problem=Problem(file.path, message))
 
 
@@ -143,7 +147,7 @@ def _named(path: str) -> MaskFile:
     name, kinds = os.path.basename(path), MASKS.all()
     # Ours come last, for they take any name that begins with a date.
     for kind, of in sorted(kinds.items(), key=lambda item: item[0] in MASKS.ours):
-        with suppress(ValueError):
+        with MASKS.blamed(kind), suppress(ValueError):
             start = of.start(name)
             if start is not None:
                 return MaskFile(path, start, kind)
