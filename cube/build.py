@@ -43,8 +43,10 @@ def commands() -> dict[str, Command]:
 def _run(command: Command, config: Path | None, settings: Mapping[str, Any]) -> Answer | int:
     """Do what a file and settings describe."""
     refuse_ranks()
-    described = imported_of_plug(command.config).load(config, settings, command.defaults)
-    result: Answer | int = imported_of_plug(command.function)(described)
+    source = next((name for name, plug in SOURCES.all().items() if command in plug.commands.values()), "")
+    with SOURCES.blamed(source):
+        described = imported_of_plug(command.config).load(config, settings, command.defaults)
+        result: Answer | int = imported_of_plug(command.function)(described)
     return result
 
 

@@ -210,7 +210,8 @@ class TileConfig(Settings):
         """
         model = self.stratum.options
         given = {name: getattr(self, name) for name in model.model_fields}
-        return model.check({name: value for name, value in given.items() if value is not None})
+        with STRATA.blamed(self.stratification):
+            return model.check({name: value for name, value in given.items() if value is not None})
 
     @classmethod
     def deciding(cls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Annotated, Any, cast
 
 from cube.plug import imported
 from stratacube.choices import OneOf, nearest, one_of
-from stratacube.errors import UsageError
+from stratacube.errors import PlugError, StratacubeError, UsageError
 
 __all__ = ["ENGINES", "INSTRUMENTS", "MASKS", "REDUCERS", "SOURCES", "STRATA", "Engine", "Registry", "is_name"]
 
@@ -97,10 +99,7 @@ class Registry:
             except Exception as error:  # whatever the code of others does when it is imported
                 if name in self.ours:
                     raise
-                raise UsageError(
-                    f"{self.kind} {name!r} of {_distribution(self.outside[name])} cannot be used ({_told(error)}); "
-                    "mend or uninstall it"
-                ) from error
+                raise UsageError(f"{self.maker(name)} cannot be used ({_told(error)}); mend or uninstall it") from error
         return self._loaded[name]
 
     def all(self) -> dict[str, Any]:
@@ -112,6 +111,32 @@ class Registry:
             except UsageError as error:
                 self.drop(name, error)
         return loaded
+
+    def maker(self, name: str) -> str:
+        """Say whose one of other people's is: its kind, its name and its distribution."""
+        return f"{self.kind} {name!r} of {_distribution(self.outside[name])}"
+
+    @contextmanager
+    def blamed(self, name: str) -> Iterator[None]:
+        """Within, where code of a plug runs, whatever other people's raises is one sentence that names it.
+
+        What ours raise passes as it is, and so does what is a sentence already or is of the machine.
+
+        Raises
+        ------
+        PlugError
+            In place of any other exception.
+        """
+        try:
+            yield
+        except (StratacubeError, OSError, BrokenExecutor):
+            raise
+        except Exception as error:  # whatever the code of others does when it runs
+            if name not in self.outside:
+                raise
+            raise PlugError(
+                f"{self.maker(name)} failed ({_told(error)}); mend or uninstall it; the build's log has the traceback"
+            ) from error
 
     def drop(self, name: str, reason: Exception) -> None:
         """Leave one of other people's out from now on, with one warning."""

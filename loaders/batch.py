@@ -14,6 +14,7 @@ from cube.instrument import lacking
 from loaders.parts import StoredPart, on_grid
 from loaders.rules import TORCH, BandRule
 from loaders.travel import Tensors
+from stratacube.choices import many
 from stratacube.errors import UsageError
 
 __all__ = ["Batch", "Decoder", "PackedBatch", "as_is", "join"]
@@ -100,11 +101,11 @@ def join(batches: Sequence[PackedBatch]) -> PackedBatch:
     if len({tuple((times, *part.shape) for times, part in b.parts.items()) for b in batches}) > 1:
         batches = [b.on_grid() for b in batches]  # one store holds once what another holds repeated
     first = batches[0]
-    kinds = {(b.bands, tuple(b.values.shape[1:]), b.values.dtype) for b in batches}
+    kinds = dict.fromkeys(map(_kind, batches))
     if len(kinds) > 1:
         raise UsageError(
-            f"sources give samples of different kinds ({'; '.join(map(str, sorted(map(str, kinds))))}); "
-            "mix them with whole_batches=True, or give them the same bands, steps and crop"
+            f"sources give samples of different kinds: {'; and '.join(kinds)}. Mix them with `whole_batches=True`, or "
+            "give them the same bands, steps and crop"
         )
     if len({(b.rules, b.coefficient_names) for b in batches}) > 1:
         raise UsageError(
@@ -207,6 +208,13 @@ class Decoder(nn.Module):
             raise UsageError(f"the statistics have {', '.join(numbers)}, but not {', '.join(missing)}")
         values = torch.tensor([numbers[b] for b in packed.bands], device=packed.values.device, dtype=torch.float32)
         return values[:, None, None]
+
+
+def _kind(batch: PackedBatch) -> str:
+    """What the samples of a batch are, in words."""
+    steps, rows, columns = batch.values.shape[2:]  # there may be no bands yet: they come onto this grid
+    form = "values" if batch.values.dtype.is_floating_point else "counts"
+    return f"{form} of {', '.join(batch.bands)} in {many(steps, 'step')} of {rows} x {columns} pixels"
 
 
 def _valid(mask: Tensor, rules: Sequence[BandRule]) -> Tensor:

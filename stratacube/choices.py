@@ -11,13 +11,18 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-__all__ = ["OneOf", "Told", "nearest", "one_of"]
+__all__ = ["OneOf", "Told", "many", "nearest", "one_of"]
 
 
 def one_of(choices: Sequence[Any]) -> str:
     """Choices in words: ``a, b or c``."""
     *most, last = map(str, choices)
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def many(number: int, noun: str) -> str:
+    """Say so many of something: ``1 scan``, ``2 scans``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

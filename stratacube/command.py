@@ -165,6 +165,7 @@ def _messages(options: argparse.Namespace, flags: Sequence[str]) -> Iterator[Non
         form = "%(asctime)s %(name)s: %(message)s" if verbose else "%(asctime)s %(message)s"
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter(form, flags))
+    handler.addFilter(lambda record: bool(verbose) or not record.exc_info)  # tracebacks are for logs
     level = logging.WARNING if getattr(options, "quiet", False) else logging.DEBUG if verbose else logging.INFO
     loggers = [logging.getLogger(name) for name in PACKAGES]
     before = [logger.level for logger in loggers]

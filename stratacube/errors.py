@@ -13,6 +13,7 @@ __all__ = [
     "ClaimLostError",
     "ClaimedError",
     "EncodingMismatchError",
+    "PlugError",
     "SourceError",
     "StratacubeError",
     "UsageError",
@@ -44,6 +45,10 @@ class ClaimedError(UsageError):
 
 class ClaimLostError(StratacubeError, RuntimeError):
     """A folder that another process has taken over: this one may write no more."""
+
+
+class PlugError(StratacubeError, RuntimeError):
+    """Code of another package that failed while it ran; its own error is the cause."""
 
 
 class SourceError(StratacubeError, OSError):

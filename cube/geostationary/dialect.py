@@ -65,11 +65,12 @@ def imager_of(satellite: str) -> Instrument:
     UsageError
         If no imager is known to fly on it.
     """
-    known = dialects().values()
-    for imager in known:
-        if imager.dialect.names.knows(satellite):
-            return imager
-    told = ", ".join(f"{i.title} flies on {i.dialect.names.satellites}" for i in known)
+    known = dialects()
+    for name, imager in known.items():
+        with INSTRUMENTS.blamed(name):
+            if imager.dialect.names.knows(satellite):
+                return imager
+    told = ", ".join(f"{i.title} flies on {i.dialect.names.satellites}" for i in known.values())
     raise UsageError(f"satellite {satellite!r} is unknown; {told}")
 
 

@@ -16,6 +16,7 @@ from cube.geostationary.plan import Headers, make_plan
 from cube.geostationary.plan_table import PlanTable
 from cube.job.engine import Workers
 from cube.job.source import Manner
+from stratacube.choices import many
 from stratacube.errors import SourceError
 from stratacube.files import human_bytes
 
@@ -47,10 +48,10 @@ def estimate(config: AbiConfig, folder: AbiFolder, layout: TileLayout, manner: M
     memory = _BASE_MEMORY + 6 * max(2 * layout.tiles_per_shard * layout.band_size(c) ** 2 for c in config.channels)
     seconds = _expected_seconds(read, stored, len(files)) / manner.workers
     yield "tiles", f"{len(tiles)} of {config.tile_size} px, {config.steps} steps, {len(config.channels)} bands"
-    read_from = f"{len(files)} files ({human_bytes(sum(f.size for f in files))}) of {len(used)} scans"
+    read_from = f"{many(len(files), 'file')} ({human_bytes(sum(f.size for f in files))}) of {many(len(used), 'scan')}"
     yield "read", f"{human_bytes(read)} of {read_from}"
     yield "download", human_bytes(moved)
-    yield "write", f"{human_bytes(stored)} before compression, in {tiles['shard'].nunique()} shards a band"
+    yield "write", f"{human_bytes(stored)} before compression, in {many(tiles['shard'].nunique(), 'shard')} a band"
     yield "memory", f"about {human_bytes(memory)} a worker, {manner.workers} workers"
     yield "duration", f"about {seconds:.0f} s once files are at hand"
 

@@ -34,7 +34,7 @@ class _Abi:
     def planned(self, folder: BuildFolder) -> Planned:
         """Read what was planned."""
         plan = PlanTable(folder.plan)
-        return Planned(len(plan.shard_numbers), f"{plan.tiles} tiles in {len(plan.shard_numbers)} shards")
+        return Planned(len(plan.shard_numbers), plan.words)
 
     def expected(self, folder: BuildFolder, config: Mapping[str, Any], entry: Entry) -> Iterator[str]:
         """Shards of an entry of 0.1.0."""

@@ -142,6 +142,11 @@ class TileLayout:
         """How often a stored pixel of a band repeats along either side of the grid; 1 if it is finer than that."""
         return max(1, round(self.band_pixel(channel) / self.pixel))
 
+    @property
+    def has_finer(self) -> bool:
+        """Whether a band has pixels finer than the grid's, of which ``half_km`` speaks."""
+        return any(self.band(c).pixel_urad * 1e-6 < self.pixel / 1.5 for c in self.channels)
+
     def takes_one(self, channel: int) -> bool:
         """Whether one of several pixels of a band is stored, not their mean."""
         return self.half_km == "decimate" and self.band(channel).pixel_urad * 1e-6 < self.pixel / 1.5

@@ -20,8 +20,8 @@ from cube.geostationary.layout import TileLayout, TileSpec
 from cube.geostationary.plan_table import Plan, Spot, table_of
 from cube.job.engine import InlineExecutor, Workers
 from cube.job.ledger import Problem
-from cube.plug import imported_of_plug
-from cube.strata.base import Candidate, Sampler, SampleRequest, place_tile
+from cube.strata.base import Candidate, SampleRequest, place_tile
+from cube.strata.named import NamedSampler
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.windows import Frame, candidate_times, choose_window
 from cube.sun import solar_angles
@@ -123,7 +123,7 @@ def make_plan(
         seed=config.seed,
         executor=workers.executor if stratum.parallel else InlineExecutor(),
     )
-    sampler: Sampler = imported_of_plug(stratum.sampler)(request, **options.arguments())
+    sampler = NamedSampler(config.stratification, stratum, request, options)
     planner = _Planner(_Wanted.of(config), layout, scans, headers)
     limits = Limits(
         num_tiles=wanted,
@@ -186,7 +186,7 @@ class _Planner:
         self.unreadable: dict[str, str] = {}
         """Scans that no tile could be placed in, and why."""
 
-    def select(self, sampler: Sampler, limits: Limits) -> Selection[Spot]:
+    def select(self, sampler: NamedSampler, limits: Limits) -> Selection[Spot]:
         """Take complete tiles first; those with missing channels only if there are too few."""
         channels = set(self.layout.channels)
         if limits.num_tiles is None or not any(channels <= set(s.files) for s in self.scans):

@@ -22,6 +22,7 @@ from cube.job.folder import RULES
 from cube.job.ledger import Problem
 from cube.strata.select import Placed
 from cube.strata.windows import Frame
+from stratacube.choices import many
 from stratacube.errors import SourceError
 from stratacube.guard import guarded
 from stratacube.inside import why_not_a_name
@@ -213,6 +214,11 @@ class PlanTable:
         for block in self.blocks(["shard"], 64 * BLOCK):
             found.update(block["shard"].tolist())
         return sorted(found)
+
+    @property
+    def words(self) -> str:
+        """How much it is."""
+        return f"{many(self.tiles, 'tile')} in {many(len(self.shard_numbers), 'shard')}"
 
     @cached_property
     def framed(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property, partial
@@ -34,11 +35,15 @@ from cube.job.job import run_job
 from cube.job.ledger import Problem
 from cube.job.run import Run
 from cube.job.source import Manner, Planned
+from cube.registry import INSTRUMENTS
+from stratacube.choices import many
 from stratacube.command import Answer
 from stratacube.errors import SourceError
 from stratacube.files import remove, remove_strays
 
 __all__ = ["AbiBuild", "run_abi"]
+
+_log = logging.getLogger(__name__)
 
 _FETCHED_AT_ONCE = 64
 """Scans whose files are asked for together: enough to keep all connections busy, few enough to hold."""
@@ -57,7 +62,11 @@ def run_abi(config: AbiConfig) -> Answer:
     StratacubeError
         If the build cannot be made at all.
     """
-    return run_job(AbiBuild(config), dry_run=config.dry_run)
+    build = AbiBuild(config)
+    if config.half_km != "mean" and not build.layout.has_finer:
+        _log.warning("`half_km=%s` changes nothing: none of `channels` has pixels of 0.5 km", config.half_km)
+    with INSTRUMENTS.blamed(build.layout.instrument_name):
+        return run_job(build, dry_run=config.dry_run)
 
 
 class AbiBuild:
@@ -119,7 +128,7 @@ class AbiBuild:
             )
             write_completeness(table, self.folder.completeness)
             save_items(self.folder.sources, scans, naming=self.names)
-            run.say("found %d scans, %d files", len(scans), sum(len(s.files) for s in scans))
+            run.say("found %s, %s", many(len(scans), "scan"), many(sum(len(s.files) for s in scans), "file"))
 
         run.keep("find", make, lambda: [self.folder.sources, self.folder.completeness], mark=self.folder.sources)
 
@@ -140,7 +149,7 @@ class AbiBuild:
         shortage = _shortage(self.config.num_tiles, self.table)
         return Planned(
             len(self.table.shard_numbers),
-            f"{self.table.tiles} tiles in {len(self.table.shard_numbers)} shards",
+            self.table.words,
             [shortage] if shortage else [],
         )
 

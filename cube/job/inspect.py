@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from cube.job.outcome import is_lack
 from cube.job.source import Inspection, Planned
 from cube.plug import imported_of_plug
 from cube.registry import SOURCES
+from stratacube.choices import many
 from stratacube.command import Answer
-from stratacube.errors import UsageError
+from stratacube.errors import StratacubeError, UsageError
 from stratacube.progress import iterate
 
 __all__ = ["inspection_of", "status", "verify"]
@@ -85,6 +87,21 @@ class _Build:
         return done and not lacking
 
 
+def _named(look: Callable[[Path], Answer]) -> Callable[[Path], Answer]:
+    """Name the source where what looks at its builds fails."""
+
+    @wraps(look)
+    def looked(root: Path) -> Answer:
+        source = ""
+        with suppress(StratacubeError):  # which the look will say
+            source = BuildFolder(root).source()
+        with SOURCES.blamed(source):
+            return look(root)
+
+    return looked
+
+
+@_named
 def status(root: Path) -> Answer:
     """Tell how far a build is, by its ledger alone: what was written is not looked at.
 
@@ -118,6 +135,7 @@ def status(root: Path) -> Answer:
     return Answer(code, lines, {**data, "problems": problems, "whole": code == 0})
 
 
+@_named
 def verify(root: Path) -> Answer:
     """Read all that was written, and compare it with what the ledger says of it and with what the plan asks for.
 
@@ -133,7 +151,7 @@ def verify(root: Path) -> Answer:
     """
     build = _Build(root)
     faults, notes = list(_faults(build)), _notes(build)
-    lines = [*(f"fault: {fault}" for fault in faults), *notes, f"{root}: {len(faults)} faults"]
+    lines = [*(f"fault: {fault}" for fault in faults), *notes, f"{root}: {many(len(faults), 'fault')}"]
     return Answer(
         int(bool(faults)), lines, {"folder": str(root), "faults": faults, "notes": notes, "whole": not faults}
     )

@@ -16,9 +16,11 @@ from cube.job.outcome import MOST_ROWS, code_of, counted, is_lack, write_errors
 from cube.job.ranks import refuse_ranks
 from cube.job.run import Run
 from cube.job.source import Planned, Source
+from cube.registry import SOURCES
+from stratacube.choices import many
 from stratacube.claim import refuse_claimed
 from stratacube.command import Answer
-from stratacube.errors import SourceError, StratacubeError
+from stratacube.errors import PlugError, SourceError, StratacubeError
 from stratacube.files import human_bytes
 
 __all__ = ["run_job"]
@@ -54,6 +56,7 @@ def run_job(source: Source, *, dry_run: bool = False) -> Answer:
         inspection = inspection_of(folder)
         with (
             _logged(folder.log),
+            SOURCES.blamed(folder.SOURCE),
             Workers(manner.workers, manner.engine, source.modules, fence, 60 * manner.task_minutes) as workers,
         ):
             config = folder.described()
@@ -121,6 +124,9 @@ def _logged(path: Path) -> Iterator[None]:
         logger.addHandler(handler)
     try:
         yield
+    except PlugError as error:
+        _log.info("the traceback of what follows: %s", error, exc_info=error)
+        raise
     finally:
         for logger in ours:
             logger.removeHandler(handler)
@@ -138,7 +144,7 @@ def _tell(folder: BuildFolder, planned: Planned, problems: Sequence[Problem]) ->
     lacks = [p for p in problems if is_lack(p)]
     avoided = len(problems) - len(lacks)
     if avoided:
-        _log.info("%d inputs were avoided, and others taken; they are named in %s", avoided, folder.errors)
+        _log.info("%s avoided, and others taken; see %s", many(avoided, "input"), folder.errors)
     if not lacks:
         _log.info("done: %s in %s", planned.words, folder.root)
         return

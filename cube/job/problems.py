@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cube.job.folder import BuildFolder
 from cube.job.ledger import Ledger
+from stratacube.choices import many
 from stratacube.command import Answer
 from stratacube.errors import UsageError
 
@@ -38,7 +39,7 @@ def errors(root: Path) -> Answer:
     counted = Counter((row["kind"], row["reason"].replace(inside, "")) for row in rows)
     lines = [f"{count:6d} x {kind}: {reason}" for (kind, reason), count in counted.most_common()]
     data = {"problems": [{"kind": k, "reason": r, "count": n} for (k, r), n in counted.most_common()], "rows": rows}
-    return Answer(0, (*lines, f"{root}: {len(rows)} errors"), data)
+    return Answer(0, (*lines, f"{root}: {many(len(rows), 'error')}"), data)
 
 
 def _read(path: Path) -> list[dict[str, str]]:

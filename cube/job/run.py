@@ -15,7 +15,7 @@ from cube.job.engine import Outcome, Task, Workers, run_tasks
 from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger, Problem
 from cube.job.listing import Listing
-from stratacube.errors import StratacubeError
+from stratacube.errors import PlugError, StratacubeError
 from stratacube.files import Written, check_guards, digest_of, remove, remove_strays
 
 __all__ = ["Run"]
@@ -211,6 +211,9 @@ class Run:
                 raise StratacubeError(
                     f"the disk under {self.folder.root} is full; free some and run the same command again to go on"
                 )
+            if isinstance(outcome.fault, PlugError) and outcome.error not in self._warned:
+                self._warned.add(str(outcome.error))
+                _log.info("the traceback of what follows: %s", outcome.error, exc_info=outcome.fault)
             yield outcome
         self._listing = None
         if self.workers.replaced > replaced:

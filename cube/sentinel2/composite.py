@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from rasterio.features import geometry_mask
 
+from cube.registry import REDUCERS
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.products import NODATA, Values, encoding, write_cog
 from cube.sentinel2.reduce import known_votes, parse_reducer
@@ -234,7 +235,8 @@ def _reduce(task: CellTask, bands: slice, pieces: _Pieces) -> tuple[npt.NDArray[
             here = slice(down.start + strip.start, down.start + strip.stop)
             stack = _stack(files, shape, number, bands.start, strip)
             observations[here, across] = np.stack([known_votes(band) for band in stack]).min(axis=0)
-            values[:, here, across] = reducer.reduce(stack)
+            with REDUCERS.blamed(task.reducer):
+                values[:, here, across] = reducer.reduce(stack)
     return values, observations
 
 

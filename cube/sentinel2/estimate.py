@@ -11,6 +11,7 @@ from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import footprint
 from cube.sentinel2.plan import Plan, PlannedCell
 from cube.sentinel2.scenes import PIECE
+from stratacube.choices import many
 from stratacube.files import human_bytes
 
 __all__ = ["estimate", "scratch_bytes"]
@@ -53,8 +54,8 @@ def estimate(config: Sentinel2Config, plan: Plan, workers: int) -> Iterator[tupl
     hours = cost.seconds(config.connections) / 3600
     yield "cells", f"{len(plan.cells)}, {empty} of them reached by no product"
     yield "products", f"{len(products)} of {len(plan.acquisitions)} acquisitions"
-    yield "read", f"{len(files)} files, {human_bytes(sum(f.size or 0 for f in files))}"
-    yield "download", f"{cost.files} files, {human_bytes(cost.bytes)}, about {hours:.2f} h"
+    yield "read", f"{many(len(files), 'file')}, {human_bytes(sum(f.size or 0 for f in files))}"
+    yield "download", f"{many(cost.files, 'file')}, {human_bytes(cost.bytes)}, about {hours:.2f} h"
     yield "write", f"{human_bytes(stored)} before compression"
     yield "tmp", human_bytes(min(scratch, config.tmp_gb * 1e9))
     yield "memory", f"about {human_bytes(memory)} a worker, {workers} workers"

@@ -18,6 +18,7 @@ from cube.job.source import Planned
 from cube.sentinel2.composite import CellResult, cell_file
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.lattice import Window
+from stratacube.choices import many
 from stratacube.parquet import read_frame
 from stratacube.progress import iterate
 
@@ -42,7 +43,7 @@ class _Sentinel2:
     def planned(self, folder: BuildFolder) -> Planned:
         """Read what was planned."""
         cells = len(read_frame(folder.plan, ["cell"]))
-        return Planned(cells, f"{cells} cells")
+        return Planned(cells, many(cells, "cell"))
 
     def expected(self, folder: BuildFolder, config: Mapping[str, Any], entry: Entry) -> Iterator[str]:
         """Products of an entry of 0.1.0."""

@@ -44,6 +44,7 @@ from cube.sentinel2.products import ZarrLayout, create_composites, encoding
 from cube.sentinel2.publish import publish
 from cube.sentinel2.record import SceneRecord
 from cube.sentinel2.supply import find, with_mended, write_lists, write_unread
+from stratacube.choices import many
 from stratacube.claim import claimed
 from stratacube.command import Answer
 from stratacube.files import remove
@@ -67,7 +68,9 @@ def run_make_grid(config: GridConfig) -> Answer:
     output = config.output
     with claimed(output.parent, output.with_name(f".{output.name}.claim"), told=output):
         write_grid(frame, output)
-    return Answer(0, [f"{len(frame)} cells: {config.output}"], {"cells": len(frame), "output": str(config.output)})
+    return Answer(
+        0, [f"{many(len(frame), 'cell')}: {config.output}"], {"cells": len(frame), "output": str(config.output)}
+    )
 
 
 def run_sentinel2(config: Sentinel2Config, products: Sequence[Product] | None = None) -> Answer:
@@ -190,7 +193,7 @@ class Sentinel2Build:
             len(self.planned.acquisitions),
             self.folder.plan,
         )
-        return Planned(len(self.planned.cells), f"{len(self.planned.cells)} cells")
+        return Planned(len(self.planned.cells), many(len(self.planned.cells), "cell"))
 
     def _make_again(self, run: Run) -> bool:
         """Have the cells made once more that gain a product which could not be read when they were planned."""

@@ -26,7 +26,7 @@ from cube.registry import MASKS
 from cube.strata.base import Problem
 from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
 from stratacube.choices import one_of
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import PlugError, SourceError, UsageError
 from stratacube.guard import guarded
 
 __all__ = ["MaskFile", "MaskKind", "Survey", "find_masks", "survey_mask"]
@@ -130,11 +130,13 @@ def survey_mask(file: MaskFile) -> Survey:
     Survey
         Picklable.
     """
-    survey = MASKS.load(file.kind).survey
+    form = " as NetCDF-4" if file.kind in MASKS.ours else ""
     try:
-        with guarded(f"{file.path} cannot be read as NetCDF-4", "fetch or write it again"):
-            surveyed: Survey = survey(file)
+        with guarded(f"{file.path} cannot be read{form}", "fetch or write it again"), MASKS.blamed(file.kind):
+            surveyed: Survey = MASKS.load(file.kind).survey(file)
             return surveyed
+    except PlugError as error:
+        return Survey(file, problem=Problem(file.path, f"{file.path} cannot be used: {error}"))
     except (UsageError, SourceError) as error:
         return Survey(file, problem=Problem(file.path, str(error)))
 
@@ -143,7 +145,7 @@ def _named(path: str) -> MaskFile:
     name, kinds = os.path.basename(path), MASKS.all()
     # Ours come last, for they take any name that begins with a date.
     for kind, of in sorted(kinds.items(), key=lambda item: item[0] in MASKS.ours):
-        with suppress(ValueError):
+        with MASKS.blamed(kind), suppress(ValueError):
             start = of.start(name)
             if start is not None:
                 return MaskFile(path, start, kind)

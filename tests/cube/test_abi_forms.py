@@ -154,3 +154,18 @@ def test_three_lines_of_plain_xarray_give_the_grid(native: Path, common: Path, t
 def test_the_form_before_holds_the_arrays_it_held(common: Path) -> None:
     names = {n for n, _ in zarr.open_group(common / "tiles.zarr", mode="r").arrays()}
     assert {n for n in names if n.startswith("valid")} == {"valid"}
+
+
+def test_half_km_without_such_a_band_is_told(
+    small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["abi", "--output-dir", str(tmp_path), "--local-data-dir", str(small_archive), *BASE, "--dry-run"]
+    told = "warning: --half-km {} changes nothing: none of --channels has pixels of 0.5 km"
+    for flags, said in (
+        (["decimate", "--channels", "1", "13"], True),
+        (["keep", "--channels", "13"], True),
+        (["mean", "--channels", "13"], False),
+        (["decimate", "--channels", "2", "13"], False),
+    ):
+        assert main([*given, "--half-km", *flags]) == 0
+        assert (told.format(flags[0]) in capsys.readouterr().err) == said, flags

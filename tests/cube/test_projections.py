@@ -51,6 +51,7 @@ def test_each_tile_knows_its_own_projection(moved: Path) -> None:
     raw = xr.open_zarr(moved / "tiles.zarr", mask_and_scale=False, chunks=None)
     names = raw["projection"].attrs["flag_meanings"].split()
     assert raw["projection"].attrs["flag_values"] == [0, 1]
+    assert "grid_mapping" not in raw["C13"].attrs  # each tile has its own
     for row, lon_0 in zip(plan.itertuples(), truth, strict=True):
         mapping = raw[names[int(raw["projection"][row.tile])]].attrs
         assert mapping["longitude_of_projection_origin"] == lon_0

@@ -381,7 +381,7 @@ def test_errors_of_a_build_are_counted(failed: Path, capsys: pytest.CaptureFixtu
     assert [row["href"] for row in told["rows"]] == ["1", "", "2"]
     AbiFolder(failed).errors.write_text("kind,reason,cell,product,href\nsource,gone,c,p,h\n")
     assert main(["errors", str(failed)]) == 0
-    assert capsys.readouterr().out == f"     1 x source: gone\n{failed}: 1 errors\n"
+    assert capsys.readouterr().out == f"     1 x source: gone\n{failed}: 1 error\n"
     assert main(["errors", str(failed / "nothing")]) == 2
 
 

@@ -20,6 +20,7 @@ from loaders.cubes import cube_loader, open_cube
 from loaders.moments import Moments
 from loaders.statistics import Statistics
 from stratacube.errors import UsageError
+from tests.loaders.test_instruments import made_up
 from training import pretrain
 
 
@@ -128,6 +129,10 @@ def test_wrong_use(
         ),
         ([path, "--quantity", "radiance"], "has units '1', which is not radiance"),
         ([path, "--quantity", "brightness_temperature"], "has units '1', which is not brightness_temperature"),
+        (
+            [path, "--quantity", "reflectence"],
+            "is 'reflectence': give radiance, reflectance, brightness_temperature or m",
+        ),
         ([watts, "--quantity", "mixed"], "has units 'W m-2 sr-1 um-1', which is not mixed"),
         ([store, "--quantity", "reflectance", "--bands", "C01,C13"], "C13 has no reflectance; leave it out of --bands"),
         ([store, "--quantity", "brightness_temperature", "--bands", "C01"], "C01 has no brightness_temperature; leave"),
@@ -137,6 +142,14 @@ def test_wrong_use(
     ):
         assert stats.main([*map(str, arguments), "--output", str(tmp_path / "s.json")]) == 2
         assert said in capsys.readouterr().err
+    percent = write_cube(composites.B02.assign_attrs(units="%").to_dataset(), name="percent.zarr")
+    assert stats.main([str(percent), "--output", str(tmp_path / "p.json")]) == 0
+    assert Statistics.load(tmp_path / "p.json").splits["all"]["B02"].units == "%"
+    own = composites.B02.assign_attrs(units="shilling").to_dataset().assign_attrs(instrument=made_up(2).described())
+    own = write_cube(own, name="own.zarr")  # a cube that carries the record of its instrument has its quantities
+    assert stats.main([str(own), "--quantity", "reflectance", "--output", str(tmp_path / "o.json")]) == 0
+    assert stats.main([str(own), "--quantity", "brightness_temperature", "--output", str(tmp_path / "o.json")]) == 2
+    assert "give radiance, reflectance or mixed" in capsys.readouterr().err
     assert stats.main([str(kelvin), "--quantity", "brightness_temperature", "--output", str(tmp_path / "k.json")]) == 0
     assert stats.main([str(watts), "--quantity", "radiance", "--output", str(tmp_path / "w.json")]) == 0
     assert stats.main([str(kelvin), "--quantity", "mixed", "--output", str(tmp_path / "k.json")]) == 0

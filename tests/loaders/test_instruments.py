@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,19 @@ def test_quantities_are_those_of_the_store(tmp_path: Path) -> None:
     assert store.bands[0].pixel == pytest.approx(40e-6)
     dataset = TileDataset(path, bands=["vi001", "vi003"])
     assert dataset.units("reflectance") == {"vi001": "shilling", "vi003": "shilling"}
+
+
+def test_bands_of_two_units_are_not_put_together(tmp_path: Path) -> None:
+    facts = made_up(4)
+    other = replace(facts, quantities=tuple(replace(q, units="groat") for q in facts.quantities))
+    for name, instrument in (("a", facts), ("b", other)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, instrument)
+    stores = [tmp_path / "a" / "tiles.zarr", tmp_path / "b" / "tiles.zarr"]
+    with pytest.raises(UsageError, match=r"reflectance of vi001 is in shilling in one store and in groat in .*b.tiles"):
+        compute_statistics(stores, quantity="reflectance", bands=["vi001"])
+    with pytest.raises(UsageError, match=r"has no wetness; take `quantity=radiance`, .* or `quantity=mixed`"):
+        compute_statistics(stores[:1], quantity="wetness")
 
 
 def test_the_masks_of_a_batch_of_many_bands_are_counted_apart(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from loaders.augment import View
-from loaders.batch import as_is
+from loaders.batch import as_is, join
 from loaders.cubes import CubeDataset
 from loaders.loader import Loader, Stream
 from loaders.mixture import Mixture
@@ -211,8 +211,13 @@ def test_tiles_and_composites_together(make_store: Maker, workers: int) -> None:
 def test_mixtures_of_different_shapes(make_store: Maker) -> None:
     small, large = TileDataset(make_store(size=16, tiles=7)), TileDataset(make_store(tiles=12))
     mixture = Mixture([small, large])
-    with pytest.raises(UsageError, match="whole_batches"):
+    kinds = r"counts of C01, C03, C08, C13 in 3 steps of {0} x {0} pixels"
+    told = f"{kinds.format(16)}; and {kinds.format(32)}. Mix them with `whole_batches=True`"
+    with pytest.raises(UsageError, match=told):
         list(Loader(mixture, 19))
+    view = View(steps=1, crop=16)
+    with pytest.raises(UsageError, match=f"{kinds.format(16)}; and counts of .* in 1 step of 16 x 16 pixels"):
+        join([small[[0]], TileDataset(make_store(), view=view)[[0]]])
     batches = list(Loader(mixture, 4, whole_batches=True))
     assert sum(len(b) for b in batches) == 19
     assert {b.pixels.shape[-1] for b in batches} == {16, 32}

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+from cube import config, registry
+from cube.geostationary.dialect import imager_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "write-your-own.md"
 
@@ -28,3 +35,25 @@ def install(site: Path, name: str, files: dict[str, str], points: dict[str, dict
     groups = ("\n".join((f"[{group}]", *(f"{k} = {v}" for k, v in of.items()))) for group, of in points.items())
     (metadata / "entry_points.txt").write_text("\n\n".join(groups) + "\n")
     return site
+
+
+@contextmanager
+def plugged(site: Path) -> Iterator[None]:
+    """Have the plugs in this process, for what starts no workers."""
+
+    def forget() -> None:
+        registry._installed.cache_clear()
+        config._with_options.cache_clear()
+        imager_of.cache_clear()
+        for one in vars(registry).values():
+            if isinstance(one, registry.Registry):
+                one._outside = None
+                one._loaded.clear()
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(site))
+            forget()
+            yield
+    finally:
+        forget()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -31,7 +29,7 @@ from loaders.statistics import Statistics
 from loaders.tiles import tile_loader
 from stratacube.errors import UsageError
 from stratacube.parquet import read_frame
-from tests.plugs.installed import install, install_page
+from tests.plugs.installed import install, install_page, plugged
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
 from tests.training.small import small_run
 from training.config import validate
@@ -131,27 +129,6 @@ def test_a_source(site: Path, tmp_path: Path) -> None:
     without = build(tmp_path, "status", out)  # where the package is not installed
     assert without.returncode == 2
     assert "is of the source 'squares', which is not known here" in without.stderr
-
-
-@contextmanager
-def plugged(site: Path) -> Iterator[None]:
-    """Have the plugs in this process, for what starts no workers."""
-
-    def forget() -> None:
-        registry._installed.cache_clear()
-        config._with_options.cache_clear()
-        for one in vars(registry).values():
-            if isinstance(one, registry.Registry):
-                one._outside = None
-                one._loaded.clear()
-
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(str(site))
-            forget()
-            yield
-    finally:
-        forget()
 
 
 def refusal(site: Path, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
@@ -293,6 +270,8 @@ def far(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         site, "abi", "--satellite", "far1", "--local-data-dir", data, "--output-dir", out, *shape, "--workers", "2"
     )
     assert done.returncode == 0, done.stderr
+    assert "found 1 scan, 3 files" in done.stderr
+    assert "done: 2 tiles in 1 shard in" in done.stderr
     return out
 
 
@@ -377,7 +356,8 @@ def test_a_kind_of_masks(site: Path, small_archive: Path, tmp_path: Path, capsys
         out = tmp_path / "out" / kind
         done = build(site, *flags, "--output-dir", out, "--workers", "2", "--convection-regex", tmp_path / kind / "*")
         assert done.returncode == (0 if kind == "nc" else 1), done.stderr
-    assert f"{tmp_path / 'npz' / '20200702_systems.npz'}" in done.stderr
+    bad = tmp_path / "npz" / "20200702_systems.npz"
+    assert f"{bad} cannot be used: kind of masks 'npz' of my-plugs 1.0 failed (KeyError: " in done.stderr
     plans = [read_frame(tmp_path / "out" / kind / "plan.parquet") for kind in ("nc", "npz")]
     assert len(plans[0]) > 1
     pd.testing.assert_frame_equal(*plans)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 import xarray as xr
 
+from cube.instrument import instrument
 from stratacube.errors import UsageError
 from tests.training.small import small_run
 from training import demo, evaluate, evaluation
@@ -71,6 +73,16 @@ def tiles_run(folder: Path, store: Path, **changes: Any) -> PretrainConfig:
 def test_units_are_those_of_the_store(store: Path, tmp_path: Path) -> None:
     unit = open_data(tiles_run(tmp_path, store), 0, 1, CPU).statistics.unit
     assert unit == "mW m-2 sr-1 (cm-1)-1 (C13 C08), W m-2 sr-1 um-1 (C01)"
+
+
+def test_sources_of_two_units_are_not_learned_from_together(store: Path, tmp_path: Path) -> None:
+    facts = instrument("abi")
+    other = replace(facts, quantities=tuple(replace(q, units="groat") for q in facts.quantities))
+    odd = _write_store()(tmp_path / "odd", steps=4, attributes={"grid": "1km", "instrument": other.described()})
+    for where in ("stores", "validation_stores"):
+        config = tiles_run(tmp_path, store, data={where: [{"path": str(store)}, {"path": str(odd.parent)}]})
+        with pytest.raises(UsageError, match=r"radiance of C13 is in mW m-2 .* in one source and in groat in another"):
+            open_data(config, 0, 1, CPU)
 
 
 def test_batches_of_a_store_are_normalised_cut_and_dated(store: Path, tmp_path: Path) -> None:

@@ -8,17 +8,20 @@ is. In a worker a task is fenced by the claim of its build, and what it writes i
 from __future__ import annotations
 
 import math
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import uuid4
 
 from cube.job.engine.local import InlineExecutor, LocalExecutor, stalled_for
 from cube.registry import ENGINES
 from stratacube.claim import Fence
-from stratacube.errors import ClaimLostError, StratacubeError
+from stratacube.errors import ClaimLostError, StratacubeError, UsageError
 from stratacube.files import Written, recorded
 from stratacube.progress import iterate, progress
 
@@ -44,6 +47,10 @@ class Task(Protocol):
 
 T = TypeVar("T", bound=Task)
 R = TypeVar("R")
+
+
+class ThreadsError(RuntimeError):
+    """A task found itself in another thread of the driver."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +111,20 @@ class Workers:
         return self._executor or self._start()
 
     def _start(self) -> Executor:
-        started: Executor = ENGINES.load(self.engine)(self.number, self.modules)
+        with ENGINES.blamed(self.engine):
+            started: Executor = ENGINES.load(self.engine)(self.number, self.modules)
         if isinstance(started, InlineExecutor):
             started.limit = self.limit
         self._executor = started
         return started
+
+    def submit(self, *call: Any) -> Future[Any]:
+        """Have a function called, somewhere."""
+        with ENGINES.blamed(self.engine):
+            future: Future[Any] = self.executor.submit(*call)
+            if not isinstance(future, Future):
+                raise TypeError(f"its executor gives {future!r}, which is not a concurrent.futures.Future")
+        return future
 
     def replace(self) -> None:
         """Start anew after a worker died."""
@@ -123,8 +139,23 @@ class Workers:
             self._executor = None
 
 
-def _in_worker(function: Callable[[T], R], task: T, fence: Fence | None) -> tuple[R, tuple[Written, ...]]:
+_Place = tuple[str, int, int]
+_OURS = uuid4().hex
+"""Of this process, and of those forked from it."""
+
+
+def _here() -> _Place:
+    """Process and thread; machines may have processes of one number."""
+    return _OURS, os.getpid(), threading.get_ident()
+
+
+def _in_worker(
+    function: Callable[[T], R], task: T, fence: Fence | None, driver: _Place
+) -> tuple[R, tuple[Written, ...]]:
     """Run a task: nothing takes its name once the claim is lost, and what does is told."""
+    here = _here()
+    if here[:2] == driver[:2] and here != driver:
+        raise ThreadsError
     if fence is None:
         return function(task), ()
     fence.check()  # a worker that outlives its claim begins nothing, of which its end would leave the half
@@ -168,6 +199,10 @@ def run_tasks(
     ------
     ClaimLostError
         If another process has taken the folder over.
+    UsageError
+        If the engine runs tasks in threads of this process.
+    PlugError
+        If the engine is another package's and fails.
     """
     total = len(tasks) if total is None and isinstance(tasks, Sized) else total
     flight = _Flight(tasks, function, workers, retries, alone=total == 1)
@@ -203,9 +238,9 @@ class _Flight(Generic[T, R]):
             else:
                 break
             try:
-                submit = (self.alone or self.workers.executor).submit
+                submit = (self.alone or self.workers).submit
                 started = time.monotonic()
-                future = submit(_in_worker, self.function, task, self.workers.fence)
+                future = submit(_in_worker, self.function, task, self.workers.fence, _here())
                 self.running[future] = task, attempt, started
             except BrokenExecutor:
                 self.again.appendleft((task, attempt, 0.0))
@@ -223,6 +258,11 @@ class _Flight(Generic[T, R]):
             error = future.exception()
             if isinstance(error, ClaimLostError):
                 raise error
+            if isinstance(error, ThreadsError):
+                raise UsageError(
+                    f"`engine={self.workers.engine}` runs tasks in threads of one process; what a task writes is "
+                    "recorded and fenced by process, so take an engine of processes, such as `engine=local`"
+                )
             tries = max(self.retries, _LIVES) if isinstance(error, BrokenExecutor) else self.retries
             if error is not None and attempt < tries and isinstance(error, (OSError, BrokenExecutor)):
                 self.again.append((task, attempt + 1, time.monotonic() + _BACK_OFF * 2**attempt))
