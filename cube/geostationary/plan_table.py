@@ -44,6 +44,8 @@ class Plan:
     """Candidates left out, by reason."""
     problems: list[Problem]
     """Inputs that could not be used."""
+    time_means: str
+    """What the times of events mean: see :attr:`cube.strata.plug.Stratum.time_means`."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def write_plan(plan: Plan, path: Path) -> None:
         "rules": RULES,
         "refused": json.dumps(plan.refused),
         "problems": json.dumps([asdict(p) for p in plan.problems]),
+        "time_means": plan.time_means,
     }
     write_frame(path, frame, row_group=ROW_GROUP)
 
@@ -163,6 +166,8 @@ class PlanTable:
             ) from error
         self.rules = int(attrs.get("rules", 1))
         """Version of the rules it was drawn by; 1 in 0.1.0."""
+        self.time_means: str | None = attrs.get("time_means")
+        """What the times of events mean; None in plans of before, all of which matched them with starts of scans."""
         self.problems = [Problem(**p) if isinstance(p, dict) else Problem("source", p) for p in told]
 
     def blocks(self, columns: Sequence[str] | None = None, rows: int = BLOCK) -> Iterator[pd.DataFrame]:
