@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from catalog.publish import vocabulary as voc
@@ -206,7 +207,7 @@ class TileDescriber:
     def _observed(self, row: Any) -> dict[str, Any]:
         if row.tile not in self.build.observed:
             return {}
-        return {"stratacube:observation_times": [timestamp(t) for t in self.build.observed[row.tile]]}
+        return {"stratacube:observation_times": [timestamp(t) for t in np.asarray(self.build.observed[row.tile])]}
 
     def _tile_errors(self, row: Any) -> list[dict[str, str]]:
         """Return what failed for this tile, and for the whole of a scan it was cut from."""

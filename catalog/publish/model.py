@@ -86,7 +86,7 @@ class TileBuild:
     seed: int
     time_means: str | None = None
     """What the times of events mean, and so which scan is nearest to one: ``scan_start`` or ``observation``."""
-    observed: Mapping[int, Sequence[Any]] = field(default_factory=dict)
+    observed: Mapping[int, npt.ArrayLike] = field(default_factory=dict)
     """When each tile was seen, by frame; by tile index, of those of which it is known."""
     grid: str
     """``1km``, ``2km`` or ``native``."""

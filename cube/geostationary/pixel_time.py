@@ -100,7 +100,8 @@ def seconds_after_start(header: FileIndex, x: npt.ArrayLike, y: npt.ArrayLike, m
             return timeline.seconds(grid, x, y)
     length = 2 * ((header.mid_time - header.start) / np.timedelta64(1, "s"))
     down = (grid.top - np.asarray(y, "f8")) / (grid.height * -grid.dy)
-    return np.clip(down, 0.0, 1.0) * length + np.zeros_like(np.asarray(x, "f8"))
+    evenly: Floats = np.clip(down, 0.0, 1.0) * length + np.zeros_like(np.asarray(x, "f8"))
+    return evenly
 
 
 def describe_timelines(timelines: Sequence[Timeline]) -> str:

@@ -233,7 +233,9 @@ class _Planner:
             return "tile centre off the Earth"
         tile = TileSpec("", grid.left + window.col * grid.dx, grid.top + window.row * grid.dy, grid.projection)
         after = self._after_start(scan, lon, lat) or _AT_ONCE
-        frames = self._with_context(self._frames(scan.platform, candidate.time, late), candidate, tile, (lon, lat), after)
+        frames = self._with_context(
+            self._frames(scan.platform, candidate.time, late), candidate, tile, (lon, lat), after
+        )
         choice = choose_window(
             frames,
             self.wanted.steps,

@@ -153,6 +153,7 @@ def _gathered_specs(path: Path, layout: TileLayout, tiles: int) -> dict[str, Arr
     number |= {name: name for name in layout.instrument.coefficients}
     specs: dict[str, tuple[Any, ...]] = {}
     if layout.observed:
+        known = describe_timelines(layout.instrument.dialect.timelines)
         specs["observation_time"] = (
             ("tile", "time"),
             (layout.steps,),
@@ -161,7 +162,7 @@ def _gathered_specs(path: Path, layout: TileLayout, tiles: int) -> dict[str, Arr
             {
                 "standard_name": "time",
                 "long_name": "when the tile was seen",
-                "comment": f"mean over the pixels of the tile; {describe_timelines(layout.instrument.dialect.timelines)}",
+                "comment": f"mean over the pixels of the tile; {known}",
                 "_FillValue": NO_TIME,
                 **_TIME,
             },

@@ -45,9 +45,7 @@ class ConvectionOptions(Options):
         return {"masks": self.convection_regex, "records": self.systems}
 
 
-RANDOM = Stratum(
-    "cube.strata.random:RandomSampler", RandomOptions, tiles=100, refusals=10_000, time_means="scan_start"
-)
+RANDOM = Stratum("cube.strata.random:RandomSampler", RandomOptions, tiles=100, refusals=10_000, time_means="scan_start")
 """Its events are the starts of scans that it draws."""
 CONVECTION = Stratum(
     "cube.strata.convection:ConvectionSampler",
