@@ -168,7 +168,7 @@ STRATA = Registry(
     "stratum",
     "stratacube.strata",
     {"random": "cube.strata.plugs:RANDOM", "convection": "cube.strata.plugs:CONVECTION"},
-    ("sampler", "options", "tiles", "refusals", "parallel", "tables"),
+    ("sampler", "options", "tiles", "refusals", "parallel", "tables", "time_means"),
 )
 """How places and times of tiles are chosen: :class:`cube.strata.plug.Stratum`."""
 

@@ -196,10 +196,16 @@ class TileStore:
         return digest.hexdigest()[:16]
 
     def times(self) -> npt.NDArray[np.datetime64]:
-        """Start of each frame's scan, or the time asked for where there is no scan; (tile, time) in microseconds."""
-        asked = self.small["requested_time"].values
-        found = self.small["scan_start"].values if "scan_start" in self.small else asked
-        return np.where(np.isnat(found), asked, found).astype("M8[us]")
+        """When each frame was seen; (tile, time) in microseconds.
+
+        Stores of before do not say: of these it is the start of the scan. It is the time asked for where there is no
+        scan.
+        """
+        times = self.small["requested_time"].values
+        for better in ("scan_start", "observation_time"):
+            if better in self.small:
+                times = np.where(np.isnat(self.small[better].values), times, self.small[better].values)
+        return times.astype("M8[us]")
 
 
 def select(table: pd.DataFrame, where: str | Sequence[int] | npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:

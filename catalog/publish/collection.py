@@ -131,6 +131,7 @@ def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -
         "stratacube:grid": build.grid,
         "stratacube:tile_size": build.tile_size,
         "stratacube:seed": build.seed,
+        **({"stratacube:time_means": build.time_means} if build.time_means else {}),
         "stratacube:dropped": dict(sorted(build.dropped.items())),
         "stratacube:config": dict(build.config),
         "stratacube:config_hash": build.config_hash,
@@ -171,7 +172,7 @@ def _dimensions(store: StoreInfo, tally: Tally) -> dict[str, Any]:
         if dim == "time":
             dimensions[dim] = {
                 "type": "temporal",
-                "description": "steps of a tile, at the times in requested_time and scan_start",
+                "description": "steps of a tile, asked for at requested_time, seen at observation_time or scan_start",
                 "extent": [tally.start, tally.end],
                 "step": None,
             }

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from catalog.publish import vocabulary as voc
@@ -194,6 +195,7 @@ class TileDescriber:
             "stratacube:score": number(row.score),
             "stratacube:requested_times": [timestamp(t) for t in as_list(row.requested_times)],
             "stratacube:scan_starts": [timestamp(t) for t in as_list(row.scan_starts)],
+            **self._observed(row),
             "stratacube:scan_ids": [str(scan) for scan in as_list(row.scan_ids)],
             "stratacube:missing": [str(m) for m in as_list(row.missing)],
             "stratacube:window_start": int(row.window_start),
@@ -201,6 +203,11 @@ class TileDescriber:
             "stratacube:errors": self._tile_errors(row),
             "stratacube:config_hash": self.build.config_hash,
         }
+
+    def _observed(self, row: Any) -> dict[str, Any]:
+        if row.tile not in self.build.observed:
+            return {}
+        return {"stratacube:observation_times": [timestamp(t) for t in np.asarray(self.build.observed[row.tile])]}
 
     def _tile_errors(self, row: Any) -> list[dict[str, str]]:
         """Return what failed for this tile, and for the whole of a scan it was cut from."""

@@ -84,6 +84,10 @@ class TileBuild:
     created: datetime
     """When the build was made; the catalogue takes no time from the clock, so it can be rewritten equal."""
     seed: int
+    time_means: str | None = None
+    """What the times of events mean, and so which scan is nearest to one: ``scan_start`` or ``observation``."""
+    observed: Mapping[int, npt.ArrayLike] = field(default_factory=dict)
+    """When each tile was seen, by frame; by tile index, of those of which it is known."""
     grid: str
     """``1km``, ``2km`` or ``native``."""
     lineage: str = ""

@@ -12,6 +12,7 @@ from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.bands import BANDS
 from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import SourceFile
+from cube.geostationary.abi_timelines import ABI_TIMELINES
 from cube.geostationary.dialect import Dialect
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
@@ -262,6 +263,7 @@ DIALECT = Dialect(
     grid_mapping=_GRID_MAPPING,
     source="NOAA GOES-R ABI L1b radiances",
     attributes=_attributes,
+    timelines=ABI_TIMELINES,
 )
 """How ABI's files speak."""
 

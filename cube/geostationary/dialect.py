@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from catalog.geostationary.naming import Naming
     from catalog.geostationary.scans import SourceFile
     from cube.geostationary.file_index import FileIndex
+    from cube.geostationary.pixel_time import Timeline
     from cube.instrument import Instrument
 
 __all__ = ["Dialect", "dialect_of", "dialects", "imager_of", "told_of_imagers"]
@@ -44,6 +45,8 @@ class Dialect:
     """What stores and reports say the pixels are."""
     attributes: Callable[[FileIndex], Mapping[str, Mapping[str, Any]]]
     """What references say of each dataset."""
+    timelines: tuple[Timeline, ...] = ()
+    """When the swaths of its scans are seen; scans without are taken to run evenly."""
 
 
 def dialects() -> dict[str, Instrument]:

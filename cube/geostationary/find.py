@@ -8,6 +8,7 @@ from catalog.geostationary.archives import Archive, FirstOf, LocalArchive, S3Arc
 from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import Scan, find_scans
 from cube.config import AbiConfig
+from cube.geostationary.pixel_time import LONGEST_SCAN
 from stratacube.errors import UsageError
 
 __all__ = ["archive_of", "find", "in_period"]
@@ -50,6 +51,8 @@ def find(config: AbiConfig) -> list[Scan]:
         raise UsageError("listing S3 needs a period; give `start_dt` and `end_dt`")
     minutes = config.tolerance_minutes + (config.steps * config.step_minutes if config.steps > 1 else 0)
     reach = timedelta(minutes=minutes)
+    if config.stratum.time_means == "observation":  # what a scan sees last, it sees long after its start
+        reach += LONGEST_SCAN
     scans = find_scans(
         archive_of(config),
         platform=config.satellite,

@@ -69,6 +69,8 @@ class TileLayout:
     """What becomes of pixels of 0.5 km on a grid of 1 km: their mean, the north-western one, or they are kept."""
     differing: frozenset[int] = frozenset()
     """Bands of 2 km whose pixels on the grid of 1 km are no repeated blocks: stored there, never shifted."""
+    observed: bool = True
+    """Whether the store says when each tile was seen; one that an earlier version planned does not."""
 
     def __post_init__(self) -> None:
         multiple = 1 if self.grid == "2km" else 2

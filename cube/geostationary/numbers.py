@@ -19,6 +19,7 @@ import zarr
 
 from cube.geostationary.index import FileIndex
 from cube.geostationary.layout import Frame, TileLayout, TileSpec
+from cube.geostationary.pixel_time import seconds_after_start
 from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.resample import count_factor
 from cube.job.store import LedgeredStore
@@ -61,7 +62,8 @@ def numbers_of(
     dict
         By the name of the array: packings and coefficients (tile, time, band), times (tile, time; microseconds since
         1970), angles and places at the centres of blocks in degrees (tile, (time,) y, x). NaN or :data:`NO_TIME` where
-        nothing is known.
+        nothing is known. The Sun is where it stands when a block is seen; in a store without ``observation_time``, at
+        the scan's start; where there is no scan, at the time asked for.
     """
     shape = len(tiles), layout.steps, len(layout.channels)
     found: Numbers = {
@@ -71,6 +73,7 @@ def numbers_of(
         "scan_start": np.full(shape[:2], NO_TIME),
         "scan_mid": np.full(shape[:2], NO_TIME),
     }
+    seen: dict[tuple[int, int], FileIndex] = {}
     for frame in frames:
         of_frame = [headers[file.href] for file in frame.files.values() if file.href in headers]
         place = frame.tile, frame.step
@@ -85,9 +88,29 @@ def numbers_of(
         # The files tell it better than their names, which may give it to a minute only.
         found["scan_start"][place] = min(begun, default=_microseconds(np.datetime64(frame.start)))
         found["scan_mid"][place] = max((_microseconds(h.mid_time) for h in of_frame), default=NO_TIME)
+        if of_frame and layout.observed:
+            seen[place] = of_frame[0]
+    if layout.observed:
+        found["observation_time"] = _observed(layout, tiles, found["scan_start"], seen)
     return found | _coarse(
-        layout, tiles, np.asarray(requested, "M8[us]").reshape(shape[:2]), found["scan_start"].view("M8[us]")
+        layout, tiles, np.asarray(requested, "M8[us]").reshape(shape[:2]), found["scan_start"].view("M8[us]"), seen
     )
+
+
+def _observed(
+    layout: TileLayout,
+    tiles: Sequence[TileSpec],
+    started: npt.NDArray[np.int64],
+    seen: Mapping[tuple[int, int], FileIndex],
+) -> npt.NDArray[np.int64]:
+    """Mean of the times at which a tile's pixels were seen, of each frame; along a row they grow evenly."""
+    found = np.full_like(started, NO_TIME)
+    rows = (np.arange(layout.tile_size) + 0.5) * layout.pixel
+    for place, header in seen.items():
+        tile = tiles[place[0]]
+        seconds = seconds_after_start(header, tile.x_left + layout.side / 2, tile.y_top - rows)
+        found[place] = started[place] + round(float(seconds.mean()) * 1e6)
+    return found
 
 
 def gathered_names(layout: TileLayout) -> list[str]:
@@ -110,8 +133,9 @@ def _coarse(
     tiles: Sequence[TileSpec],
     requested: npt.NDArray[np.datetime64],
     started: npt.NDArray[np.datetime64],
+    seen: Mapping[tuple[int, int], FileIndex],
 ) -> Numbers:
-    """Angles and places at the centres of blocks; the Sun at each frame's scan start, else its requested time."""
+    """Angles and places at the centres of blocks; ``seen`` has a file of each frame whose blocks' times are known."""
     n, step = layout.coarse_size, layout.coarse_step * layout.pixel
     centres = (np.arange(n) + 0.5) * step
     place, frames = (len(tiles), n, n), (len(tiles), layout.steps, n, n)
@@ -126,8 +150,13 @@ def _coarse(
     times = np.where(np.isnat(started), requested, started)
     for i, tile in enumerate(tiles):
         view = tile.projection
-        lon, lat = view.to_lonlat(tile.x_left + centres[None, :], tile.y_top - centres[:, None])
-        angles = *view.view_angles(lon, lat), *solar_angles(times[i][:, None, None], lon[None], lat[None])
+        x, y = tile.x_left + centres[None, :], tile.y_top - centres[:, None]
+        lon, lat = view.to_lonlat(x, y)
+        when = np.broadcast_to(times[i][:, None, None], frames[1:]).copy()
+        for step in range(layout.steps):
+            if (i, step) in seen:
+                when[step] += (seconds_after_start(seen[i, step], x, y) * 1e6).astype("m8[us]")
+        angles = *view.view_angles(lon, lat), *solar_angles(when, lon[None], lat[None])
         for array, found in zip(values.values(), (lon, lat, *angles), strict=True):
             array[i] = found
     return values

@@ -17,6 +17,7 @@ from cube.geostationary.dialect import dialect_of, imager_of
 from cube.geostationary.grid import FixedGrid
 from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.layout import TileLayout, TileSpec
+from cube.geostationary.pixel_time import LONGEST_SCAN, seconds_after_start
 from cube.geostationary.plan_table import Plan, Spot, table_of
 from cube.job.engine import InlineExecutor, Workers
 from cube.job.ledger import Problem
@@ -32,6 +33,7 @@ __all__ = ["Headers", "make_plan"]
 _PREFER_TRIES = 2000
 """Candidates refused in a row before tiles with missing channels are taken too."""
 DAYLIGHT_ZENITH = 80.0
+_AT_ONCE = timedelta(0)
 
 
 class Headers:
@@ -141,7 +143,8 @@ def make_plan(
     avoided = {p.source: p.message for p in sampler.problems if p.replaced} | planner.unreadable
     problems = [Problem("source", f"{p.source}: {p.message}") for p in sampler.problems if not p.replaced]
     problems += [Problem("avoided", reason, input=scan) for scan, reason in sorted(avoided.items())]
-    return Plan(table_of(config.channels, config.seed, layout, selection.tiles), selection.refused, problems)
+    table = table_of(config.channels, config.seed, layout, selection.tiles)
+    return Plan(table, selection.refused, problems, stratum.time_means)
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,9 @@ class _Wanted:
     steps: int
     step_minutes: int
     tolerance: timedelta
-    """How far a scan may start from the time of its step."""
+    """How far a scan may be from the time of its step."""
+    by_observation: bool
+    """Whether that is told by when the scan sees the place, not by when it starts."""
     gaps: bool
     """Whether steps may lack a scan."""
     moving: bool
@@ -165,6 +170,7 @@ class _Wanted:
             config.steps,
             config.step_minutes,
             timedelta(minutes=config.tolerance_minutes),
+            config.stratum.time_means == "observation",
             config.allow_missing,
             config.sector in config.dialect.names.moving,
             config.max_solar_zenith is not None,
@@ -180,8 +186,8 @@ class _Planner:
         self.by_platform: dict[str, list[Scan]] = defaultdict(list)
         for scan in scans:
             self.by_platform[scan.platform].append(scan)
-        self._at: dict[tuple[str, datetime], list[Frame]] = {}
-        self._reasons: dict[tuple[str, datetime, bool], str | None] = {}
+        self._at: dict[tuple[str, datetime, timedelta], list[Frame]] = {}
+        self._reasons: dict[tuple[str, datetime, timedelta, bool], str | None] = {}
         self._proposed: set[Any] = set()
         self.unreadable: dict[str, str] = {}
         """Scans that no tile could be placed in, and why."""
@@ -206,11 +212,11 @@ class _Planner:
 
     def place(self, candidate: Candidate) -> Placed[Spot] | str:  # noqa: PLR0911  (each return is a reason)
         """Find the event's scan, the tile around the place, and the best window; or say why not."""
-        scans = self.by_platform[candidate.platform] if candidate.platform else self.scans
-        scan = nearest_scan(scans, candidate.time, self.wanted.tolerance)
-        if scan is None:
-            return "no scan within the tolerance"
-        if reason := self._impossible_at(scan.platform, candidate.time):
+        event = self._event(candidate)
+        if isinstance(event, str):
+            return event
+        scan, late = event
+        if reason := self._impossible_at(scan.platform, candidate.time, late):
             return reason
         try:
             grid = self.headers.grid(scan, self.layout.pixel)
@@ -226,7 +232,10 @@ class _Planner:
         if not np.isfinite(lat):
             return "tile centre off the Earth"
         tile = TileSpec("", grid.left + window.col * grid.dx, grid.top + window.row * grid.dy, grid.projection)
-        frames = self._with_context(self._frames(scan.platform, candidate.time), candidate, tile, lon, lat)
+        after = self._after_start(scan, lon, lat) or _AT_ONCE
+        frames = self._with_context(
+            self._frames(scan.platform, candidate.time, late), candidate, tile, (lon, lat), after
+        )
         choice = choose_window(
             frames,
             self.wanted.steps,
@@ -243,7 +252,33 @@ class _Planner:
             return "taken already"
         self._proposed.add(spot.content)
         zenith, _ = grid.projection.view_angles(lon, lat)
-        return Placed(candidate, scan.start, lat, lon, float(zenith), spot)
+        return Placed(candidate, scan.start, lat, lon, float(zenith), spot, scan.start + after)
+
+    def _event(self, candidate: Candidate) -> tuple[Scan, timedelta] | str:
+        """Scan nearest to an event, and how long after its start the event's time is to be; or why there is none."""
+        scans = self.by_platform[candidate.platform] if candidate.platform else self.scans
+        late = _AT_ONCE
+        if self.wanted.by_observation:
+            near = nearest_scan(scans, candidate.time, self.wanted.tolerance + LONGEST_SCAN)
+            if near is None:
+                return "no scan within the tolerance"
+            try:
+                found = self._after_start(near, candidate.longitude, candidate.latitude)
+            except SourceError as error:
+                self.unreadable[near.id] = str(error)
+                return "unreadable scan"
+            if found is None:
+                return "tile not inside the sector"
+            late = found
+        scan = nearest_scan(scans, candidate.time - late, self.wanted.tolerance)
+        return "no scan within the tolerance" if scan is None else (scan, late)
+
+    def _after_start(self, scan: Scan, lon: float, lat: float) -> timedelta | None:
+        """How long after the start of a scan a place is seen; None where the Earth hides it."""
+        header = self.headers.of(scan)
+        x, y = header.grid.projection.to_angles(lon, lat)
+        seconds = float(seconds_after_start(header, x, y, scan.mode))
+        return timedelta(seconds=seconds) if np.isfinite(seconds) else None
 
     def _unfit(self, frames: Sequence[Frame]) -> str | None:
         """Why a window may not be kept, if so."""
@@ -251,28 +286,31 @@ class _Planner:
             return f"no run of {self.wanted.steps} scans at {self.wanted.step_minutes} min steps"
         return "channels missing" if self.complete_only and any(f.missing for f in frames) else None
 
-    def _impossible_at(self, platform: str, time: datetime) -> str | None:
+    def _impossible_at(self, platform: str, time: datetime, late: timedelta) -> str | None:
         """Why no window around a time may be kept, wherever the tile, if so."""
-        key = platform, time, self.complete_only
+        key = platform, time, late, self.complete_only
         if key not in self._reasons:
-            frames, steps = self._frames(platform, time), self.wanted.steps
+            frames, steps = self._frames(platform, time, late), self.wanted.steps
             reasons = [self._unfit(frames[i : i + steps]) for i in range(len(frames) - steps + 1)]
             self._reasons[key] = reasons[0] if all(reasons) else None
         return self._reasons[key]
 
-    def _frames(self, platform: str, time: datetime) -> list[Frame]:
-        """Candidate steps around a time, of one satellite, worked out once."""
-        key = platform, time
+    def _frames(self, platform: str, time: datetime, late: timedelta) -> list[Frame]:
+        """Candidate steps around a time, of one satellite, worked out once; ``late`` as told with the event's scan."""
+        key = platform, time, late
         if key not in self._at:
             times = candidate_times(time, self.wanted.steps, self.wanted.step_minutes)
-            frames = [self._frame(platform, t) for t in times]
-            self._at[key] = _each_scan_once(frames, len(self.layout.channels))
+            frames = [self._frame(platform, t, late) for t in times]
+            self._at[key] = _each_scan_once(frames, len(self.layout.channels), late)
         return self._at[key]
 
     def _with_context(
-        self, frames: list[Frame], candidate: Candidate, tile: TileSpec, lon: float, lat: float
+        self, frames: list[Frame], candidate: Candidate, tile: TileSpec, place: tuple[float, float], after: timedelta
     ) -> list[Frame]:
-        """Add what is known of the place: whether a moving sector sees it, its cloud system, the Sun."""
+        """Add what is known of the place: whether a moving sector sees it, its cloud system, the Sun.
+
+        ``place`` is a longitude and latitude, ``after`` how long after the start of a scan it is seen.
+        """
         if self.wanted.moving:
             channels = len(self.layout.channels)
             frames = [
@@ -283,7 +321,11 @@ class _Planner:
         if pixels is not None:
             frames = [replace(f, system_pixels=pixels.get(f.time, 0)) for f in frames]
         if self.wanted.daylight:
-            frames = [replace(f, solar_zenith=float(solar_angles(f.time, lon, lat)[0])) for f in frames]
+            seen = [f.scan.start + after if f.scan else f.time for f in frames]
+            frames = [
+                replace(f, solar_zenith=float(solar_angles(time, *place)[0]))
+                for f, time in zip(frames, seen, strict=True)
+            ]
         return frames
 
     def _sees(self, scan: Scan, tile: TileSpec) -> bool:
@@ -294,18 +336,22 @@ class _Planner:
             return False
         return True
 
-    def _frame(self, platform: str, time: datetime) -> Frame:
-        scan = nearest_scan(self.by_platform[platform], time, self.wanted.tolerance)
+    def _frame(self, platform: str, time: datetime, late: timedelta) -> Frame:
+        scan = nearest_scan(self.by_platform[platform], time - late, self.wanted.tolerance)
         return Frame(time, scan, sum(scan is None or c not in scan.files for c in self.layout.channels))
 
 
-def _each_scan_once(frames: list[Frame], channels: int) -> list[Frame]:
+def _each_scan_once(frames: list[Frame], channels: int, late: timedelta) -> list[Frame]:
     """Keep a scan for the step it is nearest to: a scan used twice would pretend that nothing moved."""
+
+    def apart(frame: Frame, scan: Scan) -> timedelta:
+        return abs(scan.start + late - frame.time)
+
     nearest: dict[str, Frame] = {}
     for frame in frames:
         if frame.scan is not None:
             known = nearest.get(frame.scan.id)
-            if known is None or abs(frame.scan.start - frame.time) < abs(frame.scan.start - known.time):
+            if known is None or apart(frame, frame.scan) < apart(known, frame.scan):
                 nearest[frame.scan.id] = frame
     return [f if f.scan is None or nearest[f.scan.id] is f else replace(f, scan=None, missing=channels) for f in frames]
 

@@ -46,6 +46,8 @@ class Plan:
     """Candidates left out, by reason."""
     problems: list[Problem]
     """Inputs that could not be used."""
+    time_means: str
+    """What the times of events mean: see :attr:`cube.strata.plug.Stratum.time_means`."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def write_plan(plan: Plan, path: Path) -> None:
         "rules": RULES,
         "refused": json.dumps(plan.refused),
         "problems": json.dumps([asdict(p) for p in plan.problems]),
+        "time_means": plan.time_means,
     }
     write_frame(path, frame, row_group=ROW_GROUP)
 
@@ -161,6 +164,8 @@ class PlanTable:
             told = json.loads(attrs["problems"])
             self.problems = [Problem(**p) if isinstance(p, dict) else Problem("source", p) for p in told]
             self._projections = [GeosProjection(**p) for p in attrs["projections"]] if self._tells else []
+            self.time_means: str | None = attrs.get("time_means")
+            """What the times of events mean; None in plans of before, all of which matched them with starts of scans."""
 
     def blocks(self, columns: Sequence[str] | None = None, rows: int = BLOCK) -> Iterator[pd.DataFrame]:
         """Yield the rows in blocks.

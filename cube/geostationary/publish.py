@@ -64,6 +64,7 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         build.shelf.scans(),
         made,
         sheet.relative_to(folder.root) if sheet.exists() else None,
+        build.plan.time_means or "scan_start",
     )
     write_report(folder.report, report, problems, laps, folder.created(), config.digest())
     if made.empty:
@@ -95,6 +96,8 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         config_hash=config.digest(),
         created=folder.created(),
         seed=config.seed,
+        time_means=build.plan.time_means,
+        observed=_observed(folder.tiles),
         grid=config.grid,
         lineage=_LINEAGE.format(half=_HALF_KM[config.half_km]) if layout.is_view else "",
         tile_size=config.tile_size,
@@ -179,6 +182,13 @@ def _angles(store: Path, tiles: pd.DataFrame) -> pd.DataFrame:
         centre = data[["view_zenith", "solar_zenith", "solar_azimuth"]].isel(middle)
         centre = centre.isel(time=data.sizes["time"] // 2, tile=tiles["tile"].to_numpy()).load()
     return pd.DataFrame({name: centre[name].values for name in centre.data_vars}, index=tiles["tile"].to_numpy())
+
+
+def _observed(store: Path) -> Mapping[int, npt.NDArray[np.datetime64]]:
+    """When each tile was seen, by frame, NaT where not known; nothing of stores that do not tell."""
+    with xr.open_zarr(store, chunks=None) as data:
+        times = data["observation_time"].values.astype("M8[us]") if "observation_time" in data else []
+    return dict(enumerate(times))
 
 
 def footprint_ring(

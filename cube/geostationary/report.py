@@ -22,6 +22,11 @@ __all__ = ["tile_report"]
 MOST_DAYS = 31
 """Rows of tiles by day; a longer period is told by month."""
 
+_NEAREST = {
+    "scan_start": "by its start",
+    "observation": "by when it sees the place",
+}
+
 OPENING = """\
 ```python
 import cube
@@ -51,6 +56,7 @@ def tile_report(
     scans: Iterable[Scan],
     made: pd.DataFrame,
     picture: Path | None = None,
+    time_means: str = "scan_start",
 ) -> Report:
     """Tell of a build.
 
@@ -68,6 +74,8 @@ def tile_report(
         Rows of the plan whose tile is in the store.
     picture
         The contact sheet, relative to the folder of the build.
+    time_means
+        What the times of events mean, by the plan.
     """
     names = config.dialect.names
     return Report(
@@ -81,6 +89,7 @@ def tile_report(
             ("Channels", " ".join(str(channel) for channel in config.channels)),
             ("Tile", f"{config.tile_size} x {config.tile_size} pixels, {config.grid} grid{_form(config)}"),
             ("Time steps", f"{config.steps} at {config.step_minutes} min, within {config.tolerance_minutes:g} min"),
+            ("Nearest scan", _NEAREST[time_means]),
             ("Greatest view zenith", f"{config.max_view_zenith:g} degrees"),
             ("Seed", config.seed),
         ],

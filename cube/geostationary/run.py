@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import cached_property, partial
 from itertools import groupby, islice
@@ -160,8 +161,9 @@ class AbiBuild:
 
     @cached_property
     def store(self) -> TileStore:
-        """What the tiles are written into."""
-        return TileStore(self.config, self.folder, self.layout, self.table)
+        """What the tiles are written into; what an earlier version planned is made as it would have made it."""
+        layout = replace(self.layout, observed=self.table.time_means is not None)
+        return TileStore(self.config, self.folder, layout, self.table)
 
     @cached_property
     def shelf(self) -> ScanShelf:
@@ -259,7 +261,7 @@ class AbiBuild:
                 tiles=tuple(tiles),
                 frames=tuple(frames),
                 requested=tuple(tuple(np.asarray(list(t), "M8[us]")) for t in rows["requested_times"]),
-                layout=self.layout,
+                layout=self.store.layout,
                 fills=fills,
                 good_flags=tuple(self.config.good_dqf),
                 store=self.folder.tiles,

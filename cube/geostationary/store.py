@@ -60,6 +60,7 @@ class TileStore:
             "config": yaml.safe_dump(self.config.described(), sort_keys=False),
             "config_hash": self.config.digest(),
             "source": self.config.dialect.source,
+            **({"time_means": self.table.time_means} if self.table.time_means else {}),
             "grid": self.config.grid,
             **({"store": self.config.store} if self.layout.is_view else {}),
             "tile_size": self.config.tile_size,

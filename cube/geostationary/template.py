@@ -13,6 +13,7 @@ import zarr
 
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.numbers import NO_TIME
+from cube.geostationary.pixel_time import describe_timelines
 from cube.geostationary.plan_table import BLOCK, PlanTable
 from cube.geostationary.projections import Views
 from cube.geostationary.wording import grid_mapping, told_of_number, told_of_pixels, told_of_quantities
@@ -148,6 +149,21 @@ def _gathered_specs(path: Path, layout: TileLayout, tiles: int) -> dict[str, Arr
     """What the headers of files tell, chunked by many tiles: a store is opened by reading these whole."""
     bands = len(layout.channels)
     specs: dict[str, tuple[Any, ...]] = {}
+    if layout.observed:
+        known = describe_timelines(layout.instrument.dialect.timelines)
+        specs["observation_time"] = (
+            ("tile", "time"),
+            (layout.steps,),
+            "<i8",
+            NO_TIME,
+            {
+                "standard_name": "time",
+                "long_name": "when the tile was seen",
+                "comment": f"mean over the pixels of the tile; {known}",
+                "_FillValue": NO_TIME,
+                **_TIME,
+            },
+        )
     for name in ("packing_scale", "packing_offset", *layout.instrument.coefficients):
         kind = "<f8" if name.startswith("packing_") else "<f4"
         specs[name] = (("tile", "time", "band"), (layout.steps, bands), kind, math.nan, told_of_number(name))
@@ -239,13 +255,15 @@ def _coarse_specs(layout: TileLayout) -> dict[str, tuple[Any, ...]]:
     n = layout.coarse_size
     block = {"comment": f"at the centres of blocks of {layout.coarse_step} grid pixels"}
     angle = {"units": "degree", **block}
+    when = "when they are seen" if layout.observed else "at the start of the scan"
+    sun = {**angle, "comment": f"{block['comment']}, {when}; at the time asked for where there is no scan"}
     attributes = {
         "latitude_coarse": {"standard_name": "latitude", "units": "degrees_north", **block},
         "longitude_coarse": {"standard_name": "longitude", "units": "degrees_east", **block},
         "view_zenith": {"standard_name": "sensor_zenith_angle", **angle},
         "view_azimuth": {"standard_name": "sensor_azimuth_angle", **angle},
-        "solar_zenith": {"standard_name": "solar_zenith_angle", **angle},
-        "solar_azimuth": {"standard_name": "solar_azimuth_angle", **angle},
+        "solar_zenith": {"standard_name": "solar_zenith_angle", **sun},
+        "solar_azimuth": {"standard_name": "solar_azimuth_angle", **sun},
     }
     specs = {}
     for name, attrs in attributes.items():

@@ -17,6 +17,9 @@ from stratacube.errors import UsageError
 
 __all__ = ["open_tiles"]
 
+_PLACES = ("latitude", "longitude", "scan_start", "scan_mid", "observation_time")
+"""Coordinates, where a store has them."""
+
 
 def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto", *, repeat: bool = True) -> xr.Dataset:
     """Open a tile store as decoded, lazy xarray.
@@ -61,7 +64,7 @@ def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto", *,
     if chunks is not None:
         images, masks = (d.chunk({"tile": 1} if chunks == "auto" else chunks) for d in (images, masks))
     data = rest.drop_vars(list(masks.data_vars)).assign(masks.data_vars)
-    data = data.set_coords([n for n in ("latitude", "longitude", "scan_start", "scan_mid") if n in data])
+    data = data.set_coords([n for n in _PLACES if n in data])
     if ATTRIBUTE in raw.attrs:  # older stores of several projections do not say which tile has which
         data = _with_views(data)
     for band in bands:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
+from stratacube.errors import UsageError
 from stratacube.settings import Settings
 
-__all__ = ["Options", "Stratum"]
+__all__ = ["Options", "Stratum", "TimeMeans"]
+
+TimeMeans = Literal["scan_start", "observation"]
 
 
 class Options(Settings):
@@ -39,5 +42,15 @@ class Stratum:
     """Candidates refused in a row before it is given up; None for one that proposes a bounded number."""
     parallel: bool = False
     """Whether it reads its inputs on the workers."""
+    time_means: TimeMeans = "scan_start"
+    """What the times it proposes mean, and so which scan is nearest to one: ``scan_start``, that of the start of a
+    scan, as of what was itself made from scans; or ``observation``, when the place was seen, as of what others saw or
+    measured there."""
     tables: tuple[str, ...] = ()
     """Names of the files that it may write beside the plan."""
+
+    def __post_init__(self) -> None:
+        if self.time_means not in get_args(TimeMeans):
+            raise UsageError(
+                f"`time_means` of a stratum is one of {', '.join(get_args(TimeMeans))}, not {self.time_means!r}"
+            )

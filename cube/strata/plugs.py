@@ -45,10 +45,13 @@ class ConvectionOptions(Options):
         return {"masks": self.convection_regex, "records": self.systems}
 
 
-RANDOM = Stratum("cube.strata.random:RandomSampler", RandomOptions, tiles=100, refusals=10_000)
+RANDOM = Stratum("cube.strata.random:RandomSampler", RandomOptions, tiles=100, refusals=10_000, time_means="scan_start")
+"""Its events are the starts of scans that it draws."""
 CONVECTION = Stratum(
     "cube.strata.convection:ConvectionSampler",
     ConvectionOptions,
     parallel=True,
+    time_means="scan_start",
     tables=("convection_metadata.csv", "convection_lifetimes.csv"),
 )
+"""Masks of tracked systems tell the start of the scan that each step was made from."""

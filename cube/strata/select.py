@@ -31,7 +31,7 @@ class Limits:
     max_view_zenith: float | None = None
     """Degrees, at the tile's centre."""
     max_solar_zenith: float | None = None
-    """Degrees, at the tile's centre and time."""
+    """Degrees, at the tile's centre when it was seen."""
     latitudes: tuple[float, float] | None = None
     """Southern and northern bound of the tile's centre, degrees, inclusive."""
     spacing_km: float | None = None
@@ -57,6 +57,8 @@ class Placed(Generic[T]):
     """At the tile's centre, degrees; NaN beyond the horizon."""
     payload: T
     """Whatever the planner needs to make its row."""
+    seen: datetime | None = None
+    """When its centre was seen, naive UTC; None where nobody knows better than ``time``."""
 
 
 @dataclass
@@ -143,7 +145,7 @@ def _refusal(placed: Placed[T], limits: Limits, neighbours: _Neighbours) -> str 
     if limits.max_view_zenith is not None and not placed.view_zenith <= limits.max_view_zenith:
         return "view zenith"
     if limits.max_solar_zenith is not None:
-        zenith, _ = solar_angles(placed.time, placed.longitude, placed.latitude)
+        zenith, _ = solar_angles(placed.seen or placed.time, placed.longitude, placed.latitude)
         if zenith > limits.max_solar_zenith:
             return "solar zenith"
     return "spacing" if neighbours.crowd(placed) else None

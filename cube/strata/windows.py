@@ -42,7 +42,7 @@ class Frame:
     system_pixels: int | None = None
     """Pixels of the cloud system at this step, where it is known; None counts as absent."""
     solar_zenith: float | None = None
-    """Degrees at the tile's centre, where daylight is asked for."""
+    """Degrees at the tile's centre when it was seen, where daylight is asked for."""
 
 
 class WindowChoice(NamedTuple):
