@@ -165,7 +165,7 @@ class PlanTable:
             self.problems = [Problem(**p) if isinstance(p, dict) else Problem("source", p) for p in told]
             self._projections = [GeosProjection(**p) for p in attrs["projections"]] if self._tells else []
             self.time_means: str | None = attrs.get("time_means")
-            """What the times of events mean; None in plans of before, all of which matched them with starts of scans."""
+            """What the times of events mean; None in plans of before, which matched them with starts of scans."""
 
     def blocks(self, columns: Sequence[str] | None = None, rows: int = BLOCK) -> Iterator[pd.DataFrame]:
         """Yield the rows in blocks.
