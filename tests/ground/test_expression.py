@@ -240,6 +240,7 @@ def test_nothing_else_can_be_written(
         ("sqrt(score, tile)", "sqrt takes 1, not 2"),
         ("genus.str.startswith(score)", "give one text"),
         ("(1).isna()", "that is asked of a column"),
+        ("tile in [tile]", "a list holds numbers and text only"),
         ("-" * 100 + "1", "nested more than 60 deep"),
         ("score > 1 or " * 10_000 + "cloudy", "130006 characters, and 20000 are the most"),
     ],
