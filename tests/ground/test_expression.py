@@ -66,6 +66,7 @@ LEGITIMATE = [
     "event_time > requested_time",
     "event_time - requested_time > '3 days'",
     "1 / probability",
+    "small / probability",
     "1 / (probability * small)",
     "small / flags",
     "small // 2 + tile % 7 - -score",
