@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_datetime64_any_dtype, is_integer_dtype, is_numeric_dtype
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
 
 from stratacube.choices import nearest
 from stratacube.errors import UsageError
@@ -182,8 +182,6 @@ class _Walk:
         left, right = self.value(node.left), self.value(node.right)
         _numbers(left)
         _numbers(right)
-        if isinstance(node.op, ast.Div):  # as pandas divides: 16-bit numbers do not make halves of precision
-            left, right = _as_float(left), _as_float(right)
         if isinstance(node.op, ast.Pow):
             if not isinstance(right, pd.Series) and abs(right) > _LARGEST_POWER:
                 raise _RefusedError(f"the power {right} is above {_LARGEST_POWER}")
@@ -262,12 +260,6 @@ def _numbers(value: Any) -> None:
         good = isinstance(value, bool | int | float | np.number)
     if not good:
         raise _RefusedError("calculating is for numbers, not for text and lists")
-
-
-def _as_float(value: Any) -> Any:
-    if isinstance(value, pd.Series) and (is_integer_dtype(value) or is_bool_dtype(value)):
-        return value.astype("f8")
-    return value
 
 
 def _not_allowed(node: ast.expr) -> _RefusedError:

@@ -240,6 +240,7 @@ EUROPE = ("--bounds", "2500000", "1500000", "6500000", "5500000", "--crs", "EPSG
         (("--cell-size", "1e-300"), f"3e+301 x 3.6e+302 cells of 1e-300 are {BIG}"),
         (("--cell-size", "5e-324"), f"inf x inf cells of 5e-324 are {BIG}"),
         (("--bounds", "-1e308", "0", "1e308", "1"), f"4 x inf cells of 0.25 are {BIG}"),
+        (("--bounds", "1e308", "0", "-1e308", "0"), f"0 x -inf cells of 0.25 are {BIG}"),
         (("--bounds", "0", "0", "0", "0"), "choose bounds that are a whole number of cells"),
         (("--bounds", "10", "10", "0", "0"), "choose bounds that are a whole number of cells"),
     ],
