@@ -5,17 +5,25 @@ A time with an offset is converted; one without is taken for UTC already, for th
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import numpy as np
 
-__all__ = ["format_time", "naive_utc", "parse_time", "to_microseconds"]
+__all__ = ["format_time", "naive_utc", "parse_time", "shifted", "to_microseconds"]
 
 
 def naive_utc(time: datetime) -> datetime:
     """Return a time as naive UTC; a naive one is taken to be so already."""
     return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
+
+
+def shifted(time: datetime, by: timedelta) -> datetime:
+    """Return a time earlier or later, but none that is out of the calendar's reach: the first or last there is."""
+    try:
+        return time + by
+    except OverflowError:
+        return datetime.min if by < timedelta() else datetime.max
 
 
 def parse_time(text: str) -> datetime:

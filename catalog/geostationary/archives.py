@@ -20,6 +20,7 @@ from catalog.geostationary.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, s3_
 from catalog.geostationary.scans import Identity, SourceFile, better
 from catalog.geostationary.truncation import breaks_off
 from stratacube.errors import SourceError, UsageError
+from stratacube.times import shifted
 
 __all__ = ["Archive", "FirstOf", "LocalArchive", "S3Archive", "s3_filesystem"]
 
@@ -93,7 +94,7 @@ class LocalArchive:
             If a folder of the period cannot be read.
         """
         left, right = start or datetime.min, end or datetime.max
-        wanted = _Wanted(self.naming, platform, sector, self.lineage, _padded(left, -HOUR), _padded(right, HOUR))
+        wanted = _Wanted(self.naming, platform, sector, self.lineage, shifted(left, -HOUR), shifted(right, HOUR))
         near: list[str] = []
         others: set[str] = set()
         for entry in _walk(self.root, wanted):
@@ -165,15 +166,8 @@ def _period(parts: tuple[str, ...]) -> tuple[datetime, datetime] | None:
                 begin = datetime.strptime(tail, pattern)
             except ValueError:
                 continue
-            return begin, _padded(begin, length)
+            return begin, shifted(begin, length)
     return None
-
-
-def _padded(time: datetime, by: timedelta) -> datetime:
-    try:
-        return time + by
-    except OverflowError:
-        return time
 
 
 def _walk(folder: Path, wanted: _Wanted) -> Iterator[os.DirEntry[str]]:

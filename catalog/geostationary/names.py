@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from catalog.geostationary.naming import REPROCESSED, FileName, Span
 from stratacube.errors import UsageError
+from stratacube.times import shifted
 
 __all__ = [
     "PLATFORMS",
@@ -152,9 +153,11 @@ def hours(start: datetime, end: datetime) -> Iterator[datetime]:
 
     The neighbours hold what a clock read a moment earlier or later put into the wrong folder.
     """
-    hour = floor_hour(start) - HOUR
-    while hour < end + HOUR:
+    hour, last = floor_hour(shifted(start, -HOUR)), shifted(end, HOUR)
+    while hour < last:
         yield hour
+        if hour > datetime.max - HOUR:
+            return
         hour += HOUR
 
 

@@ -12,6 +12,7 @@ from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.completeness import completeness, write_completeness
 from catalog.geostationary.naming import Naming, lineage_of
 from stratacube.errors import UsageError
+from stratacube.times import shifted
 
 if TYPE_CHECKING:
     from catalog.geostationary.archives import Archive
@@ -197,7 +198,7 @@ def find_scans(
 
 
 def _shifted(time: datetime | None, by: timedelta) -> datetime | None:
-    return None if time is None else time + by
+    return None if time is None else shifted(time, by)
 
 
 def nearest_scan(

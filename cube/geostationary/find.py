@@ -10,6 +10,7 @@ from catalog.geostationary.scans import Scan, find_scans
 from cube.config import AbiConfig
 from cube.geostationary.pixel_time import LONGEST_SCAN
 from stratacube.errors import UsageError
+from stratacube.times import shifted
 
 __all__ = ["archive_of", "find", "in_period"]
 
@@ -58,8 +59,8 @@ def find(config: AbiConfig) -> list[Scan]:
         platform=config.satellite,
         sector=config.sector,
         channels=config.channels,
-        start=(config.start_dt or _BEGINNING) - reach,
-        end=(config.end_dt or _END) + reach,
+        start=shifted(config.start_dt or _BEGINNING, -reach),
+        end=shifted(config.end_dt or _END, reach),
         naming=config.dialect.names,
     )
     if not any(in_period(config, scan) for scan in scans):

@@ -183,8 +183,12 @@ def _labels(source: h5py.File, file: MaskFile) -> h5py.Dataset:
 
 def _variable(source: h5py.File, name: str) -> h5py.Dataset | None:
     """Return a variable; None where there is none, or only a dimension of that name."""
-    found = source.get(name)
-    if not isinstance(found, h5py.Dataset) or bytes(found.attrs.get("NAME", b"")).startswith(NOT_A_VARIABLE):
+    if name not in source:
+        return None
+    found = source[name]
+    if not isinstance(found, h5py.Dataset):
+        return None
+    if "NAME" in found.attrs and bytes(found.attrs["NAME"]).startswith(NOT_A_VARIABLE):
         return None
     return found
 
@@ -245,6 +249,10 @@ def _by_step(labels: h5py.Dataset, days: int) -> Iterator[tuple[int, int, Sparse
     lead = labels.ndim - 3
     steps, rows, width = labels.shape[-3:]
     depth = labels.chunks or (1,) * (lead + 1) + (rows, width)
+    # Asked for first: ``get`` takes an attribute whose checksum is wrong for one that is not there.
+    fill = None
+    if "_FillValue" in labels.attrs:
+        fill = labels.attrs["_FillValue"]
     long, deep, tall = (depth[0] if lead else 1), depth[-3], depth[-2]
     for day, step in product(range(0, days, long), range(0, steps, deep)):
         slab = (slice(day, min(day + long, days)),) * lead + (slice(step, min(step + deep, steps)),)
@@ -252,7 +260,7 @@ def _by_step(labels: h5py.Dataset, days: int) -> Iterator[tuple[int, int, Sparse
         for top in range(0, rows, tall):
             block = labels[(*slab, slice(top, min(top + tall, rows)))]
             layers = block.reshape(-1, *block.shape[-2:])
-            strips.append([_sparse(layer, top * width, labels.attrs.get("_FillValue")) for layer in layers])
+            strips.append([_sparse(layer, top * width, fill) for layer in layers])
         for layer, parts in enumerate(zip(*strips, strict=True)):
             since_day, since_step = divmod(layer, min(deep, steps - step))
             found = np.concatenate([p[0] for p in parts])

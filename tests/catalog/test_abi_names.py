@@ -150,6 +150,12 @@ def test_prefix_and_bucket_are_noaas():
     assert names.bucket("goes18") == "noaa-goes18"
 
 
+def test_hours_end_with_the_calendar():
+    assert next(iter(names.hours(datetime.min, datetime.min))) == datetime.min
+    last = datetime(9999, 12, 31, 22, 30)
+    assert [h.hour for h in names.hours(last, datetime.max)] == [21, 22, 23]
+
+
 def test_hours_cover_a_period_and_its_neighbours():
     found = list(names.hours(datetime(2019, 12, 31, 23, 59, 59), datetime(2020, 1, 1, 1)))
     assert found[0] == datetime(2019, 12, 31, 22)

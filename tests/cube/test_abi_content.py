@@ -217,6 +217,17 @@ def test_boundless_images_are_refused_before_memory_is_taken(
     tracemalloc.stop()
 
 
+def test_a_chunk_far_larger_than_its_image_is_refused(whole: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(whole, tmp_path))
+    with h5py.File(path, "r+") as h5:
+        del h5["Rad"]
+        h5.create_dataset("Rad", (130, 130), "i2", chunks=(30_000, 30_000), maxshape=(None, None))
+    with pytest.raises(
+        SourceError, match=r"Rad has 130 x 130 pixels in chunks of \(30000, 30000\), the full disk 5424"
+    ):
+        index_file(source_of(path))
+
+
 def test_chunks_without_number_are_refused(whole: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(whole, tmp_path))
     with h5py.File(path, "r+") as h5:

@@ -14,6 +14,7 @@ import pytest
 from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import find_scans
 from cube.config import AbiConfig
+from cube.geostationary.find import find
 from cube.geostationary.plan import Headers, make_plan
 from cube.geostationary.plan_table import PlanTable, write_plan
 from cube.job.engine import Workers
@@ -140,3 +141,10 @@ def test_a_plan_that_is_none_is_one_sentence(tmp_path: Path, kind: str) -> None:
         SourceError, match=rf"^{path} is not the plan of a build \(.*\); remove it to have it made again"
     ):
         PlanTable(path)
+
+
+def test_a_period_from_the_first_day_of_the_calendar_is_one_like_others(tmp_path: Path) -> None:
+    write_abi_archive(tmp_path / "a", start=datetime(2020, 7, 1, 16), hours=0.2, channels=(13,), shape_2km=(100, 100))
+    asked = {"output_dir": tmp_path / "o", "local_data_dir": tmp_path / "a", "domain": "M1", "channels": [13]}
+    for period in ({"start_dt": "0001-01-01"}, {"end_dt": "9999-12-31T23:00"}):
+        assert find(AbiConfig.load(None, {**asked, **period}))
