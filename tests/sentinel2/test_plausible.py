@@ -269,6 +269,8 @@ def test_dates_alike_are_used() -> None:
         (lambda s: s + 1000, "marked"),
         (lambda s: s + np.array([[150], [300], [1500]]), "used"),  # plants
         (lambda s: s * 0.6, "used"),  # wet soil
+        (lambda s: s + np.array([[-300], [-900], [-1700]]), "used"),  # burnt
+        (lambda s: s + np.array([[200], [900], [1800]]), "used"),  # bare for a season
         (lambda s: s - 400, "used"),
         (lambda s: s + 500, "used"),
         (lambda s: s + np.array([[1000], [900], [200]]) * 4, "used"),  # snow that was not masked
