@@ -24,7 +24,7 @@ def guarded(sentence: str, remedy: str = "") -> Iterator[None]:
     Parameters
     ----------
     sentence
-        With the input's name, such as ``/a/b.nc is not a readable ABI L1b file``; the reason is added in brackets.
+        With the input's name, such as ``/a/b.nc is not a readable scan``; the reason is added in brackets.
     remedy
         What to do, where there is something.
 

@@ -109,8 +109,8 @@ def _likeness(stack: _F, seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]
     best = np.full(shared.shape, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         for band in range(stack.shape[1]):
-            middle = np.median(stack[:, band][seen]) if seen.any() else 0.0  # keeps squares small
-            values = np.where(seen, stack[:, band] - middle, 0).astype("f8")
+            values = np.where(seen, stack[:, band], 0).astype("f8")
+            values -= values.sum() / max(1, seen.sum()) * mask  # keeps squares small
             total, square = values @ mask.T, (values * values) @ mask.T
             covariance = values @ values.T - total * total.T / shared
             spread = square - total * total / shared

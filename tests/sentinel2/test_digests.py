@@ -165,3 +165,17 @@ def test_missing_file_and_foreign_manifest(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=r"x/manifest\.safe is not XML"):
             manifest_digests(text, "x/manifest.safe")
     assert manifest_digests(b"<a><byteStream/><byteStream size='x'><checksum/></byteStream></a>", "x") == {}
+
+
+@pytest.mark.parametrize("make", [hashlib.md5, hashlib.sha3_256])
+def test_every_letter_of_a_digest_counts(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "x.jp2"
+    path.write_bytes(b"pixels")
+    right = make(b"pixels").hexdigest()
+    assert list(verify([Check("p", str(path), right)])[0]) == [str(path)]
+    for place in (0, 5, len(right) - 1):
+        wrong = right[:place] + ("0" if right[place] != "0" else "1") + right[place + 1 :]
+        good, spoilt = verify([Check("p", str(path), wrong)])
+        assert good == {}
+        assert right in spoilt["p"][1]
+        assert wrong in spoilt["p"][1]

@@ -20,8 +20,10 @@ from catalog.sentinel2.convert import item_from_product
 from catalog.sentinel2.safe import read_safe
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.grid import make_grid, write_grid
+from cube.sentinel2.lattice import Window
 from cube.sentinel2.plausible import FEWEST, Verdict, evidence_of, judge
 from cube.sentinel2.run import run_sentinel2
+from cube.sentinel2.sampling import CellSamples, read_samples
 from cube.testing import SafeSpec, write_safe
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
@@ -269,6 +271,8 @@ def test_dates_alike_are_used() -> None:
         (lambda s: s + 1000, "marked"),
         (lambda s: s + np.array([[150], [300], [1500]]), "used"),  # plants
         (lambda s: s * 0.6, "used"),  # wet soil
+        (lambda s: s + np.array([[-300], [-900], [-1700]]), "used"),  # burnt
+        (lambda s: s + np.array([[200], [900], [1800]]), "used"),  # bare for a season
         (lambda s: s - 400, "used"),
         (lambda s: s + 500, "used"),
         (lambda s: s + np.array([[1000], [900], [200]]) * 4, "used"),  # snow that was not masked
@@ -314,3 +318,25 @@ def test_ground_without_features_is_not_said_to_be_elsewhere() -> None:
     rng = np.random.default_rng(3)
     scenes = [np.full((3, 900), 200, "f4") + rng.normal(0, 40, (3, 900)).astype("f4") for _ in range(5)]
     assert {v.decision for v in _verdicts(scenes)} == {"used"}
+
+
+@pytest.mark.parametrize("size", [(100, 90), (1000, 700), (64, 64), (1500, 40)])
+def test_samples_are_the_same_pixels_however_a_cell_is_cut(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Pieces are cut along the lattice: their corners lie anywhere in a cell."""
+    window = Window(-37, 1411, *size)
+    whole = np.random.default_rng(1).normal(0, 1, (2, *size)).astype("f4")
+    samples = CellSamples(window, 2)
+    for piece in window.split(48):
+        rows, cols = (slice(a - o, b - o) for a, b, o in (
+            (piece.row, piece.end_row, window.row), (piece.col, piece.end_col, window.col),
+        ))  # fmt: skip
+        samples.take(piece, whole[:, rows, cols])
+    step = samples.step
+    np.testing.assert_array_equal(samples.values, whole[:, ::step, ::step])
+    assert max(samples.values.shape) <= 64
+    (tmp_path / "c").mkdir()
+    samples.write(tmp_path, "c")
+    found = read_samples(tmp_path, "c")
+    assert found is not None
+    np.testing.assert_array_equal(found, whole[:, ::step, ::step].reshape(2, -1))
+    assert read_samples(tmp_path, "d") is None
