@@ -13,10 +13,13 @@ import pytest
 
 from catalog.sentinel2.odata import manifest_digests
 from catalog.sentinel2.safe import read_safe
+from catalog.sentinel2.transfers import Transfers
+from cube.job.ledger import Ledger
 from cube.sentinel2 import digests
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.digests import Check, checks_of, listed, manifest_of, verify
 from cube.sentinel2.grid import make_grid, write_grid
+from cube.sentinel2.record import SceneRecord
 from cube.sentinel2.run import run_sentinel2
 from cube.testing import SafeSpec, write_safe
 from stratacube.errors import SourceError
@@ -179,3 +182,15 @@ def test_every_letter_of_a_digest_counts(tmp_path: Path, make: Any) -> None:
         assert good == {}
         assert right in spoilt["p"][1]
         assert wrong in spoilt["p"][1]
+
+
+def test_what_was_verified_when_it_was_fetched_is_not_verified_again(tmp_path: Path) -> None:
+    path, digest = tmp_path / "x.jp2", hashlib.md5(b"pixels").hexdigest()
+    path.write_bytes(b"pixels")
+    record = SceneRecord(Ledger(tmp_path / "ledger.jsonl"), tmp_path)
+    assert not record.is_verified(path, digest)
+    Transfers(tmp_path).record(path, 6, digest)
+    assert record.is_verified(path, digest)
+    path.write_bytes(b"others")
+    assert not record.is_verified(path, digest)
+    assert not record.is_verified(tmp_path / "none.jp2", digest)

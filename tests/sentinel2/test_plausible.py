@@ -18,12 +18,17 @@ from rasterio.warp import Resampling, reproject
 
 from catalog.sentinel2.convert import item_from_product
 from catalog.sentinel2.safe import read_safe
+from cube.job.ledger import Ledger
 from cube.sentinel2.config import Sentinel2Config
+from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import make_grid, write_grid
+from cube.sentinel2.judging import Judging
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.plausible import FEWEST, Verdict, evidence_of, judge
+from cube.sentinel2.record import SceneRecord
 from cube.sentinel2.run import run_sentinel2
 from cube.sentinel2.sampling import CellSamples, read_samples
+from cube.sentinel2.scenes import SceneResult
 from cube.testing import SafeSpec, write_safe
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
@@ -340,3 +345,20 @@ def test_samples_are_the_same_pixels_however_a_cell_is_cut(tmp_path: Path, size:
     assert found is not None
     np.testing.assert_array_equal(found, whole[:, ::step, ::step].reshape(2, -1))
     assert read_samples(tmp_path, "d") is None
+
+
+def test_the_gravest_word_of_a_run_stands(tmp_path: Path) -> None:
+    """Cells are made in turns: what one of them tells of a scene is not taken back by the next, but by the next run."""
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    record = SceneRecord(ledger, tmp_path)
+    run = Judging(Sentinel2Config.model_construct(), Sentinel2Folder(tmp_path), record)
+    run.note(SceneResult((), (), ("p",), (), dropped=(("p", "x", "cut"),)))
+    run.note(SceneResult((), (), ("p",), (), dropped=(("p", "x", "cut again"),)))
+    assert record.verdict("p") == Verdict("refused", "cut")
+    run._decide("p", Verdict("used"))
+    assert SceneRecord(Ledger(ledger.path), tmp_path).verdict("p") == Verdict("refused", "cut")
+    run.note(SceneResult((), (), ("q",), (), remarks=(("q", "small"),)))
+    run._decide("q", Verdict("used"))
+    assert record.marked() == {"q": "small"}
+    Judging(Sentinel2Config.model_construct(), Sentinel2Folder(tmp_path), record)._decide("p", Verdict("used"))
+    assert record.verdict("p") == Verdict("used")

@@ -16,7 +16,9 @@ import rasterio
 from catalog.sentinel2.convert import item_from_product
 from catalog.sentinel2.safe import read_safe
 from cube.sentinel2.config import Sentinel2Config
-from cube.sentinel2.grid import make_grid, write_grid
+from cube.sentinel2.grid import cell_from_id, make_grid, write_grid
+from cube.sentinel2.lattice import Lattice, Window
+from cube.sentinel2.plan import Plan, PlannedCell, cells_of_tile
 from cube.sentinel2.run import run_sentinel2
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, Scene, expected_stack, make_scene
 
@@ -152,3 +154,12 @@ def test_builds_from_before_learn_what_could_not_be_read(tmp_path: Path, scenes:
     (safe / "MTD_MSIL2A.xml").write_bytes(content)
     assert run_sentinel2(config).code == 0
     _check(config.work_dir, scenes)
+
+
+def test_the_tile_of_a_name_tells_which_cells_lack_it() -> None:
+    cells = [cell_from_id("Q025_R176_C0780"), cell_from_id("Q025_R176_C0800")]
+    planned = tuple(PlannedCell(c, Window(0, 0, 1, 1), ()) for c in cells)
+    plan = Plan(Lattice("EPSG:4326", 0.001, 0.001), planned, {})
+    name = "S2A_MSIL2A_20230815T095031_N0509_R079_T33TWL_20230815T155057"  # 15 to 16.4 E, 45.1 to 46.05 N
+    assert cells_of_tile(plan, name) == [cells[0].id]
+    assert cells_of_tile(plan, "some folder") == [""]
