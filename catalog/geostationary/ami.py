@@ -7,6 +7,7 @@ Data User Manual.
 from __future__ import annotations
 
 import re
+import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,8 @@ def _read(name: str) -> FileName | str | None:
         return f"{stamp!r} is not a time"
     if not _FIRST <= start.year < _LAST:
         return f"{stamp!r} is not a time of AMI's"
-    return FileName("gk2a", f"AMI-L1b-{sector}", sector, 0, known.channel, start, start + CADENCE[sector], start)
+    product, sector = sys.intern(f"AMI-L1b-{sector}"), sys.intern(sector)  # one text for all files
+    return FileName("gk2a", product, sector, 0, known.channel, start, start + CADENCE[sector], start)
 
 
 def _parse(name: str) -> FileName | None:

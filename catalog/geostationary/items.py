@@ -7,7 +7,7 @@ projection 2.0.0.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pyproj
 
 from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.bands import Band
+from catalog.geostationary.item_table import AGAIN, ItemTable, is_table, write_table
 from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import Scan, SourceFile
 from catalog.publish.footprints import footprint
@@ -26,7 +27,7 @@ from stratacube.files import whole_file
 from stratacube.guard import guarded
 from stratacube.times import format_time, parse_time
 
-__all__ = ["load_items", "save_items", "scan_from_item", "scan_item"]
+__all__ = ["load_items", "open_table", "save_items", "scan_from_item", "scan_item", "scan_of"]
 
 _EXTENSIONS = [
     "https://stac-extensions.github.io/eo/v2.0.0/schema.json",
@@ -124,36 +125,47 @@ def scan_from_item(item: dict[str, Any], naming: Naming = ABI_NAMES) -> Scan:
         for asset in item["assets"].values():
             name = naming.parse_path(asset["href"])
             if name is not None:
-                file = SourceFile(asset["href"], asset["file:size"], asset["stratacube:tag"], *name)
-                files[file.channel] = file
+                size, tag = asset["file:size"], asset["stratacube:tag"]
+                if not isinstance(size, int) or not isinstance(tag, str):
+                    raise TypeError(f"channel {name.channel} has file:size {size!r} and stratacube:tag {tag!r}")
+                files[name.channel] = SourceFile(asset["href"], size, tag, *name)
         first = min(files.values(), key=lambda file: (file.start, file.channel))
         properties = item["properties"]
         start, end = parse_time(properties["start_datetime"]), parse_time(properties["end_datetime"])
         mode = int(properties.get("goes:mode", first.mode))
-    return Scan(first.platform, first.product, first.sector, mode, start, end, files)
+    # A table has its assets in an order of its own.
+    return Scan(first.platform, first.product, first.sector, mode, start, end, dict(sorted(files.items())))
 
 
 def save_items(
     path: Path,
-    scans: Iterable[Scan],
+    scans: Collection[Scan],
     *,
     item: Callable[[Scan], dict[str, Any]] | None = None,
     naming: Naming = ABI_NAMES,
 ) -> None:
-    """Write scans as a STAC ItemCollection, one item a line, whole or not at all.
+    """Write scans whole or not at all: as stac-geoparquet if the name ends so, else an ItemCollection, one item a line.
 
     Parameters
     ----------
     path
-        The file.
+        The file; ``.parquet`` is stac-geoparquet.
     scans
-        Taken one by one, so that memory does not grow with their number.
+        Described one by one, so that memory does not grow with their number.
     item
         Describes a scan; :func:`scan_item` by default.
     naming
         Names of the imager.
+
+    Raises
+    ------
+    UsageError
+        If there are no scans to write as stac-geoparquet.
     """
     describe = item or partial(scan_item, naming=naming)
+    if is_table(path):
+        write_table(path, lambda: map(describe, scans))
+        return
     with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
         file.write(_HEAD)
         for i, scan in enumerate(scans):
@@ -163,33 +175,56 @@ def save_items(
 
 
 def load_items(path: Path, naming: Naming = ABI_NAMES) -> list[Scan]:
-    """Read the scans of an ItemCollection, as :func:`save_items` was given them.
+    """Read the scans of a collection, as :func:`save_items` was given them.
 
     Raises
     ------
     SourceError
-        If the file cannot be read, or is not an item collection of scans of the imager.
+        If the file cannot be read, or is not a collection of scans of the imager.
     """
-    with guarded(f"{path} cannot be read", "remove it to list the archive again"):
-        try:
-            return [scan_from_item(item, naming) for item in _features(path)]
-        except SourceError as error:
-            raise SourceError(f"{path}: {error}; remove the file to list the archive again") from error
-        except json.JSONDecodeError as error:
-            raise SourceError(f"{path} is not JSON ({error}); remove it to list the archive again") from error
+    items = open_table(path) if is_table(path) else _features(path)
+    return [scan_of(path, item, naming) for item in items]
+
+
+def scan_of(path: Path, item: Any, naming: Naming) -> Scan:
+    """Read a scan back from an item of a file; see :func:`scan_from_item`.
+
+    Raises
+    ------
+    SourceError
+        If the item is not one of a scan of the imager; naming the file.
+    """
+    try:
+        return scan_from_item(item, naming)
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}; {AGAIN}") from error
+
+
+def open_table(path: Path) -> ItemTable:
+    """Open a table of scans: of each item what :func:`scan_from_item` needs.
+
+    Raises
+    ------
+    SourceError
+        If the file cannot be read, or is not a table of items.
+    """
+    return ItemTable(path, ("start_datetime", "end_datetime", "goes:mode"), ("href", "file:size", "stratacube:tag"))
 
 
 def _features(path: Path) -> Iterator[Any]:
     """Items of a collection, line by line where it is laid out so: parsed at once, a year takes gigabytes."""
-    with open(path, encoding="utf-8") as file:
-        if file.readline().rstrip("\n") == _HEAD:
-            for line in file:
-                if line.rstrip("\n") == _TAIL:
-                    return
-                yield json.loads(line.rstrip("\n").removesuffix(","))
-            raise SourceError("it breaks off before its end")
-        file.seek(0)
-        collection = json.load(file)
-        if not isinstance(collection, dict) or collection.get("type") != "FeatureCollection":
-            raise SourceError("it is not an item collection")
-        yield from collection.get("features", [])
+    with guarded(f"{path} cannot be read", AGAIN), open(path, encoding="utf-8") as file:
+        try:
+            if file.readline().rstrip("\n") == _HEAD:
+                for line in file:
+                    if line.rstrip("\n") == _TAIL:
+                        return
+                    yield json.loads(line.rstrip("\n").removesuffix(","))
+                raise SourceError(f"{path}: it breaks off before its end; {AGAIN}")
+            file.seek(0)
+            collection = json.load(file)
+        except json.JSONDecodeError as error:
+            raise SourceError(f"{path} is not JSON ({error}); {AGAIN}") from error
+    if not isinstance(collection, dict) or collection.get("type") != "FeatureCollection":
+        raise SourceError(f"{path} is not an item collection; {AGAIN}")
+    yield from collection.get("features", [])

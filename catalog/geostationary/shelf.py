@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from catalog.geostationary.abi import ABI_NAMES
-from catalog.geostationary.items import load_items, scan_from_item
+from catalog.geostationary.item_table import AGAIN, ItemTable, is_table
+from catalog.geostationary.items import load_items, open_table, scan_of
 from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import Scan
 from stratacube.errors import SourceError
@@ -18,21 +20,20 @@ from stratacube.guard import guarded
 __all__ = ["ScanShelf"]
 
 _ID = re.compile(rb'"id":"([^"]+)"')
-_AGAIN = "remove it to list the archive again"
 _KEPT = 256
 """Scans held at once. Tiles come in order of time, so that those around one moment are asked for again and again: these
 are two hours of a mesoscale sector seen every 30 s."""
 
 
 class ScanShelf:
-    """The scans of a file that :func:`~catalog.geostationary.items.save_items` wrote, one item a line.
+    """The scans of a file that :func:`~catalog.geostationary.items.save_items` wrote.
 
     Only the place of each in the file is held. A collection that another program laid out otherwise is held whole.
 
     Parameters
     ----------
     path
-        The file.
+        The file, of either kind.
     localised
         What is done to each scan that is taken.
     naming
@@ -50,33 +51,19 @@ class ScanShelf:
         self.path = path
         self.naming = naming
         self._localised = localised
-        self._places: dict[str, tuple[int, int]] = {}
+        self._items: ItemTable | _Lines = open_table(path) if is_table(path) else _Lines(path)
         self._held: dict[str, Scan] = {}
-        self._index()
+        first = next(iter(self._items.places), None)
+        if first is None or self._taken(first).id != first:
+            self._items.places.clear()
+            self._held = {scan.id: scan for scan in load_items(path, naming)}
         self._get = lru_cache(_KEPT)(self._read)
 
-    def _index(self) -> None:
-        with guarded(f"{self.path} cannot be read", _AGAIN), self.path.open("rb") as file:
-            place = len(file.readline())
-            for line in file:
-                found = _ID.search(line)
-                if found is not None:
-                    self._places[found[1].decode()] = place, len(line)
-                place += len(line)
-        if not self._places or not all(name == self._read(name).id for name in list(self._places)[:1]):
-            self._places = {}
-            self._held = {scan.id: scan for scan in load_items(self.path, self.naming)}
+    def _taken(self, name: str) -> Scan:
+        return scan_of(self.path, self._items.item(self._items.places[name]), self.naming)
 
     def _read(self, name: str) -> Scan:
-        if name in self._held:
-            return self._localised(self._held[name])
-        place, size = self._places[name]
-        with guarded(f"{self.path} is not JSON", _AGAIN):
-            with self.path.open("rb") as file:
-                file.seek(place)
-                line = file.read(size)
-            item = json.loads(line.rstrip().removesuffix(b","))
-        return self._localised(scan_from_item(item, self.naming))
+        return self._localised(self._held[name] if name in self._held else self._taken(name))
 
     def __getitem__(self, name: str) -> Scan:
         """Return a scan.
@@ -91,14 +78,39 @@ class ScanShelf:
         return self._get(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places or name in self._held
+        return name in self._items.places or name in self._held
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places or self._held)
+        return iter(self._items.places or self._held)
 
     def __len__(self) -> int:
-        return len(self._places or self._held)
+        return len(self._items.places or self._held)
 
     def scans(self) -> Iterator[Scan]:
         """Yield all, in the order of the file, without keeping them."""
         return (self._read(name) for name in self)
+
+
+class _Lines:
+    """Items of an ItemCollection with one a line, by their place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.places: dict[str, tuple[int, int]] = {}
+        """By id: byte at which the line begins, and its length."""
+        with guarded(f"{path} cannot be read", AGAIN), path.open("rb") as file:
+            place = len(file.readline())
+            for line in file:
+                found = _ID.search(line)
+                if found is not None:
+                    self.places[found[1].decode()] = place, len(line)
+                place += len(line)
+
+    def item(self, place: tuple[int, int]) -> Any:
+        """Read an item."""
+        at, size = place
+        with guarded(f"{self.path} is not JSON", AGAIN):
+            with self.path.open("rb") as file:
+                file.seek(at)
+                line = file.read(size)
+            return json.loads(line.rstrip().removesuffix(b","))

@@ -23,22 +23,24 @@ SUMMARISED = (
 )
 RANGED = ("view:off_nadir", "view:incidence_angle", "view:sun_elevation")
 
-COMPANIONS = {
-    "plan": ("plan.parquet", voc.PARQUET_TYPE, "Plan: one row a tile", "metadata"),
-    "references": ("references", voc.PARQUET_TYPE, "Kerchunk references of the source files", "references"),
-    "contact_sheet": ("previews/contact_sheet.png", "image/png", "Contact sheet", "overview"),
-    "report": ("report.md", "text/markdown", "Report of the build", "metadata"),
-    "config": ("config.yaml", "application/yaml", "Configuration", "metadata"),
-    "sources": ("sources.json", voc.GEOJSON_TYPE, "Source scans found", "metadata"),
-    "completeness": (
+COMPANIONS = (
+    ("plan", "plan.parquet", voc.PARQUET_TYPE, "Plan: one row a tile", "metadata"),
+    ("references", "references", voc.PARQUET_TYPE, "Kerchunk references of the source files", "references"),
+    ("contact_sheet", "previews/contact_sheet.png", "image/png", "Contact sheet", "overview"),
+    ("report", "report.md", "text/markdown", "Report of the build", "metadata"),
+    ("config", "config.yaml", "application/yaml", "Configuration", "metadata"),
+    ("sources", "sources.json", voc.GEOJSON_TYPE, "Source scans found", "metadata"),
+    ("sources", "sources.parquet", voc.PARQUET_TYPE, "Source scans found, in one stac-geoparquet table", "metadata"),
+    (
+        "completeness",
         "completeness.csv",
         "text/csv",
         "Completeness: scan by channel",
         "metadata",
     ),
-    "errors": ("errors.csv", "text/csv", "What could not be read", "metadata"),
-}
-"""Assets of the collection, where their files are: path, media type, title, role."""
+    ("errors", "errors.csv", "text/csv", "What could not be read", "metadata"),
+)
+"""Assets of the collection, where their files are: key, path, media type, title, role."""
 
 
 class Tally:
@@ -88,7 +90,7 @@ def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -
     """Return the collection, its links to items or days not yet added."""
     folder, observatory = "tiles", build.observatory
     assets: dict[str, Any] = {"store": {"href": relative(STORE, folder), **store_asset(build, store)}}
-    for key, (path, media_type, title, role) in COMPANIONS.items():
+    for key, path, media_type, title, role in COMPANIONS:
         if (output / path).exists():
             href = relative(path, folder)
             assets[key] = {"href": href, "type": media_type, "title": title, "roles": [role]}

@@ -10,8 +10,13 @@ from typing import Any, ClassVar
 from cube.config import TileConfig
 from cube.job.folder import BuildFolder
 from cube.registry import STRATA
+from stratacube.files import remove
 
 __all__ = ["AbiFolder"]
+
+_LISTED_AS_JSON = 10_000
+"""Scans up to which they are listed as JSON, which any tool and any eye reads: 68 MB of them, if they have 16 channels.
+Beyond, stac-geoparquet takes a ninth of that, and tells times or addresses without being read whole."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class AbiFolder(BuildFolder):
         "report.part",
         "sources",
         "sources.json",
+        "sources.parquet",
         "sources.part",
         "tiles",
         "tiles.zarr",
@@ -40,8 +46,16 @@ class AbiFolder(BuildFolder):
 
     @property
     def sources(self) -> Path:
-        """All scans found, as a STAC ItemCollection."""
-        return self.root / "sources.json"
+        """All scans found: a STAC ItemCollection, or of very many a stac-geoparquet table, whichever is there."""
+        table = self.root / "sources.parquet"
+        return table if table.exists() else self.root / "sources.json"
+
+    def sources_of(self, scans: int) -> Path:
+        """Where so many scans are to be listed. What listed them otherwise is removed: one list is there, or none."""
+        names = ["sources.json", "sources.parquet"]
+        name = names.pop(scans > _LISTED_AS_JSON)
+        remove(self.root / names[0])
+        return self.root / name
 
     @property
     def completeness(self) -> Path:

@@ -128,7 +128,7 @@ class AbiBuild:
                 asked, self.config.channels, start=self.config.start_dt, end=self.config.end_dt, names=self.names.names
             )
             write_completeness(table, self.folder.completeness)
-            save_items(self.folder.sources, scans, naming=self.names)
+            save_items(self.folder.sources_of(len(scans)), scans, naming=self.names)
             run.say("found %s, %s", many(len(scans), "scan"), many(sum(len(s.files) for s in scans), "file"))
 
         run.keep("find", make, lambda: [self.folder.sources, self.folder.completeness], mark=self.folder.sources)

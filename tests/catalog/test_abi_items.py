@@ -167,6 +167,7 @@ def test_what_was_saved_stays_when_saving_fails(tmp_path):
         (lambda text: text.replace("2020", "0000").replace("OR_ABI", "OR_ABI"), "does not describe an ABI scan"),
         (lambda text: text.replace('"assets":{', '"assets":[{').replace("}}}", "}}}]"), "JSON|does not describe"),
         (lambda text: text.replace("file:size", "size"), "does not describe an ABI scan"),
+        (lambda text: text.replace(f'"{"0f" * 16}"', "null"), "channel 1 has file:size 10000001 and .*tag None"),
         (lambda text: text.replace("OR_ABI", "XX_ABI"), "does not describe an ABI scan"),
     ],
 )

@@ -250,3 +250,11 @@ def test_a_slot_follows_the_date(slot, before, after, day):
 )
 def test_orbital_slots(platform, time, slot):
     assert names.orbital_slot(platform, time) == slot
+
+
+def test_names_share_what_they_have_in_common():
+    """Of a year there are 800,000: what each had of its own would be a quarter of the driver's memory."""
+    found = [f"OR_ABI-L1b-RadM1-M6C{c}_G16_s20201830000210_e20201830000267_c20201830000311.nc" for c in ("01", "02")]
+    one, other = map(names.parse_name, found)
+    assert one._replace(channel=2) == other
+    assert all(a is b for a, b in zip(one, other._replace(channel=1), strict=True))

@@ -99,8 +99,18 @@ def test_scans_come_back_from_their_items(tmp_path: Path) -> None:
     scans = find_scans(archive, platform="gk2a", sector="LA", naming=AMI_NAMES)
     assert [s.id for s in scans] == ["gk2a_AMI-L1b-LA_s20232210034000", "gk2a_AMI-L1b-LA_s20232210036000"]
     assert [sorted(s.files) for s in scans] == [[1, 13]] * 2
-    path = tmp_path / "sources.json"
-    save_items(path, scans, naming=AMI_NAMES)
-    assert load_items(path, AMI_NAMES) == scans
-    assert list(ScanShelf(path, naming=AMI_NAMES).scans()) == scans
+    for name in ("sources.json", "sources.parquet"):
+        path = tmp_path / name
+        save_items(path, scans, naming=AMI_NAMES)
+        assert load_items(path, AMI_NAMES) == scans
+        assert list(ScanShelf(path, naming=AMI_NAMES).scans()) == scans
     assert find_scans(archive, platform="gk2a", sector="FD", naming=AMI_NAMES) == []
+
+
+def test_names_share_what_they_have_in_common() -> None:
+    names = [f"gk2a_ami_le1b_{band}_la020ge_202308090034.nc" for band in ("ir105", "ir112")]
+    one, other = map(AMI_NAMES.parse, names)
+    assert one is not None
+    assert other is not None
+    assert one.product is other.product
+    assert one.sector is other.sector

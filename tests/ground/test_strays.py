@@ -133,6 +133,7 @@ def picture(folder: Path, archive: Path) -> None:
 WRITERS: dict[str, Callable[[Path, Path], object]] = {
     "completeness": lambda folder, _: write_completeness(pd.DataFrame({"scan": ["x"]}), folder / "made.csv"),
     "scans": lambda folder, archive: save_scans(folder / "made.json", scans(archive)),
+    "table of scans": lambda folder, archive: save_scans(folder / "made.parquet", scans(archive)),
     "items": lambda folder, _: save_items(folder / "made.json", [ITEM]),
     "geoparquet": lambda folder, _: save_items(folder / "made.parquet", [ITEM | {"bbox": [0, 0, 0, 0]}]),
     "manifest": lambda folder, _: write_query_manifest(folder / "made.csv", [], [], []),
