@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import tracemalloc
@@ -19,6 +20,7 @@ from catalog.geostationary.ami import AMI_NAMES
 from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import SourceFile
 from cube.build import main
+from cube.geostationary.hdf5 import attribute_or_none
 from cube.geostationary.index import index_file
 from cube.testing import write_abi_archive, write_abi_file, write_ami_file
 from stratacube.errors import SourceError
@@ -130,7 +132,8 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
             ("planck_bc1", float("nan")),
             ("planck_bc2", 0.0),
             ("band_wavelength", 11.2),
-            ("valid_pixel_count", 1e9),
+            ("valid_pixel_count", 100000.0),
+            ("valid_pixel_count", -5.0),
         )
     },
 }
@@ -248,7 +251,8 @@ def test_chunks_without_number_are_refused(whole: Path, tmp_path: Path) -> None:
         ({"light_speed": 3.2e8}, "but ir105 at 10.35 um has about"),
         ({"coff": 1e9}, "edges lie at scan angles"),
         ({"observation_end_time": 1e12}, "1e\\+12 seconds since noon of 2000-01-01 are no time"),
-        ({"observation_end_time": 7.5e8}, "it was observed from"),
+        ({"observation_end_time": 744813700.0}, "it was observed from 2023-08-09T00:34:41"),
+        ({"number_of_columns": 81}, "its number of columns is 81 where 80 is expected"),
     ],
 )
 def test_amis_numbers_that_cannot_be_are_one_sentence(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -285,6 +289,29 @@ def test_an_attribute_that_does_not_hold_its_checksum_is_no_absent_one(whole: Pa
             truth.mid_time,
         ), place
     assert held > 30  # pixels, and what is not read
+
+
+def test_an_attribute_that_cannot_be_read_is_never_taken_for_an_absent_one(whole: Path) -> None:
+    """``attrs.get`` of h5py gives its default for both."""
+    data, hidden = whole.read_bytes(), 0
+    for place in np.random.default_rng(0).integers(0, len(data), 1000):
+        flipped = bytearray(data)
+        flipped[place] ^= 0x10
+        try:
+            h5 = h5py.File(io.BytesIO(flipped), "r")
+        except OSError:
+            continue
+        with h5:
+            for where, name in (("x", "scale_factor"), ("/", "platform_ID")):
+                try:
+                    if h5[where].attrs.get(name) is not None:
+                        continue
+                except (KeyError, RuntimeError, OSError):
+                    continue
+                hidden += 1
+                with pytest.raises((KeyError, RuntimeError, OSError)):
+                    attribute_or_none(h5[where], name)
+    assert hidden > 10
 
 
 def test_every_real_file_is_read(abi_data: Path, ami_data: Path) -> None:
