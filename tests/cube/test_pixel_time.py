@@ -127,6 +127,7 @@ def test_mode_3_runs_from_north_to_south_in_the_same_swaths() -> None:
     other = seconds_after_start(header, 0.0, header.grid.y, mode=6)
     np.testing.assert_array_equal(np.flatnonzero(steps), np.flatnonzero(np.diff(other)))
     assert (column >= other).all()
+    assert column[-1] - other[-1] == pytest.approx(66, abs=0.5)
     assert 637.5 < float(seconds_after_start(header, header.grid.x, header.grid.y).max()) < 639
 
 
@@ -142,7 +143,8 @@ def test_a_scan_without_a_table_runs_evenly_from_its_start_to_its_end(platform: 
 def test_what_is_hidden_is_never_seen() -> None:
     for mode in (4, 6):
         header = header_of("F", mode, (5424, 5424), 56, (-151872, 151872))
-        assert np.isnan(seconds_after_start(header, np.nan, np.nan))
+        for x, y in ((np.nan, np.nan), (0.0, np.nan), (np.nan, 0.0)):
+            assert np.isnan(seconds_after_start(header, x, y)) or (mode == 4 and y == 0)
         assert np.isfinite(seconds_after_start(header, 0.0, -0.1))
 
 
@@ -253,9 +255,9 @@ def test_the_store_the_catalogue_and_the_report_say_it(built: Path) -> None:
 # Which scan is nearest to an event.
 
 
-def in_the_middle() -> tuple[float, float]:
-    """Longitude and latitude of the middle of the archive's sector."""
-    lon, lat = VIEW.to_lonlat(FAR_SOUTH[0] + 0.0084, FAR_SOUTH[1] - 0.0084)
+def in_the_middle(south: float = 0.0) -> tuple[float, float]:
+    """Longitude and latitude of the middle of the archive's sector, or of what lies so many radians south of it."""
+    lon, lat = VIEW.to_lonlat(FAR_SOUTH[0] + 0.0084, FAR_SOUTH[1] - 0.0084 - south)
     return float(lon), float(lat)
 
 
@@ -263,14 +265,24 @@ def in_the_middle() -> tuple[float, float]:
 def plan_of(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pd.DataFrame]:
     """Plan a tile at a given time in the middle of the sector, by a stratum whose times mean one thing or the other."""
 
-    def plan(time: datetime, means: Any, **options: Any) -> pd.DataFrame:
-        lon, lat = in_the_middle()
-        planted = [Candidate(time, lat, lon, "random", 1.0, 1.0)]
+    def plan(
+        time: datetime, means: Any, south: tuple[float, ...] = (0.0,), mode: int = 6, **options: Any
+    ) -> pd.DataFrame:
+        places = [in_the_middle(angle) for angle in south]
+        planted = [Candidate(time, lat, lon, "random", 1.0, 1.0) for lon, lat in places]
         monkeypatch.setattr(RandomSampler, "candidates", lambda _: iter(planted))
         monkeypatch.setitem(STRATA._loaded, "random", replace(RANDOM, time_means=means))
-        asked = {"tile_size": 256, "channels": [13], "steps": 1, "num_tiles": 1, "tolerance_minutes": 5, **options}
+        asked = {
+            "tile_size": 256,
+            "channels": [13],
+            "steps": 1,
+            "num_tiles": len(south),
+            "tolerance_minutes": 5,
+            **options,
+        }
         config = AbiConfig.load(None, {"output_dir": tmp_path, "domain": "F", "local_data_dir": archive, **asked})
         scans = find_scans(LocalArchive(archive), platform="goes16", sector="F", channels=[13])
+        scans = [replace(scan, mode=mode) for scan in scans]
         made = make_plan(config, scans, Headers(None, None), None, Workers())
         assert made.time_means == means
         return made.tiles
@@ -294,6 +306,29 @@ def test_an_event_is_matched_by_what_its_time_means(plan_of: Callable[..., pd.Da
     assert starts(window) == [FIRST, datetime(2020, 7, 1, 12, 0, 20)]
     times = window["requested_times"][0].astype("M8[s]").tolist()
     assert times == [NOON, NOON + timedelta(minutes=10)]
+
+
+def test_two_places_at_one_time_may_have_their_own_scans(plan_of: Callable[..., pd.DataFrame]) -> None:
+    """Of two swaths, seen 30 s one after the other, at a time in the middle between two scans of either."""
+    middle = FIRST + timedelta(seconds=498 + 15 + 300)
+    tiles = plan_of(middle, "observation", south=(-0.004, 0.006), min_spacing_km=0, tile_size=128)
+    assert len(tiles) == 2
+    found = {row.row: row.scan_starts[0].astype("M8[s]").item() for row in tiles.itertuples()}
+    assert [found[row] for row in sorted(found)] == [FIRST + timedelta(minutes=10), FIRST]
+
+
+@pytest.mark.parametrize(("mode", "first"), [(3, FIRST), (6, FIRST + timedelta(minutes=10))])
+def test_each_scan_is_of_its_own_mode(plan_of: Callable[..., pd.DataFrame], mode: int, first: datetime) -> None:
+    """One file a day tells where a full disk lies, whatever the mode of the others; mode 3 sees the place 44 s later."""
+    assert starts(plan_of(FIRST + timedelta(seconds=498 + 22 + 300), "observation", mode=mode)) == [first]
+
+
+def test_a_scan_goes_to_the_step_that_it_saw_the_place_nearest_to(plan_of: Callable[..., pd.DataFrame]) -> None:
+    """One scan for steps of four minutes: it is that of the step a minute before, though it began before all."""
+    event = FIRST + timedelta(seconds=498 + 60)
+    (row,) = plan_of(event, "observation", steps=2, step_minutes=4, allow_missing=True).itertuples()
+    times = [time for time, scan in zip(row.requested_times, row.scan_starts, strict=True) if not np.isnat(scan)]
+    assert times == [np.datetime64(event)]
 
 
 def test_the_tolerance_is_of_the_same_time(plan_of: Callable[..., pd.DataFrame]) -> None:
