@@ -319,7 +319,7 @@ def test_two_places_at_one_time_may_have_their_own_scans(plan_of: Callable[..., 
 
 @pytest.mark.parametrize(("mode", "first"), [(3, FIRST), (6, FIRST + timedelta(minutes=10))])
 def test_each_scan_is_of_its_own_mode(plan_of: Callable[..., pd.DataFrame], mode: int, first: datetime) -> None:
-    """One file a day tells where a full disk lies, whatever the mode of the others; mode 3 sees the place 44 s later."""
+    """One file a day tells where a full disk lies, whatever the mode of the others; mode 3 sees it 44 s later."""
     assert starts(plan_of(FIRST + timedelta(seconds=498 + 22 + 300), "observation", mode=mode)) == [first]
 
 
