@@ -93,7 +93,7 @@ class Fence:
 
     def guard(self) -> AbstractContextManager[None]:
         """Fence the writes of a worker: a process that inherits no guards from the one that claimed."""
-        return files.guarded(self.root, self.check)
+        return files.fenced(self.root, self.check)
 
     def check(self) -> None:
         """Make sure that the claim still holds.

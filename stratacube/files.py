@@ -26,7 +26,7 @@ __all__ = [
     "aside",
     "check_guards",
     "digest_of",
-    "guarded",
+    "fenced",
     "human_bytes",
     "is_stray",
     "recorded",
@@ -100,7 +100,7 @@ _records: list[_Record] = []
 
 
 @contextmanager
-def guarded(root: Path, check: Callable[[], None]) -> Iterator[None]:
+def fenced(root: Path, check: Callable[[], None]) -> Iterator[None]:
     """Within, nothing below a folder takes its final name unless ``check`` returns."""
     guard = _Guard(_Root.of(root), check)
     _guards.append(guard)

@@ -24,7 +24,7 @@ from catalog.geostationary.fetch import destination, fetch_files
 from catalog.geostationary.s3 import translate_s3_errors
 from catalog.geostationary.scans import SourceFile, find_scans
 from stratacube.errors import ClaimLostError, SourceError, UsageError
-from stratacube.files import guarded
+from stratacube.files import fenced
 
 NOON = datetime(2020, 1, 1, 12)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -298,7 +298,7 @@ def test_a_lost_claim_gives_no_file_its_name(tmp_path, server):
         raise ClaimLostError("lost")
 
     files = listed(S3Archive(server), NOON, NOON + MINUTE)
-    with guarded(tmp_path, lost), pytest.raises(ClaimLostError, match=r"^lost$"):
+    with fenced(tmp_path, lost), pytest.raises(ClaimLostError, match=r"^lost$"):
         fetch_files(files, tmp_path, endpoint_url=server)
     assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 

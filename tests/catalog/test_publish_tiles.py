@@ -21,7 +21,7 @@ from shapely.geometry import shape
 from catalog.publish import publish_tiles
 from catalog.publish.collection import Tally, root_catalog
 from stratacube.errors import ClaimLostError, SourceError, UsageError
-from stratacube.files import digest_of, guarded, is_stray, recorded
+from stratacube.files import digest_of, fenced, is_stray, recorded
 from tests.catalog.publishing import PIXEL, SIZE, add_companions, make_build
 from tests.stac_validation import validate_stac
 
@@ -263,7 +263,7 @@ def test_a_lost_claim_keeps_the_old_catalog(tmp_path):
         lost = True
         return root_catalog(made)
 
-    with pytest.MonkeyPatch.context() as patched, guarded(output, check):
+    with pytest.MonkeyPatch.context() as patched, fenced(output, check):
         patched.setattr("catalog.publish.tiles.root_catalog", prepared)
         with pytest.raises(ClaimLostError):
             publish_tiles(output, plan, replace(build, title="another"))

@@ -30,7 +30,7 @@ from catalog.sentinel2.settings import Account, S3Keys
 from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
 from stratacube.errors import ClaimLostError, SourceError, UsageError
-from stratacube.files import guarded
+from stratacube.files import fenced
 from tests.catalog.cdse_server import PASSWORD, S3_KEY, S3_SECRET, USER, CdseServer, serve
 
 ID = "S2A_MSIL2A_20200703T103031_N0500_R108_T32TMT_20230613T212700"
@@ -114,7 +114,7 @@ def test_a_lost_claim_gives_no_file_its_name(tmp_path: Path, cdse: CdseServer) -
     def lost() -> None:
         raise ClaimLostError("lost")
 
-    with guarded(tmp_path, lost), pytest.raises(ClaimLostError, match=r"^lost$"):
+    with fenced(tmp_path, lost), pytest.raises(ClaimLostError, match=r"^lost$"):
         fetch(tmp_path, cdse, product_at(cdse))
     assert not list(tmp_path.rglob("*.jp2"))
     assert list(tmp_path.rglob("*.part"))  # to go on from, whoever does

@@ -17,7 +17,7 @@ from stratacube import files
 from stratacube.errors import ClaimLostError
 from stratacube.files import (
     Written,
-    guarded,
+    fenced,
     is_stray,
     recorded,
     remove,
@@ -76,7 +76,7 @@ def test_what_is_written_takes_the_place_of_what_was_there(tmp_path: Path, how: 
 def test_lost_claim_leaves_all_as_it_was(tmp_path: Path, how: str) -> None:
     fill(tmp_path / "target", how, "before")
     before = tree(tmp_path)
-    with guarded(tmp_path, refuse), recorded(tmp_path) as written:
+    with fenced(tmp_path, refuse), recorded(tmp_path) as written:
         for name in ("target", "new"):
             with pytest.raises(ClaimLostError):
                 fill(tmp_path / name, how, "after")
@@ -95,7 +95,7 @@ def test_what_is_removed_is_gone_at_once_and_by_the_owner_alone(tmp_path: Path, 
     elif there != "nothing":
         fill(target, there, "before")
     before = tree(tmp_path)
-    with guarded(tmp_path, refuse), pytest.raises(ClaimLostError):
+    with fenced(tmp_path, refuse), pytest.raises(ClaimLostError):
         remove(target)
     assert tree(tmp_path) == before
     remove(target)
@@ -123,7 +123,7 @@ def test_strays_are_the_owners_to_remove(tmp_path: Path) -> None:
     for name in (".file.01234567.part", ".folder.01234567.part", ".replaced.01234567.old.part"):
         fill(tmp_path / name, "file" if "file" in name else "folder", "a living run's")
     before = tree(tmp_path)
-    with guarded(tmp_path, refuse):
+    with fenced(tmp_path, refuse):
         for path in sorted(tmp_path.iterdir()):
             with pytest.raises(ClaimLostError):
                 remove_stray(path)
@@ -140,7 +140,7 @@ def test_guard_is_asked_when_the_content_is_ready(tmp_path: Path, how: str) -> N
         parts = [path for path in tmp_path.iterdir() if files.is_stray(path.name)]
         seen.append([read(part) for part in parts])
 
-    with guarded(tmp_path, look):
+    with fenced(tmp_path, look):
         fill(tmp_path / "target", how, "content")
     assert seen == [["content"]]
 
@@ -164,8 +164,8 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_files import fill
-from stratacube.files import guarded
-with guarded(Path({str(tmp_path)!r}), lambda: os.kill(os.getpid(), 9)):
+from stratacube.files import fenced
+with fenced(Path({str(tmp_path)!r}), lambda: os.kill(os.getpid(), 9)):
     fill(Path({str(tmp_path / "target")!r}), {how!r}, "after")
 """
     fill(tmp_path / "target", how, "before")
@@ -185,7 +185,7 @@ def test_guard_holds_by_any_name_of_the_folder(tmp_path: Path, how: str, monkeyp
     (real / "scratch").symlink_to(elsewhere)
     monkeypatch.chdir(tmp_path)
     for root in (real, link, Path("link"), Path("real")):
-        with guarded(root, refuse):
+        with fenced(root, refuse):
             for folder in (real, link, Path("real"), Path("link"), real / ".." / "link", root / "scratch"):
                 with pytest.raises(ClaimLostError):
                     fill(folder / "target", how, "no")
@@ -196,10 +196,10 @@ def test_guard_holds_by_any_name_of_the_folder(tmp_path: Path, how: str, monkeyp
 def test_guard_and_record_hold_when_the_directory_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
-    with recorded(Path("folder")) as written, guarded(Path("folder"), lambda: None):
+    with recorded(Path("folder")) as written, fenced(Path("folder"), lambda: None):
         monkeypatch.chdir("/")
         write_bytes(tmp_path / "folder" / "file", b"1")
-        with guarded(tmp_path / "folder", refuse), pytest.raises(ClaimLostError):
+        with fenced(tmp_path / "folder", refuse), pytest.raises(ClaimLostError):
             write_bytes(tmp_path / "folder" / "file", b"2")
     assert [one.path for one in written] == ["file"]
 
@@ -329,7 +329,7 @@ def test_nothing_is_removed_once_the_claim_is_lost(tmp_path: Path) -> None:
     def lost() -> None:
         raise ClaimLostError("lost")
 
-    with guarded(tmp_path, lost):
+    with fenced(tmp_path, lost):
         for name, act in (("tiles.zarr", remove), (".a.0123abcd.part", remove_stray)):
             with pytest.raises(ClaimLostError):
                 act(tmp_path / name)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from stratacube.errors import ClaimLostError
-from stratacube.files import guarded
+from stratacube.files import fenced
 from stratacube.parquet import iter_frames, read_frame, write_frame
 
 
@@ -61,7 +61,7 @@ def test_a_lost_claim_keeps_the_old_table(tmp_path: Path) -> None:
         raise ClaimLostError("lost")
 
     write_frame(tmp_path / "a.parquet", frame(1))
-    with guarded(tmp_path, lost), pytest.raises(ClaimLostError):
+    with fenced(tmp_path, lost), pytest.raises(ClaimLostError):
         write_frame(tmp_path / "a.parquet", frame(2))
     assert len(read_frame(tmp_path / "a.parquet")) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["a.parquet"]

@@ -124,7 +124,7 @@ STATISTICS = Statistics("radiance", {"all": {"C13": BAND}})
 
 
 def picture(folder: Path, archive: Path) -> None:
-    with files.guarded(folder, lambda: None):
+    with files.fenced(folder, lambda: None):
         write_cog(archive / "b.tif", np.ones((8, 8), "f4"), Affine(10, 0, 0, 0, -10, 0), "EPSG:32613",
                   nodata=-9999, name="B04", tags={})  # fmt: skip
     preview([archive / "b.tif"] * 3, folder / "made.png")
@@ -162,7 +162,7 @@ def test_a_lost_claim_changes_nothing(writer: str, archive: Path, tmp_path: Path
     def lost() -> None:
         raise ClaimLostError("lost")
 
-    with files.guarded(folder, lost), pytest.raises(ClaimLostError, match=r"^lost$"):
+    with files.fenced(folder, lost), pytest.raises(ClaimLostError, match=r"^lost$"):
         write(folder, archive)
     assert [n for n in names(folder) if (folder / n).is_file()] == []
     with files.recorded(folder) as written:

@@ -17,7 +17,7 @@ import pytest
 import stratacube.claim
 from stratacube.claim import claimed
 from stratacube.errors import ClaimedError, ClaimLostError, UsageError
-from stratacube.files import guarded
+from stratacube.files import fenced
 from tests.training.small import small_run
 from training.checkpoint import Checkpoints
 from training.trainer import Trainer
@@ -121,7 +121,7 @@ def test_a_lost_claim_saves_logs_and_removes_nothing(tmp_path: Path) -> None:
     before = contents(tmp_path)
     for change in ({"logs": {"every_steps": 1}}, {"logs": {"every_steps": 100}, "checkpoints": {"every_steps": 3}}):
         trainer = Trainer(small_run(tmp_path, **change))
-        with guarded(tmp_path / "checkpoints", lost), guarded(tmp_path, _late(trainer)), pytest.raises(ClaimLostError):
+        with fenced(tmp_path / "checkpoints", lost), fenced(tmp_path, _late(trainer)), pytest.raises(ClaimLostError):
             trainer.fit()
         assert trainer.step > 2
         assert {**contents(tmp_path), "config.yaml": ""} == {**before, "config.yaml": ""}
