@@ -243,6 +243,7 @@ def test_the_store_the_catalogue_and_the_report_say_it(built: Path) -> None:
     collection = json.loads((built / "tiles" / "collection.json").read_text())
     assert collection["stratacube:time_means"] == "scan_start"
     tiles = cube.open_tiles(built, "counts")
+    assert "observation_time" in tiles.coords
     items = [json.loads(p.read_text()) for p in (built / "tiles" / "items").rglob("*.json")]
     told = [item["properties"] for item in items if item["type"] == "Feature"]
     assert len(told) == 6
