@@ -259,6 +259,30 @@ def test_the_store_the_catalogue_and_the_report_say_it(built: Path) -> None:
         assert (np.abs(seen - np.array(texts, "M8[ns]")) <= np.timedelta64(100, "ms")).all()
 
 
+@pytest.mark.parametrize("chunks", ["auto", None])
+def test_a_lazy_cube_tells_when_each_pixel_was_seen(archive: Path, built: Path, chunks: Any) -> None:
+    """As the tiles that are cut from it; by NOAA's table the swath of row 4731 of the full disk is seen at 528 s."""
+    cubes = cube.open_abi(archive, observed=True, chunks=chunks)["2km"].to_dataset()
+    seen = cubes["observation_time"]
+    assert seen.dims == ("time", "y", "x")
+    assert "observation_time" not in cube.open_abi(archive, chunks=chunks)["2km"].to_dataset().coords
+    row, col = 4731 - 4500, 150  # the archive's sector begins at row 4500, and lies about the middle column
+    late = (seen[:, row - 1 : row + 1, col].values - cubes["time"].values[:, None]) / np.timedelta64(1, "s")
+    np.testing.assert_allclose(late, [[498, 528]] * 3, atol=0.6)
+    tiles = cube.open_tiles(built, "counts").load()
+    for tile in range(tiles.sizes["tile"]):
+        here = tiles.isel(tile=tile)
+        half = 256 * 28e-6
+        inside = seen.sel(y=slice(float(here["y_top"]), float(here["y_top"]) - half))
+        inside = inside.sel(
+            x=slice(float(here["x_left"]), float(here["x_left"]) + half), time=here["scan_start"].values
+        )
+        assert inside.shape == (2, 128, 128)
+        first = inside.values[:, :1, :1]
+        mean = first.ravel() + (inside.values - first).mean(axis=(1, 2))
+        assert (np.abs(mean - here["observation_time"].values) < np.timedelta64(300, "ms")).all()
+
+
 # Which scan is nearest to an event.
 
 
