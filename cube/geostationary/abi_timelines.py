@@ -1,13 +1,10 @@
 """How ABI scans: when each swath of a sector is seen, by mode.
 
-The tables of mode 6 are those of NOAA STAR (GOES-16 ABI pixel times, https://www.star.nesdis.noaa.gov/GOESCal/
+The tables are those of NOAA STAR (GOES-16 and GOES-17 ABI pixel times, https://www.star.nesdis.noaa.gov/GOESCal/
 goes_tools.php), in whole seconds for each pixel, of which this is what remains: they are the same along a swath's
-columns, and grow along its rows at the imager's rate of 1.4 degrees a second. The other satellites carry the same
-imager and are taken to scan alike.
-
-There is no table of mode 3. Its full disk has the same 22 swaths, is called 66 s longer by the names of its files
-(637 s instead of 571 s), and its last pixels are seen 638 s after its start. With 30 s from each swath to the next, the
-pace of the other swaths, they are: 2.1 s + 21 * 30 s + 6.2 s. Its other sectors last as long as those of mode 6.
+columns, and grow along its rows at the imager's rate of 1.4 degrees a second. The full disk of mode 6 is another for
+GOES-17, whose scans take 24 s less; GOES-18 and GOES-19 are taken to scan as GOES-16 does, whose length their files
+have.
 """
 
 from __future__ import annotations
@@ -19,10 +16,6 @@ from cube.geostationary.pixel_time import Timeline
 
 __all__ = ["ABI_TIMELINES"]
 
-_RATE = 1 / math.radians(1.4)
-_STAR = "by NOAA STAR's table of GOES-16"
-_DERIVED = "as derived from that of mode 6 and the length of a scan"
-
 _FULL_DISK = Timeline(
     sectors=("F",),
     modes=(6,),
@@ -32,42 +25,35 @@ _FULL_DISK = Timeline(
     ),
     fixed=True,
     middles=(2.07, 16.91, 26.88, 48.97, *(77.94 + 30 * swath for swath in range(17)), 566.18),
-    rate=_RATE,
+    rate=1 / math.radians(1.4),
     error=1.0,
-    source=_STAR,
+    source="by NOAA STAR's table of GOES-16",
 )
-_CONUS = Timeline(
+_CONUS = replace(
+    _FULL_DISK,
     sectors=("C",),
-    modes=(6,),
+    modes=(3, 6),
     edges=(12880, 27104, 41328, 55552, 69776),
     fixed=False,
     middles=tuple(2.86 + 30 * swath for swath in range(6)),
-    rate=_RATE,
-    error=1.0,
-    source=_STAR,
 )
-_MESOSCALE = Timeline(
-    sectors=("M1", "M2"),
-    modes=(6,),
-    edges=(13328,),
-    fixed=False,
-    middles=(0.56, 3.59),
-    rate=_RATE,
-    error=1.0,
-    source=_STAR,
+_MESOSCALE = replace(_CONUS, sectors=("M1", "M2"), edges=(13328,), middles=(0.56, 3.59))
+_OF_GOES17 = replace(
+    _FULL_DISK,
+    platforms=("goes17",),
+    middles=(2.07, 10.32, 20.28, 37.98, *(65.6 + 30 * swath for swath in range(16)), 525.56, 542.05),
+    source="by NOAA STAR's table of GOES-17",
+)
+_MODE_3 = replace(_FULL_DISK, modes=(3,), middles=tuple(2.07 + 30 * swath for swath in range(22)))
+_MODE_4 = replace(
+    _FULL_DISK,
+    modes=(4,),
+    middles=(
+        *(2.07, 10.32, 20.28, 31.51, 43.72, 56.67, 70.21, 87.92, 102.25, 116.82, 131.47),
+        *(146.15, 160.83, 179.02, 193.35, 207.36, 220.92, 233.88, 246.07, 257.28, 267.25, 275.52),
+    ),
 )
 
-ABI_TIMELINES = (
-    _FULL_DISK,
-    _CONUS,
-    _MESOSCALE,
-    replace(
-        _FULL_DISK,
-        modes=(3,),
-        middles=tuple(2.07 + 30 * swath for swath in range(22)),
-        error=None,
-        source=_DERIVED,
-    ),
-    *(replace(t, modes=(3,), error=None, source="as in mode 6") for t in (_CONUS, _MESOSCALE)),
-)
-"""Mode 4, full disks every 5 minutes, has none: nothing is known of it but its start and end."""
+ABI_TIMELINES = (_OF_GOES17, _FULL_DISK, _MODE_3, _MODE_4, _CONUS, _MESOSCALE)
+"""The first that fits holds. Modes 3 (until April 2019) and 6 leave time for other sectors between swaths; mode 4 is of
+full disks alone, every 5 minutes."""

@@ -43,6 +43,7 @@ def open_abi(
     product: str | None = None,
     chunks: Any = "auto",
     lonlat: bool = False,
+    observed: bool = False,
     workers: int = 1,
     cache: Path | str | None = None,
     s3_endpoint: str | None = None,
@@ -69,6 +70,9 @@ def open_abi(
         is one chunk of its file), None gives arrays that read just what is indexed, without Dask.
     lonlat
         Whether to add ``longitude`` and ``latitude`` of every pixel, lazily.
+    observed
+        Whether to add ``observation_time`` (time, y, x), when each pixel was seen, lazily; ``time`` is when a scan
+        starts.
     workers
         Processes that index files not yet indexed. With more than one, call from under
         ``if __name__ == "__main__":``, as for any process pool.
@@ -127,7 +131,7 @@ def open_abi(
     if not references:
         files = " or ".join(imager.dialect.files for imager in imagers)
         raise UsageError(f"{location} holds no {files} scan {query}; check platform, sector, bands, start and end")
-    return lazy_tree(references, chunks, lonlat, s3_endpoint)
+    return lazy_tree(references, chunks, lonlat, observed, s3_endpoint)
 
 
 @dataclass(frozen=True)

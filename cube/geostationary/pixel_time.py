@@ -46,10 +46,17 @@ class Timeline:
     """Seconds after the start of the scan at which each swath passes its middle."""
     rate: float
     """Seconds a radian, eastward."""
-    error: float | None
-    """By how many seconds a pixel's time was found to be wrong at most; None where there is nothing to check it by."""
+    error: float
+    """By how many seconds a pixel's time is wrong at most, by its source."""
     source: str
     """Where this comes from."""
+    platforms: tuple[str, ...] = ()
+    """Of which satellites, where others scan otherwise."""
+
+    def holds(self, platform: str, sector: str, mode: int) -> bool:
+        """Whether a scan runs so."""
+        of_platform = not self.platforms or platform in self.platforms
+        return of_platform and sector in self.sectors and mode in self.modes
 
     def seconds(self, grid: FixedGrid, x: npt.ArrayLike, y: npt.ArrayLike) -> Floats:
         """Seconds after the start of a scan at which scan angles are seen.
@@ -96,7 +103,7 @@ def seconds_after_start(header: FileIndex, x: npt.ArrayLike, y: npt.ArrayLike, m
     source, grid = header.source, header.grid
     mode = source.mode if mode is None else mode
     for timeline in dialect_of(source.platform).timelines:
-        if source.sector in timeline.sectors and mode in timeline.modes:
+        if timeline.holds(source.platform, source.sector, mode):
             return timeline.seconds(grid, x, y)
     length = 2 * ((header.mid_time - header.start) / np.timedelta64(1, "s"))
     down = (grid.top - np.asarray(y, "f8")) / (grid.height * -grid.dy)
@@ -107,8 +114,8 @@ def seconds_after_start(header: FileIndex, x: npt.ArrayLike, y: npt.ArrayLike, m
 def describe_timelines(timelines: Sequence[Timeline]) -> str:
     """Say in words how the times of pixels are known, and how well."""
     told = [
-        f"{', '.join(t.sectors)} in mode {', '.join(map(str, t.modes))} {t.source} "
-        f"({'not checked' if t.error is None else f'within {t.error:g} s'})"
+        f"{' '.join([*t.platforms, *t.sectors])} in mode {' and '.join(map(str, t.modes))} {t.source} "
+        f"(within {t.error:g} s)"
         for t in timelines
     ]
     return "; ".join([*told, _EVENLY])

@@ -18,7 +18,9 @@ from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import better
 from cube.decode import apply_law, to_radiance
 from cube.geostationary.dialect import imager_of
+from cube.geostationary.file_index import FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection, Window
+from cube.geostationary.pixel_time import describe_timelines, seconds_after_start
 from cube.geostationary.read import ReadCount, read_windows, stream_images
 from cube.geostationary.references import Reference
 from cube.instrument import Instrument
@@ -130,13 +132,45 @@ class Location(BackendArray):
         return values[tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)]
 
 
+class ObservationTime(BackendArray):
+    """When the pixels of some scans were seen, computed where indexed."""
+
+    def __init__(self, headers: Sequence[FileIndex], starts: npt.NDArray[np.datetime64], grid: FixedGrid) -> None:
+        self.headers, self.starts, self.grid = headers, starts, grid
+        self.shape, self.dtype = (len(starts), *grid.shape), np.dtype("M8[ns]")
+
+    def __dask_tokenize__(self) -> Any:
+        """Name the same times alike in every process."""
+        scans = [
+            (h.source.platform, h.source.sector, h.source.mode, str(h.start), str(h.mid_time)) for h in self.headers
+        ]
+        return normalize_token((repr(self.grid), self.starts.astype("i8").tolist(), scans))
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[np.datetime64]:
+        """Compute an orthogonal selection."""
+        values: npt.NDArray[np.datetime64] = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+        return values
+
+    def _read(self, key: tuple[Any, ...]) -> npt.NDArray[np.datetime64]:
+        times, rows, cols = (_positions(k, n) for k, n in zip(key, self.shape, strict=True))
+        values = np.empty((len(times), len(rows), len(cols)), self.dtype)
+        for i, t in enumerate(times):
+            seconds = seconds_after_start(self.headers[t], self.grid.x[None, cols], self.grid.y[rows, None])
+            values[i] = self.starts[t] + np.rint(seconds * 1e9).astype("m8[ns]")
+        return values[tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)]
+
+
 def _positions(key: Any, length: int) -> npt.NDArray[np.int64]:
     if isinstance(key, slice):
         return np.arange(*key.indices(length))
     return np.atleast_1d(np.asarray(key, "i8")) % length
 
 
-def lazy_tree(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_url: str | None) -> xr.DataTree:
+def lazy_tree(
+    references: Sequence[Reference], chunks: Any, lonlat: bool, observed: bool, endpoint_url: str | None
+) -> xr.DataTree:
     """Arrange references as a tree; see :func:`cube.open_abi`.
 
     Raises
@@ -169,7 +203,7 @@ def lazy_tree(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoi
     for reference in members:
         groups[reference.header.grid.resolution].append(reference)
     nodes = {
-        f"/{name}": _group(groups[name], chunks, lonlat, endpoint_url)
+        f"/{name}": _group(groups[name], chunks, lonlat, observed, endpoint_url)
         for name in sorted(groups, key=lambda n: _ORDER.index(n) if n in _ORDER else len(_ORDER))
     }
     platforms = _platforms(members)
@@ -200,7 +234,9 @@ def _view(reference: Reference) -> View:
     return View(source.sector, corner, grid.projection)
 
 
-def _group(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_url: str | None) -> xr.Dataset:
+def _group(
+    references: Sequence[Reference], chunks: Any, lonlat: bool, observed: bool, endpoint_url: str | None
+) -> xr.Dataset:
     """Build the dataset of one resolution."""
     grid = references[0].header.grid
     for other in references:
@@ -242,6 +278,12 @@ def _group(references: Sequence[Reference], chunks: Any, lonlat: bool, endpoint_
         for which, name in enumerate(("longitude", "latitude")):
             attrs = {"standard_name": name, "units": "degrees_east" if name == "longitude" else "degrees_north"}
             data.coords[name] = _lazy(("y", "x"), Location(grid, 0 if which == 0 else 1), attrs, chunks, references[0])
+    if observed:
+        headers = [next(c.header for c in row if c is not None) for row in table]
+        attrs = {"standard_name": "time", "long_name": "when the pixel was seen"}
+        attrs["comment"] = describe_timelines(imager.dialect.timelines)
+        seen = ObservationTime(headers, scans, grid)
+        data.coords["observation_time"] = _lazy(("time", "y", "x"), seen, attrs, chunks, references[0])
     return data
 
 

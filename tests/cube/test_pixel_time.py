@@ -106,19 +106,24 @@ def test_pixels_are_seen_when_noaa_says(data_folder: Path, name: str) -> None:
         ("F", 6, 2700, 2712, 288), ("F", 6, 5237, 2712, 558), ("F", 6, 5423, 5423, 572),
         ("C", 6, 0, 0, 0), ("C", 6, 229, 1250, 3), ("C", 6, 230, 1250, 33), ("C", 6, 1499, 2499, 156),
         ("M1", 6, 237, 250, 1), ("M2", 6, 238, 250, 4),
-        ("F", 3, 5423, 5423, 638), ("C", 3, 230, 1250, 33), ("M1", 3, 238, 250, 4),
+        ("F", 3, 161, 2712, 2), ("F", 3, 162, 2712, 32), ("F", 3, 5237, 2712, 602), ("F", 3, 5423, 5423, 638),
+        ("C", 3, 230, 1250, 33), ("M1", 3, 238, 250, 4),
+        ("F", 4, 162, 2712, 10), ("F", 4, 2700, 2712, 146), ("F", 4, 5238, 0, 269), ("F", 4, 5423, 5423, 282),
+        ("goes17 F", 6, 162, 2712, 10), ("goes17 F", 6, 2700, 2712, 276), ("goes17 F", 6, 5423, 5423, 548),
+        ("goes17 F", 3, 5423, 5423, 638), ("goes17 C", 6, 1499, 2499, 156), ("goes18 F", 6, 5423, 5423, 572),
     ],
 )  # fmt: skip
 def test_some_pixels_by_sector_and_mode(sector: str, mode: int, row: int, col: int, seconds: float) -> None:
-    """As NOAA's tables have them; of mode 3 its last pixel as the literature has it, and what is as in mode 6."""
+    """As NOAA's tables have them: of GOES-16, of GOES-17 where that is another, and of modes that are not here."""
+    *platform, sector = sector.split()
     name = next(n for n, (s, pixel, _) in TABLES.items() if s[0] == sector[0] and pixel == 56)
     shape = {"F": (5424, 5424), "C": (1500, 2500), "M": (500, 500)}[sector[0]]
-    header = header_of(sector, mode, shape, 56, TABLES[name][2])
+    header = header_of(sector, mode, shape, 56, TABLES[name][2], *platform)
     assert float(seconds_after_start(header, header.grid.x[col], header.grid.y[row])) == pytest.approx(seconds, abs=0.6)
 
 
 def test_mode_3_runs_from_north_to_south_in_the_same_swaths() -> None:
-    """There is no table of it: each swath after the one above, none before that of mode 6, the last at 638 s."""
+    """Each swath after the one above, none before that of mode 6, the last at 638 s."""
     header = header_of("F", 3, (5424, 5424), 56, (-151872, 151872))
     column = seconds_after_start(header, 0.0, header.grid.y)
     steps = np.diff(column)
@@ -131,7 +136,7 @@ def test_mode_3_runs_from_north_to_south_in_the_same_swaths() -> None:
     assert 637.5 < float(seconds_after_start(header, header.grid.x, header.grid.y).max()) < 639
 
 
-@pytest.mark.parametrize(("platform", "sector", "mode"), [("goes16", "F", 4), ("gk2a", "FD", 0)])
+@pytest.mark.parametrize(("platform", "sector", "mode"), [("goes16", "F", 1), ("gk2a", "FD", 0)])
 def test_a_scan_without_a_table_runs_evenly_from_its_start_to_its_end(platform: str, sector: str, mode: int) -> None:
     header = header_of(sector, mode, (1000, 800), 56, (-20000, 30000), platform)  # 5 minutes: the middle is at 150 s
     grid = header.grid
@@ -141,10 +146,10 @@ def test_a_scan_without_a_table_runs_evenly_from_its_start_to_its_end(platform: 
 
 
 def test_what_is_hidden_is_never_seen() -> None:
-    for mode in (4, 6):
+    for mode in (1, 6):
         header = header_of("F", mode, (5424, 5424), 56, (-151872, 151872))
         for x, y in ((np.nan, np.nan), (0.0, np.nan), (np.nan, 0.0)):
-            assert np.isnan(seconds_after_start(header, x, y)) or (mode == 4 and y == 0)
+            assert np.isnan(seconds_after_start(header, x, y)) or (mode == 1 and y == 0)
         assert np.isfinite(seconds_after_start(header, 0.0, -0.1))
 
 
@@ -236,13 +241,15 @@ def test_the_store_the_catalogue_and_the_report_say_it(built: Path) -> None:
     raw = xr.open_zarr(built / "tiles.zarr", decode_cf=False)
     assert raw.attrs["time_means"] == "scan_start"
     assert "F in mode 6 by NOAA" in raw["observation_time"].attrs["comment"]
-    assert "F in mode 3 as derived" in raw["observation_time"].attrs["comment"]
+    assert "goes17 F in mode 6 by NOAA STAR's table of GOES-17 (within 1 s)" in raw["observation_time"].attrs["comment"]
+    assert "any other scan evenly" in raw["observation_time"].attrs["comment"]
     assert "when they are seen" in raw["solar_zenith"].attrs["comment"]
     assert PlanTable(built / "plan.parquet").time_means == "scan_start"
     assert "| Nearest scan | by its start |" in (built / "report.md").read_text()
     collection = json.loads((built / "tiles" / "collection.json").read_text())
     assert collection["stratacube:time_means"] == "scan_start"
     tiles = cube.open_tiles(built, "counts")
+    assert "observation_time" in tiles.coords
     items = [json.loads(p.read_text()) for p in (built / "tiles" / "items").rglob("*.json")]
     told = [item["properties"] for item in items if item["type"] == "Feature"]
     assert len(told) == 6
@@ -250,6 +257,30 @@ def test_the_store_the_catalogue_and_the_report_say_it(built: Path) -> None:
         seen = tiles["observation_time"].values[properties["stratacube:tile_index"]]
         texts = [t.rstrip("Z") for t in properties["stratacube:observation_times"]]
         assert (np.abs(seen - np.array(texts, "M8[ns]")) <= np.timedelta64(100, "ms")).all()
+
+
+@pytest.mark.parametrize("chunks", ["auto", None])
+def test_a_lazy_cube_tells_when_each_pixel_was_seen(archive: Path, built: Path, chunks: Any) -> None:
+    """As the tiles that are cut from it; by NOAA's table the swath of row 4731 of the full disk is seen at 528 s."""
+    cubes = cube.open_abi(archive, observed=True, chunks=chunks)["2km"].to_dataset()
+    seen = cubes["observation_time"]
+    assert seen.dims == ("time", "y", "x")
+    assert "observation_time" not in cube.open_abi(archive, chunks=chunks)["2km"].to_dataset().coords
+    row, col = 4731 - 4500, 150  # the archive's sector begins at row 4500, and lies about the middle column
+    late = (seen[:, row - 1 : row + 1, col].values - cubes["time"].values[:, None]) / np.timedelta64(1, "s")
+    np.testing.assert_allclose(late, [[498, 528]] * 3, atol=0.6)
+    tiles = cube.open_tiles(built, "counts").load()
+    for tile in range(tiles.sizes["tile"]):
+        here = tiles.isel(tile=tile)
+        half = 256 * 28e-6
+        inside = seen.sel(y=slice(float(here["y_top"]), float(here["y_top"]) - half))
+        inside = inside.sel(
+            x=slice(float(here["x_left"]), float(here["x_left"]) + half), time=here["scan_start"].values
+        )
+        assert inside.shape == (2, 128, 128)
+        first = inside.values[:, :1, :1]
+        mean = first.ravel() + (inside.values - first).mean(axis=(1, 2))
+        assert (np.abs(mean - here["observation_time"].values) < np.timedelta64(300, "ms")).all()
 
 
 # Which scan is nearest to an event.
