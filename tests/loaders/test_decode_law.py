@@ -86,7 +86,9 @@ def drawn(store: Path, tile: int, band: str, quantity: str, size: int) -> tuple[
         shown = _Tile(raw, tile, size)
         facts = shown.facts.band(band)
         radiance, mask = shown.radiance(facts, 0)
-        return shown.quantity(quantity, facts, 0, radiance), mask
+        told = shown.facts.quantity(quantity, band)
+        assert told is not None
+        return shown.quantity(told.standard_name, facts, 0, radiance), mask
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)

@@ -14,7 +14,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCode
 
 from cube.geostationary.tilestore import open_tiles
 from loaders.augment import Placement, View, coarse_on, orient, pixel_transform
-from loaders.batch import Batch, Decoder, PackedBatch
+from loaders.batch import Batch, PackedBatch
 from loaders.order import Pick
 from loaders.store import TileStore, assign_splits
 from loaders.tiles import TileDataset, tile_loader
@@ -306,5 +306,3 @@ def test_batches_move_whole(store: Path) -> None:
     moved = packed.to("meta")
     assert isinstance(moved, PackedBatch)
     assert moved.values.device.type == moved.meta["time"].device.type == moved.labels["score"].device.type == "meta"
-    with pytest.raises(UsageError, match="not known"):
-        Decoder("counts")  # type: ignore[arg-type]

@@ -76,4 +76,4 @@ def test_memory_does_not_grow_with_the_bands(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 20 * pixels
+    assert peak < 24 * pixels  # each band that is held longer adds four; threads hold more or less at once
