@@ -115,7 +115,7 @@ class Sentinel2Config(Settings):
     odd_scenes: Literal["refuse", "mark"] = Field(
         "refuse",
         description="scenes whose pixels contradict what is said of them: leave them out, or use and mark them",
-        json_schema_extra=RUN_ONLY,
+        json_schema_extra=formerly("mark"),
     )
     keep_tmp: bool = Field(False, description="keep tmp/, the scenes on the lattice", json_schema_extra=RUN_ONLY)
     tmp_gb: float = Field(

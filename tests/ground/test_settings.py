@@ -79,7 +79,7 @@ def test_folders_of_older_abi_builds_are_recognised(digest: str, values: dict[st
 
 @pytest.mark.parametrize(("digest", "values"), OLD_SENTINEL2)
 def test_folders_of_older_sentinel2_builds_are_recognised(digest: str, values: dict[str, Any]) -> None:
-    config = Sentinel2Config.load(None, values)
+    config = Sentinel2Config.load(None, {**Sentinel2Config.former(), **values})
     assert config.digest() == digest
     free = {
         *Sentinel2Config.former(),

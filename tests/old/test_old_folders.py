@@ -24,6 +24,7 @@ import zarr
 import cube
 from cube.build import main
 from cube.config import AbiConfig
+from cube.sentinel2.config import Sentinel2Config
 from tests.old.make import COMMANDS
 
 HERE = Path(__file__).parent
@@ -72,14 +73,14 @@ def numbers(laid: Path) -> dict[str, np.ndarray]:
 
 
 AS_BEFORE = {
-    "abi": [
+    command: [
         f"--{name.replace('_', '-')}={value}"
-        for name, value in AbiConfig.former().items()
-        if AbiConfig.model_fields[name].default != value
-    ],
-    "sentinel2": [],
+        for name, value in model.former().items()
+        if model.model_fields[name].default != value
+    ]
+    for command, model in {"abi": AbiConfig, "sentinel2": Sentinel2Config}.items()
 }
-"""What a build of tiles by 0.1.0 is gone on with by, besides its command."""
+"""What a build by 0.1.0 is gone on with by, besides its command."""
 
 
 def again(name: str) -> list[str]:

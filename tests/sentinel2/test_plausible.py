@@ -240,7 +240,7 @@ def test_what_a_catalogue_says_of_the_offset(tmp_path: Path, dates: list[SafeSpe
     if claim == "to apply, though it was":
         assert (code, list(errors), marked) == (1, [odd], {})
         assert "an offset is subtracted that its pixels do not have" in errors[odd]
-        code, errors, marked = _build(tmp_path, safe_dir=None, items=path, odd_scenes="mark")
+        code, errors, marked = _build(tmp_path, safe_dir=None, items=path, odd_scenes="mark", overwrite=True)
         assert (code, errors, list(marked)) == (0, {}, [odd])
     else:
         assert (code, errors, list(marked)) == (0, {}, [odd])
