@@ -20,8 +20,8 @@ from catalog.publish.tiles import publish_tiles
 from cube.config import AbiConfig
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
+from cube.geostationary.headers import Headers
 from cube.geostationary.layout import TileLayout
-from cube.geostationary.plan import Headers
 from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.projections import read_views
 from cube.geostationary.report import tile_report

@@ -23,9 +23,10 @@ from cube.geostationary.estimate import estimate
 from cube.geostationary.find import find, in_period
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
+from cube.geostationary.headers import Headers
 from cube.geostationary.index import IndexTask, index_file
 from cube.geostationary.layout import Frame, TileLayout, TileSpec
-from cube.geostationary.plan import Headers, make_plan
+from cube.geostationary.plan import make_plan
 from cube.geostationary.plan_table import PlanTable, write_plan
 from cube.geostationary.publish import Publication, publish
 from cube.geostationary.references import IndexLater, write_references
@@ -94,7 +95,7 @@ class AbiBuild:
         self.folder = AbiFolder(config.output_dir)
         self.names = config.dialect.names
         self.layout = TileLayout.of(config)
-        self.headers = Headers(self.folder.index, config.s3_endpoint)
+        self.headers = Headers(self.folder.index, config.s3_endpoint, config.retries)
         self.manner = Manner(
             engine=config.engine,
             workers=config.workers or default_workers(),
