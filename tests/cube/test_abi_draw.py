@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {"channels": (7, 13), "shape_2km": (130, 130), "workers"
 START = datetime(2020, 7, 1, 16)
 
 
-@pytest.fixture(scope="module", params=["M1"])
+@pytest.fixture(scope="module", params=["M1", "C"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven scans of two channels, of a sector that moves and of one that does not."""
     root = tmp_path_factory.mktemp("whole")
@@ -54,12 +54,12 @@ def tiles_of(output: Path) -> pd.DataFrame:
     return pd.read_parquet(output / "plan.parquet")
 
 
-def damaged(archive: Path, copy: Path, *numbers: int) -> list[str]:
-    """Copy an archive and cut both files of some scans short; return their ids."""
+def damaged(archive: Path, copy: Path, *numbers: int, channels: tuple[int, ...] = (7, 13)) -> list[str]:
+    """Copy an archive and cut files of some scans short; return the scans' ids."""
     shutil.copytree(archive, copy)
     scans = [scans_of(copy)[number] for number in numbers]
     for scan in scans:
-        for file in scan.files.values():
+        for file in (scan.files[channel] for channel in channels):
             Path(file.href).write_bytes(Path(file.href).read_bytes()[:3000])
     return [scan.id for scan in scans]
 
@@ -69,9 +69,11 @@ def contents(tiles: pd.DataFrame) -> set[tuple[Any, ...]]:
     return {(row.tile_id, row.x_left, row.y_top, tuple(row.scan_ids)) for row in tiles.itertuples()}
 
 
-@pytest.mark.parametrize("number", [0, 3])
-def test_a_broken_scan_moves_no_tile_but_its_own(whole: Path, tmp_path: Path, number: int) -> None:
-    (bad,) = damaged(whole, tmp_path / "archive", number)
+@pytest.mark.parametrize(("number", "channels"), [(0, (7, 13)), (3, (7, 13)), (3, (13,))])
+def test_a_broken_scan_moves_no_tile_but_its_own(
+    whole: Path, tmp_path: Path, number: int, channels: tuple[int, ...]
+) -> None:
+    (bad,) = damaged(whole, tmp_path / "archive", number, channels=channels)
     assert plan(whole, tmp_path / "before") == 0
     assert plan(tmp_path / "archive", tmp_path / "out") == 0
     before, after = contents(tiles_of(tmp_path / "before")), contents(tiles_of(tmp_path / "out"))
