@@ -109,6 +109,13 @@ class TileConfig(Settings):
         json_schema_extra=formerly("off"),
     )
     good_dqf: list[int] = Field([0, 1], description="DQF values whose pixels are valid")
+    min_valid: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of valid pixels that a tile must have; one with fewer is told, and not in the catalog",
+        json_schema_extra=formerly(0.0),
+    )
     shard_mb: float = Field(32.0, gt=0, le=4096, description="decoded megabytes of one band in one shard, about")
     codec: CodecName = Field(
         "lz4hc",

@@ -297,6 +297,7 @@ class AbiBuild:
                 numbers=self.folder.numbers_of(shard),
                 cache=self.folder.index,
                 endpoint_url=self.config.s3_endpoint,
+                min_valid=self.config.min_valid,
             )
 
     def _refer(self, run: Run, unreadable: Mapping[str, str]) -> None:
@@ -369,7 +370,8 @@ def _record(run: Run, outcome: Outcome[ShardTask, ShardResult]) -> None:
         "chunks": result.read.chunks,
         "bytes": result.read.bytes,
         "requests": result.read.requests,
-        "valid_share": result.valid_share,
+        "valid_share": sum(result.valid_shares) / len(result.valid_shares),
+        "lowest_valid": min(result.valid_shares),
         "lattice_shift": result.shift,
     }
     status = "partial" if result.problems else "done"

@@ -58,7 +58,7 @@ def judge(record: FileRecord, others: Sequence[FileRecord]) -> Verdict:
     others
         What was found of its neighbours in time; see :func:`neighbours`.
     """
-    reason = record.error or _by_index(record) or _by_pixels(record) or _by_neighbours(record, others)
+    reason = _by_itself(record) or _by_neighbours(record, others)
     if reason:
         return Verdict("unfit", reason)
     warm = _share_of_flag(record, "focal_plane_temperature_exceeded")
@@ -68,7 +68,7 @@ def judge(record: FileRecord, others: Sequence[FileRecord]) -> Verdict:
 
 
 def neighbours(record: FileRecord, records: Iterable[FileRecord]) -> list[FileRecord]:
-    """Of records, those of the same band and pixels that lie within an hour."""
+    """Of records, those of the same band and pixels that lie within an hour, and are fit by themselves."""
     return [
         other
         for other in records
@@ -76,8 +76,12 @@ def neighbours(record: FileRecord, records: Iterable[FileRecord]) -> list[FileRe
         and (other.platform, other.sector, other.channel, other.place)
         == (record.platform, record.sector, record.channel, record.place)
         and abs(other.start - record.start) <= _NEAR
-        and not other.error
+        and not _by_itself(other)
     ]
+
+
+def _by_itself(record: FileRecord) -> str:
+    return record.error or _by_index(record) or _by_pixels(record)
 
 
 def _by_index(record: FileRecord) -> str:

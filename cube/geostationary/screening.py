@@ -24,6 +24,7 @@ from stratacube.parquet import read_frame, write_frame
 __all__ = ["ScreenTask", "Screened", "Screening"]
 
 Unfit = dict[str, dict[int, str]]
+_WORDS = ("fit", "flagged", "unfit")
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,10 @@ class Screened:
     """
 
     def __init__(self, path: Path) -> None:
-        table = read_frame(path)
+        table = read_frame(path, ["scan", "channel", "href", "size", "tag", "verdict", "reason"])
+        worst = table.groupby("scan")["verdict"].agg(lambda verdicts: max(verdicts, key=_WORDS.index))
+        self.by_scan: dict[str, str] = {str(scan): str(word) for scan, word in worst.items()}
+        """The worst verdict on a file of each scan: ``fit``, ``flagged`` or ``unfit``."""
         self._rows: dict[str, list[Any]] = defaultdict(list)
         for row in table[table["verdict"] == "unfit"].itertuples():
             self._rows[row.scan].append(row)
