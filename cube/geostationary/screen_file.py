@@ -24,6 +24,9 @@ CHUNKS = 24
 """Chunks decoded of a file, of the 32 that may be: one in each row of chunks of a full disk of 2 km."""
 SUSPECTS = 8
 """Those of them that may hold one value only, by their size."""
+_FEW = 16
+"""Chunks of which all columns are looked at; of more, the western half, which tells as much of rows in half the
+time."""
 _CONSTANT = 250
 """A chunk of one value is this many times smaller, and more: deflate makes it about 1,000 times smaller, and the
 darkest night in the real files 220 times."""
@@ -127,7 +130,7 @@ def record_of(
     )
     chosen = np.argwhere(earth).tolist() if full else lattice(earth, constant)
     if chosen and (full or not is_large(table)):
-        record = replace(record, level=2, **_of_pixels(index, chosen, good, endpoint_url))
+        record = replace(record, level=2, **_of_pixels(index, chosen, good, full, endpoint_url))
     return replace(record, cost=time.perf_counter() - begun)
 
 
@@ -185,13 +188,14 @@ def _place(index: FileIndex) -> str:
 
 
 def _of_pixels(
-    index: FileIndex, chosen: Sequence[Sequence[int]], good: Sequence[int], endpoint_url: str | None
+    index: FileIndex, chosen: Sequence[Sequence[int]], good: Sequence[int], full: bool, endpoint_url: str | None
 ) -> dict[str, Any]:
     source, table, names = index.source, index.rad, dialect_of(index.source.platform).flags
     top, no_value = imager_of(source.platform).band(source.channel).fill, _flag(names, "no_value")
     (height, width), (rows, cols) = table.chunks, table.shape
+    across = width if full or len(chosen) <= _FEW else width // 2
     windows = [
-        Window(r * height, c * width, min(height, rows - r * height), min(width, cols - c * width)) for r, c in chosen
+        Window(r * height, c * width, min(height, rows - r * height), min(across, cols - c * width)) for r, c in chosen
     ]
     usable = np.isin(np.arange(256), list(good))
     looks = [

@@ -74,22 +74,26 @@ def look_at(
     """
     nothing = counts == fill
     empty = nothing.sum(axis=1) if nothing.any() else np.zeros(len(counts), "i8")
-    histogram = np.bincount(flags.ravel(), minlength=256) if flags.any() else np.eye(1, 256, dtype="i8")[0] * flags.size
-    valid = int(histogram[usable].sum()) if not empty.any() else int((usable[flags] & ~nothing).sum())
+    by_flag = _by_flag(flags)
+    if empty.any():
+        valid = int((usable[flags] & ~nothing).sum())
+    else:
+        valid = sum(number for number, good in zip(by_flag, usable[:FLAGS], strict=False) if good)
     whole = empty == 0
-    some = counts[:, ::_ACROSS][whole].astype("f4")
+    seen = counts if whole.all() else counts[whole]
+    some = seen[:, ::_ACROSS].astype("f4")
     variance = some.var(axis=1) if some.size else np.zeros(0, "f4")
-    uneven, rough = _unevenness(counts) if whole.all() else (0.0, 0.0)
+    uneven, rough = _unevenness(counts) if seen is counts else (0.0, 0.0)
     return Look(
         rows=len(counts),
         pixels=counts.size,
         valid=valid,
-        flags=(*(int(n) for n in histogram[:FLAGS]), int(histogram[FLAGS:].sum())),
+        flags=by_flag,
         faults=(
             int((empty == counts.shape[1]).sum()),
             _repeated(counts, empty),
             _saturated(counts, nothing, top),
-            _noise(counts[whole], variance, top),
+            _noise(seen, variance, top),
             _contradictory(nothing, empty, flags, no_value),
         ),
         uneven=uneven,
@@ -97,6 +101,13 @@ def look_at(
         middle=float(np.median(some[::_ACROSS])) if some.size else float("nan"),
         variance=float(some.var()) if some.size else 0.0,
     )
+
+
+def _by_flag(flags: Pixels) -> tuple[int, ...]:
+    """Pixels by flag: nearly all images are of good pixels alone, which is told at once."""
+    others = flags[flags > 0] if flags.any() else flags[:0, 0]
+    counted = np.bincount(others, minlength=FLAGS + 1)
+    return flags.size - len(others), *(int(n) for n in counted[1:FLAGS]), int(counted[FLAGS:].sum())
 
 
 def _repeated(counts: Pixels, empty: Pixels) -> int:
@@ -119,8 +130,8 @@ def _noise(counts: Pixels, variance: Pixels, top: int) -> int:
     scattered = variance >= (_SCATTER * top) ** 2
     if not scattered.any() or counts.shape[1] < 2 * _ACROSS:
         return 0
-    first = counts[:, :-1:_ACROSS].astype("f4")
-    steps = np.square(counts[:, 1::_ACROSS][:, : first.shape[1]] - first).mean(axis=1)
+    first, second = (counts[:, i : counts.shape[1] - 1 + i : 2 * _ACROSS].astype("f4") for i in range(2))
+    steps = np.square(second - first).mean(axis=1)
     return int((scattered & (steps > 2 * NOISE * variance)).sum())
 
 
@@ -139,5 +150,5 @@ def _unevenness(counts: Pixels) -> tuple[float, float]:
         return 0.0, 0.0
     mean = counts.mean(axis=1, dtype="f4")  # of all of a row: a few columns would leave the scene in it
     uneven = np.abs(mean[1:-1] - (mean[:-2] + mean[2:]) / 2).sum()
-    west, here, east = (counts[:, i : counts.shape[1] - 2 + i : 2 * _ACROSS].astype("f4") for i in range(3))
+    west, here, east = (counts[:, i : counts.shape[1] - 2 + i : 4 * _ACROSS].astype("f4") for i in range(3))
     return float(uneven), float(np.abs(here - (west + east) / 2).mean(axis=1).sum())
