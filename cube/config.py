@@ -42,6 +42,7 @@ _BAND = re.compile(r"[A-Za-z]{1,2}\d+")
 """What names of bands look like."""
 StoreForm = Literal["native", "common"]
 HalfKm = Literal["mean", "decimate", "keep"]
+ScreenDepth = Literal["quick", "full", "off"]
 
 
 _satellites = partial(told_of_imagers, lambda names: names.satellites)
@@ -102,7 +103,19 @@ class TileConfig(Settings):
         None, gt=0, le=180, description="largest solar zenith angle of a tile's centre at its event, degrees"
     )
     min_spacing_km: float = Field(0.0, ge=0, description="least distance between tiles whose times overlap")
+    screen: ScreenDepth = Field(
+        "quick",
+        description="look at the scans that tiles would be cut from, a few chunks a file; at all of the period; not",
+        json_schema_extra=formerly("off"),
+    )
     good_dqf: list[int] = Field([0, 1], description="DQF values whose pixels are valid")
+    min_valid: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of valid pixels that a tile must have; one with fewer is told, and not in the catalog",
+        json_schema_extra=formerly(0.0),
+    )
     shard_mb: float = Field(32.0, gt=0, le=4096, description="decoded megabytes of one band in one shard, about")
     codec: CodecName = Field(
         "lz4hc",

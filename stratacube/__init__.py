@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cube.geostationary.references import write_references
     from cube.geostationary.tilestore import open_tiles
     from cube.sentinel2.lazy import open_composites, open_sentinel2
-    from stratacube.errors import EncodingMismatchError, SourceError, StratacubeError, UsageError
+    from stratacube.errors import EncodingMismatchError, SourceError, StratacubeError, UnavailableError, UsageError
 
     __version__: str
 
@@ -23,6 +23,7 @@ __all__ = [
     "EncodingMismatchError",
     "SourceError",
     "StratacubeError",
+    "UnavailableError",
     "UsageError",
     "__version__",
     "build",
@@ -37,6 +38,7 @@ _HOMES = {
     "EncodingMismatchError": "stratacube.errors",
     "SourceError": "stratacube.errors",
     "StratacubeError": "stratacube.errors",
+    "UnavailableError": "stratacube.errors",
     "UsageError": "stratacube.errors",
     "build": "cube.build",
     "open_abi": "cube.geostationary.open",

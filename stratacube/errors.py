@@ -16,6 +16,7 @@ __all__ = [
     "PlugError",
     "SourceError",
     "StratacubeError",
+    "UnavailableError",
     "UsageError",
 ]
 
@@ -53,6 +54,13 @@ class PlugError(StratacubeError, RuntimeError):
 
 class SourceError(StratacubeError, OSError):
     """A source that cannot be listed, opened or read."""
+
+
+class UnavailableError(SourceError):
+    """A source that could not be read now: the machine, the network or a permission is to blame, not its content.
+
+    Nothing follows from it about the source, so nothing may be decided by it.
+    """
 
 
 class EncodingMismatchError(StratacubeError, ValueError):

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stratacube.errors import SourceError, StratacubeError
+from stratacube.errors import SourceError, StratacubeError, UnavailableError
 
-__all__ = ["guarded", "reason_of"]
+__all__ = ["guarded", "is_of_machine", "reason_of"]
+
+_OF_MACHINE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "EACCES", "EPERM", "ENOENT", "ENXIO", "ENODEV", "EREMOTEIO", "ENOLINK", "EBUSY", "EAGAIN"),
+        *("ETIMEDOUT", "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "EPIPE", "ENOTCONN", "ESHUTDOWN", "EHOSTDOWN"),
+        *("EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET", "EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "EINTR"),
+    )
+    if hasattr(errno, name)  # some are Linux's own
+)
+"""What the system says when it could not read, whatever the bytes are; h5py hands it through.
+
+What was listed and is not there any more is no fact about it either. A folder in a file's place (EISDIR) is one.
+"""
 
 _LONGEST = 160
 """Letters of a library's own words that are told: some print the whole of what they could not read."""
@@ -31,7 +47,8 @@ def guarded(sentence: str, remedy: str = "") -> Iterator[None]:
     Raises
     ------
     SourceError
-        In place of any exception but ours, which have their sentence, and an interruption. The cause is kept.
+        In place of any exception but ours, which have their sentence, and an interruption. The cause is kept. It is
+        an :class:`~stratacube.errors.UnavailableError` where not the input but the machine is to blame.
     """
     try:
         yield
@@ -39,7 +56,15 @@ def guarded(sentence: str, remedy: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         told = f"{sentence} ({reason_of(error)})"
-        raise SourceError(f"{told}; {remedy}" if remedy else told) from error
+        kind = UnavailableError if is_of_machine(error) else SourceError
+        raise kind(f"{told}; {remedy}" if remedy else told) from error
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether an exception says that something could not be read now, rather than what it holds."""
+    # Clients of object stores raise the classes without a number.
+    classes = TimeoutError, ConnectionError, PermissionError, FileNotFoundError
+    return isinstance(error, classes) or (isinstance(error, OSError) and error.errno in _OF_MACHINE)
 
 
 def reason_of(error: BaseException) -> str:
@@ -47,6 +72,8 @@ def reason_of(error: BaseException) -> str:
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
     if isinstance(error, FileNotFoundError):
         return "file not found"
+    if isinstance(error, OSError) and error.errno in _OF_MACHINE and "errno = " in text:  # HDF5 tells of its call too
+        return os.strerror(error.errno)
     if "truncated file" in text:  # HDF5's own words stand amid numbers of bytes
         return "truncated file"
     if isinstance(error, KeyError) and error.args and not isinstance(error.args[0], str):

@@ -19,7 +19,7 @@ from catalog.geostationary.naming import REPROCESSED, Naming, lineage_of
 from catalog.geostationary.s3 import CONNECT_TIMEOUT, READ_TIMEOUT, RETRIES, s3_filesystem, translate_s3_errors
 from catalog.geostationary.scans import Identity, SourceFile, better
 from catalog.geostationary.truncation import breaks_off
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import UnavailableError, UsageError
 from stratacube.times import shifted
 
 __all__ = ["Archive", "FirstOf", "LocalArchive", "S3Archive", "s3_filesystem"]
@@ -206,8 +206,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         raise _unreadable(entry.path, error) from error
 
 
-def _unreadable(path: str, error: OSError) -> SourceError:
-    return SourceError(f"{path} cannot be read ({error.strerror}); check its permissions")
+def _unreadable(path: str, error: OSError) -> UnavailableError:
+    return UnavailableError(f"{path} cannot be read ({error.strerror}); check its permissions")
 
 
 class S3Archive:

@@ -11,12 +11,20 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from stratacube.addresses import checked_address, plain_url
-from stratacube.errors import SourceError, StratacubeError
+from stratacube.errors import StratacubeError, UnavailableError
 
 if TYPE_CHECKING:
     import s3fs
 
-__all__ = ["faults", "read_ranges", "refuse_changed", "s3_filesystem", "split_url", "translate_s3_errors"]
+__all__ = [
+    "client_faults",
+    "faults",
+    "read_ranges",
+    "refuse_changed",
+    "s3_filesystem",
+    "split_url",
+    "translate_s3_errors",
+]
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 15.0
@@ -32,10 +40,15 @@ _LIST_AGAIN = "list the archive again: open it anew, or build anew with `overwri
 
 def faults() -> tuple[type[Exception], ...]:
     """What s3fs raises when S3 cannot be read; ``ValueError`` for an endpoint that is not a URL."""
+    return OSError, *client_faults(), ValueError
+
+
+def client_faults() -> tuple[type[Exception], ...]:
+    """What only the client of S3 raises, whoever reads through it."""
     import aiohttp  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
-    return OSError, BotoCoreError, aiohttp.ClientError, ValueError
+    return BotoCoreError, aiohttp.ClientError
 
 
 def s3_filesystem(
@@ -131,7 +144,7 @@ def read_ranges(href: str, ranges: Sequence[tuple[int, int]], tag: str, endpoint
 
     Raises
     ------
-    SourceError
+    UnavailableError
         If it cannot be read, or has changed.
     """
     from fsspec.asyn import sync  # noqa: PLC0415
@@ -176,11 +189,11 @@ def refuse_changed(href: str, tag: str, found: str | None) -> None:
 
     Raises
     ------
-    SourceError
+    UnavailableError
         If they differ.
     """
     if tag and found and found.strip('"') != tag:
-        raise SourceError(f"{href} {_CHANGED} (ETag {found.strip(chr(34))} where {tag} was listed); {_LIST_AGAIN}")
+        raise UnavailableError(f"{href} {_CHANGED} (ETag {found.strip(chr(34))} where {tag} was listed); {_LIST_AGAIN}")
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -191,7 +204,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 @contextmanager
 def translate_s3_errors(bucket: str, endpoint_url: str | None = None) -> Iterator[None]:
-    """Turn whatever S3 raises in the block into one :class:`~stratacube.errors.SourceError` with a remedy.
+    """Turn whatever S3 raises in the block into one :class:`~stratacube.errors.UnavailableError` with a remedy.
 
     Parameters
     ----------
@@ -207,11 +220,11 @@ def translate_s3_errors(bucket: str, endpoint_url: str | None = None) -> Iterato
     except faults() as error:
         where = f"s3://{bucket.removeprefix('s3://')} at {plain_url(endpoint_url) if endpoint_url else 'AWS'}"
         if _is_changed(error):
-            raise SourceError(f"{where} {_CHANGED}; {_LIST_AGAIN}") from error
+            raise UnavailableError(f"{where} {_CHANGED}; {_LIST_AGAIN}") from error
         remedy = (
             "check `s3_endpoint`" if endpoint_url else "check the network, give `s3_endpoint`"
         ) + " or read a local copy with `local_data_dir`"
-        raise SourceError(f"{where} {_what(error)}; {remedy}") from error
+        raise UnavailableError(f"{where} {_what(error)}; {remedy}") from error
 
 
 def _is_changed(error: BaseException) -> bool:

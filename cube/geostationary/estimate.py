@@ -11,8 +11,9 @@ from catalog.geostationary.scans import Scan
 from cube.config import AbiConfig
 from cube.geostationary.find import find
 from cube.geostationary.folder import AbiFolder
+from cube.geostationary.headers import Headers
 from cube.geostationary.layout import TileLayout
-from cube.geostationary.plan import Headers, make_plan
+from cube.geostationary.plan import make_plan
 from cube.geostationary.plan_table import PlanTable
 from cube.job.engine import Workers
 from cube.job.source import Manner
@@ -30,7 +31,7 @@ def estimate(config: AbiConfig, folder: AbiFolder, layout: TileLayout, manner: M
     """Say what a build would read and write; nothing is written, and only listings and a few headers are read."""
     known = folder.holds(config.digest()) and not config.overwrite
     scans = load_items(folder.sources, config.dialect.names) if known and folder.sources.exists() else find(config)
-    headers = Headers(None, config.s3_endpoint)
+    headers = Headers(None, config.s3_endpoint, config.retries)
     if known and folder.plan.exists():
         tiles = PlanTable(folder.plan).frame()
     else:

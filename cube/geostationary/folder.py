@@ -36,6 +36,7 @@ class AbiFolder(BuildFolder):
         "previews",
         "references",
         "report.part",
+        "screening.parquet",
         "sources",
         "sources.json",
         "sources.parquet",
@@ -61,6 +62,11 @@ class AbiFolder(BuildFolder):
     def completeness(self) -> Path:
         """Scan by channel: what the archive has."""
         return self.root / "completeness.csv"
+
+    @property
+    def screening(self) -> Path:
+        """What was found of the files that tiles would be cut from, a row a file."""
+        return self.root / "screening.parquet"
 
     @property
     def tables(self) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import h5py
 
-from catalog.geostationary.s3 import refuse_changed, s3_filesystem, translate_s3_errors
+from catalog.geostationary.s3 import client_faults, refuse_changed, s3_filesystem, translate_s3_errors
 from catalog.geostationary.scans import SourceFile
 from cube.geostationary.dialect import dialect_of
 from cube.geostationary.file_index import ChunkTable, FileIndex
@@ -65,7 +65,9 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
     Raises
     ------
     SourceError
-        If the file cannot be opened, is truncated, or is not a file of its imager.
+        If the file is truncated, or is not a file of its imager.
+    UnavailableError
+        If it cannot be read now, whatever it holds.
     """
     source = with_current_stat(source)
     cached = None if cache is None else cache / cache_name(source)
@@ -96,6 +98,10 @@ def _opened(source: SourceFile, endpoint_url: str | None) -> Iterator[BinaryIO |
         with remote as file:
             with translate_s3_errors(source.href, endpoint_url):
                 refuse_changed(source.href, source.tag, remote.details.get("ETag"))
-            yield file  # by reads on the condition that it is still the same
+            try:
+                yield file  # by reads on the condition that it is still the same
+            except client_faults():
+                with translate_s3_errors(source.href, endpoint_url):
+                    raise
     else:
         yield source.href

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,9 +13,7 @@ import numpy as np
 
 from catalog.geostationary.scans import Scan, nearest_scan
 from cube.config import AbiConfig
-from cube.geostationary.dialect import dialect_of, imager_of
-from cube.geostationary.grid import FixedGrid
-from cube.geostationary.index import FileIndex, index_file
+from cube.geostationary.headers import Headers, PlannedHeaders
 from cube.geostationary.layout import TileLayout, TileSpec
 from cube.geostationary.pixel_time import LONGEST_SCAN, seconds_after_start
 from cube.geostationary.plan_table import Plan, Spot, table_of
@@ -26,9 +24,9 @@ from cube.strata.named import NamedSampler
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.windows import Frame, candidate_times, choose_window
 from cube.sun import solar_angles
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UnavailableError, UsageError
 
-__all__ = ["Headers", "make_plan"]
+__all__ = ["Screen", "make_plan"]
 
 _PREFER_TRIES = 2000
 """Candidates refused in a row before tiles with missing channels are taken too."""
@@ -36,62 +34,22 @@ DAYLIGHT_ZENITH = 80.0
 _AT_ONCE = timedelta(0)
 
 
-class Headers:
-    """Grids of scans, read from one file each: of every scan of a sector that moves, of one a day of one that does not.
-
-    Parameters
-    ----------
-    cache
-        Folder of cached indexes; None for no caching.
-    endpoint_url
-        S3 endpoint, for files on S3.
-    """
-
-    def __init__(self, cache: Path | None, endpoint_url: str | None) -> None:
-        self.cache, self.endpoint_url = cache, endpoint_url
-        self._known: dict[Any, FileIndex | SourceError] = {}
-
-    def of(self, scan: Scan) -> FileIndex:
-        """Index of one readable file of a scan, the coarsest first.
-
-        Raises
-        ------
-        SourceError
-            If no file of the scan is readable.
-        """
-        moving = dialect_of(scan.platform).names.moving
-        key = scan.id if scan.sector in moving else (scan.platform, scan.sector, scan.start.date())
-        if key not in self._known:
-            self._known[key] = self._read(scan)
-        found = self._known[key]
-        if isinstance(found, SourceError):
-            if key == scan.id:
-                raise found
-            found = self._known[key] = self._read(scan)  # another scan of the day may be readable
-            if isinstance(found, SourceError):
-                raise found
-        return found
-
-    def _read(self, scan: Scan) -> FileIndex | SourceError:
-        error = SourceError(f"scan {scan.id} has no files")
-        imager = imager_of(scan.platform)
-        for channel in sorted(scan.files, key=lambda c: (-imager.band(c).pixel_urad, c)):
-            try:
-                return index_file(scan.files[channel], self.cache, self.endpoint_url).without_chunks()
-            except SourceError as unreadable:
-                error = unreadable
-        return error
-
-    def grid(self, scan: Scan, pixel: float) -> FixedGrid:
-        """Grid of a scan with pixels of a given side in radians."""
-        grid = self.of(scan).grid
-        return grid.rescaled(pixel / grid.dx)
+Screen = Callable[[Sequence[Scan]], Mapping[str, Mapping[int, str]]]
+"""Of scans, the channels whose files are not fit to be used and why, by scan; scans that are fit are left out."""
 
 
 def make_plan(
-    config: AbiConfig, scans: Sequence[Scan], headers: Headers, tables: Path | None, workers: Workers
+    config: AbiConfig,
+    scans: Sequence[Scan],
+    headers: Headers,
+    tables: Path | None,
+    workers: Workers,
+    screen: Screen | None = None,
 ) -> Plan:
-    """Sample, place, choose time windows and select.
+    """Sample, place, choose time windows and select; what a scan that is not fit would have given makes way.
+
+    Which candidates there are, in which order, and where their windows lie, is told by the list of scans and the seed
+    alone. A scan is screened only when a tile would be cut from it.
 
     Parameters
     ----------
@@ -105,17 +63,22 @@ def make_plan(
         Folder for the tables a stratum writes (the metadata and lifetimes of cloud systems); None for none.
     workers
         Where masks are read.
+    screen
+        What tells which scans are not fit; None for no screening: only scans of which no file opens are none.
 
     Raises
     ------
+    UnavailableError
+        If something could not be read now: what would be planned without it is another plan.
     UsageError
         If no tile can be made, saying which limit or lack stands in the way.
     """
     layout, stratum, options = TileLayout.of(config), config.stratum, config.options
+    views = PlannedHeaders(headers, scans)
     wanted = config.num_tiles or stratum.tiles
     request = SampleRequest(
         scans=scans,
-        grid_of=lambda scan: headers.grid(scan, layout.pixel),
+        grid_of=lambda scan: views.grid(scan, layout.pixel),
         tile_size=layout.tile_size,
         align=layout.align,
         max_view_zenith=config.max_view_zenith,
@@ -126,7 +89,6 @@ def make_plan(
         executor=workers.executor if stratum.parallel else InlineExecutor(),
     )
     sampler = NamedSampler(config.stratification, stratum, request, options)
-    planner = _Planner(_Wanted.of(config), layout, scans, headers)
     limits = Limits(
         num_tiles=wanted,
         max_view_zenith=config.max_view_zenith,
@@ -135,12 +97,22 @@ def make_plan(
         spacing_minutes=float(config.steps * config.step_minutes),
         max_refusals=stratum.refusals,
     )
-    selection = planner.select(sampler, limits)
+    try:
+        planner, selection = _select(
+            lambda unfit: _Planner(_Wanted.of(config), layout, scans, views, unfit), sampler, limits, screen
+        )
+        if views.unavailable is not None:
+            raise views.unavailable  # whoever asked for it may have gone on without
+    except UnavailableError as error:
+        told = "no plan was written, for it would be another; when that is mended, run the same command again"
+        raise UnavailableError(f"{error}; {told}") from error
     if tables is not None:
         sampler.write_tables(tables)
     if not selection.tiles:
         raise UsageError(_why_none(config, selection))
-    avoided = {p.source: p.message for p in sampler.problems if p.replaced} | planner.unreadable
+    taken = {scan.id for tile in selection.tiles for scan in tile.payload.scans}  # some for want of others
+    avoided = {p.source: p.message for p in sampler.problems if p.replaced}
+    avoided |= {name: reason for name, reason in planner.avoided.items() if name not in taken}
     problems = [Problem("source", f"{p.source}: {p.message}") for p in sampler.problems if not p.replaced]
     problems += [Problem("avoided", reason, input=scan) for scan, reason in sorted(avoided.items())]
     table = table_of(config.channels, config.seed, layout, selection.tiles)
@@ -177,31 +149,65 @@ class _Wanted:
         )
 
 
+def _select(
+    planner_of: Callable[[Mapping[str, Mapping[int, str]]], _Planner],
+    sampler: NamedSampler,
+    limits: Limits,
+    screen: Screen | None,
+) -> tuple[_Planner, Selection[Spot]]:
+    """Select anew until all scans that the tiles are cut from were screened.
+
+    The end does not depend on the order in which scans come to be known as unfit: candidates come in one order, and
+    none is taken from an unfit scan, or left out but for a limit or for one.
+    """
+    unfit: dict[str, Mapping[int, str]] = {}
+    screened: set[str] = set()
+    while True:
+        planner = planner_of(unfit)
+        selection = planner.select(sampler, limits)
+        used = {s.id: s for t in selection.tiles for s in (t.payload.scan, *t.payload.scans) if s.id not in screened}
+        if screen is None or not used:
+            return planner, selection
+        screened |= used.keys()
+        found = screen(sorted(used.values(), key=lambda scan: (scan.start, scan.id)))
+        if not found:
+            return planner, selection
+        unfit |= found
+
+
 class _Planner:
     """Turns candidates into placed tiles with a time window."""
 
-    def __init__(self, wanted: _Wanted, layout: TileLayout, scans: Sequence[Scan], headers: Headers) -> None:
-        self.wanted, self.layout, self.scans, self.headers = wanted, layout, scans, headers
-        self.complete_only = False
+    def __init__(
+        self,
+        wanted: _Wanted,
+        layout: TileLayout,
+        scans: Sequence[Scan],
+        headers: PlannedHeaders,
+        unfit: Mapping[str, Mapping[int, str]],
+    ) -> None:
+        self.wanted, self.layout, self.scans, self.headers, self.unfit = wanted, layout, scans, headers, unfit
+        self.complete_only = self.fit_only = False
         self.by_platform: dict[str, list[Scan]] = defaultdict(list)
         for scan in scans:
             self.by_platform[scan.platform].append(scan)
         self._at: dict[tuple[str, datetime, timedelta], list[Frame]] = {}
         self._reasons: dict[tuple[str, datetime, timedelta, bool], str | None] = {}
         self._proposed: set[Any] = set()
-        self.unreadable: dict[str, str] = {}
-        """Scans that no tile could be placed in, and why."""
+        self.avoided: dict[str, str] = {}
+        """Scans that candidates gave way for, and why."""
 
     def select(self, sampler: NamedSampler, limits: Limits) -> Selection[Spot]:
-        """Take complete tiles first; those with missing channels only if there are too few."""
+        """Take whole tiles first; those with missing channels or damaged files only if there are too few."""
         channels = set(self.layout.channels)
-        if limits.num_tiles is None or not any(channels <= set(s.files) for s in self.scans):
+        whole = any(channels <= set(s.files) for s in self.scans)
+        if limits.num_tiles is None or not (whole or self.unfit):
             return select(sampler.candidates(), self.place, limits)
-        self.complete_only = True
+        self.complete_only, self.fit_only = whole, True
         chosen = select(sampler.candidates(), self.place, replace(limits, max_refusals=_PREFER_TRIES))
         if len(chosen.tiles) == limits.num_tiles:
             return chosen
-        self.complete_only = False
+        self.complete_only = self.fit_only = False
         self._proposed = {t.payload.content for t in chosen.tiles}
         wanted = limits.num_tiles - len(chosen.tiles)
         more = select(sampler.candidates(), self.place, replace(limits, num_tiles=wanted), taken=chosen.tiles)
@@ -218,11 +224,7 @@ class _Planner:
         scan, late = event
         if reason := self._impossible_at(scan.platform, candidate.time, late):
             return reason
-        try:
-            grid = self.headers.grid(scan, self.layout.pixel)
-        except SourceError as error:
-            self.unreadable[scan.id] = str(error)
-            return "unreadable scan"
+        grid = self.headers.grid(scan, self.layout.pixel)
         size = self.layout.tile_size
         window = place_tile(grid, candidate.longitude, candidate.latitude, size, align=self.layout.align)
         if window is None:
@@ -243,7 +245,7 @@ class _Planner:
             bands=len(self.layout.instrument.bands),
         )
         kept = frames[choice.start : choice.start + self.wanted.steps]
-        if reason := self._unfit(kept):
+        if reason := self._unfit(kept) or self._gives_way(scan, kept):
             return reason
         times, scores = tuple(f.time for f in kept), tuple(choice.scores)
         spot = Spot(scan, grid, window.row, window.col, times, tuple(kept), choice.start, scores)
@@ -262,11 +264,7 @@ class _Planner:
             near = nearest_scan(scans, candidate.time, self.wanted.tolerance + LONGEST_SCAN)
             if near is None:
                 return "no scan within the tolerance"
-            try:
-                found = self._after_start(near, candidate.longitude, candidate.latitude)
-            except SourceError as error:
-                self.unreadable[near.id] = str(error)
-                return "unreadable scan"
+            found = self._after_start(near, candidate.longitude, candidate.latitude)
             if found is None:
                 return "tile not inside the sector"
             late = found
@@ -285,6 +283,18 @@ class _Planner:
         if any(f.scan is None for f in frames) and not self.wanted.gaps:
             return f"no run of {self.wanted.steps} scans at {self.wanted.step_minutes} min steps"
         return "channels missing" if self.complete_only and any(f.missing for f in frames) else None
+
+    def _gives_way(self, scan: Scan, frames: Sequence[Frame]) -> str | None:
+        """Why a tile is not cut from the event's scan and these frames, if so, noting the scans."""
+        used = {s.id: s for s in (scan, *(f.scan for f in frames)) if s is not None}
+        for name, each in used.items():
+            faults = self.unfit.get(name, {})
+            nothing = self.headers.damaged.get(name)
+            if nothing is None and not (faults and (self.fit_only or faults.keys() >= each.files.keys())):
+                continue
+            self.avoided[name] = nothing or next(iter(faults.values()))
+            return "scan not fit to be used"
+        return None
 
     def _impossible_at(self, platform: str, time: datetime, late: timedelta) -> str | None:
         """Why no window around a time may be kept, wherever the tile, if so."""
@@ -329,10 +339,10 @@ class _Planner:
         return frames
 
     def _sees(self, scan: Scan, tile: TileSpec) -> bool:
+        header = self.headers.of(scan)
         try:
-            header = self.headers.of(scan)
             self.layout.source_window(tile, header.grid, header.source.channel)
-        except SourceError:
+        except SourceError:  # whatever the scan looks at, this it does not
             return False
         return True
 

@@ -64,11 +64,16 @@ class Spot:
     scores: tuple[float, ...]
 
     @property
+    def scans(self) -> tuple[Scan, ...]:
+        """The scans that its frames are cut from."""
+        return tuple(f.scan for f in self.frames if f.scan is not None)
+
+    @property
     def content(self) -> Any:
         """What tells the pixels and times of a tile: no two tiles of a store may share it."""
         corner = self.grid.left + self.col * self.grid.dx, self.grid.top + self.row * self.grid.dy
         # To a nanoradian: a thousandth of a pixel's fraction, and far above what adding up origins leaves behind.
-        return tuple(round(angle * 1e9) for angle in corner), tuple(f.scan.id for f in self.frames if f.scan)
+        return tuple(round(angle * 1e9) for angle in corner), tuple(s.id for s in self.scans)
 
 
 def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequence[Placed[Spot]]) -> pd.DataFrame:

@@ -20,11 +20,12 @@ from catalog.publish.tiles import publish_tiles
 from cube.config import AbiConfig
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
+from cube.geostationary.headers import Headers
 from cube.geostationary.layout import TileLayout
-from cube.geostationary.plan import Headers
 from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.projections import read_views
 from cube.geostationary.report import tile_report
+from cube.geostationary.screening import Screened
 from cube.job.ledger import Problem
 from cube.job.report import write_report
 from cube.job.run import Run
@@ -65,6 +66,8 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         made,
         sheet.relative_to(folder.root) if sheet.exists() else None,
         build.plan.time_means or "scan_start",
+        _valid(run),
+        Screened(folder.screening).by_scan if folder.screening.exists() else {},
     )
     write_report(folder.report, report, problems, laps, folder.created(), config.digest())
     if made.empty:
@@ -113,6 +116,16 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         software={name: importlib.metadata.version(name) for name in ("zarr", "numpy", "isal", "h5py")},
     )
     publish_tiles(folder.root, made, described)
+
+
+def _valid(run: Run) -> str:
+    """What share of the pixels is valid, by what the tasks told."""
+    told = [entry.figures for key, entry in run.ledger.entries.items() if key.startswith("shard-")]
+    shares = [figures["valid_share"] for figures in told if "lowest_valid" in figures]
+    if not shares:
+        return ""
+    lowest = min(figures["lowest_valid"] for figures in told if "lowest_valid" in figures)
+    return f"Valid pixels: {sum(shares) / len(shares):.1%}; of the tile with the fewest, {lowest:.1%}."
 
 
 class _PerTile(Mapping[Any, Any]):

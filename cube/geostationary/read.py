@@ -17,7 +17,7 @@ from catalog.geostationary.scans import SourceFile
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import Window
 from cube.geostationary.inflate import decode_chunk, decode_strips, is_large
-from stratacube.errors import SourceError
+from stratacube.errors import SourceError, UnavailableError
 from stratacube.guard import guarded
 
 __all__ = ["ReadCount", "decode_chunk", "plan_reads", "read_windows", "stream_images", "stream_windows"]
@@ -320,10 +320,14 @@ def _read_spans(source: SourceFile, spans: Sequence[Span], endpoint_url: str | N
         try:
             descriptor = os.open(href, os.O_RDONLY)
         except OSError as error:
-            raise SourceError(f"{href} cannot be read ({error.strerror}); was it moved since it was listed?") from error
+            raise UnavailableError(
+                f"{href} cannot be read ({error.strerror}); was it moved since it was listed?"
+            ) from error
         try:
             for span in spans:
-                yield span, os.pread(descriptor, span.stop - span.start, span.start)
+                with guarded(f"{href} cannot be read"):
+                    data = os.pread(descriptor, span.stop - span.start, span.start)
+                yield span, data
         finally:
             os.close(descriptor)
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -57,6 +58,8 @@ def tile_report(
     made: pd.DataFrame,
     picture: Path | None = None,
     time_means: str = "scan_start",
+    valid: str = "",
+    screened: Mapping[str, str] | None = None,
 ) -> Report:
     """Tell of a build.
 
@@ -76,6 +79,10 @@ def tile_report(
         The contact sheet, relative to the folder of the build.
     time_means
         What the times of events mean, by the plan.
+    valid
+        What share of the pixels is valid.
+    screened
+        The verdict on each scan that was screened.
     """
     names = config.dialect.names
     return Report(
@@ -93,9 +100,9 @@ def tile_report(
             ("Greatest view zenith", f"{config.max_view_zenith:g} degrees"),
             ("Seed", config.seed),
         ],
-        made=_made(made),
+        made=f"{_made(made)}\n\n{valid}".strip(),
         picture=picture,
-        sources=_completeness(config.channels, scans, names),
+        sources=_completeness(config.channels, scans, names, screened or {}),
         left_out=reason_table("Candidates left out for", refused.most_common(), "None.", "plan.parquet"),
         opening=_opening(config),
     )
@@ -133,14 +140,16 @@ def _made(made: pd.DataFrame) -> str:
     )
 
 
-def _completeness(channels: Iterable[int], scans: Iterable[Scan], names: Naming) -> str:
-    """Tell which channels the scans found have; they are counted as they come."""
+def _completeness(channels: Iterable[int], scans: Iterable[Scan], names: Naming, screened: Mapping[str, str]) -> str:
+    """Tell which channels the scans found have, and what screening made of them; they are counted as they come."""
     wanted, number, whole = set(channels), 0, 0
     present: Counter[int] = Counter()
     first = last = None
+    calendar = _Calendar()
     for scan in scans:
         number += 1
         whole += wanted <= scan.files.keys()
+        calendar.add(scan.start, wanted <= scan.files.keys(), screened.get(scan.id, ""))
         present.update(wanted & scan.files.keys())
         first, last = min(first or scan.start, scan.start), max(last or scan.start, scan.start)
     if first is None or last is None:
@@ -150,7 +159,32 @@ def _completeness(channels: Iterable[int], scans: Iterable[Scan], names: Naming)
         f"With all channels asked for: {whole}. Scan by scan: completeness.csv."
     )
     lacking = [(names.bands[c].name, present[c], number - present[c]) for c in sorted(wanted) if present[c] < number]
-    return f"{text}\n\n{markdown_table(['Channel', 'Scans with it', 'Scans without'], lacking)}" if lacking else text
+    table = markdown_table(["Channel", "Scans with it", "Scans without"], lacking) if lacking else ""
+    return "\n\n".join(part for part in (text, table, calendar.table()) if part)
+
+
+class _Calendar:
+    """Scans by day, or by month of a longer period: found, with all channels, and what screening made of them."""
+
+    def __init__(self) -> None:
+        self._days: dict[str, Counter[str]] = {}
+
+    def add(self, start: datetime, whole: bool, verdict: str) -> None:
+        """Count a scan; ``verdict`` is empty where it was not screened."""
+        count = self._days.setdefault(f"{start:%Y-%m-%d}", Counter())
+        count.update({"found": 1, "whole": int(whole), "screened": int(bool(verdict)), verdict: 1})
+
+    def table(self) -> str:
+        """Return it as a table."""
+        days, unit = self._days, "Day"
+        if len(days) > MOST_DAYS:
+            unit, days = "Month", {}
+            for day, count in self._days.items():
+                days.setdefault(day[:7], Counter()).update(count)
+        counted = ("found", "whole", "screened", "flagged", "unfit")
+        rows = [[day, *(count[name] for name in counted)] for day, count in sorted(days.items())]
+        header = [unit, "Scans found", "With all channels", "Screened", "Flagged", "Not fit to be used"]
+        return markdown_table(header, rows)
 
 
 def _opening(config: AbiConfig) -> str:

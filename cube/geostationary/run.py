@@ -23,12 +23,14 @@ from cube.geostationary.estimate import estimate
 from cube.geostationary.find import find, in_period
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
+from cube.geostationary.headers import Headers
 from cube.geostationary.index import IndexTask, index_file
 from cube.geostationary.layout import Frame, TileLayout, TileSpec
-from cube.geostationary.plan import Headers, make_plan
-from cube.geostationary.plan_table import PlanTable, write_plan
+from cube.geostationary.plan import Screen, make_plan
+from cube.geostationary.plan_table import Plan, PlanTable, write_plan
 from cube.geostationary.publish import Publication, publish
 from cube.geostationary.references import IndexLater, write_references
+from cube.geostationary.screening import Screened, Screening
 from cube.geostationary.store import TileStore
 from cube.geostationary.tiles import ShardResult, ShardTask, build_shard, shard_key
 from cube.job.engine import Outcome
@@ -94,7 +96,7 @@ class AbiBuild:
         self.folder = AbiFolder(config.output_dir)
         self.names = config.dialect.names
         self.layout = TileLayout.of(config)
-        self.headers = Headers(self.folder.index, config.s3_endpoint)
+        self.headers = Headers(self.folder.index, config.s3_endpoint, config.retries)
         self.manner = Manner(
             engine=config.engine,
             workers=config.workers or default_workers(),
@@ -104,6 +106,7 @@ class AbiBuild:
             plan_only=config.plan_only,
             allow_missing=config.allow_missing,
         )
+        self._drawn: Plan | None = None
         self.unfetched: list[tuple[SourceFile, str]] = []
 
     def described(self) -> dict[str, Any]:
@@ -135,11 +138,10 @@ class AbiBuild:
 
     def plan(self, run: Run) -> Planned:
         """Choose places, times and windows."""
+        screened = self._screen(run)
 
         def make() -> None:
-            scans = load_items(self.folder.sources, self.names)
-            plan = make_plan(self.config, scans, self.headers, self.folder.root, run.workers)
-            write_plan(plan, self.folder.plan)
+            write_plan(self._drawn or self._draw(run, screened), self.folder.plan)
 
         def parts() -> list[Path]:
             return [self.folder.plan, *(t for t in self.folder.tables if t.exists())]
@@ -153,6 +155,29 @@ class AbiBuild:
             self.table.words,
             [shortage] if shortage else [],
         )
+
+    def _screen(self, run: Run) -> Screened | None:
+        """Look at the files that tiles would be cut from; which those are, drawing the plan tells."""
+        known = run.ledger.entries.keys() | ({"plan"} if self.folder.plan.exists() else set())
+        if self.config.screen == "off" or ("plan" in known and "screen" not in known):
+            return None  # what an earlier version planned is built as it was planned
+
+        def make() -> None:
+            screening = Screening(
+                run, self.config.good_dqf, self.config.screen == "full", self.folder.index, self.config.s3_endpoint
+            )
+            if self.config.screen == "full":
+                screening(load_items(self.folder.sources, self.names))
+            self._drawn = self._draw(run, screening)
+            screening.write(self.folder.screening)
+            run.say("%s", screening.words)
+
+        run.keep("screen", make, lambda: [self.folder.screening], mark=self.folder.screening)
+        return Screened(self.folder.screening)
+
+    def _draw(self, run: Run, screen: Screen | None) -> Plan:
+        scans = load_items(self.folder.sources, self.names)
+        return make_plan(self.config, scans, self.headers, self.folder.root, run.workers, screen)
 
     @cached_property
     def table(self) -> PlanTable:
@@ -234,6 +259,10 @@ class AbiBuild:
             readable += outcome.result is not None
             if outcome.result is None:
                 unreadable[outcome.task.key] = outcome.error or ""
+        if self.config.screen != "off" and self.folder.screening.exists():
+            screened = Screened(self.folder.screening)
+            for name in self.table.framed:
+                unreadable = screened.lost(self.shelf[name].files, name) | unreadable
         remove_strays(self.folder.index)  # a cache, of which the ledger knows nothing
         if not readable:
             raise SourceError(f"none of the {total} planned files is readable; the first is {first}")
@@ -268,6 +297,7 @@ class AbiBuild:
                 numbers=self.folder.numbers_of(shard),
                 cache=self.folder.index,
                 endpoint_url=self.config.s3_endpoint,
+                min_valid=self.config.min_valid,
             )
 
     def _refer(self, run: Run, unreadable: Mapping[str, str]) -> None:
@@ -340,7 +370,8 @@ def _record(run: Run, outcome: Outcome[ShardTask, ShardResult]) -> None:
         "chunks": result.read.chunks,
         "bytes": result.read.bytes,
         "requests": result.read.requests,
-        "valid_share": result.valid_share,
+        "valid_share": sum(result.valid_shares) / len(result.valid_shares),
+        "lowest_valid": min(result.valid_shares),
         "lattice_shift": result.shift,
     }
     status = "partial" if result.problems else "done"

@@ -60,6 +60,8 @@ class ShardTask:
     """Where to put what the headers tell."""
     cache: Path | None = None
     endpoint_url: str | None = None
+    min_valid: float = 0.0
+    """Share of valid pixels below which a tile is a problem."""
 
     @property
     def key(self) -> str:
@@ -80,7 +82,8 @@ class ShardResult:
     read: ReadCount = field(default_factory=ReadCount)
     shift: float = 0.0
     """Largest distance between a file's pixel lattice and a tile's, in native pixels."""
-    valid_share: float = 0.0
+    valid_shares: list[float] = field(default_factory=list)
+    """By tile, of the pixels of all bands and steps."""
     empty: list[str] = field(default_factory=list)
     """Arrays of nothing but fill, of which Zarr writes no shard."""
     seconds: float = 0.0
@@ -96,7 +99,7 @@ def build_shard(task: ShardTask) -> ShardResult:
     result = ShardResult()
     count = len(task.tiles)
     headers: dict[str, FileIndex] = {}
-    valid_pixels = stored_pixels = 0
+    valid_pixels, stored_pixels = np.zeros(count, "i8"), 0
     for name, channels in task.layout.mask_groups().items():
         size = task.layout.band_size(channels[0])
         mask = np.zeros((count, task.layout.steps, size, size), task.layout.instrument.mask_dtype)
@@ -105,14 +108,22 @@ def build_shard(task: ShardTask) -> ShardResult:
             headers |= _cut_band(task, channel, counts, mask, result)
             _write(task, task.layout.band(channel).name, counts, task.fills[channel], result)
             bit = task.layout.mask_bit(channel)
-            valid_pixels += sum(int(np.count_nonzero(tile & bit)) for tile in mask)
-            stored_pixels += mask.size
+            valid_pixels += [np.count_nonzero(tile & bit) for tile in mask]
+            stored_pixels += mask[0].size
         _write(task, name, mask, 0, result)
     numbers = numbers_of(task.layout, task.tiles, task.requested, task.frames, headers)
     write_numbers(task.numbers, task.first, numbers)
-    result.valid_share = valid_pixels / stored_pixels
+    result.valid_shares = (valid_pixels / stored_pixels).tolist()
+    result.problems += _too_few_valid(task, result.valid_shares)
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _too_few_valid(task: ShardTask, shares: Sequence[float]) -> Iterator[Problem]:
+    for tile, share in zip(task.tiles, shares, strict=True):
+        if share < task.min_valid:
+            reason = f"{share:.1%} of its pixels are valid, fewer than the {task.min_valid:.1%} of `min_valid`"
+            yield Problem("product", reason, tile.tile_id)
 
 
 def _write(task: ShardTask, name: str, values: npt.NDArray[Any], fill: int, result: ShardResult) -> None:

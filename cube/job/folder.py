@@ -30,8 +30,9 @@ _UNKNOWN = "unknown"
 _RENAMED = {"abi": "geostationary"}
 """Sources that had another name, by that."""
 
-RULES = 2
-"""Version of the rules by which a plan is drawn. 2: no two tiles of the same pixels and times."""
+RULES = 3
+"""Version of the rules by which a plan is drawn. 2: no two tiles of the same pixels and times. 3: random places by the
+seed and their rank, whatever can be read."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import GeosProjection
 from cube.strata.base import Candidate, Problem, SampleRequest
 from cube.strata.systems import SLOTS, SystemTable, read_systems, seen_from
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UnavailableError, UsageError
 
 __all__ = ["ConvectionSampler"]
 
@@ -178,6 +178,8 @@ class ConvectionSampler:
                 continue
             try:
                 projection = self.request.grid_of(scan).projection
+            except UnavailableError:
+                raise  # no fact about the scan
             except SourceError as error:
                 self.problems.append(Problem(scan.id, str(error), replaced=True))
                 continue

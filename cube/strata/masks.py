@@ -26,7 +26,7 @@ from cube.registry import MASKS
 from cube.strata.base import Problem
 from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
 from stratacube.choices import one_of
-from stratacube.errors import PlugError, SourceError, UsageError
+from stratacube.errors import PlugError, SourceError, UnavailableError, UsageError
 from stratacube.guard import guarded
 
 __all__ = ["MaskFile", "MaskKind", "Survey", "find_masks", "survey_mask"]
@@ -137,6 +137,8 @@ def survey_mask(file: MaskFile) -> Survey:
             return surveyed
     except PlugError as error:
         return Survey(file, problem=Problem(file.path, f"{file.path} cannot be used: {error}"))
+    except UnavailableError:
+        raise  # without it other systems would be drawn
     except (UsageError, SourceError) as error:
         return Survey(file, problem=Problem(file.path, str(error)))
 

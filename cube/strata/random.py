@@ -7,6 +7,7 @@ rejected but repetitions, and the inclusion probability is known.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid
 from cube.strata.base import Candidate, Problem, SampleRequest
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import SourceError, UnavailableError, UsageError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -28,6 +29,9 @@ __all__ = ["Places", "RandomSampler", "allowed_places", "ground_area"]
 
 class RandomSampler:
     """Draws a scan uniformly, then a place in it, without repetition.
+
+    Each draw has random numbers of its own, from the seed and its rank alone: a scan whose grid cannot be told, or that
+    has other places, changes no draw but those of itself.
 
     Candidates lie at the centre of their tile at the start of their scan; :func:`place_tile` finds the very
     same tile again. ``details`` has ``scan_id``, ``row`` and ``col`` of the tile's north-west pixel.
@@ -69,24 +73,28 @@ class RandomSampler:
         UsageError
             The tile is larger than a sector, or no place satisfies the limits; raised at the first ``next``.
         """
-        rng = np.random.default_rng(self.request.seed)
-        left = [scan for scan in self.request.scans if self.request.in_period(scan.start)]
-        number = len(left)
+        scans = [scan for scan in self.request.scans if self.request.in_period(scan.start)]
+        number = len(scans)
         if not number:
             raise UsageError(
                 f"No scan starts in the period {self.request.start} to {self.request.end}: widen the period."
             )
         drawn: dict[str, set[int]] = {}
+        exhausted: set[int] = set()
         empty: str | None = None
-        while left:
-            which = int(rng.integers(len(left)))
-            scan = left[which]
+        for rank in itertools.count():
+            if len(exhausted) == number:
+                break
+            rng = np.random.default_rng([self.request.seed, rank])
+            which = int(rng.integers(number))
+            if which in exhausted:
+                continue
+            scan = scans[which]
             taken = drawn.setdefault(scan.id, set())
             places = self._places_of(scan)
             if places is None or len(taken) == places.count:
                 empty = empty or (places.why_empty if places else None)
-                left[which] = left[-1]
-                left.pop()
+                exhausted.add(which)
                 continue
             index = places.draw(rng)
             while index in taken:
@@ -119,9 +127,11 @@ class RandomSampler:
         )
 
     def _places_of(self, scan: Scan) -> Places | None:
-        """Places of a scan; None, with the problem noted, where its grid cannot be read."""
+        """Places of a scan; None, with the problem noted, where it is damaged."""
         try:
             grid = self.request.grid_of(scan)
+        except UnavailableError:
+            raise  # no fact about the scan
         except SourceError as error:
             problem = Problem(scan.id, str(error), replaced=True)
             if problem not in self.problems:

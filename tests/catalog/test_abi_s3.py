@@ -8,10 +8,8 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,6 +23,7 @@ from catalog.geostationary.s3 import translate_s3_errors
 from catalog.geostationary.scans import SourceFile, find_scans
 from stratacube.errors import ClaimLostError, SourceError, UsageError
 from stratacube.files import fenced
+from tests.catalog.answering import answering, xml_error
 
 NOON = datetime(2020, 1, 1, 12)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -79,42 +78,6 @@ def wait_for(session: requests.Session, endpoint: str) -> None:
         except requests.ConnectionError:
             time.sleep(0.1)
     raise TimeoutError(f"{endpoint} does not answer")
-
-
-@contextmanager
-def answering(respond: Callable[[http.server.BaseHTTPRequestHandler], None]) -> Iterator[str]:
-    """Endpoint of a server that answers every request in one way."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            respond(self)
-
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_address[1]}"
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
-
-
-def xml_error(status: int, code: str) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
-    def respond(handler: http.server.BaseHTTPRequestHandler) -> None:
-        body = f"<Error><Code>{code}</Code><Message>{code} it is</Message></Error>".encode()
-        handler.send_response(status)
-        handler.send_header("Content-Type", "application/xml")
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return respond
 
 
 def listed(archive: S3Archive | FirstOf, start: datetime, end: datetime, sector: str = "M1") -> list[SourceFile]:

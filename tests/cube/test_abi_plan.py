@@ -15,7 +15,8 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import find_scans
 from cube.config import AbiConfig
 from cube.geostationary.find import find
-from cube.geostationary.plan import Headers, make_plan
+from cube.geostationary.headers import Headers
+from cube.geostationary.plan import make_plan
 from cube.geostationary.plan_table import PlanTable, write_plan
 from cube.job.engine import Workers
 from cube.strata import Candidate
@@ -114,7 +115,8 @@ def test_tiles_start_at_even_pixels_whatever_a_sampler_proposes(
 ) -> None:
     """A band of 2 km begins on a whole pixel of its own: places whose nearest tile would start at odd ones."""
     scan = find_scans(LocalArchive(archive), platform="goes16", sector="M1")[3]
-    grid = Headers(None, None).grid(scan, 28e-6)
+    coarse = Headers(None, None).of(scan).grid
+    grid = coarse.rescaled(28e-6 / coarse.dx)
     corners = [(41, 60), (60, 41), (77, 77), (101, 33)]
     places = [grid.lonlat(row + 31.5, col + 31.5) for row, col in corners]
     planted = [Candidate(scan.start, float(lat), float(lon), "random", 1.0, 1.0) for lon, lat in places]

@@ -26,9 +26,10 @@ from cube.config import AbiConfig
 from cube.geostationary import plan as planning
 from cube.geostationary.file_index import FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
+from cube.geostationary.headers import Headers
 from cube.geostationary.index import index_file
 from cube.geostationary.pixel_time import seconds_after_start
-from cube.geostationary.plan import Headers, make_plan
+from cube.geostationary.plan import make_plan
 from cube.geostationary.plan_table import PlanTable
 from cube.job.engine import Workers
 from cube.registry import STRATA

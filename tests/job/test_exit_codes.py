@@ -52,7 +52,7 @@ def build(archive: Path, output: Path, *flags: str) -> tuple[int, int, int]:
 
 
 def test_a_scan_that_another_replaced_by_rule_is_told_and_lacks_nobody(archive: Path, tmp_path: Path) -> None:
-    flags = ("--steps", "1", "--num-tiles", "4")
+    flags = ("--steps", "1", "--num-tiles", "12")
     assert build(spoiled(archive, tmp_path, 7, 13), tmp_path / "out", *flags) == (0, 0, 0)
     errors = pd.read_csv(tmp_path / "out" / "errors.csv")
     assert errors["kind"].tolist() == ["avoided"]

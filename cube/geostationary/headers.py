@@ -1,0 +1,153 @@
+"""Headers of scans: what the planner has to know of where a scan looks, before any pixel is read."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from catalog.geostationary.scans import Scan, SourceFile
+from cube.geostationary.dialect import dialect_of, imager_of
+from cube.geostationary.grid import FixedGrid
+from cube.geostationary.index import FileIndex, index_file
+from stratacube.errors import SourceError, UnavailableError
+from stratacube.retry import call_again
+
+__all__ = ["Headers", "PlannedHeaders"]
+
+_PAUSE = 0.5
+"""Seconds before the second try at a file that could not be read; doubles with each."""
+
+
+class Headers:
+    """Grids of scans, read from one file each: of every scan of a sector that moves, of one a day of one that does not.
+
+    Parameters
+    ----------
+    cache
+        Folder of cached indexes; None for no caching.
+    endpoint_url
+        S3 endpoint, for files on S3.
+    retries
+        How often a file is tried again that could not be read.
+    """
+
+    def __init__(self, cache: Path | None, endpoint_url: str | None, retries: int = 0) -> None:
+        self.cache, self.endpoint_url, self.retries = cache, endpoint_url, retries
+        self._known: dict[Any, FileIndex | SourceError] = {}
+
+    def of(self, scan: Scan) -> FileIndex:
+        """Index of one readable file of a scan, the coarsest first.
+
+        Raises
+        ------
+        SourceError
+            If all files of the scan are damaged.
+        UnavailableError
+            If one could not be read now: nothing may be concluded from that.
+        """
+        moving = dialect_of(scan.platform).names.moving
+        key = scan.id if scan.sector in moving else (scan.platform, scan.sector, scan.start.date())
+        if key not in self._known:
+            self._known[key] = self._read(scan)
+        found = self._known[key]
+        if isinstance(found, SourceError):
+            if key == scan.id:
+                raise found
+            found = self._known[key] = self._read(scan)  # another scan of the day may be readable
+            if isinstance(found, SourceError):
+                raise found
+        return found
+
+    def _read(self, scan: Scan) -> FileIndex | SourceError:
+        error = SourceError(f"scan {scan.id} has no files")
+        imager = imager_of(scan.platform)
+        for channel in sorted(scan.files, key=lambda c: (-imager.band(c).pixel_urad, c)):
+            try:
+                return self._index(scan.files[channel]).without_chunks()
+            except UnavailableError:
+                raise
+            except SourceError as damaged:
+                error = damaged
+        return error
+
+    def _index(self, file: SourceFile) -> FileIndex:
+        read = partial(index_file, file, self.cache, self.endpoint_url)
+        name = f"reading {file.href}"
+        return call_again(read, tries=1 + self.retries, pause=_PAUSE, again=UnavailableError, name=name)
+
+
+class PlannedHeaders:
+    """Where scans look, of an archive some of whose scans may be damaged: those look where the scan next to them does.
+
+    Which tiles are drawn must not depend on what can be read. So a scan that is damaged is planned as if it were not,
+    and gives way only when a tile would be cut from it.
+
+    Parameters
+    ----------
+    headers
+        Of single scans.
+    scans
+        All there are, sorted by start.
+    """
+
+    def __init__(self, headers: Headers, scans: Sequence[Scan]) -> None:
+        self.headers = headers
+        self.damaged: dict[str, str] = {}
+        """Scans of which no file can be read, and why, as far as they were asked for."""
+        self.unavailable: UnavailableError | None = None
+        """What could not be read, and whoever asked for it may have taken for a fact."""
+        self._scans: dict[str, list[Scan]] = defaultdict(list)
+        for scan in scans:
+            self._scans[scan.platform].append(scan)
+        self._found: dict[str, FileIndex] = {}
+
+    def of(self, scan: Scan) -> FileIndex:
+        """Index of one file of a scan; of a damaged one, of the readable scan nearest in time.
+
+        Raises
+        ------
+        SourceError
+            If all scans of the satellite are damaged: what is wrong with this one.
+        UnavailableError
+            If a file could not be read now.
+        """
+        if scan.id not in self._found:
+            self._found[scan.id] = self._find(scan)
+        return self._found[scan.id]
+
+    def grid(self, scan: Scan, pixel: float) -> FixedGrid:
+        """Grid of a scan with pixels of a given side in radians."""
+        grid = self.of(scan).grid
+        return grid.rescaled(pixel / grid.dx)
+
+    def _find(self, scan: Scan) -> FileIndex:
+        if all(other.id in self.damaged for other in self._scans[scan.platform]):
+            raise SourceError(self.damaged[scan.id])
+        for other in self._outwards(scan):
+            try:
+                return self.headers.of(other)
+            except UnavailableError as error:
+                self.unavailable = error
+                raise
+            except SourceError as error:
+                self.damaged[other.id] = str(error)
+        raise SourceError(self.damaged[scan.id])
+
+    def _outwards(self, scan: Scan) -> Iterator[Scan]:
+        """The scan, and the others of its satellite, the nearest in time first."""
+        yield scan
+        scans = self._scans[scan.platform]
+        after = bisect_left(scans, scan.start, key=lambda s: s.start)
+        before = after - 1
+        while before >= 0 or after < len(scans):
+            back = before >= 0 and (
+                after == len(scans) or scan.start - scans[before].start <= scans[after].start - scan.start
+            )
+            other = scans[before if back else after]
+            before, after = (before - 1, after) if back else (before, after + 1)
+            if other.id != scan.id:
+                yield other

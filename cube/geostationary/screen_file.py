@@ -1,0 +1,221 @@
+"""What one file tells of whether it is fit to be used: from its index alone, and from a few of its chunks decoded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalog.geostationary.scans import SourceFile
+from cube.geostationary.dialect import dialect_of, imager_of
+from cube.geostationary.file_index import ChunkTable, FileIndex
+from cube.geostationary.grid import FixedGrid, Window
+from cube.geostationary.inflate import is_large
+from cube.geostationary.read import ReadCount, stream_images
+from cube.geostationary.screen_rows import ROW_FAULTS, look_at
+
+__all__ = ["FileRecord", "chunks_on_earth", "lattice", "record_of"]
+
+CHUNKS = 24
+"""Chunks decoded of a file, of the 32 that may be: one in each row of chunks of a full disk of 2 km."""
+SUSPECTS = 8
+"""Those of them that may hold one value only, by their size."""
+_FEW = 16
+"""Chunks of which all columns are looked at; of more, the western half, which tells as much of rows in half the
+time."""
+_CONSTANT = 250
+"""A chunk of one value is this many times smaller, and more: deflate makes it about 1,000 times smaller, and the
+darkest night in the real files 220 times."""
+_OVERHEAD = 64
+"""Bytes that deflate adds to any chunk, and more."""
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What was found of one file."""
+
+    href: str
+    size: int
+    tag: str
+    scan: str
+    platform: str
+    sector: str
+    channel: int
+    start: np.datetime64
+    seconds: float
+    """From its start to its end, by its name."""
+    error: str = ""
+    """Why it does not open, if so."""
+    place: str = ""
+    """What tells the pixels of its image: files of one place may be compared."""
+    stored_bytes: int = 0
+    """Of its counts, deflated."""
+    earth_chunks: int = 0
+    """Chunks of counts that lie wholly on the Earth."""
+    constant_chunks: int = 0
+    """Those of them that hold one value only, by their size."""
+    unwritten_chunks: int = 0
+    """Those of them that the file does not hold: fill, all of it."""
+    earth_share: float = float("nan")
+    """Share of the image's chunks that lie wholly on the Earth."""
+    told_valid: float = float("nan")
+    """Share of good and usable pixels by the file's own count."""
+    level: int = 1
+    """2 where pixels were decoded too."""
+    chunks: int = 0
+    """Chunks decoded."""
+    rows: int = 0
+    """Rows of pixels looked at, in one chunk each."""
+    row_shares: dict[str, float] = field(default_factory=dict)
+    """Share of rows with each of :data:`ROW_FAULTS`."""
+    valid: float = float("nan")
+    """Share of pixels on the Earth with a count, and flags that are good by the build."""
+    flags: tuple[float, ...] = ()
+    """Share of pixels by flag, from 0 to 4, and of other flags."""
+    stripes: float = float("nan")
+    """How far the mean of a row lies from that of its neighbours, by how far a pixel does from its own in the row."""
+    middle: tuple[float, ...] = ()
+    """Median of each chunk decoded, in counts."""
+    spread: float = float("nan")
+    """Standard deviation of all pixels, in counts."""
+    cost: float = 0.0
+    """Seconds that this took beyond the index."""
+
+    @classmethod
+    def damaged(cls, source: SourceFile, scan: str, error: str) -> FileRecord:
+        """Return what there is to say of a file that cannot be used at all."""
+        return replace(_begun(source, scan), error=error)
+
+
+def record_of(
+    index: FileIndex, scan: str, good: Sequence[int] = (0, 1), *, full: bool = False, endpoint_url: str | None = None
+) -> FileRecord:
+    """Look at one file.
+
+    Parameters
+    ----------
+    index
+        Of the file.
+    scan
+        Identifier of its scan.
+    good
+        Flags whose pixels are valid.
+    full
+        Look at all chunks, not at a few.
+    endpoint_url
+        S3 endpoint, for files on S3.
+
+    Raises
+    ------
+    SourceError
+        If chunks cannot be read or decoded.
+    """
+    begun = time.perf_counter()
+    source, table = index.source, index.rad
+    earth = chunks_on_earth(index.grid, table)
+    constant = earth & (table.sizes <= np.prod(table.chunks) * np.dtype(table.dtype).itemsize / _CONSTANT + _OVERHEAD)
+    record = replace(
+        _begun(source, scan),
+        place=_place(index),
+        stored_bytes=int(table.sizes.sum()),
+        earth_chunks=int(earth.sum()),
+        constant_chunks=int(constant.sum()),
+        unwritten_chunks=int((earth & (table.sizes == 0)).sum()),
+        earth_share=float(earth.mean()),
+        told_valid=index.valid_fraction,
+    )
+    chosen = np.argwhere(earth).tolist() if full else lattice(earth, constant)
+    if chosen and (full or not is_large(table)):
+        record = replace(record, level=2, **_of_pixels(index, chosen, good, full, endpoint_url))
+    return replace(record, cost=time.perf_counter() - begun)
+
+
+def _begun(source: SourceFile, scan: str) -> FileRecord:
+    """What the name tells."""
+    return FileRecord(
+        source.href,
+        source.size,
+        source.tag,
+        scan,
+        source.platform,
+        source.sector,
+        source.channel,
+        np.datetime64(source.start, "us"),
+        (source.end - source.start).total_seconds(),
+    )
+
+
+def chunks_on_earth(grid: FixedGrid, table: ChunkTable) -> npt.NDArray[np.bool_]:
+    """Which chunks of an image see the Earth with all of their pixels: of the chunk grid's shape."""
+    (height, width), (rows, cols) = table.chunks, table.shape
+    edges = [
+        np.minimum(np.arange(0, n + side, side), n)[: -(-n // side) + 1] for n, side in ((rows, height), (cols, width))
+    ]
+    y, x = grid.top + edges[0] * grid.dy, grid.left + edges[1] * grid.dx
+    lon, _ = grid.projection.to_lonlat(x[None, :], y[:, None])
+    seen = np.isfinite(lon)
+    return seen[:-1, :-1] & seen[1:, :-1] & seen[:-1, 1:] & seen[1:, 1:]
+
+
+def lattice(earth: npt.NDArray[np.bool_], constant: npt.NDArray[np.bool_]) -> list[list[int]]:
+    """Chunks to look at: spread over the rows of chunks that are on the Earth, and some that may hold one value.
+
+    The same of all files of one place, but for the latter.
+    """
+    rows = np.flatnonzero(earth.any(axis=1))
+    if len(rows) == 0:
+        return []
+    each = max(1, CHUNKS // len(rows))
+    step = -(-len(rows) // CHUNKS)
+    chosen = []
+    for turn, row in enumerate(rows[::step]):
+        cols = np.flatnonzero(earth[row])
+        # The golden ratio spreads the columns of successive rows evenly, whatever their number.
+        first = (turn * 0.618034) % 1.0
+        at = ((first + np.arange(min(each, len(cols))) / min(each, len(cols))) % 1.0 * len(cols)).astype(int)
+        chosen += [[int(row), int(cols[i])] for i in sorted(set(at))]
+    others = [c for c in np.argwhere(constant).tolist() if c not in chosen]
+    return chosen + others[:: max(1, len(others) // SUSPECTS)][:SUSPECTS]
+
+
+def _place(index: FileIndex) -> str:
+    grid = index.grid
+    return f"{grid.x0:.6f} {grid.y0:.6f} {grid.dx:.7f} {grid.height} {grid.width} {index.scale:.6g} {index.offset:.6g}"
+
+
+def _of_pixels(
+    index: FileIndex, chosen: Sequence[Sequence[int]], good: Sequence[int], full: bool, endpoint_url: str | None
+) -> dict[str, Any]:
+    source, table, names = index.source, index.rad, dialect_of(index.source.platform).flags
+    top, no_value = imager_of(source.platform).band(source.channel).fill, _flag(names, "no_value")
+    (height, width), (rows, cols) = table.chunks, table.shape
+    across = width if full or len(chosen) <= _FEW else width // 2
+    windows = [
+        Window(r * height, c * width, min(height, rows - r * height), min(across, cols - c * width)) for r, c in chosen
+    ]
+    usable = np.isin(np.arange(256), list(good))
+    looks = [
+        look_at(counts, flags.astype("u1", copy=False), table.fill, top, usable, no_value)
+        for counts, flags in stream_images(index, windows, ReadCount(), endpoint_url)
+    ]
+    seen, pixels = sum(look.rows for look in looks), sum(look.pixels for look in looks)
+    faults = np.sum([look.faults for look in looks], axis=0) / seen
+    rough = sum(look.rough for look in looks)
+    return {
+        "chunks": len(chosen),
+        "rows": seen,
+        "row_shares": dict(zip(ROW_FAULTS, faults.tolist(), strict=True)),
+        "valid": sum(look.valid for look in looks) / pixels,
+        "flags": tuple((np.sum([look.flags for look in looks], axis=0) / pixels).tolist()),
+        "stripes": sum(look.uneven for look in looks) / rough if rough else 0.0,
+        "middle": tuple(look.middle for look in looks),
+        "spread": float(np.sqrt(np.mean([look.variance for look in looks]))),
+    }
+
+
+def _flag(names: Sequence[str], name: str) -> int | None:
+    return names.index(name) if name in names else None

@@ -1,0 +1,132 @@
+"""Which files are not fit to be used, by what was found of them; every threshold with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from cube.geostationary.dialect import dialect_of, imager_of
+from cube.geostationary.screen_file import FileRecord
+from cube.instrument import BRIGHTNESS
+
+__all__ = ["Verdict", "judge", "neighbours"]
+
+ROWS = 0.02
+"""Share of rows that may be bad: 5 % of an image's rows are found in the sample, and the worst real file has 0.6 %."""
+VALID = 0.5
+"""Share of pixels on the Earth below which a file is of no use."""
+STRIPES = 0.7
+"""Real files have 0.1 to 0.35; rows that are off by as much as neighbours in a row differ have 1 and more."""
+_CONTRAST = 5.0
+"""Counts that an image scatters by before its stripes count: night is a count or two, of which rows are the pattern."""
+_WARM = 0.001
+"""Share of pixels whose focal plane was too warm above which that is told: GOES-17's, in nights about the equinoxes."""
+_NEAR = np.timedelta64(60, "m")
+_FEWEST = 2
+"""Others that a file is compared with at least: of two that differ nobody knows which is wrong."""
+_SIZES = (0.4, 2.5)
+"""Bytes of thermal counts, by those of its neighbours in time: within an hour they change by a fifth at most."""
+_SPREADS = (1 / 3, 3.0)
+"""Scatter of thermal counts by that of the neighbours, which is that of the scene."""
+_APART = 1.5
+"""How far chunks' medians may lie from those of the neighbours, by the scatter of the whole scene."""
+_TOLD = {
+    "fill": "hold no pixel",
+    "repeated": "repeat the row before",
+    "saturated": "are saturated",
+    "noise": "are noise",
+    "contradictory": "have counts that their quality flags deny, or none where those say good",
+}
+
+
+class Verdict(NamedTuple):
+    """What is made of a file."""
+
+    word: Literal["fit", "flagged", "unfit"]
+    reason: str = ""
+
+
+def judge(record: FileRecord, others: Sequence[FileRecord]) -> Verdict:
+    """Say whether a file is fit to be used.
+
+    Parameters
+    ----------
+    record
+        What was found of it.
+    others
+        What was found of its neighbours in time; see :func:`neighbours`.
+    """
+    reason = _by_itself(record) or _by_neighbours(record, others)
+    if reason:
+        return Verdict("unfit", reason)
+    warm = _share_of_flag(record, "focal_plane_temperature_exceeded")
+    if warm > _WARM:
+        return Verdict("flagged", f"the focal plane was too warm for {warm:.1%} of the pixels looked at")
+    return Verdict("fit")
+
+
+def neighbours(record: FileRecord, records: Iterable[FileRecord]) -> list[FileRecord]:
+    """Of records, those of the same band and pixels that lie within an hour, and are fit by themselves."""
+    return [
+        other
+        for other in records
+        if other.href != record.href
+        and (other.platform, other.sector, other.channel, other.place)
+        == (record.platform, record.sector, record.channel, record.place)
+        and abs(other.start - record.start) <= _NEAR
+        and not _by_itself(other)
+    ]
+
+
+def _by_itself(record: FileRecord) -> str:
+    return record.error or _by_index(record) or _by_pixels(record)
+
+
+def _by_index(record: FileRecord) -> str:
+    if record.seconds <= 0:
+        return "its name tells one time for its start and end, as a placeholder's does"
+    if record.unwritten_chunks > ROWS * record.earth_chunks:
+        return f"{record.unwritten_chunks} of {record.earth_chunks} chunks on the Earth were never written"
+    if record.told_valid < VALID * record.earth_share:
+        return f"{record.told_valid:.1%} of its pixels are valid by its own count"
+    return ""
+
+
+def _by_pixels(record: FileRecord) -> str:
+    for name, share in record.row_shares.items():
+        if share > ROWS:
+            return f"{share:.1%} of the rows looked at {_TOLD[name]}"
+    if record.valid < VALID:
+        return f"{record.valid:.1%} of the pixels looked at are valid"
+    if record.stripes > STRIPES and record.spread > _CONTRAST:
+        return f"its rows differ from those beside them {record.stripes:.2g} times as much as pixels within a row"
+    return ""
+
+
+def _by_neighbours(record: FileRecord, others: Sequence[FileRecord]) -> str:
+    """What cannot be within an hour, of bands that do not depend on the Sun."""
+    band = imager_of(record.platform).band(record.channel).name
+    if len(others) < _FEWEST or imager_of(record.platform).standard(BRIGHTNESS, band) is None:
+        return ""
+    ratio = record.stored_bytes / max(1.0, float(np.median([o.stored_bytes for o in others])))
+    if not _SIZES[0] <= ratio <= _SIZES[1]:
+        return f"its counts take {ratio:.2g} times the bytes of those of its neighbours in time"
+    seen = [o for o in others if o.level == 2]
+    if record.level < 2 or len(seen) < _FEWEST:
+        return ""
+    spread = float(np.median([o.spread for o in seen]))
+    if spread > _CONTRAST and not _SPREADS[0] <= record.spread / spread <= _SPREADS[1]:
+        return f"its counts scatter {record.spread / spread:.2g} times as much as those of its neighbours in time"
+    number = min(len(o.middle) for o in (record, *seen))
+    usual = np.median([o.middle[:number] for o in seen], axis=0)
+    apart = float(np.nanmedian(np.abs(usual - record.middle[:number]))) / max(spread, _CONTRAST)
+    return f"its counts are not those of its neighbours in time ({apart:.2g} times their scatter off)" * (
+        apart > _APART
+    )
+
+
+def _share_of_flag(record: FileRecord, name: str) -> float:
+    names = dialect_of(record.platform).flags
+    return record.flags[names.index(name)] if record.flags and name in names else 0.0

@@ -1,0 +1,192 @@
+"""Screening: which of the scans that tiles would be cut from are fit, and the record of it, a row a file."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from catalog.geostationary.scans import Scan, SourceFile
+from cube.geostationary.index import index_file
+from cube.geostationary.index_cache import with_current_stat
+from cube.geostationary.screen_file import FileRecord, record_of
+from cube.geostationary.screen_rows import FLAGS, ROW_FAULTS
+from cube.geostationary.screen_rules import Verdict, judge, neighbours
+from cube.job.run import Run
+from stratacube.choices import many
+from stratacube.errors import SourceError, UnavailableError
+from stratacube.parquet import read_frame, write_frame
+
+__all__ = ["ScreenTask", "Screened", "Screening"]
+
+Unfit = dict[str, dict[int, str]]
+_WORDS = ("fit", "flagged", "unfit")
+
+
+@dataclass(frozen=True)
+class ScreenTask:
+    """Look at one file, in a worker."""
+
+    source: SourceFile
+    scan: str
+    good: tuple[int, ...]
+    full: bool
+    cache: Path
+    endpoint_url: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Name among the tasks of a run."""
+        return self.source.href
+
+    def look(self) -> FileRecord:
+        """Return what is found of it; that it is damaged is a finding, that it cannot be read now is none.
+
+        Raises
+        ------
+        UnavailableError
+            If it could not be read now.
+        """
+        try:
+            index = index_file(self.source, self.cache, self.endpoint_url)
+            return record_of(index, self.scan, self.good, full=self.full, endpoint_url=self.endpoint_url)
+        except UnavailableError:
+            raise
+        except SourceError as error:
+            return FileRecord.damaged(with_current_stat(self.source), self.scan, str(error))
+
+
+class Screening:
+    """Screens scans as they are asked for, each once; see :data:`cube.geostationary.plan.Screen`.
+
+    Parameters
+    ----------
+    run
+        Whose workers look.
+    good
+        Flags whose pixels are valid.
+    full
+        Look at all chunks, not at a few.
+    cache
+        Folder of cached indexes.
+    endpoint_url
+        S3 endpoint, for files on S3.
+    """
+
+    def __init__(self, run: Run, good: Sequence[int], full: bool, cache: Path, endpoint_url: str | None) -> None:
+        self.run, self.good, self.full, self.cache, self.endpoint_url = run, tuple(good), full, cache, endpoint_url
+        self.records: dict[str, list[FileRecord]] = {}
+        """By scan."""
+        self.verdicts: dict[str, Verdict] = {}
+        """By address."""
+
+    def __call__(self, scans: Sequence[Scan]) -> Unfit:
+        """Screen scans that were not yet; return the channels of all of these that are not fit, and why, by scan.
+
+        Raises
+        ------
+        UnavailableError
+            If a file could not be read now.
+        """
+        tasks = [
+            ScreenTask(file, scan.id, self.good, self.full, self.cache, self.endpoint_url)
+            for scan in scans
+            if scan.id not in self.records
+            for _, file in sorted(scan.files.items())
+        ]
+        found: dict[str, list[FileRecord]] = defaultdict(list)
+        for outcome in self.run.do(tasks, ScreenTask.look, "screening"):
+            if outcome.result is None:
+                raise UnavailableError(f"{outcome.task.key} could not be screened ({outcome.error})") from outcome.fault
+            found[outcome.task.scan].append(outcome.result)
+        self.records |= {scan: sorted(records, key=lambda r: r.channel) for scan, records in found.items()}
+        alike: dict[Any, list[FileRecord]] = defaultdict(list)
+        for records in self.records.values():
+            for record in records:
+                alike[record.platform, record.sector, record.channel].append(record)
+        for record in (r for records in found.values() for r in records):
+            near = neighbours(record, alike[record.platform, record.sector, record.channel])
+            self.verdicts[record.href] = judge(record, near)
+        return self._unfit(scans)
+
+    def _unfit(self, scans: Sequence[Scan]) -> Unfit:
+        unfit: Unfit = defaultdict(dict)
+        for scan in scans:
+            for record in self.records[scan.id]:
+                verdict = self.verdicts[record.href]
+                if verdict.word == "unfit":
+                    unfit[scan.id][record.channel] = _told(record, verdict)
+        return dict(unfit)
+
+    @property
+    def words(self) -> str:
+        """What came of it."""
+        count = Counter(verdict.word for verdict in self.verdicts.values())
+        found = f"{count['unfit']} not fit to be used" + f", {count['flagged']} flagged" * bool(count["flagged"])
+        return f"screened {many(len(self.verdicts), 'file')} of {many(len(self.records), 'scan')}: {found}"
+
+    def write(self, path: Path) -> None:
+        """Write the record: a row a file, in order of time and channel."""
+        records = sorted(
+            (r for some in self.records.values() for r in some), key=lambda r: (r.start, r.scan, r.channel)
+        )
+        write_frame(path, pd.DataFrame([_row(r, self.verdicts[r.href]) for r in records], columns=_COLUMNS))
+
+
+class Screened:
+    """What a screening found, read from its record.
+
+    Parameters
+    ----------
+    path
+        Of the record.
+    """
+
+    def __init__(self, path: Path) -> None:
+        table = read_frame(path, ["scan", "channel", "href", "size", "tag", "verdict", "reason"])
+        worst = table.groupby("scan")["verdict"].agg(lambda verdicts: max(verdicts, key=_WORDS.index))
+        self.by_scan: dict[str, str] = {str(scan): str(word) for scan, word in worst.items()}
+        """The worst verdict on a file of each scan: ``fit``, ``flagged`` or ``unfit``."""
+        self._rows: dict[str, list[Any]] = defaultdict(list)
+        for row in table[table["verdict"] == "unfit"].itertuples():
+            self._rows[row.scan].append(row)
+
+    def __call__(self, scans: Sequence[Scan]) -> Unfit:
+        """Channels of scans that are not fit, and why; what was not screened is taken as fit."""
+        return {
+            scan.id: {row.channel: row.reason for row in self._rows[scan.id]} for scan in scans if scan.id in self._rows
+        }
+
+    def lost(self, files: Mapping[int, SourceFile], scan: str) -> dict[str, str]:
+        """Of a scan's files, those that are not fit and still what they were when they were screened, and why."""
+        lost = {}
+        for row in self._rows.get(scan, ()):
+            file = files.get(row.channel)
+            now = None if file is None else with_current_stat(file)
+            if now is not None and (now.href, now.size, now.tag) == (row.href, row.size, row.tag):
+                lost[now.href] = row.reason
+        return lost
+
+
+def _told(record: FileRecord, verdict: Verdict) -> str:
+    return verdict.reason if record.error else f"{record.href} is not fit to be used: {verdict.reason}"
+
+
+_COLUMNS = [
+    *("scan", "platform", "sector", "channel", "start", "href", "size", "tag", "verdict", "reason", "level"),
+    *("seconds", "stored_bytes", "earth_chunks", "constant_chunks", "unwritten_chunks", "told_valid", "chunks"),
+    *("rows", *(f"{name}_rows" for name in ROW_FAULTS), "valid", *(f"flag_{n}" for n in range(FLAGS)), "flag_other"),
+    *("stripes", "spread", "middle"),
+]
+
+
+def _row(record: FileRecord, verdict: Verdict) -> dict[str, Any]:
+    values = asdict(record)
+    shares = {f"{name}_rows": share for name, share in record.row_shares.items()}
+    names = [*(f"flag_{n}" for n in range(FLAGS)), "flag_other"]
+    told = {"verdict": verdict.word, "reason": _told(record, verdict) if verdict.word == "unfit" else verdict.reason}
+    return values | shares | dict(zip(names, record.flags, strict=False)) | told

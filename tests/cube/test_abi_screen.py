@@ -1,0 +1,153 @@
+"""Screening finds scans that are no scans, and raises no false alarm."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from catalog.geostationary.archives import LocalArchive
+from cube.geostationary.index import index_file
+from cube.geostationary.screen_file import FileRecord, record_of
+from cube.geostationary.screen_rules import Verdict, judge, neighbours
+from cube.testing import write_abi_file
+from tests.cube.bad_scans import FILL as FILL13
+from tests.cube.bad_scans import KINDS, SHAPE, images_of, intact, source_of, spoiled
+
+SEEDS = int(os.environ.get("SEEDS", "1"))
+"""``SEEDS=100`` for the table of what is found."""
+
+
+def record(path: Path) -> FileRecord:
+    return record_of(index_file(source_of(path)), path.name)
+
+
+def alone(path: Path) -> Verdict:
+    return judge(record(path), [])
+
+
+@pytest.fixture(scope="module")
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The intact file of a seed."""
+    return intact(tmp_path_factory.mktemp("whole"), request.param)
+
+
+@pytest.mark.parametrize("whole", range(SEEDS), indirect=True)
+def test_an_intact_file_is_fit(whole: Path) -> None:
+    assert alone(whole) == ("fit", "")
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize(("whole", "seed"), [(s, s) for s in range(SEEDS)], indirect=["whole"])
+def test_what_one_file_tells(whole: Path, tmp_path: Path, kind: str, seed: int) -> None:
+    path = whole
+    verdict = alone(spoiled(tmp_path / "bad", images_of(path), kind, seed))
+    assert verdict.word == "unfit"
+    assert verdict.reason
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_what_only_its_neighbours_in_time_tell(tmp_path: Path, seed: int) -> None:
+    near = [record(intact(tmp_path / str(m), seed, m)) for m in (0, 10, 30)]
+    for i in range(3):
+        others = neighbours(near[i], near)
+        assert len(others) == 2
+        assert judge(near[i], others).word == "fit"
+    for channel in (8, 16):
+        other, _ = images_of(intact(tmp_path / "other", seed, channel=channel, shape=SHAPE))
+        content = np.where(other >= 2 ** {16: 10}.get(channel, 12) - 1, FILL13, other)
+        swapped = record(intact(tmp_path / f"c{channel}", seed, 20, counts=content))
+        verdict = judge(swapped, neighbours(swapped, [*near, swapped]))
+        assert verdict.word == "unfit", channel
+
+
+def test_a_file_of_another_place_or_time_is_no_neighbour(tmp_path: Path) -> None:
+    first = record(intact(tmp_path / "a", 1))
+    late = record(intact(tmp_path / "b", 1, 61))
+    moved = record(intact(tmp_path / "c", 1, 10, corner=(-0.03, 0.09 - 56e-6)))
+    other = record(intact(tmp_path / "d", 1, 10, channel=14))
+    assert neighbours(first, [first, late, moved, other]) == []
+
+
+def test_a_placeholder_is_told_by_its_name(tmp_path: Path) -> None:
+    path = intact(tmp_path, 1)
+    begun = record(path)
+    assert begun.seconds > 0
+    verdict = judge(replace(begun, seconds=0.0), [])
+    assert verdict == ("unfit", "its name tells one time for its start and end, as a placeholder's does")
+    start = path.name.split("_s")[1][:14]
+    named = path.with_name(path.name.replace(path.name.split("_e")[1][:14], start))
+    path.rename(named)
+    with h5py.File(named, "r+") as h5:
+        h5.attrs["time_coverage_end"] = h5.attrs["time_coverage_start"]
+        h5["t"][()] = h5["time_bounds"][0]
+    assert alone(named).word == "unfit"
+
+
+def test_chunks_that_were_never_written_are_told_without_reading(tmp_path: Path) -> None:
+    index = index_file(source_of(intact(tmp_path, 1)))
+    sizes = index.rad.sizes.copy()
+    sizes[1, 1] = 0
+    verdict = judge(record_of(replace(index, rad=replace(index.rad, sizes=sizes)), "s"), [])
+    assert "1 of 4 chunks on the Earth were never written" in verdict.reason
+
+
+def test_few_valid_pixels_by_the_files_own_count_are_too_few(tmp_path: Path) -> None:
+    whole = record(intact(tmp_path, 1))
+    assert judge(replace(whole, told_valid=0.4), []).word == "unfit"
+    assert judge(replace(whole, told_valid=float("nan")), []).word == "fit"  # archives lack it
+
+
+def test_a_warm_focal_plane_is_flagged_and_dropped_only_where_it_took_most(tmp_path: Path) -> None:
+    """GOES-17, in the nights about the equinoxes of 2018 to 2023."""
+    path = intact(tmp_path / "whole", 1, start=datetime(2019, 4, 15, 13), platform="goes17")
+    counts, _ = images_of(path)
+    for share, word in ((0.0, "fit"), (0.2, "flagged"), (0.7, "unfit")):
+        flags = np.zeros(SHAPE, "i1")
+        flags[:, : int(share * SHAPE[1])] = 4
+        target = write_abi_file(
+            tmp_path / word, platform="goes17", sector="C", channel=13, start=datetime(2019, 4, 15, 13),
+            shape=SHAPE, corner=(-0.03, 0.09), counts=counts, dqf=flags,
+        )  # fmt: skip
+        (source,) = LocalArchive(tmp_path / word).files("goes17", "C", None, None)
+        assert source.href == str(target)
+        verdict = judge(record_of(index_file(source), "s"), [])
+        assert verdict.word == word
+        assert ("too warm for 20.0%" in verdict.reason) == (word == "flagged")
+
+
+SCENES = {
+    "night": {"start": datetime(2020, 7, 1, 5)},
+    "terminator": {"start": datetime(2020, 7, 1, 11, 10)},
+    "noon": {"start": datetime(2020, 7, 1, 16, 50)},
+    "limb": {"start": datetime(2020, 7, 1, 13), "corner": (-0.151872, 0.03)},
+    "north": {"start": datetime(2020, 12, 21, 20), "corner": (-0.03, 0.151872)},
+}
+
+
+@pytest.mark.parametrize("scene", sorted(SCENES))
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_intact_scenes_raise_no_alarm(tmp_path: Path, scene: str, seed: int) -> None:
+    for channel in (6, 7, 8, 13):
+        path = intact(tmp_path, seed, channel=channel, **SCENES[scene])
+        assert alone(path) == ("fit", ""), (scene, channel)
+
+
+def test_no_real_file_raises_an_alarm(abi_data: Path) -> None:
+    archive = LocalArchive(abi_data)
+    listed = [
+        archive.files(platform, sector, None, None) for platform in ("goes16", "goes17") for sector in ("M1", "C")
+    ]
+    indexes = [index_file(source) for files in listed for source in files]
+    records = [record_of(index, "s") for index in indexes]
+    verdicts = {r.href: judge(r, neighbours(r, records)) for r in records}
+    assert [(href, v) for href, v in verdicts.items() if v.word != "fit"] == []
+    assert len(verdicts) >= 42
+    for index, found in zip(indexes, records, strict=True):
+        if found.chunks == index.rad.sizes.size:  # all of a mesoscale sector is looked at
+            assert found.valid == pytest.approx(index.valid_fraction, abs=1e-6)

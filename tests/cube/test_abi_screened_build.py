@@ -1,0 +1,141 @@
+"""Builds of archives with bad scans: what gives way, what is told, what is flagged, and the record of it."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import Scan, find_scans
+from cube.build import main
+from cube.testing import write_abi_archive, write_abi_file
+
+AREA: dict[str, Any] = {"shape_2km": (130, 130), "corner": (0.0196, 0.0504)}
+START = datetime(2020, 7, 1, 16)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven scans of two channels."""
+    root = tmp_path_factory.mktemp("whole")
+    write_abi_archive(root, start=START, hours=1, channels=(7, 13), workers=1, **AREA)
+    return root
+
+
+def scans_of(archive: Path) -> list[Scan]:
+    return find_scans(LocalArchive(archive), platform="goes16", sector="M1")
+
+
+def emptied(whole: Path, copy: Path, number: int, channels: tuple[int, ...] = (7, 13)) -> Scan:
+    """Copy an archive and write files of a scan anew, of nothing but fill; return the scan."""
+    shutil.copytree(whole, copy)
+    scan = scans_of(copy)[number]
+    for channel in channels:
+        fill = 16383 if channel == 7 else 4095
+        Path(scan.files[channel].href).unlink()
+        write_abi_file(
+            copy, channel=channel, start=scan.files[channel].start, shape=(130, 130), corner=AREA["corner"],
+            counts=np.full((130, 130), fill, "u2"), dqf=np.full((130, 130), 3, "i1"),
+        )  # fmt: skip
+    return scans_of(copy)[number]
+
+
+def build(archive: Path, output: Path, *flags: str) -> int:
+    base = ["--domain", "M1", "--channels", "7", "13", "--grid", "2km", "--tile-size", "32", "--steps", "2"]
+    given = ["--output-dir", str(output), "--local-data-dir", str(archive), "--workers", "1", "--num-tiles", "12"]
+    return main(["abi", *given, *base, "--step-minutes", "10", "--quiet", *flags])
+
+
+def test_a_scan_of_fill_gives_way_and_is_named(whole: Path, tmp_path: Path) -> None:
+    bad = emptied(whole, tmp_path / "archive", 3)
+    assert build(tmp_path / "archive", tmp_path / "out") == 0
+    tiles = pd.read_parquet(tmp_path / "out" / "plan.parquet")
+    assert bad.id not in {scan for scans in tiles["scan_ids"] for scan in scans}
+    errors = pd.read_csv(tmp_path / "out" / "errors.csv")
+    assert (errors["kind"].tolist(), errors["scan_id"].tolist()) == (["avoided"], [bad.id])
+    assert "0.0% of its pixels are valid by its own count" in errors["reason"][0]
+    assert bad.files[7].href in errors["reason"][0]
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| 2020-07-01 | 7 | 7 | 7 | 0 | 1 |" in report
+    assert "Valid pixels: 100.0%; of the tile with the fewest, " in report
+    assert main(["verify", str(tmp_path / "out")]) == 0
+
+
+def test_the_record_tells_what_was_found_of_each_file(whole: Path, tmp_path: Path) -> None:
+    bad = emptied(whole, tmp_path / "archive", 3, channels=(13,))
+    assert build(tmp_path / "archive", tmp_path / "out", "--plan-only") == 0
+    table = pd.read_parquet(tmp_path / "out" / "screening.parquet")
+    assert table.set_index(["scan", "channel"])["verdict"].to_dict() == {
+        (scan.id, channel): "unfit" if (scan.id, channel) == (bad.id, 13) else "fit"
+        for scan in scans_of(tmp_path / "archive")
+        for channel in (7, 13)
+    }
+    for row in table.itertuples():
+        with h5py.File(row.href) as h5:
+            flags = h5["DQF"][:]
+        assert [getattr(row, f"flag_{n}") for n in range(5)] == [(flags == n).mean() for n in range(5)]
+        assert row.valid == np.isin(flags, [0, 1]).mean()
+
+
+def test_a_scan_that_no_tile_needs_is_not_looked_at(whole: Path, tmp_path: Path) -> None:
+    few = ("--num-tiles", "1", "--plan-only")
+    assert build(whole, tmp_path / "quick", *few) == 0
+    assert len(pd.read_parquet(tmp_path / "quick" / "screening.parquet")) == 2 * 2
+    assert build(whole, tmp_path / "full", *few, "--screen", "full") == 0
+    assert len(pd.read_parquet(tmp_path / "full" / "screening.parquet")) == 7 * 2
+
+
+def test_without_screening_fill_is_cut_like_pixels_and_min_valid_tells(whole: Path, tmp_path: Path) -> None:
+    bad = emptied(whole, tmp_path / "archive", 3)
+    assert build(tmp_path / "archive", tmp_path / "off", "--screen", "off") == 0
+    assert not (tmp_path / "off" / "screening.parquet").exists()
+    assert build(tmp_path / "archive", tmp_path / "least", "--screen", "off", "--min-valid", "0.9") == 1
+    tiles = pd.read_parquet(tmp_path / "least" / "plan.parquet").set_index("tile_id")
+    errors = pd.read_csv(tmp_path / "least" / "errors.csv")
+    assert set(errors["tile_id"]) == {name for name, scans in tiles["scan_ids"].items() if bad.id in scans}
+    assert errors["reason"].str.contains("of its pixels are valid, fewer than the 90.0% of").all()
+
+
+def test_where_nothing_can_take_its_place_a_bad_file_is_left_out_of_its_tiles_and_back_when_mended(
+    whole: Path, tmp_path: Path
+) -> None:
+    bad = emptied(whole, tmp_path / "archive", 3, channels=(13,))
+    flags = ("--steps", "7", "--num-tiles", "2")
+    assert build(tmp_path / "archive", tmp_path / "out", *flags) == 1
+    errors = pd.read_csv(tmp_path / "out" / "errors.csv")
+    assert set(errors["kind"]) == {"source"}
+    assert set(errors["scan_id"]) == {bad.id}
+    assert set(errors["channel"]) == {13}
+    good = scans_of(whole)[3].files[13]
+    Path(bad.files[13].href).unlink()
+    shutil.copy2(good.href, bad.files[13].href)
+    assert build(tmp_path / "archive", tmp_path / "out", *flags) == 0
+
+
+def test_a_plan_that_was_there_before_goes_on_without(whole: Path, tmp_path: Path) -> None:
+    emptied(whole, tmp_path / "archive", 3)
+    assert build(tmp_path / "archive", tmp_path / "out", "--screen", "off", "--plan-only") == 0
+    before = (tmp_path / "out" / "plan.parquet").read_bytes()
+    assert build(tmp_path / "archive", tmp_path / "out", "--screen", "off") == 0
+    assert (tmp_path / "out" / "plan.parquet").read_bytes() == before
+    assert build(tmp_path / "archive", tmp_path / "out") == 2  # another configuration, as for any key
+
+
+def test_a_lost_plan_is_made_again_from_the_record(whole: Path, tmp_path: Path) -> None:
+    bad = emptied(whole, tmp_path / "archive", 3)
+    assert build(tmp_path / "archive", tmp_path / "out", "--plan-only") == 0
+    plan = tmp_path / "out" / "plan.parquet"
+    before = plan.read_bytes()
+    for channel in (7, 13):  # mended meanwhile: the plan is what it was
+        Path(bad.files[channel].href).unlink()
+        shutil.copy2(scans_of(whole)[3].files[channel].href, bad.files[channel].href)
+    plan.unlink()
+    assert build(tmp_path / "archive", tmp_path / "out", "--plan-only") == 0
+    assert plan.read_bytes() == before
