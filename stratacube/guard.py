@@ -72,13 +72,13 @@ def reason_of(error: BaseException) -> str:
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
     if isinstance(error, FileNotFoundError):
         return "file not found"
-    if isinstance(error, OSError) and error.errno in _OF_MACHINE and "errno = " in text:  # HDF5 tells of its call too
+    if isinstance(error, OSError) and error.errno is not None and "errno = " in text:  # HDF5 tells of its call too
         return os.strerror(error.errno)
     if "truncated file" in text:  # HDF5's own words stand amid numbers of bytes
         return "truncated file"
     if isinstance(error, KeyError) and error.args and not isinstance(error.args[0], str):
         text = f"it lacks {error.args[0]!r}"
-    elif isinstance(error, KeyError) and str(error.args[0]).isidentifier():
+    elif isinstance(error, KeyError) and error.args and str(error.args[0]).isidentifier():
         text = f"it lacks {error.args[0]}"
     elif isinstance(error, MemoryError):
         text = f"it asks for more memory than there is{': ' if text else ''}{text}"
