@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import datetime
@@ -24,7 +25,7 @@ from cube.geostationary.layout import Frame, TileLayout, TileSpec
 from cube.geostationary.numbers import gather, gathered_names, numbers_of, read_numbers
 from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.projections import Views
-from cube.geostationary.template import create_tile_store
+from cube.geostationary.template import create_tile_store, fills_of
 from cube.testing import write_abi_archive
 from stratacube.errors import SourceError
 
@@ -206,3 +207,29 @@ def test_a_scan_begins_with_the_first_of_its_files(built: Path, archive: Path) -
     asked = [[np.datetime64(scan.start)] * 2]
     found = numbers_of(layout, [tile], asked, frames, headers)["scan_start"].view("M8[us]")
     assert (found == np.datetime64("2020-07-01T16:00:01.5")).all()
+
+
+def test_a_build_of_before_whose_arrays_are_lost_is_cut_anew(archive: Path, copied: Path, built: Path) -> None:
+    """What its tasks found in headers was in the arrays alone."""
+    shutil.rmtree(copied / "numbers")
+    ledger = copied / "ledger.jsonl"
+    kept = []
+    for line in map(json.loads, ledger.read_text().splitlines()):
+        if line.get("key") != "numbers":
+            line["files"] = [f for f in line.get("files") or [] if not f[0].startswith("numbers/")]
+            kept.append(json.dumps(line) + "\n")
+    ledger.write_text("".join(kept))
+    shutil.rmtree(copied / "tiles.zarr" / "packing_scale")
+    assert build(archive, copied) == 0
+    xr.testing.assert_identical(values(copied).drop_attrs(deep=False), values(built).drop_attrs(deep=False))
+
+
+def test_a_fill_value_that_is_there_stands(copied: Path, tmp_path: Path) -> None:
+    """Earlier versions took it from the files."""
+    layout = layout_of(copied)
+    store = tmp_path / "other.zarr"
+    assert fills_of(layout, store)[7] == layout.band(7).fill == 2**14 - 1
+    zarr.create_array(store / "C07", shape=(1,), dtype="u2", fill_value=1023)
+    assert fills_of(layout, store)[7] == 1023
+    (store / "C07" / "zarr.json").write_text("{}")
+    assert fills_of(layout, store)[7] == layout.band(7).fill

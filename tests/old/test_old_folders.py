@@ -265,7 +265,10 @@ def test_an_unfinished_old_build_of_tiles_is_finished_with_the_same_bits(
     laid: Path, lay: Callable[..., Path], name: str
 ) -> None:
     root = lay(*SOURCES["abi"], f"abi/{name}")
+    before = images(root / f"abi/{name}")
     assert main(again(name)) == 0
+    after = images(root / f"abi/{name}")
+    assert {p: told for p, told in after.items() if p in before} == before, "what was made is not made again"
     assert_as_made(root / f"abi/{name}/tiles.zarr", "abi", "random/tiles.zarr", laid)
     assert main(["verify", f"abi/{name}"]) == 0
 
