@@ -287,14 +287,15 @@ class _Planner:
     def _gives_way(self, scan: Scan, frames: Sequence[Frame]) -> str | None:
         """Why a tile is not cut from the event's scan and these frames, if so, noting the scans."""
         used = {s.id: s for s in (scan, *(f.scan for f in frames)) if s is not None}
-        for name, each in used.items():
-            faults = self.unfit.get(name, {})
-            nothing = self.headers.damaged.get(name)
-            if nothing is None and not (faults and (self.fit_only or faults.keys() >= each.files.keys())):
-                continue
-            self.avoided[name] = nothing or next(iter(faults.values()))
-            return "scan not fit to be used"
-        return None
+        damaged, unfit = self.headers.damaged, self.unfit
+        bad = {
+            name: damaged.get(name) or next(iter(unfit[name].values())) for name in used if name in {*damaged, *unfit}
+        }
+        lost = {name for name in bad if name in damaged or unfit[name].keys() >= used[name].files.keys()}
+        if not (bad if self.fit_only else used.keys() <= lost):
+            return None
+        self.avoided |= bad
+        return "scan not fit to be used"
 
     def _impossible_at(self, platform: str, time: datetime, late: timedelta) -> str | None:
         """Why no window around a time may be kept, wherever the tile, if so."""

@@ -77,7 +77,7 @@ class FileRecord:
     flags: tuple[float, ...] = ()
     """Share of pixels by flag, from 0 to 4, and of other flags."""
     stripes: float = float("nan")
-    """How far the mean of a row lies from that of its neighbours, by how far a pixel does from its own in the row."""
+    """How far the mean of a row lies from those of the rows beside it, by the scatter of the pixels."""
     middle: tuple[float, ...] = ()
     """Median of each chunk decoded, in counts."""
     spread: float = float("nan")
@@ -204,16 +204,16 @@ def _of_pixels(
     ]
     seen, pixels = sum(look.rows for look in looks), sum(look.pixels for look in looks)
     faults = np.sum([look.faults for look in looks], axis=0) / seen
-    rough = sum(look.rough for look in looks)
+    spread = float(np.sqrt(np.mean([look.variance for look in looks])))
     return {
         "chunks": len(chosen),
         "rows": seen,
         "row_shares": dict(zip(ROW_FAULTS, faults.tolist(), strict=True)),
         "valid": sum(look.valid for look in looks) / pixels,
         "flags": tuple((np.sum([look.flags for look in looks], axis=0) / pixels).tolist()),
-        "stripes": sum(look.uneven for look in looks) / rough if rough else 0.0,
+        "stripes": sum(look.uneven for look in looks) / seen / spread if spread else 0.0,
         "middle": tuple(look.middle for look in looks),
-        "spread": float(np.sqrt(np.mean([look.variance for look in looks]))),
+        "spread": spread,
     }
 
 

@@ -17,6 +17,8 @@ ROW_FAULTS = ("fill", "repeated", "saturated", "noise", "contradictory")
 """What a row of pixels may be."""
 FLAGS = 5
 """Values of quality flags that are told apart; others count together."""
+_NARROW = 64
+"""Pixels of a row below which nothing is said of noise and stripes: of ABI's chunks half a row has 113 and more."""
 _ACROSS = 4
 """Every so many columns are looked at where a row is not needed whole."""
 _DISTINCT = 3
@@ -46,8 +48,6 @@ class Look:
     """Rows with each of :data:`ROW_FAULTS`."""
     uneven: float
     """Sum over rows of how far their means lie from those of the rows around, in counts."""
-    rough: float
-    """Sum over rows of how far pixels lie from those beside them, in counts."""
     middle: float
     """Median count; NaN where there is none."""
     variance: float
@@ -83,7 +83,6 @@ def look_at(
     seen = counts if whole.all() else counts[whole]
     some = seen[:, ::_ACROSS].astype("f4")
     variance = some.var(axis=1) if some.size else np.zeros(0, "f4")
-    uneven, rough = _unevenness(counts) if seen is counts else (0.0, 0.0)
     return Look(
         rows=len(counts),
         pixels=counts.size,
@@ -96,8 +95,7 @@ def look_at(
             _noise(seen, variance, top),
             _contradictory(nothing, empty, flags, no_value),
         ),
-        uneven=uneven,
-        rough=rough,
+        uneven=_unevenness(counts) if seen is counts else 0.0,
         middle=float(np.median(some[::_ACROSS])) if some.size else float("nan"),
         variance=float(some.var()) if some.size else 0.0,
     )
@@ -128,7 +126,7 @@ def _saturated(counts: Pixels, nothing: Pixels, top: int) -> int:
 def _noise(counts: Pixels, variance: Pixels, top: int) -> int:
     """Rows in which a pixel tells nothing of the next."""
     scattered = variance >= (_SCATTER * top) ** 2
-    if not scattered.any() or counts.shape[1] < 2 * _ACROSS:
+    if not scattered.any() or counts.shape[1] < _NARROW:
         return 0
     first, second = (counts[:, i : counts.shape[1] - 1 + i : 2 * _ACROSS].astype("f4") for i in range(2))
     steps = np.square(second - first).mean(axis=1)
@@ -144,11 +142,9 @@ def _contradictory(nothing: Pixels, empty: Pixels, flags: Pixels, no_value: int 
     return int((wrong > _CONTRADICTORY * nothing.shape[1]).sum())
 
 
-def _unevenness(counts: Pixels) -> tuple[float, float]:
-    """How far means of rows lie from those around, and pixels from those beside them: second differences both."""
-    if len(counts) < 3 or counts.shape[1] < 2 * _ACROSS:
-        return 0.0, 0.0
+def _unevenness(counts: Pixels) -> float:
+    """How far means of rows lie from those around, in sum: second differences, for a scene changes from row to row."""
+    if len(counts) < 3 or counts.shape[1] < _NARROW:
+        return 0.0
     mean = counts.mean(axis=1, dtype="f4")  # of all of a row: a few columns would leave the scene in it
-    uneven = np.abs(mean[1:-1] - (mean[:-2] + mean[2:]) / 2).sum()
-    west, here, east = (counts[:, i : counts.shape[1] - 2 + i : 4 * _ACROSS].astype("f4") for i in range(3))
-    return float(uneven), float(np.abs(here - (west + east) / 2).mean(axis=1).sum())
+    return float(np.abs(mean[1:-1] - (mean[:-2] + mean[2:]) / 2).sum())

@@ -118,7 +118,7 @@ def test_a_fault_of_the_machine_is_no_reason(
     assert plan(archive, tmp_path / "out") == 1
     said = capsys.readouterr().err
     assert "Input/output error" in said
-    assert scans_of(archive)[number].files[7].href in said
+    assert any(file.href in said for file in scans_of(archive)[number].files.values())
     assert "run the same command again" in said
     assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "out" / "plan.parquet").exists()
@@ -161,21 +161,19 @@ def test_pixels_that_cannot_be_read_now_are_told_so(tmp_path: Path, whole: Path)
         read_windows(moved, "rad", [Window(0, 0, 8, 8)], [np.zeros((8, 8), "u2")])
 
 
-@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (403, "AccessDenied")])
-def test_a_server_that_fails_is_no_damaged_file(whole: Path, status: int, code: str) -> None:
-    """An error of S3 while the header is read: at its size, or at its bytes."""
-    file = next(iter(scans_of(whole)[0].files.values()))
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (403, "AccessDenied")])
+def test_a_server_that_fails_is_no_damaged_file(small_archive: Path, status: int, code: str) -> None:
+    """An error of S3 after the size of the object was told, while its header is read."""
+    file = next(iter(scans_of(small_archive)[0].files.values()))
     content = Path(file.href).read_bytes()
-    for good in (0, 1):
-        with serving(content, good, xml_error(status, code)) as endpoint:
-            there = replace(file, href=f"s3://noaa-goes16/{file.href.split('noaa-goes16/')[1]}", tag="")
-            with pytest.raises(UnavailableError) as caught:
-                index_file(there, None, endpoint)
-        assert there.href in str(caught.value)
+    there = replace(file, href=f"s3://noaa-goes16/{file.href.split('noaa-goes16/')[1]}", tag="")
+    with serving(content, 1, xml_error(status, code)) as endpoint, pytest.raises(UnavailableError) as caught:
+        index_file(there, None, endpoint)
+    assert there.href in str(caught.value)
 
 
-def test_a_damaged_object_is_damaged(whole: Path) -> None:
-    file = next(iter(scans_of(whole)[0].files.values()))
+def test_a_damaged_object_is_damaged(small_archive: Path) -> None:
+    file = next(iter(scans_of(small_archive)[0].files.values()))
     there = replace(file, href="s3://noaa-goes16/x.nc", tag="")
     cut = Path(file.href).read_bytes()[:3000]
     with serving(cut, 9, xml_error(500, "x")) as endpoint, pytest.raises(SourceError, match="truncated") as caught:

@@ -117,7 +117,7 @@ def test_masks_follow_the_flags(tmp_path: Path) -> None:
     write_ami_file(tmp_path, band="ir105", start=START, shape=SHAPE, counts=counts, flags=flags)
     shape = ["--tile-size", "40", "--num-tiles", "1", "--grid", "2km", "--domain", "LA", "--channels", "ir105"]
     for good in (["0", "1"], ["0"]):
-        assert build(tmp_path, *shape, "--good-dqf", *good, "--overwrite") == 0
+        assert build(tmp_path, *shape, "--good-dqf", *good, "--overwrite", "--screen", "off") == 0
         store = xr.open_zarr(tmp_path / "out" / "tiles.zarr", mask_and_scale=False, chunks=None)
         at = np.s_[int(store["row"][0]) : int(store["row"][0]) + 40, int(store["col"][0]) : int(store["col"][0]) + 40]
         np.testing.assert_array_equal(store["ir105"][0, 0], counts[at])
