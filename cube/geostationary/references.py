@@ -343,10 +343,10 @@ def _reference(day: Path, row: dict[str, Any]) -> Reference:
 
     times = {k: row[k].to_pydatetime() for k in ("start", "end", "created")}
     try:
-        coefficients = {name: row[name] for name in imager_of(row["platform"]).coefficients}
+        coefficients = {name: float(row[name]) for name in imager_of(row["platform"]).coefficients}
     except UsageError as error:  # nobody asked for it: the table is damaged
         raise ValueError(str(error)) from error
-    grid = FixedGrid(projection=GeosProjection(**pick(GeosProjection)), **pick(FixedGrid))
+    grid = FixedGrid.read({**pick(FixedGrid), "projection": pick(GeosProjection)})
     header = FileIndex(
         source=SourceFile(**{**pick(SourceFile), **times}),
         grid=grid,
@@ -355,7 +355,8 @@ def _reference(day: Path, row: dict[str, Any]) -> Reference:
         coefficients=coefficients,
         mid_time=np.datetime64(row["mid_time"], "ns"),
         begin_time=np.datetime64(row.get("begin_time", "NaT"), "ns"),
-        **{k: row[k] for k in _PLAIN},
+        units=str(row["units"]),
+        **{k: float(row[k]) for k in _PLAIN if k != "units"},
     )
     leaf, position = str(row["leaf"]), int(row["position"])
     if header.rad.shape != grid.shape or position < 0 or Path(leaf).name != leaf:
