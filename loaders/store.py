@@ -108,7 +108,7 @@ class TileStore:
             return source
         options = dict(storage_options or {})
         url = find_store(source, options)
-        with translate_open_errors(url, "a tile store", "give the tiles.zarr of a build"), named(plain_url(url)):
+        with translate_open_errors(url, "a tile store", "give the tiles.zarr of a build"):
             raw = xr.open_zarr(
                 url, mask_and_scale=False, decode_times=False, chunks=None, storage_options=options or None
             )
@@ -116,15 +116,9 @@ class TileStore:
 
     @classmethod
     def _of(cls, url: str, options: dict[str, Any], raw: xr.Dataset) -> TileStore:
-        facts = instrument_of(raw.attrs)
-        names = [band.name for band in facts.bands if band.name in raw]
-        if not names or "band" not in raw:
-            held = ", ".join(map(str, raw.data_vars)) or "nothing"
-            raise UsageError(
-                f"{url} holds {held}, but no bands {facts.bands[0].name} .. {facts.bands[-1].name} of tiles; give the "
-                "tiles.zarr of a build, or read other cubes by loaders.cube_loader"
-            )
-        bands = tuple(_stored_band(raw, facts, name) for name in names)
+        with named(plain_url(url)):
+            facts, bands = _described(url, raw)
+            names = [band.name for band in bands]
         images = {*names, *(b.mask for b in bands)}
         small = xr.decode_cf(raw.drop_vars(images))
         coarse = small[[n for n in COARSE if n in small]]
@@ -283,6 +277,19 @@ def assign_splits(times: Any, days: int = 7) -> npt.NDArray[Any]:
 def _split_of(block: int) -> str:
     share = int.from_bytes(hashlib.sha256(f"split-{block}".encode()).digest()[:4], "little") / 2**32
     return next(name for name, end in _SPLITS if share < end)
+
+
+def _described(url: str, raw: xr.Dataset) -> tuple[Instrument, tuple[StoredBand, ...]]:
+    """What a store says of its instrument and bands."""
+    facts = instrument_of(raw.attrs)
+    names = [band.name for band in facts.bands if band.name in raw]
+    if not names or "band" not in raw:
+        held = ", ".join(map(str, raw.data_vars)) or "nothing"
+        raise UsageError(
+            f"{url} holds {held}, but no bands {facts.bands[0].name} .. {facts.bands[-1].name} of tiles; give the "
+            "tiles.zarr of a build, or read other cubes by loaders.cube_loader"
+        )
+    return facts, tuple(_stored_band(raw, facts, name) for name in names)
 
 
 def _stored_band(raw: xr.Dataset, facts: Instrument, name: str) -> StoredBand:

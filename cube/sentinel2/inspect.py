@@ -44,7 +44,7 @@ class _Sentinel2:
     def planned(self, folder: BuildFolder) -> Planned:
         """Read what was planned."""
         with guarded(f"{folder.plan} is not the plan of a build", "run the same command again to have it made anew"):
-            cells = len(read_frame(folder.plan, ["cell"]))
+            cells = len(read_frame(folder.plan, ["cell"])["cell"])
         return Planned(cells, many(cells, "cell"))
 
     def expected(self, folder: BuildFolder, config: Mapping[str, Any], entry: Entry) -> Iterator[str]:

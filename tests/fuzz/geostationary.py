@@ -131,6 +131,12 @@ def _scans(folder: Path) -> list[Path]:
     return [folder / "sources.json"]
 
 
+def _scan_table(folder: Path) -> list[Path]:
+    (path,) = _scans(folder)
+    save_items(path.with_suffix(".parquet"), load_items(path))
+    return [path.with_suffix(".parquet")]
+
+
 def _listed(folder: Path, path: Path) -> Any:
     shelf = ScanShelf(path)
     return len(load_items(path)), len(list(shelf.scans()))
@@ -167,5 +173,6 @@ PARSERS = (
     Parser("references", _references, _referred, _PARQUET, is_told=False),
     Parser("references-zarr", _described_references, _referred, (damaged_json, damaged_text, damaged_bytes)),
     Parser("scans", _scans, _listed, _JSON),
+    Parser("scans-parquet", _scan_table, _listed, _PARQUET, share=0.5),
     Parser("masks", _masks, _surveyed, _HDF5, share=0.3),
 )
