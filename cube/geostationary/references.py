@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import TypeAdapter
 
 from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import SourceFile, better
@@ -286,6 +287,7 @@ def _row(index: FileIndex) -> dict[str, Any]:
 
 
 _PLAIN = ("scale", "offset", "units", "wavelength", "valid_fraction")
+_SOURCE = TypeAdapter(SourceFile)
 _NO_CHUNKS = np.zeros((0, 0), "i8")
 
 
@@ -348,7 +350,7 @@ def _reference(day: Path, row: dict[str, Any]) -> Reference:
         raise ValueError(str(error)) from error
     grid = FixedGrid.read({**pick(FixedGrid), "projection": pick(GeosProjection)})
     header = FileIndex(
-        source=SourceFile(**{**pick(SourceFile), **times}),
+        source=_SOURCE.validate_python({**pick(SourceFile), **times}),
         grid=grid,
         rad=_empty_table(row["rad"]),
         dqf=_empty_table(row["dqf"]),

@@ -95,7 +95,9 @@ def test_an_index_that_is_none_is_as_if_it_were_not_there(
     assert load_index(path, source) is None
 
 
-@pytest.mark.parametrize(("column", "value"), [("dx", None), ("scale", None), ("height", "x"), ("planck_fk1", "y")])
+@pytest.mark.parametrize(
+    ("column", "value"), [("dx", None), ("scale", None), ("height", "x"), ("planck_fk1", "y"), ("href", 7.5)]
+)
 def test_references_to_a_grid_without_numbers_are_refused(
     source: SourceFile, tmp_path: Path, column: str, value: Any
 ) -> None:
