@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -65,10 +64,10 @@ class ChunkTable:
         if np.dtype(self.dtype).kind not in "iu" or self.filters not in _FILTERS:
             raise ValueError(f"chunks of {self.dtype} with the filters {', '.join(self.filters)} are not read")
         sides = (*self.shape, *self.chunks)
-        if len(self.shape) != 2 or not all(isinstance(n, Integral) and 1 <= n <= _LONGEST for n in sides):
+        if len(self.shape) != 2 or not all(isinstance(n, int | np.integer) and 1 <= n <= _LONGEST for n in sides):
             raise ValueError(f"an image of {self.shape} in chunks of {self.chunks} is not read")
         if (
-            not all(isinstance(n, Integral) for n in (self.fill, self.bits, self.lowest))
+            not all(isinstance(n, int | np.integer) for n in (self.fill, self.bits, self.lowest))
             or self.bits < 0
             or self.lowest < 0
         ):

@@ -184,10 +184,10 @@ def _labels(source: h5py.File, file: MaskFile) -> h5py.Dataset:
             f"{file.path}: {VARIABLE} is {found.dtype} with dimensions ({dims}), expected numbers with "
             f"{expected} as its name tells: transpose it, or correct the name."
         )
-    held = math.prod(found.chunks or (1,))
-    if max(found.shape) > _LONGEST or held > _LARGEST:
+    size = math.prod(found.chunks or (1,))
+    if max(found.shape) > _LONGEST or size > _LARGEST:
         raise UsageError(
-            f"{file.path}: {VARIABLE} of {found.shape} in chunks of {held} values is not read, {_LONGEST} along a "
+            f"{file.path}: {VARIABLE} of {found.shape} in chunks of {size} values is not read, {_LONGEST} along a "
             f"side and {_LARGEST} in a chunk are the most: cut the mask into smaller ones."
         )
     return found

@@ -19,6 +19,7 @@ from tests.fuzz.plain import TOKENS
 
 __all__ = ["changed_value", "damaged_csv", "damaged_json", "damaged_json_lines", "damaged_xml", "damaged_yaml"]
 
+_SELDOM = 0.03
 _DEEP, _LONG = "@deep@", "@long@"
 """They stand for what libraries would not write: a list of fifty thousand levels, a number of five thousand digits."""
 _VALUES: tuple[Any, ...] = (
@@ -95,7 +96,10 @@ def damaged_json(rng: random.Random, data: bytes, others: Sequence[bytes] = ()) 
     value = json.loads(data)
     if others and rng.random() < 0.1:
         value = [value, json.loads(rng.choice(others))]
-    return _encoded(_dumped(changed_value(rng, value)))
+    changed = changed_value(rng, value)
+    if isinstance(changed, dict) and changed and rng.random() < _SELDOM:
+        changed[rng.choice(list(changed))] = _DEEP
+    return _encoded(_dumped(changed))
 
 
 def damaged_json_lines(rng: random.Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
@@ -120,11 +124,13 @@ def damaged_yaml(rng: random.Random, data: bytes, others: Sequence[bytes] = ()) 
     value = _plain(yaml.safe_load(data))
     text = yaml.safe_dump(_plain(changed_value(rng, value)), sort_keys=False, allow_unicode=True)
     kind = rng.randrange(20)
+    if kind == 1:
+        text += f"deep: '{_DEEP}'\n"
     if kind == 0:
         text += "bomb:\n" + "".join(
             f"  b{i}: &b{i} [{', '.join([f'*b{i - 1}' if i else 'x'] * 9)}]\n" for i in range(9)
         )
-    text = text.replace(_DEEP, "[" * 3000 + "]" * 3000 if kind % 2 else "{a: " * 3000 + "}" * 3000).replace(
+    text = text.replace(f"'{_DEEP}'", "[" * 3000 + "]" * 3000 if kind % 2 else "{a: " * 3000 + "}" * 3000).replace(
         _LONG, "9" * 5000
     )
     return _encoded(text)
