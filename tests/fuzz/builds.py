@@ -20,8 +20,6 @@ from cube.job.inspect import status, verify
 from cube.job.ledger import Entry, Ledger, Problem
 from cube.job.problems import errors
 from cube.sentinel2.config import Sentinel2Config
-from loaders.statistics import Statistics, make_decoder
-from loaders.store import TileStore
 from stratacube.files import Written, digest_of
 from stratacube.plain_yaml import parse_yaml
 from stratacube.settings import Settings
@@ -196,15 +194,12 @@ def _store(*patterns: str) -> Callable[[Path], list[Path]]:
 
 
 def _streamed(folder: Path, _: Path) -> Any:
+    from loaders import tile_loader  # late, as all of torch
+    from loaders.store import TileStore
+
     store = TileStore.open(folder)
-    batch = _first_batch(store)
+    batch = next(iter(tile_loader(store, bands=[store.bands[0].name], batch_size=1, seed=1)))
     return store.fingerprint, len(store.table), store.times(), batch
-
-
-def _first_batch(store: TileStore) -> Any:
-    from loaders import tile_loader
-
-    return next(iter(tile_loader(store, bands=[store.bands[0].name], batch_size=1, seed=1)))
 
 
 def _opened(folder: Path, _: Path) -> Any:
@@ -228,6 +223,8 @@ def _statistics(folder: Path) -> list[Path]:
 
 
 def _decoder(_: Path, path: Path) -> Any:
+    from loaders.statistics import Statistics, make_decoder
+
     statistics = Statistics.load(path)
     return make_decoder(statistics, statistics.quantity)
 

@@ -10,9 +10,6 @@ from tests.fuzz.containers import damaged_safetensors
 from tests.fuzz.parser import Parser
 from tests.fuzz.plain import damaged_bytes, damaged_head, damaged_lines, damaged_text
 from tests.fuzz.structured import damaged_json, damaged_yaml
-from training.checkpoint import read_state
-from training.config import load_config
-from training.runs import open_run
 
 __all__ = ["PARSERS"]
 
@@ -39,10 +36,14 @@ def _state(folder: Path) -> list[Path]:
 
 
 def _run(folder: Path, _: Path) -> Any:
+    from training.runs import open_run  # late, as all of torch
+
     return open_run(folder / "training" / "run").step
 
 
 def _read(_: Path, path: Path) -> Any:
+    from training.checkpoint import read_state
+
     return sorted(read_state(path.parent))
 
 
@@ -53,6 +54,8 @@ def _configured(folder: Path) -> list[Path]:
 
 
 def _config(_: Path, path: Path) -> Any:
+    from training.config import load_config
+
     return load_config(path).digest()
 
 
