@@ -8,6 +8,9 @@ JOBS ?= 2
 LIMIT ?= 300
 ARGS ?=
 ROUNDS ?= 50
+CASES ?= 1000
+SEED ?= 1
+PARSERS ?=
 
 CACHE := $(CURDIR)/.cache
 VENV := .venv
@@ -28,7 +31,7 @@ export STRATACUBE_CACHE := $(CACHE)/stratacube
 TIDILY := scratch=$$(mktemp -d) && chmod 755 "$$scratch" && trap 'rm -rf "$$scratch"' EXIT INT TERM && TMPDIR="$$scratch"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow soak lint types format bench installs constraints clean
+.PHONY: help demo test slow soak fuzz lint types format bench installs constraints clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -47,6 +50,9 @@ slow: $(VENV)/installed-test ## the slow tests (there may be none)
 
 soak: $(VENV)/installed-test ## many processes at once on one folder, stopped and killed by chance; ROUNDS=50 of them
 	@$(TIDILY) ROUNDS=$(ROUNDS) $(PY) -m pytest -n $(JOBS) -m slow tests/job/test_races.py $(ARGS)
+
+fuzz: $(VENV)/installed-test ## damage the inputs of every parser, CASES=1000 of each, by SEED; PARSERS="plan jp2" picks some
+	@$(TIDILY) $(PY) -m tests.fuzz $(PARSERS) --cases $(CASES) --seed "$(SEED)" --jobs $(JOBS)
 
 lint: $(VENV)/installed-test ## style, formatting and docstrings
 	$(PY) -m ruff check .
@@ -80,7 +86,7 @@ constraints: ## take the newest versions that go together into constraints.txt; 
 	rm -rf $(CACHE)/newest
 
 clean: ## remove all that make has made, the demo and the environment too
-	rm -rf $(VENV) .cache .bench demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf $(VENV) .cache .bench .fuzz demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage
 	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):

@@ -153,7 +153,9 @@ class TileConfig(Settings):
             values["store"] = "common"  # there the two forms are one
         values.setdefault("channels", sorted(names.bands))
         values["product"] = values.get("product") or names.product
-        values["domain"] = names.parse_sector(str(values["product"]), values.get("domain"))
+        domain = values.get("domain")
+        if domain is None or isinstance(domain, str):  # else it is refused as what it is
+            values["domain"] = names.parse_sector(str(values["product"]), domain)
         return values
 
     @field_validator("channels", mode="before")

@@ -14,6 +14,7 @@ from cube.decode import LAWS
 from cube.registry import INSTRUMENTS
 from stratacube.choices import nearest, one_of
 from stratacube.errors import UsageError
+from stratacube.guard import reason_of
 
 __all__ = [
     "ATTRIBUTE",
@@ -249,8 +250,10 @@ class Instrument:
                 ),
                 tuple(Bound(**_with_bands(b)) for b in values["bounds"]),
             )
-        except (KeyError, TypeError) as error:
-            raise UsageError(f"attribute `{ATTRIBUTE}` is not the record of an instrument ({error})") from error
+        except Exception as error:
+            raise UsageError(
+                f"attribute `{ATTRIBUTE}` is not the record of an instrument ({reason_of(error)})"
+            ) from error
 
 
 def _with_bands(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,9 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from loaders.batch import Decoder
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import write_text
+from stratacube.guard import reason_of
 
 __all__ = ["BandStatistics", "Statistics", "make_decoder", "presets"]
 
@@ -93,7 +96,7 @@ class Statistics:
             return presets()[str(source)]
         try:
             data = json.loads(Path(source).read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             known = ", ".join(presets())
             raise UsageError(
                 f"{source} is not a statistics file ({error}); make one by `python -m loaders.stats STORE`, "
@@ -101,11 +104,14 @@ class Statistics:
             ) from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise UsageError(f"{source} is not of format {FORMAT}; make it anew by `python -m loaders.stats STORE`")
-        splits = {
-            split: {band: BandStatistics(**numbers) for band, numbers in bands.items()}
-            for split, bands in data["splits"].items()
-        }
-        return cls(data["quantity"], splits, data["provenance"])
+        try:
+            read: Statistics = TypeAdapter(cls).validate_python({k: v for k, v in data.items() if k != "format"})
+            read.bands()
+        except ValueError as error:
+            raise UsageError(
+                f"{source} is damaged ({reason_of(error)}); make it anew by `python -m loaders.stats STORE`"
+            ) from error
+        return read
 
 
 def presets() -> dict[str, Statistics]:

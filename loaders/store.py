@@ -21,8 +21,9 @@ from cube.instrument import Instrument, Quantity, instrument_of
 from cube.masks import mask_bit
 from loaders.chunks import ChunkReader
 from stratacube.addresses import plain_url
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import SourceError, StratacubeError, UsageError
 from stratacube.expression import evaluate
+from stratacube.guard import guarded, named, reason_of
 from stratacube.parquet import read_frame
 
 __all__ = [
@@ -111,15 +112,13 @@ class TileStore:
             raw = xr.open_zarr(
                 url, mask_and_scale=False, decode_times=False, chunks=None, storage_options=options or None
             )
-        facts = instrument_of(raw.attrs)
-        names = [band.name for band in facts.bands if band.name in raw]
-        if not names or "band" not in raw:
-            held = ", ".join(map(str, raw.data_vars)) or "nothing"
-            raise UsageError(
-                f"{url} holds {held}, but no bands {facts.bands[0].name} .. {facts.bands[-1].name} of tiles; give the "
-                "tiles.zarr of a build, or read other cubes by loaders.cube_loader"
-            )
-        bands = tuple(_stored_band(raw, facts, name) for name in names)
+            return cls._of(url, options, raw)
+
+    @classmethod
+    def _of(cls, url: str, options: dict[str, Any], raw: xr.Dataset) -> TileStore:
+        with named(plain_url(url)):
+            facts, bands = _described(url, raw)
+            names = [band.name for band in bands]
         images = {*names, *(b.mask for b in bands)}
         small = xr.decode_cf(raw.drop_vars(images))
         coarse = small[[n for n in COARSE if n in small]]
@@ -280,6 +279,19 @@ def _split_of(block: int) -> str:
     return next(name for name, end in _SPLITS if share < end)
 
 
+def _described(url: str, raw: xr.Dataset) -> tuple[Instrument, tuple[StoredBand, ...]]:
+    """What a store says of its instrument and bands."""
+    facts = instrument_of(raw.attrs)
+    names = [band.name for band in facts.bands if band.name in raw]
+    if not names or "band" not in raw:
+        held = ", ".join(map(str, raw.data_vars)) or "nothing"
+        raise UsageError(
+            f"{url} holds {held}, but no bands {facts.bands[0].name} .. {facts.bands[-1].name} of tiles; give the "
+            "tiles.zarr of a build, or read other cubes by loaders.cube_loader"
+        )
+    return facts, tuple(_stored_band(raw, facts, name) for name in names)
+
+
 def _stored_band(raw: xr.Dataset, facts: Instrument, name: str) -> StoredBand:
     image = raw[name]
     mask = raw[image.attrs["ancillary_variables"]]
@@ -346,6 +358,8 @@ def translate_open_errors(url: str, what: str, remedy: str) -> Iterator[None]:
     shown = plain_url(url)
     try:
         yield
+    except StratacubeError:
+        raise
     except (FileNotFoundError, ImportError, KeyError, ValueError) as error:
         reason = str(error).replace(url, shown)
         raise UsageError(f"{shown} is not {what} ({reason}); {remedy}") from error
@@ -354,6 +368,9 @@ def translate_open_errors(url: str, what: str, remedy: str) -> Iterator[None]:
         raise SourceError(
             f"{shown} cannot be reached ({reason}); check the address, the network and the credentials"
         ) from error
+    except Exception as error:  # damaged metadata makes the libraries raise anything
+        reason = reason_of(error).replace(url, shown)
+        raise SourceError(f"{shown} is not {what} that can be read ({reason}); {remedy}") from error
 
 
 def _read_plan(url: str, options: dict[str, Any], small: xr.Dataset) -> pd.DataFrame | None:
@@ -363,8 +380,13 @@ def _read_plan(url: str, options: dict[str, Any], small: xr.Dataset) -> pd.DataF
     path = str(PurePosixPath(folder) / "plan.parquet")
     if not filesystem.exists(path):
         return None
-    with filesystem.open(path, "rb") as file:
+    wrong = f"{plain_url(path)} is not the plan of a build"
+    with guarded(wrong, "run the build's command again to mend it"), filesystem.open(path, "rb") as file:
         plan = read_frame(file)
+        if sorted(plan["tile"]) != [*range(len(plan))]:
+            raise ValueError("its tiles are not numbered one after the other")
+        if "event_time" in plan and plan["event_time"].dtype.kind != "M":
+            raise ValueError(f"its event_time holds {plan['event_time'].dtype}, not times")
     if len(plan) != small.sizes["tile"]:
         raise UsageError(f"{path} has {len(plan)} tiles but {url} has {small.sizes['tile']}; they are of two builds")
     return plan

@@ -24,8 +24,17 @@ PARAMETER = re.compile(r"`([\w.]+)(?:=([^`]*))?`")
 """A parameter in a sentence: its name and, where one is given, its value."""
 
 
+_LONGEST = 1000
+"""Letters of a sentence: a damaged input may hold a word of a million."""
+
+
 class StratacubeError(Exception):
     """Base of every error the command line prints as one sentence (exit code 1)."""
+
+    def __str__(self) -> str:
+        """Return the sentence, in the middle cut where it quotes very much of what is wrong: both its ends count."""
+        text = super().__str__()
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} [..] {text[-_LONGEST // 2 :]}"
 
     silent = False
     """Whether another process says it: of several ranks one is enough."""

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stratacube.errors import SourceError, StratacubeError, UnavailableError
+from stratacube.errors import SourceError, StratacubeError, UnavailableError, UsageError
 
-__all__ = ["guarded", "is_of_machine", "reason_of"]
+__all__ = ["guarded", "is_of_machine", "named", "reason_of"]
 
 _OF_MACHINE = frozenset(
     getattr(errno, name)
@@ -65,6 +65,28 @@ def is_of_machine(error: BaseException) -> bool:
     # Clients of object stores raise the classes without a number.
     classes = TimeoutError, ConnectionError, PermissionError, FileNotFoundError
     return isinstance(error, classes) or (isinstance(error, OSError) and error.errno in _OF_MACHINE)
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Put an input's name before our own sentences about what it holds, where they do not tell it yet.
+
+    Parameters
+    ----------
+    name
+        Of the input, such as its path.
+
+    Raises
+    ------
+    UsageError, SourceError
+        The same, with the name.
+    """
+    try:
+        yield
+    except (UsageError, SourceError) as error:
+        if name in str(error):
+            raise
+        raise type(error)(f"{name}: {error}") from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -38,6 +38,7 @@ TARGETS = (
     "test",
     "slow",
     "soak",
+    "fuzz",
     "lint",
     "types",
     "format",

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from stratacube.errors import SourceError
 from stratacube.files import whole_folder
+from stratacube.guard import guarded
 
 __all__ = ["Checkpoints", "random_state", "read_state", "set_random_state"]
 
@@ -86,14 +86,12 @@ class Checkpoints:
 
 def read_state(path: Path) -> dict[str, Any]:
     """Read ``state.pt`` of a checkpoint's folder; plain values and tensors only, no code."""
-    try:
+    with guarded(f"checkpoint {path} cannot be read", "remove it to go on from an older one"):
         state: dict[str, Any] = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the library raise anything
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise SourceError(
-            f"checkpoint {path} cannot be read ({reason}); remove it to go on from an older one"
-        ) from error
-    return state
+        lacking = {"step", "optimizer", "ranks", "losses"} - state.keys()
+        if lacking:
+            raise ValueError(f"it lacks {min(lacking)}")
+        return state
 
 
 def random_state() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from stratacube.errors import UsageError
 from stratacube.files import check_guards, write_text
+from stratacube.guard import guarded
 from training.config import LogConfig
 
 __all__ = ["Logs"]
@@ -78,8 +79,9 @@ class _Table:
 
     def __init__(self, folder: Path, name: str, step: int) -> None:
         self.lines, self.table = folder / f"{name}.jsonl", folder / f"{name}.csv"
-        rows = [json.loads(line) for line in self.lines.read_text().splitlines()] if self.lines.exists() else []
-        rows = [row for row in rows if row["step"] <= step]
+        with guarded(f"{self.lines} is not a log of steps", "move it elsewhere to go on without it"):
+            rows = [json.loads(line) for line in self.lines.read_text().splitlines()] if self.lines.exists() else []
+            rows = [row for row in rows if row["step"] <= step]
         write_text(self.lines, "".join(json.dumps(row) + "\n" for row in rows))
         write_text(self.table, _as_csv(rows, header=True) if rows else "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from stratacube.errors import UsageError
+from stratacube.guard import guarded
 from training.batches import Data
 from training.config import PretrainConfig
 
-__all__ = ["config_hash", "make_manifest", "refuse_other_run"]
+__all__ = ["config_hash", "make_manifest", "read_manifest", "refuse_other_run"]
 
 _PACKAGES = ("stratacube", "torch", "lightning", "timm", "numpy", "zarr", "safetensors", "pydantic")
 
@@ -39,6 +41,26 @@ def make_manifest(config: PretrainConfig, data: Data, *, ranks: int, device: str
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z",
     }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read ``manifest.json`` of a checkpoint's folder, or of a published model's.
+
+    Raises
+    ------
+    SourceError
+        If it is not a manifest.
+    """
+    path = folder / "manifest.json"
+    with guarded(f"{path} is not the manifest of a run", "restore it from a copy, or go on from another checkpoint"):
+        manifest: dict[str, Any] = json.loads(path.read_text())
+        if not isinstance(manifest, dict) or not isinstance(manifest["config"], dict):
+            raise ValueError("it holds no config")
+        if not isinstance(manifest.get("step", 0), int):
+            raise ValueError(f"its step is {manifest['step']!r}")
+        if not isinstance(manifest["data_fingerprint"], str) or not isinstance(manifest.get("resumed", []), list):
+            raise ValueError("it does not tell its data, or when it was gone on with")
+        return manifest
 
 
 def refuse_other_run(manifest: dict[str, Any], config: PretrainConfig, data: Data, source: Path) -> None:

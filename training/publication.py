@@ -15,6 +15,7 @@ from typing import Any
 
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import whole_folder
+from stratacube.guard import guarded
 from training.card import model_card, model_item
 from training.config import print_config
 from training.models import save_model
@@ -76,8 +77,11 @@ def _evaluation(opened: Opened) -> Path | None:
     """Evaluation of this very step, beside the checkpoint or in its run."""
     for folder in (opened.folder / "evaluation", opened.folder.parent.parent / "evaluation"):
         file = folder / "evaluation.json"
-        if file.exists() and json.loads(file.read_text())["step"] == opened.step:
-            return folder
+        if not file.exists():
+            continue
+        with guarded(f"{file} is not an evaluation", "evaluate the checkpoint again"):
+            if json.loads(file.read_text())["step"] == opened.step:
+                return folder
     return None
 
 
@@ -85,11 +89,8 @@ def _extent(collection: str | None) -> dict[str, Any] | None:
     """Extent of a collection's file; None for a URL, which is only linked to."""
     if collection is None or "://" in collection:
         return None
-    try:
+    with guarded(f"collection {collection} cannot be read", "give the collection.json of the build"):
         content = json.loads(Path(collection).read_text())
-    except (OSError, ValueError) as error:
-        raise SourceError(f"collection {collection} cannot be read: {error}") from error
-    if not isinstance(content, dict) or content.get("type") != "Collection":
-        raise SourceError(f"{collection} is not a STAC collection; give the collection.json of the build")
-    extent: dict[str, Any] = content["extent"]
-    return extent
+        if not isinstance(content, dict) or content.get("type") != "Collection":
+            raise SourceError(f"{collection} is not a STAC collection; give the collection.json of the build")
+        return dict(content["extent"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stratacube.errors import SourceError, UsageError
+from stratacube.errors import UsageError
 from training.checkpoint import Checkpoints, read_state
 from training.config import PretrainConfig, validate
+from training.manifest import read_manifest
 from training.models import MaskedAutoencoder, load_model
 
 __all__ = ["Opened", "open_run", "with_changes"]
@@ -52,10 +52,7 @@ def open_run(path: Path, changes: dict[str, Any] | None = None, *, which: str = 
     weights = next((folder / n for n in ("ema.safetensors", "weights.safetensors") if (folder / n).exists()), None)
     if weights is None or not (folder / "manifest.json").exists():
         raise UsageError(f"{path} holds no checkpoint; give a run's folder, or one of its checkpoints")
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-    except ValueError as error:
-        raise SourceError(f"{folder / 'manifest.json'} is not JSON: {error}") from error
+    manifest = read_manifest(folder)
     values = with_changes(manifest["config"], changes or {})
     step = int(manifest.get("step", folder.name.removeprefix("step_") if folder.name.startswith("step_") else 0))
     return Opened(load_model(weights), validate(values, str(path)), manifest, folder, weights, step)

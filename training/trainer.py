@@ -25,7 +25,7 @@ from training.compute import gather, load_whole_state, make_fabric, on_first_ran
 from training.config import PretrainConfig, print_config
 from training.data import open_data
 from training.logs import Logs
-from training.manifest import make_manifest, refuse_other_run
+from training.manifest import make_manifest, read_manifest, refuse_other_run
 from training.meter import Meter
 from training.models import MaskedAutoencoder, draw_masks, save_model
 from training.models.weights import load_weights, read_weights
@@ -327,7 +327,7 @@ class Trainer:
             ) from error
 
     def _load_state(self, path: Path) -> None:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = read_manifest(path)
         refuse_other_run(manifest, self.config, self.data, path)
         state = read_state(path)
         load_whole_state(self.model, self.optimizer, read_weights(path / "weights.safetensors")[1], state["optimizer"])

@@ -20,6 +20,7 @@ from cube.geostationary.hdf5 import (
     attribute,
     attribute_or_none,
     chunk_table,
+    first_value,
     moment,
     text,
     variable_or_none,
@@ -129,7 +130,7 @@ def _read(h5: h5py.File, source: SourceFile) -> FileIndex:
 
 def _refuse_other(h5: h5py.File, source: SourceFile) -> None:
     """Refuse a file that is not what its name says; what a rewritten one has lost says nothing."""
-    band = int(np.ravel(h5["band_id"][()])[0])
+    band = int(first_value(h5["band_id"]))
     if band != source.channel:
         raise ValueError(f"band_id is {band} but the name says C{source.channel:02d}")
     platform, scene, was, *times = (
@@ -227,7 +228,7 @@ def _scalar(h5: h5py.File, name: str) -> float | None:
     variable = variable_or_none(h5, name)
     if variable is None:
         return None
-    value = float(np.ravel(variable[()])[0])
+    value = float(first_value(variable))
     if value in _UNDEFINED:
         return None
     # Its own number for none is asked for only where it may be that: an attribute takes as long as the value.

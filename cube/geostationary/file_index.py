@@ -63,9 +63,22 @@ class ChunkTable:
         """
         if np.dtype(self.dtype).kind not in "iu" or self.filters not in _FILTERS:
             raise ValueError(f"chunks of {self.dtype} with the filters {', '.join(self.filters)} are not read")
-        if not all(1 <= n <= _LONGEST for n in (*self.shape, *self.chunks)):
+        sides = (*self.shape, *self.chunks)
+        if len(self.shape) != 2 or not all(isinstance(n, int | np.integer) and 1 <= n <= _LONGEST for n in sides):
             raise ValueError(f"an image of {self.shape} in chunks of {self.chunks} is not read")
+        if (
+            not all(isinstance(n, int | np.integer) for n in (self.fill, self.bits, self.lowest))
+            or self.bits < 0
+            or self.lowest < 0
+        ):
+            raise ValueError(f"{self.fill!r} for fill, in {self.bits!r} bits from {self.lowest!r}, is not read")
         if self.sizes.size:
+            across = tuple(-(-n // c) for n, c in zip(self.shape, self.chunks, strict=True))
+            if not across == self.offsets.shape == self.sizes.shape or {
+                self.offsets.dtype.kind,
+                self.sizes.dtype.kind,
+            } != {"i"}:
+                raise ValueError(f"its table of chunks is {self.sizes.shape} of {self.sizes.dtype}, the image {across}")
             most = 2 * math.prod(self.chunks) * np.dtype(self.dtype).itemsize + _HEADER
             size, first, last = int(self.sizes.max()), int(self.offsets.min()), int(self.offsets.max())
             if int(self.sizes.min()) < 0 or size > most:

@@ -6,13 +6,15 @@ file at hand; nothing here knows a satellite.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyproj
+from pydantic import TypeAdapter
 
 Floats = npt.NDArray[np.float64]
 
@@ -186,6 +188,20 @@ class FixedGrid:
     height: int
     width: int
 
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> FixedGrid:
+        """Make a grid of what was stored of one.
+
+        Raises
+        ------
+        ValueError
+            If these are not the numbers of a grid.
+        """
+        grid: FixedGrid = _stored_grid().validate_python(values)
+        if not (grid.dx > 0 > grid.dy and grid.height > 0 < grid.width):
+            raise ValueError(f"a grid of {grid.height} x {grid.width} pixels of {grid.dx:g} x {grid.dy:g} rad is none")
+        return grid
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
@@ -262,3 +278,8 @@ class FixedGrid:
             int(self.height / factor),
             int(self.width / factor),
         )
+
+
+@cache
+def _stored_grid() -> TypeAdapter[FixedGrid]:
+    return TypeAdapter(FixedGrid)

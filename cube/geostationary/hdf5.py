@@ -16,6 +16,7 @@ __all__ = [
     "attribute",
     "attribute_or_none",
     "chunk_table",
+    "first_value",
     "moment",
     "number",
     "text",
@@ -52,6 +53,19 @@ def attribute_or_none(thing: Any, name: str) -> Any:
 def variable_or_none(h5: h5py.File, name: str) -> h5py.Dataset | None:
     """Return a variable; None where there truly is none, as :func:`attribute_or_none` does."""
     return h5[name] if h5.id.links.exists(name.encode()) else None
+
+
+def first_value(variable: h5py.Dataset) -> Any:
+    """Return a variable's only, or first, value; no more of it is read, however many it says that it holds.
+
+    Raises
+    ------
+    ValueError
+        If it holds none.
+    """
+    if not variable.size:
+        raise ValueError(f"{variable.name.strip('/')} holds no value")
+    return variable[(0,) * variable.ndim]
 
 
 def number(thing: Any, name: str) -> float:

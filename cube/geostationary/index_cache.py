@@ -13,7 +13,7 @@ import numpy as np
 
 from catalog.geostationary.scans import SourceFile
 from cube.geostationary.file_index import ChunkTable, FileIndex
-from cube.geostationary.grid import FixedGrid, GeosProjection
+from cube.geostationary.grid import FixedGrid
 from stratacube.errors import SourceError
 from stratacube.files import whole_file
 from stratacube.guard import guarded
@@ -95,14 +95,20 @@ def _load(path: Path, source: SourceFile) -> FileIndex:
             )
             for name in ("rad", "dqf")
         )
-    grid = header["grid"]
+    grid = FixedGrid.read(header["grid"])
+    numbers = {k: float(header[k]) for k in ("scale", "offset", "wavelength", "valid_fraction")}
+    for table in (rad, dqf):
+        table.refuse_impossible()
+        if not table.sizes.size or table.shape != grid.shape:
+            raise ValueError(f"it has {table.sizes.size} chunks of an image of {table.shape}, the grid {grid.shape}")
     return FileIndex(
         source=source,
-        grid=FixedGrid(**{**grid, "projection": GeosProjection(**grid["projection"])}),
-        coefficients=header["coefficients"],
+        grid=grid,
+        coefficients={str(k): float(v) for k, v in header["coefficients"].items()},
         mid_time=np.datetime64(header["mid_time"], "ns"),
         begin_time=np.datetime64(header["begin_time"], "ns"),
         rad=rad,
         dqf=dqf,
-        **{k: header[k] for k in ("scale", "offset", "units", "wavelength", "valid_fraction")},
+        units=str(header["units"]),
+        **numbers,
     )

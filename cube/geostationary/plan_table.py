@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +36,23 @@ BLOCK = 1024
 
 ROW_GROUP = 4 * BLOCK
 """Tiles that lie together in the file: what has to be held of it while a block is read."""
+
+_TEXT, _WHOLE, _NUMBER, _TIME = "text", "whole numbers", "numbers", "times"
+_COLUMNS = {
+    **dict.fromkeys(("tile_id", "stratum", "platform", "sector", "event_scan"), _TEXT),
+    **dict.fromkeys(("tile", "row", "col", "window_start", "shard"), _WHOLE),
+    **dict.fromkeys(("latitude", "longitude", "view_zenith", "x_left", "y_top", "probability"), _NUMBER),
+    "event_time": _TIME,
+    "requested_times": f"lists of {_TIME}",
+    "scan_ids": f"lists of {_TEXT}",
+}
+"""What the columns hold that every plan has, and a build reads."""
+_KINDS: dict[str, tuple[Callable[[pyarrow.DataType], bool], ...]] = {
+    _TEXT: (pyarrow.types.is_string, pyarrow.types.is_large_string),
+    _WHOLE: (pyarrow.types.is_integer,),
+    _NUMBER: (pyarrow.types.is_floating,),
+    _TIME: (pyarrow.types.is_timestamp,),
+}
 
 
 @dataclass
@@ -158,9 +176,10 @@ class PlanTable:
 
     def __init__(self, path: Path, projection_of: Callable[[str], GeosProjection] | None = None) -> None:
         self.path, self.projection_of = path, projection_of
-        with guarded(f"{path} is not the plan of a build", "remove it to have it made again"):
+        with self._guarded():
             with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
                 self.tiles = int(file.metadata.num_rows)
+                _refuse_other_columns(file.schema_arrow)
                 self._tells = "projection" in file.schema_arrow.names
                 attrs = json.loads((file.schema_arrow.metadata or {}).get(b"PANDAS_ATTRS", b"{}"))
             self.refused: Counter[str] = Counter(json.loads(attrs["refused"]))
@@ -178,9 +197,9 @@ class PlanTable:
         Raises
         ------
         SourceError
-            If a tile has a name that files cannot have.
+            If a block cannot be read, or a tile has a name that files cannot have.
         """
-        for block in iter_frames(self.path, rows, columns):
+        for block in self._read(columns, rows):
             for name in block.get("tile_id", ()):
                 if why_not_a_name(str(name)):
                     raise SourceError(
@@ -190,6 +209,21 @@ class PlanTable:
             if columns is None and not self._tells and self.projection_of is not None:
                 block["projection"] = [self.projections.index(self.projection_of(s)) for s in block["event_scan"]]
             yield block
+
+    def _guarded(self) -> AbstractContextManager[None]:
+        return guarded(f"{self.path} is not the plan of a build", "remove it to have it made again")
+
+    def _read(self, columns: Sequence[str] | None, rows: int) -> Iterator[pd.DataFrame]:
+        place = 0
+        with self._guarded():
+            for block in iter_frames(self.path, rows, columns):
+                needed = block[[name for name in _COLUMNS if name in block]]
+                if needed.isna().any(axis=None):
+                    raise ValueError(f"a tile has no {needed.columns[needed.isna().any()][0]}")
+                if "tile" in block and block["tile"].tolist() != [*range(place, place + len(block))]:
+                    raise ValueError("its tiles are not numbered one after the other")
+                place += len(block)
+                yield block
 
     @cached_property
     def projections(self) -> list[GeosProjection]:
@@ -246,3 +280,13 @@ class PlanTable:
         for block in self.blocks(["event_scan"]):
             found.update(block["event_scan"])
         return sorted(found)
+
+
+def _refuse_other_columns(schema: pyarrow.Schema) -> None:
+    """Refuse a table without a column of a plan's, or where it holds something else."""
+    for name, wanted in _COLUMNS.items():
+        kind = schema.field(name).type if name in schema.names else pyarrow.null()
+        is_list = pyarrow.types.is_list(kind)
+        tests = _KINDS[wanted.removeprefix("lists of ")]
+        if is_list != wanted.startswith("lists of ") or not any(t(kind.value_type if is_list else kind) for t in tests):
+            raise ValueError(f"its column {name} holds {kind if name in schema.names else 'nothing'}, not {wanted}")

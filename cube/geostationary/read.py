@@ -323,6 +323,8 @@ def _read_spans(source: SourceFile, spans: Sequence[Span], endpoint_url: str | N
             raise UnavailableError(
                 f"{href} cannot be read ({error.strerror}); was it moved since it was listed?"
             ) from error
+        except ValueError as error:  # of a name that no file can have
+            raise SourceError(f"{href} cannot be read ({error}); list the archive again") from error
         try:
             for span in spans:
                 with guarded(f"{href} cannot be read"):

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pydantic import TypeAdapter
 
 from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import SourceFile, better
@@ -286,6 +287,7 @@ def _row(index: FileIndex) -> dict[str, Any]:
 
 
 _PLAIN = ("scale", "offset", "units", "wavelength", "valid_fraction")
+_SOURCE = TypeAdapter(SourceFile)
 _NO_CHUNKS = np.zeros((0, 0), "i8")
 
 
@@ -343,19 +345,20 @@ def _reference(day: Path, row: dict[str, Any]) -> Reference:
 
     times = {k: row[k].to_pydatetime() for k in ("start", "end", "created")}
     try:
-        coefficients = {name: row[name] for name in imager_of(row["platform"]).coefficients}
+        coefficients = {name: float(row[name]) for name in imager_of(row["platform"]).coefficients}
     except UsageError as error:  # nobody asked for it: the table is damaged
         raise ValueError(str(error)) from error
-    grid = FixedGrid(projection=GeosProjection(**pick(GeosProjection)), **pick(FixedGrid))
+    grid = FixedGrid.read({**pick(FixedGrid), "projection": pick(GeosProjection)})
     header = FileIndex(
-        source=SourceFile(**{**pick(SourceFile), **times}),
+        source=_SOURCE.validate_python({**pick(SourceFile), **times}),
         grid=grid,
         rad=_empty_table(row["rad"]),
         dqf=_empty_table(row["dqf"]),
         coefficients=coefficients,
         mid_time=np.datetime64(row["mid_time"], "ns"),
         begin_time=np.datetime64(row.get("begin_time", "NaT"), "ns"),
-        **{k: row[k] for k in _PLAIN},
+        units=str(row["units"]),
+        **{k: float(row[k]) for k in _PLAIN if k != "units"},
     )
     leaf, position = str(row["leaf"]), int(row["position"])
     if header.rad.shape != grid.shape or position < 0 or Path(leaf).name != leaf:

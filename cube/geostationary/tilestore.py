@@ -14,6 +14,7 @@ from cube.geostationary.view import on_grid
 from cube.instrument import ATTRIBUTE, Band, Instrument, Quantity, instrument_of
 from cube.masks import mask_bit
 from stratacube.errors import UsageError
+from stratacube.guard import guarded, named
 
 __all__ = ["open_tiles"]
 
@@ -50,10 +51,16 @@ def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto", *,
         If there is no tile store at ``source``, or no band has the wanted quantity.
     """
     path = _store_path(source)
-    try:
-        raw = xr.open_zarr(path, mask_and_scale=False, chunks=None, consolidated=True)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise UsageError(f"{path} is not a tile store ({error}); give the tiles.zarr of a build") from error
+    wrong = f"{path} is not a tile store that can be read"
+    with guarded(wrong, "give the tiles.zarr of a build, or run its command again to mend it"), named(path):
+        try:
+            raw = xr.open_zarr(path, mask_and_scale=False, chunks=None, consolidated=True)
+        except (FileNotFoundError, KeyError, ValueError) as error:
+            raise UsageError(f"{path} is not a tile store ({error}); give the tiles.zarr of a build") from error
+        return _decoded(raw, path, physical, chunks, repeat=repeat)
+
+
+def _decoded(raw: xr.Dataset, path: str, physical: str, chunks: Any, *, repeat: bool) -> xr.Dataset:
     facts = instrument_of(raw.attrs)
     if physical != "counts" and physical not in facts.quantity_names:
         raise UsageError(f"{physical!r} is not one of counts, {', '.join(facts.quantity_names)}")

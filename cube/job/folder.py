@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -263,7 +263,12 @@ class BuildFolder:
 
     def created(self) -> datetime:
         """When the build was begun, naive UTC: the only time that the catalog tells, so that it can be rewritten."""
-        created: datetime = parse_yaml(self.config.read_text(), str(self.config))["created"]
+        created = (self._stored() or {}).get("created")
+        if not isinstance(created, datetime):
+            raise UsageError(
+                f"{self.config} is damaged (it was created at {str(created)[:40]!r}); restore it from a copy, or build "
+                "anew with `overwrite`"
+            )
         return created
 
     def _stored(self) -> dict[str, Any] | None:
@@ -281,7 +286,12 @@ class BuildFolder:
             entry = Ledger(self.ledger).entries.get("config")
         except OSError:
             return None
-        return entry if entry is not None and {"created", "digest"} <= entry.facts.keys() else None
+        if entry is None or not {"created", "digest"} <= entry.facts.keys():
+            return None
+        with suppress(ValueError):  # no time: it is not ours
+            datetime.fromisoformat(entry.facts["created"])
+            return entry
+        return None
 
     def _is_as_written(self) -> bool:
         """Whether the configuration is the one that was written, byte by byte."""

@@ -21,6 +21,7 @@ from cube.registry import SOURCES
 from stratacube.choices import many
 from stratacube.command import Answer
 from stratacube.errors import StratacubeError, UsageError
+from stratacube.guard import guarded, named
 from stratacube.progress import iterate
 
 __all__ = ["inspection_of", "status", "verify"]
@@ -52,11 +53,18 @@ class _Build:
         self.config = plain.described()
         self.inspection = inspection_of(plain)
         self.folder = self.inspection.folder(root)
+        self.title = self._title(plain.source())
         self.ledger = Ledger(self.folder.ledger)
         self.planned = self._planned()
         self.states = Counter(
             entry.status for key, entry in self.ledger.entries.items() if key.startswith(self.inspection.tasks)
         )
+
+    def _title(self, source: str) -> str:
+        """What the build makes, in words; a configuration that was altered is told here."""
+        config, remedy = self.folder.config, "restore it from a copy, or run the build's command again"
+        with guarded(f"{config} is damaged", remedy), named(str(config)), SOURCES.blamed(source):
+            return self.inspection.title(self.config)
 
     def _planned(self) -> Planned | None:
         entry = self.ledger.entries.get("planned")
@@ -116,8 +124,8 @@ def status(root: Path) -> Answer:
         If there is no build in the folder.
     """
     build = _Build(root)
-    lines = [f"{root}: {build.inspection.title(build.config)}"]
-    data: dict[str, Any] = {"folder": str(root), "title": build.inspection.title(build.config)}
+    lines = [f"{root}: {build.title}"]
+    data: dict[str, Any] = {"folder": str(root), "title": build.title}
     if build.planned is None:
         return Answer(1, [*lines, "planned    not yet"], {**data, "planned": None})
     states = {name: build.states[name] for name in ("done", "partial", "failed", "begun")}

@@ -132,13 +132,18 @@ def _parse(line: bytes) -> Entry | None:
         written = fields.get("files")
         if not all(is_inside(str(path)) for path, *_ in written or ()):
             return None  # of another's making: what it lists would be read, and removed where it is not as listed
+        figures, facts, empty = dict(fields.get("figures", {})), dict(fields.get("facts", {})), fields.get("empty", ())
+        if not all(isinstance(n, int | float) for n in figures.values()):
+            return None
+        if not all(isinstance(word, str) for word in (*facts.values(), *empty)):
+            return None
         return Entry(
             str(fields["key"]),
             str(fields["status"]),
             problems,
-            dict(fields.get("figures", {})),
-            tuple(fields.get("empty", ())),
-            dict(fields.get("facts", {})),
+            figures,
+            tuple(empty),
+            facts,
             None if written is None else tuple(Written(str(p), int(s), str(d)) for p, s, d in written),
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):

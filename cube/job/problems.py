@@ -47,7 +47,7 @@ def _read(path: Path) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows: list[dict[str, str]] = list(csv.DictReader(file, strict=True))
         whole = bool(rows) and all(
-            {"kind", "reason"} <= row.keys() and None not in {*row, *row.values()} for row in rows
+            {"kind", "reason"} <= row.keys() and None not in row and None not in row.values() for row in rows
         )
     except (csv.Error, UnicodeDecodeError):
         whole = False

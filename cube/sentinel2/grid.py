@@ -20,7 +20,7 @@ from cube.sentinel2.limits import refuse_ids, refuse_large, refuse_no_degrees, r
 from cube.sentinel2.polygon import joined, polygon_of
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import whole_file, write_text
-from stratacube.guard import reason_of
+from stratacube.guard import named, reason_of
 
 __all__ = [
     "Cell",
@@ -146,7 +146,7 @@ def _decimals(value: float) -> int:
 def _crs_name(crs: str) -> str:
     try:
         found = pyproj.CRS.from_user_input(crs)
-    except pyproj.exceptions.CRSError as error:
+    except (pyproj.exceptions.CRSError, TypeError, ValueError) as error:
         raise UsageError(f"CRS {crs!r} is unknown; give an EPSG code such as EPSG:3413") from error
     authority = found.to_authority(min_confidence=100)
     return ":".join(authority) if authority else crs
@@ -241,6 +241,9 @@ def _csv_cells(path: Path) -> list[Cell]:
     )
     if wrong.any():
         raise UsageError(f"grid file {path}, line {int(np.flatnonzero(wrong)[0]) + 2}: bounds are not a rectangle")
+    for crs in frame["crs"].unique() if "crs" in frame else ():
+        with named(f"grid file {path}"):
+            _crs_name(crs)  # which refuses what is none
     return grid_cells(frame)
 
 

@@ -19,6 +19,7 @@ from cube.sentinel2.composite import CellResult, cell_file
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.lattice import Window
 from stratacube.choices import many
+from stratacube.guard import guarded
 from stratacube.parquet import read_frame
 from stratacube.progress import iterate
 
@@ -42,7 +43,8 @@ class _Sentinel2:
 
     def planned(self, folder: BuildFolder) -> Planned:
         """Read what was planned."""
-        cells = len(read_frame(folder.plan, ["cell"]))
+        with guarded(f"{folder.plan} is not the plan of a build", "run the same command again to have it made anew"):
+            cells = len(read_frame(folder.plan, ["cell"])["cell"])
         return Planned(cells, many(cells, "cell"))
 
     def expected(self, folder: BuildFolder, config: Mapping[str, Any], entry: Entry) -> Iterator[str]:

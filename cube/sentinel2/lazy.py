@@ -27,6 +27,7 @@ from cube.sentinel2.resample import Method
 from cube.sentinel2.source import Harmonisation, harmonisation
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES
 from stratacube.errors import SourceError, UsageError
+from stratacube.guard import guarded
 
 __all__ = ["open_composites", "open_sentinel2"]
 
@@ -284,7 +285,8 @@ def _store(place: str) -> xr.Dataset:
         raise UsageError(
             f"{place} holds no composites.zarr; build with `products=cog zarr`, or give a cell's STAC item"
         )
-    data = xr.open_zarr(f"{place}{inside}", chunks={}, decode_coords="all")
+    with guarded(f"{place}{inside} is not a store of composites that can be read", "run the build again to make it"):
+        data = xr.open_zarr(f"{place}{inside}", chunks={}, decode_coords="all")
     # xarray scales float32 by a JSON number in float64; the values are no more precise than they were.
     single: xr.Dataset = data.assign({n: v.astype("f4") for n, v in data.data_vars.items() if v.dtype == np.float64})
     return single

@@ -27,7 +27,7 @@ from cube.sentinel2.limits import refuse_large, refuse_no_degrees
 from cube.sentinel2.polygon import polygon_of
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import write_text
-from stratacube.guard import reason_of
+from stratacube.guard import guarded, reason_of
 from stratacube.parquet import read_frame, write_frame
 
 __all__ = [
@@ -206,10 +206,11 @@ def cells_gaining(plan: Plan, products: Iterable[str], path: Path) -> dict[str, 
     """Return the cells that some products reach and that were planned without them, and which those are."""
     wanted = set(products)
     try:
-        there = read_frame(path, ["cell", "products"])
-    except (OSError, ValueError, KeyError):  # it is damaged, and written once more
+        with guarded(f"{path} is not the plan of a build"):
+            there = read_frame(path, ["cell", "products"])
+            known = {str(cell): set(names) for cell, names in zip(there["cell"], there["products"], strict=True)}
+    except SourceError:  # it is damaged, and written once more
         return {p.cell.id: sorted(wanted) for p in plan.cells}
-    known = {cell: set(names) for cell, names in zip(there["cell"], there["products"], strict=True)}
     gained = {
         p.cell.id: sorted(
             wanted.intersection(q.id for a in p.acquisitions for q in plan.acquisitions[a].products)
@@ -250,8 +251,9 @@ def refuse_other_cells(frame: pd.DataFrame, path: Path) -> None:
         If the cells differ.
     """
     try:
-        there = read_frame(path, _PLACES)
-    except (OSError, ValueError, KeyError):  # it is damaged, and written once more
+        with guarded(f"{path} is not the plan of a build"):
+            there = read_frame(path, _PLACES)
+    except SourceError:  # it is damaged, and written once more
         return
     if not there.equals(frame[_PLACES]):
         raise UsageError(

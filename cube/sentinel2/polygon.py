@@ -26,6 +26,8 @@ def polygon_of(feature: Any) -> Any:
         raise ValueError("it has no geometry")
     with np.errstate(invalid="ignore"):  # told below
         outline = shape(geometry)
+    if shapely.is_empty(shapely.get_parts(outline)).any():  # GEOS ends the process over one when it is cut into pieces
+        raise ValueError("a part of it is empty")
     if not np.isfinite(shapely.get_coordinates(outline)).all():
         raise ValueError("a corner of it is not a number")
     return outline

@@ -9,6 +9,7 @@ has 72 steps of 20 minutes.
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from cube.geostationary.hdf5 import text
 from cube.registry import MASKS
 from cube.strata.base import Problem
 from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
@@ -39,6 +41,8 @@ Sparse = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Labels, and their positions row by row in the mask."""
 
 LARGEST_LABEL = 2.0**53  # float64 holds every integer up to here; larger ones are fill values
+_LONGEST, _LARGEST, _STRIP = 2**16, 2**28, 2**24
+"""Values along a side, in a chunk, and read at once of a file without chunks: what a damaged one says has no bound."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def _labels(source: h5py.File, file: MaskFile) -> h5py.Dataset:
         held = ", ".join(sorted(source)) or "nothing"
         raise UsageError(f"{file.path} has no variable {VARIABLE}, only {held}: give a cloud-system mask.")
     expected = MONTHLY_DIMS if file.monthly else DAILY_DIMS
-    names = _dim_names(found)
+    names = _dim_names(source, found)
     wrong_rank = found.ndim != (4 if file.monthly else 3)
     wrong_order = all(names) and not (names[-2].startswith("lat") and names[-1].startswith("lon"))
     if wrong_rank or wrong_order or 0 in found.shape or found.dtype.kind not in "iuf":
@@ -179,6 +183,12 @@ def _labels(source: h5py.File, file: MaskFile) -> h5py.Dataset:
         raise UsageError(
             f"{file.path}: {VARIABLE} is {found.dtype} with dimensions ({dims}), expected numbers with "
             f"{expected} as its name tells: transpose it, or correct the name."
+        )
+    size = math.prod(found.chunks or (1,))
+    if max(found.shape) > _LONGEST or size > _LARGEST:
+        raise UsageError(
+            f"{file.path}: {VARIABLE} of {found.shape} in chunks of {size} values is not read, {_LONGEST} along a "
+            f"side and {_LARGEST} in a chunk are the most: cut the mask into smaller ones."
         )
     return found
 
@@ -195,9 +205,21 @@ def _variable(source: h5py.File, name: str) -> h5py.Dataset | None:
     return found
 
 
-def _dim_names(dataset: h5py.Dataset) -> list[str]:
-    """Names of a variable's dimensions from the attached scales, "" where there is none."""
-    return [(dim[0].name or "").rsplit("/", 1)[-1] if len(dim) else dim.label for dim in dataset.dims]
+def _dim_names(source: h5py.File, dataset: h5py.Dataset) -> list[str]:
+    """Names of a variable's dimensions from the attached scales, else its labels; "" where there is neither.
+
+    Scales tell what they are attached to in plain records. The variable's own list is of another kind, over which HDF5
+    ends the process, or never comes back, where it is damaged.
+    """
+    names = [""] * dataset.ndim
+    for scale in source.values():
+        listed = scale.attrs.get("REFERENCE_LIST")
+        if listed is None or not getattr(listed.dtype, "names", None):
+            continue
+        for reference, axis, *_ in np.ravel(listed).tolist():
+            if isinstance(reference, h5py.Reference) and source[reference] == dataset:
+                names[axis] = str(scale.name).rsplit("/", 1)[-1]
+    return names if any(names) else [text(label) for label in dataset.attrs.get("DIMENSION_LABELS", names)]
 
 
 def _grid(source: h5py.File, labels: h5py.Dataset, file: MaskFile) -> MaskGrid:
@@ -246,11 +268,11 @@ def _by_step(labels: h5py.Dataset, days: int) -> Iterator[tuple[int, int, Sparse
     """Yield day, step and labelled pixels of each time step.
 
     Each chunk is read once: slabs span the chunks' days and steps and are read in strips of their rows,
-    of which only the labelled pixels stay in memory. An unchunked file is read step by step.
+    of which only the labelled pixels stay in memory. An unchunked file is read strip by strip.
     """
     lead = labels.ndim - 3
     steps, rows, width = labels.shape[-3:]
-    depth = labels.chunks or (1,) * (lead + 1) + (rows, width)
+    depth = labels.chunks or (1,) * (lead + 1) + (min(rows, max(1, _STRIP // width)), width)
     # Asked for first: ``get`` takes an attribute whose checksum is wrong for one that is not there.
     fill = None
     if "_FillValue" in labels.attrs:

@@ -139,3 +139,9 @@ def test_flags_of_quality_are_the_imagers(tmp_path: Path) -> None:
 def test_the_form_of_a_store_is_one_where_the_grid_decides_it(tmp_path: Path, grid: str) -> None:
     forms = [config(tmp_path, grid=grid, **more) for more in ({}, {"store": "native"}, {"store": "common"})]
     assert len({c.digest() for c in forms}) == 1
+
+
+@pytest.mark.parametrize("domain", [{"M1": 1}, ["M1"], 7])
+def test_a_domain_that_is_no_text_is_refused_as_such(domain: object) -> None:
+    with pytest.raises(UsageError, match=r"^`domain` is .*: give text$"):
+        AbiConfig.load(None, {"output_dir": "out", "local_data_dir": "archive", "domain": domain})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timedelta
@@ -394,3 +396,31 @@ def test_files_are_found_at_any_depth_by_date(tmp_path: Path) -> None:
     assert not problems
     assert [(f.start.day, f.monthly) for f in files] == [(1, True), (2, False), (3, False)]
     assert survey_mask(files[0]).problem is not None
+
+
+@pytest.mark.parametrize("listed", [np.array([2**31 - 1]), np.array([b"x"]), np.zeros((3, 2))])
+def test_a_list_of_dimensions_that_is_none_ends_no_process(tmp_path: Path, listed: npt.NDArray[Any]) -> None:
+    path = write_mask(tmp_path / "20200701_cloudsystems.nc", np.zeros((72, 34, 87)))
+    with h5py.File(path, "r+") as out:
+        del out["DCS_number"].attrs["DIMENSION_LIST"]
+        out["DCS_number"].attrs["DIMENSION_LIST"] = listed
+    code = f"from cube.strata.masks import *; print(survey_mask(find_masks({str(path)!r})[0][0]).problem)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "None\n")
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [((72, 10**6, 87), (1, 64, 87)), ((72, 34, 10**12), None), ((72, 2**15, 2**15), (1, 2**15, 2**14))],
+)
+def test_a_mask_without_bound_takes_no_memory(
+    tmp_path: Path, shape: tuple[int, ...], chunks: tuple[int, ...] | None
+) -> None:
+    path = tmp_path / "20200701_cloudsystems.nc"
+    with h5py.File(path, "w") as out:
+        out.create_dataset("DCS_number", shape, "f8", chunks=chunks)
+        for name, size in zip(("lat", "lon"), shape[-2:], strict=True):
+            out.create_dataset(name, (size,), "f8", chunks=(min(64, size),))
+    problem = survey_mask(find_masks(str(path))[0][0]).problem
+    assert problem is not None
+    assert "a side and" in problem.message

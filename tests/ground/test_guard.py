@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from stratacube.errors import SourceError, UsageError
-from stratacube.guard import guarded, reason_of
+from stratacube.guard import guarded, named, reason_of
 
 
 def _deep() -> None:
@@ -60,3 +60,21 @@ def test_our_own_sentences_and_interruptions_pass_as_they_are() -> None:
 def test_long_words_of_a_library_are_cut_and_laid_out_in_one_line() -> None:
     assert len(reason_of(ValueError("a\n  b " * 500))) == 160
     assert reason_of(ValueError("a\n  b")) == "a b"
+
+
+def test_a_sentence_that_quotes_a_million_letters_keeps_both_its_ends() -> None:
+    told = str(SourceError(f"a.csv has a cell {'x' * 10**6}; give it a name"))
+    assert told.startswith("a.csv has a cell xx")
+    assert told.endswith("xx; give it a name")
+    assert len(told) < 1010
+
+
+def test_an_input_is_named_once_before_our_own_sentences() -> None:
+    for ours in (SourceError("it breaks off"), UsageError("it is a list")):
+        with pytest.raises(type(ours), match=r"^a\.json: it ") as caught, named("a.json"):
+            raise ours
+        assert type(caught.value) is type(ours)
+    with pytest.raises(UsageError, match=r"^a\.json is a list$"), named("a.json"):
+        raise UsageError("a.json is a list")
+    with pytest.raises(KeyError), named("a.json"):
+        raise KeyError("x")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +217,24 @@ def test_bad_grid_is_refused() -> None:
         make_grid(1, (0, 0, 1, 1), "EPSG:1")
     with pytest.raises(UsageError, match="no pixel"):
         Lattice("EPSG:4326", 1, 1).window(0.6, 0.6, 0.9, 0.9)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:999999", "x", "nan", ""])
+def test_a_csv_of_a_crs_that_is_none_is_told(tmp_path: Path, crs: str) -> None:
+    path = tmp_path / "grid.csv"
+    write_grid(make_grid(1000, (0, 0, 2000, 1000), "EPSG:3413"), path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], lines[-1].replace("EPSG:3413", crs)]))
+    with pytest.raises(UsageError, match=rf"^grid file {path}: CRS .* is unknown"):
+        read_cells(path)
+
+
+@pytest.mark.parametrize("crs", [None, "EPSG:3413"])
+def test_a_part_without_a_corner_is_told_and_ends_no_process(tmp_path: Path, crs: str | None) -> None:
+    path = tmp_path / "grid.geojson"
+    parts = [[[]], [[[-180, 1], [-179, 1], [-180, 2], [-180, 1]]]]
+    path.write_text(json.dumps({"type": "Feature", "geometry": {"type": "MultiPolygon", "coordinates": parts}}))
+    read = f"read_cells(Path({str(path)!r}), {crs!r})"
+    code = f"from pathlib import Path; from cube.sentinel2.grid import read_cells; {read}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"grid file {path}: feature 0 is not a cell (a part of it is empty)" in done.stderr

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stratacube.errors import SourceError, UsageError
+from stratacube.guard import guarded
 from training.models.mae import MaskedAutoencoder
 from training.models.settings import ModelConfig
 
@@ -55,8 +56,9 @@ def read_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, 
         raise SourceError(f"{path} cannot be read as safetensors: {error}") from error
     if header is None:
         raise SourceError(f"{path} has no model settings in its header; give a file written by stratacube")
-    notes = json.loads(header)
-    return ModelConfig.model_validate(notes.pop("model")), weights, notes
+    with guarded(f"{path} has a header that is not of a model", "give another file written by stratacube"):
+        notes = json.loads(header)
+        return ModelConfig.model_validate(notes.pop("model")), weights, notes
 
 
 def load_model(path: Path, **changes: object) -> MaskedAutoencoder:
