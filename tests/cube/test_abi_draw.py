@@ -179,3 +179,18 @@ def test_a_damaged_object_is_damaged(small_archive: Path) -> None:
     with serving(cut, 9, xml_error(500, "x")) as endpoint, pytest.raises(SourceError, match="truncated") as caught:
         index_file(there, None, endpoint)
     assert type(caught.value) is SourceError
+
+
+def test_the_header_alone_tells_as_much_without_screening(small_archive: Path, tmp_path: Path) -> None:
+    """A scan of a moving sector of which nothing opens gives way; a file that cannot be read now stops the plan."""
+    off = ("--screen", "off")
+    (bad,) = damaged(small_archive, tmp_path / "archive", 3, channels=tuple(scans_of(small_archive)[3].files))
+    assert plan(small_archive, tmp_path / "before", *off) == 0
+    assert plan(tmp_path / "archive", tmp_path / "out", *off) == 0
+    before, after = contents(tiles_of(tmp_path / "before")), contents(tiles_of(tmp_path / "out"))
+    assert before - after == {tile for tile in before if bad in tile[3]} != set()
+    file = Path(scans_of(tmp_path / "archive")[1].files[7].href)
+    file.unlink()
+    file.symlink_to("/proc/self/mem")
+    assert plan(tmp_path / "archive", tmp_path / "stopped", *off) == 1
+    assert not (tmp_path / "stopped" / "plan.parquet").exists()
