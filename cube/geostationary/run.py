@@ -158,8 +158,9 @@ class AbiBuild:
 
     def _screen(self, run: Run) -> Screened | None:
         """Look at the files that tiles would be cut from; which those are, drawing the plan tells."""
-        known = run.ledger.entries.keys() | ({"plan"} if self.folder.plan.exists() else set())
-        if self.config.screen == "off" or ("plan" in known and "screen" not in known):
+        planned = "plan" in run.ledger.entries or self.folder.plan.exists()
+        screened = "screen" in run.ledger.entries or self.folder.screening.exists()
+        if self.config.screen == "off" or (planned and not screened):
             return None  # what an earlier version planned is built as it was planned
 
         def make() -> None:

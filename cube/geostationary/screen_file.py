@@ -184,7 +184,9 @@ def lattice(earth: npt.NDArray[np.bool_], constant: npt.NDArray[np.bool_]) -> li
 
 def _place(index: FileIndex) -> str:
     grid = index.grid
-    return f"{grid.x0:.6f} {grid.y0:.6f} {grid.dx:.7f} {grid.height} {grid.width} {index.scale:.6g} {index.offset:.6g}"
+    seen_from = f"{grid.projection.longitude_of_projection_origin:.3f}"  # scan angles of another satellite's place
+    pixels = f"{grid.x0:.6f} {grid.y0:.6f} {grid.dx:.7f} {grid.height} {grid.width}"
+    return f"{seen_from} {pixels} {index.scale:.6g} {index.offset:.6g}"
 
 
 def _of_pixels(

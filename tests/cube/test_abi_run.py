@@ -528,6 +528,8 @@ def test_fill_is_never_valid_whatever_its_flag(tmp_path: Path) -> None:
         "1",
         "--num-tiles",
         "1",
+        "--screen",
+        "off",  # what is written is noise, as screening finds
     )
     assert build(tmp_path / "a", tmp_path / "out", "--workers", "1", base=flags) == 0
     store = raw(tmp_path / "out")
