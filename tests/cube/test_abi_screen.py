@@ -13,7 +13,7 @@ import pytest
 
 from catalog.geostationary.archives import LocalArchive
 from cube.geostationary.index import index_file
-from cube.geostationary.screen_file import FileRecord, record_of
+from cube.geostationary.screen_file import FileRecord, chunks_on_earth, lattice, record_of
 from cube.geostationary.screen_rules import Verdict, judge, neighbours
 from cube.testing import write_abi_file
 from tests.cube.bad_scans import FILL as FILL13
@@ -151,3 +151,13 @@ def test_no_real_file_raises_an_alarm(abi_data: Path) -> None:
     for index, found in zip(indexes, records, strict=True):
         if found.chunks == index.rad.sizes.size:  # all of a mesoscale sector is looked at
             assert found.valid == pytest.approx(index.valid_fraction, abs=1e-6)
+
+
+def test_chunks_on_the_earth_are_those_all_pixels_of_which_see_it(tmp_path: Path) -> None:
+    index = index_file(source_of(intact(tmp_path, 1, corner=(-0.14, -0.06), chunks=(50, 50))))
+    row, col = np.mgrid[0 : SHAPE[0], 0 : SHAPE[1]]
+    seen = np.isfinite(index.grid.lonlat(row, col)[0]).reshape(10, 50, 10, 50).all(axis=(1, 3))
+    found = chunks_on_earth(index.grid, index.rad)
+    assert 0 < seen.sum() < seen.size
+    np.testing.assert_array_equal(found, seen)
+    assert all(found[r, c] for r, c in lattice(found, np.zeros_like(found)))
