@@ -21,8 +21,13 @@ from stratacube import claim
 from tests.job import slowly
 
 
-class _Clock:
-    """A clock that stands: what a build writes of its beginning is the same in all."""
+class _Standing(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, datetime)
+
+
+class _Clock(metaclass=_Standing):
+    """A clock that stands: what a build writes of its beginning is the same in all. It stands for ``datetime``."""
 
     fromisoformat = datetime.fromisoformat
 
