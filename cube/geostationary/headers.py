@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ class Headers:
 
     def __init__(self, cache: Path | None, endpoint_url: str | None, retries: int = 0) -> None:
         self.cache, self.endpoint_url, self.retries = cache, endpoint_url, retries
-        self._known: dict[Any, FileIndex | SourceError] = {}
+        self._known: dict[Any, FileIndex | str] = {}
+        """Or why there is none: an exception that is raised again and again would grow."""
 
     def of(self, scan: Scan) -> FileIndex:
         """Index of one readable file of a scan, the coarsest first.
@@ -54,16 +55,16 @@ class Headers:
         if key not in self._known:
             self._known[key] = self._read(scan)
         found = self._known[key]
-        if isinstance(found, SourceError):
+        if isinstance(found, str):
             if key == scan.id:
-                raise found
+                raise SourceError(found)
             found = self._known[key] = self._read(scan)  # another scan of the day may be readable
-            if isinstance(found, SourceError):
-                raise found
+            if isinstance(found, str):
+                raise SourceError(found)
         return found
 
-    def _read(self, scan: Scan) -> FileIndex | SourceError:
-        error = SourceError(f"scan {scan.id} has no files")
+    def _read(self, scan: Scan) -> FileIndex | str:
+        reason = f"scan {scan.id} has no files"
         imager = imager_of(scan.platform)
         for channel in sorted(scan.files, key=lambda c: (-imager.band(c).pixel_urad, c)):
             try:
@@ -71,8 +72,8 @@ class Headers:
             except UnavailableError:
                 raise
             except SourceError as damaged:
-                error = damaged
-        return error
+                reason = str(damaged)
+        return reason
 
     def _index(self, file: SourceFile) -> FileIndex:
         read = partial(index_file, file, self.cache, self.endpoint_url)
@@ -100,9 +101,10 @@ class PlannedHeaders:
         """Scans of which no file can be read, and why, as far as they were asked for."""
         self.unavailable: UnavailableError | None = None
         """What could not be read, and whoever asked for it may have taken for a fact."""
-        self._scans: dict[str, list[Scan]] = defaultdict(list)
+        self._whole: dict[str, list[Scan]] = defaultdict(list)
+        """By satellite, those that are not known as damaged: else many would be passed over again and again."""
         for scan in scans:
-            self._scans[scan.platform].append(scan)
+            self._whole[scan.platform].append(scan)
         self._found: dict[str, FileIndex] = {}
 
     def of(self, scan: Scan) -> FileIndex:
@@ -125,29 +127,27 @@ class PlannedHeaders:
         return grid.rescaled(pixel / grid.dx)
 
     def _find(self, scan: Scan) -> FileIndex:
-        if all(other.id in self.damaged for other in self._scans[scan.platform]):
-            raise SourceError(self.damaged[scan.id])
-        for other in self._outwards(scan):
+        whole = self._whole[scan.platform]
+        while whole:
+            at = _nearest(whole, scan)
             try:
-                return self.headers.of(other)
+                return self.headers.of(whole[at])
             except UnavailableError as error:
                 self.unavailable = error
                 raise
             except SourceError as error:
-                self.damaged[other.id] = str(error)
+                self.damaged[whole.pop(at).id] = str(error)
         raise SourceError(self.damaged[scan.id])
 
-    def _outwards(self, scan: Scan) -> Iterator[Scan]:
-        """The scan, and the others of its satellite, the nearest in time first."""
-        yield scan
-        scans = self._scans[scan.platform]
-        after = bisect_left(scans, scan.start, key=lambda s: s.start)
-        before = after - 1
-        while before >= 0 or after < len(scans):
-            back = before >= 0 and (
-                after == len(scans) or scan.start - scans[before].start <= scans[after].start - scan.start
-            )
-            other = scans[before if back else after]
-            before, after = (before - 1, after) if back else (before, after + 1)
-            if other.id != scan.id:
-                yield other
+
+def _nearest(scans: Sequence[Scan], scan: Scan) -> int:
+    """Where in a list sorted by start the scan itself is, else that which starts nearest to it; of two the earlier."""
+    after = bisect_left(scans, scan.start, key=lambda s: s.start)
+    for at in range(after, len(scans)):
+        if scans[at].start != scan.start:
+            break
+        if scans[at].id == scan.id:
+            return at
+    if after == len(scans) or (after and scan.start - scans[after - 1].start <= scans[after].start - scan.start):
+        return after - 1
+    return after

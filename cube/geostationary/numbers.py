@@ -25,7 +25,8 @@ from cube.geostationary.resample import count_factor
 from cube.job.store import LedgeredStore
 from cube.sun import solar_angles
 from stratacube.errors import SourceError
-from stratacube.files import write_bytes
+from stratacube.files import remove, write_bytes
+from stratacube.guard import guarded
 
 __all__ = ["NO_TIME", "gather", "gathered_names", "numbers_of", "read_numbers", "stored_factor", "write_numbers"]
 
@@ -118,6 +119,18 @@ def gathered_names(layout: TileLayout) -> list[str]:
     return [*numbers_of(layout, (), (), (), {})]
 
 
+def _rows(store: Path, arrays: Mapping[str, Any], start: int, stop: int, *, there: bool) -> Numbers:
+    """Rows of the arrays: as they are, or empty where all of them are put in anew."""
+    if there:
+        return {n: np.full((stop - start, *a.shape[1:]), a.fill_value, a.dtype) for n, a in arrays.items()}
+    again = "remove it and run the same command again"
+    rows = {}
+    for name, array in arrays.items():
+        with guarded(f"{store / name} cannot be read", again):
+            rows[name] = np.asarray(array[start:stop])
+    return rows
+
+
 def _microseconds(time: np.datetime64) -> int:
     return int(time.astype("M8[us]").astype("i8"))
 
@@ -185,7 +198,7 @@ def read_numbers(path: Path) -> tuple[int, Numbers]:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise SourceError(
             f"{path} does not hold the numbers of a shard ({' '.join(str(error).split())[:120]}); "
-            "remove it and run the same command again"
+            "run the same command again, which makes that shard anew"
         ) from error
 
 
@@ -215,11 +228,16 @@ def gather(
     pairs: dict[int, set[tuple[float, float]]] = {c: set() for c in layout.channels}
     for block in plan.blocks(["tile", "shard"]):
         start, stop = int(block["tile"].iloc[0]), int(block["tile"].iloc[-1]) + 1
-        values = {name: np.asarray(array[start:stop]) for name, array in arrays.items()}
+        files = {int(shard): file_of(int(shard)) for shard in block["shard"].unique()}
+        values = _rows(store, arrays, start, stop, there=all(path.exists() for path in files.values()))
         for shard, rows in block.groupby("shard"):
-            if not (path := file_of(int(shard))).exists():
+            if not (path := files[int(shard)]).exists():
                 continue
-            first, numbers = read_numbers(path)
+            try:
+                first, numbers = read_numbers(path)
+            except SourceError:
+                remove(path)
+                raise
             tiles = rows["tile"].to_numpy()
             for name in names:
                 values[name][tiles - start] = numbers[name][tiles - first]
