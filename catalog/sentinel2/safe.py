@@ -16,7 +16,7 @@ from stratacube.guard import guarded
 
 __all__ = ["read_safe"]
 
-_IMAGE = re.compile(r"_(?P<key>(?:B\d[\dA]|SCL|AOT|WVP|TCI)_(?P<pixel>\d{2})m)\.jp2$")
+_IMAGE = re.compile(r"_(?P<key>(?:B\d[\dA]|SCL|AOT|WVP|TCI)_(?P<pixel>\d{2})m)\.(?i:jp2)$")
 
 
 def read_safe(folder: Path) -> Product:
@@ -55,7 +55,7 @@ def _read(folder: Path) -> Product:
         "product_metadata": Asset(href=str(documents[0]), size=documents[0].stat().st_size),
         "granule_metadata": Asset(href=str(granules[0]), size=granules[0].stat().st_size),
     }
-    for image in sorted(granules[0].parent.glob("IMG_DATA/**/*.jp2")):
+    for image in sorted(granules[0].parent.glob("IMG_DATA/**/*.[jJ][pP]2")):
         found = _IMAGE.search(image.name)
         if found is not None:
             assets[found["key"]] = _raster(image, granule, int(found["pixel"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -212,10 +212,11 @@ class TileLayout:
             If the file sees the Earth from elsewhere, has other pixels, or does not cover the tile.
         """
         if grid.projection != tile.projection:
+            one, other = asdict(tile.projection), asdict(grid.projection)
+            name = next(n for n in one if one[n] != other[n])
             raise SourceError(
-                f"projection differs: the tile is seen from longitude "
-                f"{tile.projection.longitude_of_projection_origin}, the file from "
-                f"{grid.projection.longitude_of_projection_origin}"
+                f"projection differs: the tile's {name} is {one[name]}, the file's {other[name]}; "
+                "fetch the file again, or leave it out"
             )
         native = self.band(channel).pixel_urad * 1e-6
         if abs(grid.dx / native - 1) > 1e-3 or abs(grid.dy / native + 1) > 1e-3:

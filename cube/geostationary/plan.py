@@ -289,7 +289,9 @@ class _Planner:
         used = {s.id: s for s in (scan, *(f.scan for f in frames)) if s is not None}
         damaged, unfit = self.headers.damaged, self.unfit
         bad = {
-            name: damaged.get(name) or next(iter(unfit[name].values())) for name in used if name in {*damaged, *unfit}
+            name: damaged.get(name) or next(iter(unfit[name].values()))
+            for name in used
+            if name in damaged or name in unfit
         }
         lost = {name for name in bad if name in damaged or unfit[name].keys() >= used[name].files.keys()}
         if not (bad if self.fit_only else used.keys() <= lost):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,10 @@ class FileRecord:
     """Why it does not open, if so."""
     place: str = ""
     """What tells the pixels of its image: files of one place may be compared."""
+    seen_from: str = ""
+    """The satellite's view, as the file has it."""
+    corner: tuple[float, float] = (0.0, 0.0)
+    """Scan angles of the image's north-western corner, in microradians: x, y."""
     stored_bytes: int = 0
     """Of its counts, deflated."""
     earth_chunks: int = 0
@@ -61,7 +65,7 @@ class FileRecord:
     unwritten_chunks: int = 0
     """Those of them that the file does not hold: fill, all of it."""
     earth_share: float = float("nan")
-    """Share of the image's chunks that lie wholly on the Earth."""
+    """Share of the image's pixels that see the Earth."""
     told_valid: float = float("nan")
     """Share of good and usable pixels by the file's own count."""
     level: int = 1
@@ -121,11 +125,13 @@ def record_of(
     record = replace(
         _begun(source, scan),
         place=_place(index),
+        seen_from=" ".join(str(v) for v in asdict(index.grid.projection).values()),
+        corner=(index.grid.left * 1e6, index.grid.top * 1e6),
         stored_bytes=int(table.sizes.sum()),
         earth_chunks=int(earth.sum()),
         constant_chunks=int(constant.sum()),
         unwritten_chunks=int((earth & (table.sizes == 0)).sum()),
-        earth_share=float(earth.mean()),
+        earth_share=_earth_share(index.grid),
         told_valid=index.valid_fraction,
     )
     chosen = np.argwhere(earth).tolist() if full else lattice(earth, constant)
@@ -159,6 +165,14 @@ def chunks_on_earth(grid: FixedGrid, table: ChunkTable) -> npt.NDArray[np.bool_]
     lon, _ = grid.projection.to_lonlat(x[None, :], y[:, None])
     seen = np.isfinite(lon)
     return seen[:-1, :-1] & seen[1:, :-1] & seen[:-1, 1:] & seen[1:, 1:]
+
+
+def _earth_share(grid: FixedGrid) -> float:
+    """Share of an image's pixels that see the Earth, by 32 x 32 of them."""
+    at = (np.arange(32) + 0.5) / 32
+    y, x = grid.top + at * grid.height * grid.dy, grid.left + at * grid.width * grid.dx
+    lon, _ = grid.projection.to_lonlat(x[None, :], y[:, None])
+    return float(np.isfinite(lon).mean())
 
 
 def lattice(earth: npt.NDArray[np.bool_], constant: npt.NDArray[np.bool_]) -> list[list[int]]:

@@ -11,7 +11,7 @@ from cube.geostationary.dialect import dialect_of, imager_of
 from cube.geostationary.screen_file import FileRecord
 from cube.instrument import BRIGHTNESS
 
-__all__ = ["Verdict", "judge", "neighbours"]
+__all__ = ["Verdict", "judge", "neighbours", "strangers"]
 
 ROWS = 0.02
 """Share of rows that may be bad: 5 % of an image's rows are found in the sample, and the worst real file has 0.6 %."""
@@ -32,6 +32,8 @@ _SPREADS = (1 / 3, 3.0)
 """Scatter of thermal counts by that of the neighbours, which is that of the scene."""
 _APART = 1.5
 """How far chunks' medians may lie from those of the neighbours, by the scatter of the whole scene."""
+_ASIDE = 30.0
+"""Microradians by which images of one scan may lie aside: mesoscale files up to 2019 are half a pixel of 1 km off."""
 _TOLD = {
     "fill": "hold no pixel",
     "repeated": "repeat the row before",
@@ -65,6 +67,30 @@ def judge(record: FileRecord, others: Sequence[FileRecord]) -> Verdict:
     if warm > _WARM:
         return Verdict("flagged", f"the focal plane was too warm for {warm:.1%} of the pixels looked at")
     return Verdict("fit")
+
+
+def strangers(records: Sequence[FileRecord]) -> dict[str, str]:
+    """Of the files of one scan, by address, those that do not look where most others do, and why; of two both.
+
+    All channels of a scan are seen at once: their images have one corner and one view of the Earth.
+    """
+    opened = [r for r in records if not r.error]
+    found = {}
+    for record in opened:
+        others = [r for r in opened if r.href != record.href]
+        alike = [r for r in others if r.seen_from == record.seen_from and _apart(r, record) <= _ASIDE]
+        if 2 * len(alike) < len(others):
+            apart = float(np.median([_apart(r, record) for r in others]))
+            found[record.href] = (
+                f"its pixels lie {apart:.0f} microradians from those of the scan's other files"
+                if apart > _ASIDE
+                else "its projection is not that of the scan's other files"
+            )
+    return found
+
+
+def _apart(one: FileRecord, other: FileRecord) -> float:
+    return max(abs(a - b) for a, b in zip(one.corner, other.corner, strict=True))
 
 
 def neighbours(record: FileRecord, records: Iterable[FileRecord]) -> list[FileRecord]:

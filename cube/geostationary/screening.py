@@ -15,7 +15,7 @@ from cube.geostationary.index import index_file
 from cube.geostationary.index_cache import with_current_stat
 from cube.geostationary.screen_file import FileRecord, record_of
 from cube.geostationary.screen_rows import FLAGS, ROW_FAULTS
-from cube.geostationary.screen_rules import Verdict, judge, neighbours
+from cube.geostationary.screen_rules import Verdict, judge, neighbours, strangers
 from cube.job.run import Run
 from stratacube.choices import many
 from stratacube.errors import SourceError, UnavailableError
@@ -108,9 +108,12 @@ class Screening:
         for records in self.records.values():
             for record in records:
                 alike[record.platform, record.sector, record.channel].append(record)
-        for record in (r for records in found.values() for r in records):
-            near = neighbours(record, alike[record.platform, record.sector, record.channel])
-            self.verdicts[record.href] = judge(record, near)
+        for records in found.values():
+            aside = strangers(records)
+            for record in records:
+                near = neighbours(record, alike[record.platform, record.sector, record.channel])
+                other = aside.get(record.href)
+                self.verdicts[record.href] = Verdict("unfit", other) if other else judge(record, near)
         return self._unfit(scans)
 
     def _unfit(self, scans: Sequence[Scan]) -> Unfit:

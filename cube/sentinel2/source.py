@@ -26,6 +26,7 @@ from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.mask import class_mask, class_window, on_band_grid
 from cube.sentinel2.resample import SourceGrid
+from cube.sentinel2.vocabulary import SCL_NAMES
 from stratacube.errors import SourceError
 
 __all__ = ["NODATA_DN", "Harmonisation", "MaskRule", "ProductSource", "harmonisation"]
@@ -161,7 +162,13 @@ class ProductSource:
         at = self.class_window(window, grid)
         if not (at.height and at.width):
             return np.zeros((window.height, window.width), bool)
-        valid = class_mask(self.classes.read(at), self.rule.classes, self.rule.dilation)
+        found = self.classes.read(at)
+        if found.size and found.max() > np.iinfo("u1").max:
+            raise SourceError(
+                f"{self.classes.href} holds {found.max()} where scene classes go to {len(SCL_NAMES) - 1}; "
+                "it is another image, fetch the product again"
+            )
+        valid = class_mask(found, self.rule.classes, self.rule.dilation)
         return on_band_grid(valid, at, window, grid, self.classes.grid)
 
     def values(

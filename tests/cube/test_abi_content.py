@@ -180,14 +180,13 @@ def test_what_a_rewritten_file_has_lost_is_not_held_against_it(whole: Path, tmp_
     with h5py.File(path, "r+") as h5:
         for name in ("platform_ID", "scene_id", "time_coverage_start", "time_coverage_end", "dataset_name"):
             del h5.attrs[name]
-        for name in ("t", "planck_fk1", "band_wavelength", "valid_pixel_count"):
+        for name in ("t", "band_wavelength", "valid_pixel_count"):
             del h5[name]
-        h5["planck_bc1"][...] = -999.0
         del h5["x"].attrs["units"]
     index = index_file(source_of(path))
     start, end = np.datetime64(index.source.start, "ns"), np.datetime64(index.source.end, "ns")
     assert index.mid_time == start + (end - start) // 2
-    assert np.isnan([index.coefficients["planck_fk1"], index.coefficients["planck_bc1"], index.wavelength]).all()
+    assert np.isnan(index.wavelength)
     assert index.coefficients["planck_fk2"] == truth.coefficients["planck_fk2"]
     assert index.grid == truth.grid
 
@@ -377,3 +376,26 @@ def test_scans_half_a_minute_apart_are_not_taken_for_one_another(tmp_path: Path)
             del h5.attrs[name]
     with pytest.raises(SourceError, match=r"its t is 2020-07-01T16:00:0.*, but its name says 2020-07-01 16:00:30"):
         index_file(source_of(second))
+
+
+@pytest.mark.parametrize("name", ["planck_fk1", "planck_fk2", "planck_bc1", "planck_bc2"])
+def test_a_thermal_file_without_a_coefficient_is_refused(whole: Path, tmp_path: Path, name: str) -> None:
+    """Its temperatures would be NaN without a word."""
+    for how in ("gone", "never filled in"):
+        path = Path(shutil.copy2(whole, tmp_path / whole.name))
+        with h5py.File(path, "r+") as h5:
+            if how == "gone":
+                del h5[name]
+            else:
+                h5[name][...] = -999.0
+        with pytest.raises(SourceError, match=f"it lacks {name}"):
+            index_file(source_of(path))
+
+
+@pytest.mark.parametrize(("name", "factor"), [("scale_factor", 2.0), ("scale_factor", 0.5), ("add_offset", 0.0)])
+def test_a_packing_is_held_against_that_of_its_own_band(whole: Path, tmp_path: Path, name: str, factor: float) -> None:
+    path = Path(shutil.copy2(whole, tmp_path / whole.name))
+    with h5py.File(path, "r+") as h5:
+        h5["Rad"].attrs[name] = h5["Rad"].attrs[name] * np.float32(factor)
+    with pytest.raises(SourceError, match=f"its {name} is .* not between"):
+        index_file(source_of(path))

@@ -14,7 +14,7 @@ import pytest
 from catalog.geostationary.archives import LocalArchive
 from cube.geostationary.index import index_file
 from cube.geostationary.screen_file import FileRecord, chunks_on_earth, lattice, record_of
-from cube.geostationary.screen_rules import Verdict, judge, neighbours
+from cube.geostationary.screen_rules import Verdict, judge, neighbours, strangers
 from cube.testing import write_abi_file
 from tests.cube.bad_scans import FILL as FILL13
 from tests.cube.bad_scans import KINDS, SHAPE, images_of, intact, source_of, spoiled
@@ -161,3 +161,44 @@ def test_chunks_on_the_earth_are_those_all_pixels_of_which_see_it(tmp_path: Path
     assert 0 < seen.sum() < seen.size
     np.testing.assert_array_equal(found, seen)
     assert all(found[r, c] for r, c in lattice(found, np.zeros_like(found)))
+
+
+@pytest.mark.parametrize("aside", [(0, 168e-6), (-168e-6, 0), (0, 560e-6)])
+@pytest.mark.parametrize("channels", [(7, 13), (7, 8, 13)])
+def test_a_file_that_looks_elsewhere_than_the_others_of_its_scan_is_told(
+    tmp_path: Path, channels: tuple[int, ...], aside: tuple[float, float]
+) -> None:
+    """Of two nobody knows which is wrong, of three the one; images half a pixel off are as files to 2019 were."""
+    start, corner = datetime(2020, 7, 1, 16), (-0.02, 0.06)
+    for name, shift in (("right", (0.0, 0.0)), ("half", (14e-6, -14e-6)), ("wrong", aside)):
+        records = []
+        for channel in channels:
+            at = (corner[0] + shift[0], corner[1] + shift[1]) if channel == 13 else corner
+            path = write_abi_file(tmp_path / name, channel=channel, start=start, shape=(100, 100), corner=at)
+            records.append(record(path))
+        told = strangers(records)
+        wanted = {"right": (), "half": (), "wrong": channels if len(channels) == 2 else (13,)}[name]
+        assert {r.channel for r in records if r.href in told} == {*wanted}
+        assert all("microradians from those of the scan's other files" in reason for reason in told.values())
+
+
+def test_a_view_that_is_not_the_other_files_is_told(tmp_path: Path) -> None:
+    start = datetime(2020, 7, 1, 16)
+    records = [
+        record(write_abi_file(tmp_path, channel=c, start=start, shape=(100, 100), corner=(-0.02, 0.06), lon_0=lon_0))
+        for c, lon_0 in ((7, -75.0), (8, -75.0), (13, -89.5))
+    ]
+    assert strangers(records) == {records[2].href: "its projection is not that of the scan's other files"}
+
+
+def test_a_sector_at_the_limb_without_a_valid_pixel_is_told(tmp_path: Path) -> None:
+    """None of its chunks sees the Earth with all of its pixels; a fifth of its pixels do."""
+    counts = np.full((250, 250), FILL13, "u2")
+    path = write_abi_file(
+        tmp_path, channel=13, start=datetime(2020, 7, 1, 16), counts=counts, dqf=np.full((250, 250), 3, "u1"),
+        corner=(-0.115, 0.115),
+    )  # fmt: skip
+    seen = record(path)
+    assert seen.earth_chunks == 0
+    assert 0.02 < seen.earth_share < 0.98
+    assert judge(seen, []).word == "unfit"

@@ -219,6 +219,28 @@ def test_killed_run_is_finished_by_the_same_command(
     assert _digest(tmp_path / "w") == _digest(built)
 
 
+def test_another_image_in_place_of_the_classes_drops_its_scene_and_capitals_do_not(
+    archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "safe"
+    scenes = [make_scene(20 + n, FIRST + timedelta(days=n)) for n in range(3)]
+    for scene in scenes:
+        scene.write(root)
+    images = {key: next(root.glob(f"{scenes[1].spec.id}.SAFE/**/*{key}_20m.jp2")) for key in ("SCL", "B03")}
+    images["SCL"].write_bytes(images["B03"].read_bytes())
+    named = next(root.glob(f"{scenes[2].spec.id}.SAFE/**/*B03_20m.jp2"))
+    named.rename(named.with_suffix(".JP2"))
+    config = _config(tmp_path / "w", root, grid, verify_digests="never")
+    assert run_sentinel2(config).code == 1
+    kept = [scenes[0], scenes[2]]
+    for band in BANDS:
+        np.testing.assert_array_equal(_mosaic(config.work_dir, band), _median(_expected(kept, band)))
+    errors = pd.read_csv(config.work_dir / "errors.csv")
+    assert set(errors["product"]) == {scenes[1].spec.id}
+    assert images["SCL"].name in errors["reason"].iloc[0]
+    assert "scene classes go to 11" in errors["reason"].iloc[0]
+
+
 def test_corrupt_image_drops_its_scene_only(
     archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
