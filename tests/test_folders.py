@@ -27,7 +27,7 @@ from loaders import stats
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import Written
 from stratacube.inside import LONGEST_NAME, is_inside, why_not_a_name
-from stratacube.parquet import write_frame
+from stratacube.parquet import read_frame, write_frame
 from training import probe
 
 
@@ -166,9 +166,12 @@ def test_the_ledger_of_another_removes_nothing_outside(path: str, tmp_path: Path
     assert not (folder / "own.tif").exists(), "what is its own is removed"
 
 
-def test_the_plan_of_another_with_tiles_outside_is_refused(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"tile_id": ["a", "../../b"], "shard": [0, 0]})
-    frame.attrs = {"refused": "{}", "problems": "[]"}
+def test_the_plan_of_another_with_tiles_outside_is_refused(small_archive: Path, tmp_path: Path) -> None:
+    given = ["--local-data-dir", str(small_archive), "--domain", "M1", "--channels", "13", "--tile-size", "64"]
+    shape = ["--grid", "2km", "--steps", "1", "--num-tiles", "2", "--workers", "1", "--plan-only"]
+    assert main(["abi", *given, *shape, "--output-dir", str(tmp_path)]) == 0
+    frame = read_frame(tmp_path / "plan.parquet")
+    frame.loc[1, "tile_id"] = "../../b"
     write_frame(tmp_path / "plan.parquet", frame)
     with pytest.raises(SourceError, match=r"has a tile '../../b', which has a slash"):
         PlanTable(tmp_path / "plan.parquet").frame()

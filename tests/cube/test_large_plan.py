@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,11 @@ def test_a_large_plan_is_as_the_planner_makes_it(written: tuple[Path, list[str]]
     for name in ("sources.json", "completeness.csv"):
         assert (there.root / name).read_bytes() == (real.root / name).read_bytes()
     planned, schema = pd.read_parquet(real.plan), pq.read_schema(real.plan)
-    assert pq.read_schema(there.plan).equals(schema, check_metadata=True)
+    assert pq.read_schema(there.plan).equals(schema)
+    told = [json.loads(pq.read_schema(p).metadata[b"PANDAS_ATTRS"]) for p in (there.plan, real.plan)]
+    for attrs in told:
+        attrs.pop("refused")  # more tiles, more candidates
+    assert told[0] == told[1]
     assert pq.read_metadata(there.plan).num_row_groups == pq.read_metadata(real.plan).num_row_groups
     number = {scan: i for i, scan in enumerate(sorted(pd.read_csv(there.completeness)["scan"]))}
     scan = planned["event_scan"].map(number).to_numpy()
