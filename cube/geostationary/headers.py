@@ -32,7 +32,7 @@ class Headers:
     endpoint_url
         S3 endpoint, for files on S3.
     retries
-        How often a file is tried again that could not be read.
+        How often a file on S3 is tried again that could not be read.
     """
 
     def __init__(self, cache: Path | None, endpoint_url: str | None, retries: int = 0) -> None:
@@ -78,7 +78,8 @@ class Headers:
     def _index(self, file: SourceFile) -> FileIndex:
         read = partial(index_file, file, self.cache, self.endpoint_url)
         name = f"reading {file.href}"
-        return call_again(read, tries=1 + self.retries, pause=_PAUSE, again=UnavailableError, name=name)
+        retries = self.retries if file.href.startswith("s3://") else 0  # a disk does not fail now and then
+        return call_again(read, tries=1 + retries, pause=_PAUSE, again=UnavailableError, name=name)
 
 
 class PlannedHeaders:
