@@ -270,9 +270,16 @@ class _PreviewTask:
 
 
 def _draw(task: _PreviewTask) -> None:
+    numbers = [tile for tile, _ in task.tiles]
+    first, last = min(numbers), max(numbers)
     with open_raw(task.store) as data:
+        part = data.isel(tile=slice(first, last + 1))
+        # What is small lies in chunks of very many tiles, each of which would be decoded for every tile.
+        images = {d for d in part.dims if str(d)[:1] in "xy" and not str(d).endswith("_coarse")}
+        small = [n for n in part.variables if "tile" in part[n].dims and not images & {*part[n].dims}]
+        part = part.assign({n: part[n].load() for n in small})
         for tile, path in task.tiles:
-            thumbnail(data, tile, path)
+            thumbnail(part, tile - first, path)
 
 
 def _previews(folder: AbiFolder, tiles: pd.DataFrame, run: Run) -> None:
