@@ -167,7 +167,11 @@ SOURCES = Registry(
 STRATA = Registry(
     "stratum",
     "stratacube.strata",
-    {"random": "cube.strata.plugs:RANDOM", "convection": "cube.strata.plugs:CONVECTION"},
+    {
+        "random": "cube.strata.plugs:RANDOM",
+        "convection": "cube.strata.plugs:CONVECTION",
+        "landcover": "cube.strata.landcover.plug:LANDCOVER",
+    },
     ("sampler", "options", "tiles", "refusals", "parallel", "tables", "time_means"),
 )
 """How places and times of tiles are chosen: :class:`cube.strata.plug.Stratum`."""

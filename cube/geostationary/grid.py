@@ -82,7 +82,8 @@ class GeosProjection:
         longitude, latitude : ndarray of float64
             Degrees, longitude in [-180, 180); NaN where the line of sight misses the Earth.
         """
-        x, y = np.broadcast_arrays(np.asarray(x, "f8"), np.asarray(y, "f8"))
+        # Not broadcast yet: of a row and a column, sines and cosines are taken of each once.
+        x, y = np.asarray(x, "f8"), np.asarray(y, "f8")
         req, rpol, h = self.semi_major_axis, self.semi_minor_axis, self.distance
         if self.sweep_angle_axis == "x":
             los_x, los_y, los_z = np.cos(x) * np.cos(y), np.sin(x), np.cos(x) * np.sin(y)

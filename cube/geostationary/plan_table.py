@@ -131,6 +131,7 @@ def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequ
                     for c in channels
                     if f.scan is None or c not in f.scan.files
                 ],
+                "details": json.dumps({k: v for k, v in candidate.details.items() if isinstance(v, str | int | float)}),
                 "window_start": spot.start,
                 "window_scores": list(spot.scores),
             }

@@ -21,6 +21,10 @@ from cube.geostationary.template import create_tile_store, describe_packings, fi
 from cube.geostationary.tiles import shard_key
 from cube.job.folder import FORMAT
 from cube.job.run import Run
+from cube.job.store import write_region
+from cube.plug import imported_of_plug
+from cube.registry import STRATA
+from cube.strata.labelling import Labeller, PlannedTiles
 from stratacube.files import write_text
 
 __all__ = ["TileStore"]
@@ -68,10 +72,25 @@ class TileStore:
         views = Views(self.table.projections, self.config.dialect.grid_mapping)
 
         def make() -> None:
-            create_tile_store(store, self.layout, self.table, views, attributes, self.config.codec)
+            labels = self._labels()
+            arrays = labels.arrays() if labels else {}
+            create_tile_store(store, self.layout, self.table, views, attributes, self.config.codec, arrays)
+            for name, start, values in labels.values() if labels else ():
+                write_region(store, name, start, values)
 
         run.keep("arrays", make, self._template, anew=True)
         return of_old and not known
+
+    def _labels(self) -> Labeller | None:
+        """What the stratum says of the tiles, if anything."""
+        if not self.config.stratum.labels:
+            return None
+        tiles = PlannedTiles(
+            self.table.tiles, self.table.blocks, self.table.projections, self.layout.tile_size, self.layout.pixel
+        )
+        with STRATA.blamed(self.config.stratification):
+            made: Labeller = imported_of_plug(self.config.stratum.labels)(tiles, **self.config.options.arguments())
+        return made
 
     def _template(self) -> Iterator[Path]:
         """Descriptions of all arrays, and those that hold what the plan tells."""

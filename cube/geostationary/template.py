@@ -31,6 +31,7 @@ def create_tile_store(
     views: Views,
     attributes: Mapping[str, Any],
     codec: str,
+    labels: Mapping[str, ArraySpec] | None = None,
 ) -> None:
     """Write the template of a tile store, and the variables that the plan tells.
 
@@ -51,6 +52,8 @@ def create_tile_store(
         Of the store: provenance.
     codec
         One of :data:`cube.job.codec.CODECS`.
+    labels
+        Arrays that the stratum adds.
     """
     fills = fills_of(layout, path)
     arrays = _band_specs(layout, plan.tiles, fills, {}, views.names) | _gathered_specs(path, layout, plan.tiles)
@@ -60,6 +63,7 @@ def create_tile_store(
         chunks = tuple(min(BLOCK, n) if d == "tile" else n for d, n in zip(dims, shape, strict=True))
         arrays[name] = ArraySpec(dims, shape, values.dtype.str, chunks, attributes=attrs)
     arrays |= {name: ArraySpec((), (), "<i4", (), attributes=attrs) for name, attrs in views.mappings()}
+    arrays |= labels or {}
     described = {ATTRIBUTE: layout.instrument.described()}
     create_store(path, arrays, {"Conventions": "CF-1.11", **described, **attributes}, codec)
     for block in plan.blocks():

@@ -48,6 +48,9 @@ class Stratum:
     measured there."""
     tables: tuple[str, ...] = ()
     """Names of the files that it may write beside the plan."""
+    labels: str = ""
+    """``module:object`` of a :class:`cube.strata.labelling.Labeller`, if its tiles have labels: called with the planned
+    tiles and the options' arguments."""
 
     def __post_init__(self) -> None:
         if self.time_means not in get_args(TimeMeans):
