@@ -72,6 +72,7 @@ def test_the_page_names_every_function() -> None:
     assert set(re.findall(r"`(write_\w+)`", table[0])) == {n for n in cube.testing.__all__ if n.startswith("write_")}
 
 
+@pytest.mark.slow
 def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
     found = blocks(PAGE)
     assert {block.language for block in found} == {"python"}

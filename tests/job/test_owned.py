@@ -185,6 +185,7 @@ class Dying:
                 time.sleep(60)
 
 
+@pytest.mark.slow
 def test_what_a_worker_was_writing_when_another_died_goes(tmp_path: Path) -> None:
     folder, aside = BuildFolder(tmp_path / "out"), tmp_path / "aside"
     aside.mkdir()

@@ -27,6 +27,7 @@ def test_any_number_of_processes_make_what_one_makes(racing: Race, undisturbed: 
     assert_as_undisturbed(racing.folder, undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["sentinel2"])
 def test_three_processes_and_one_that_wakes_up_make_what_one_makes(racing: Race, undisturbed: Path) -> None:
     racing.settings = {"HEARTBEAT": 0.15, "LIMIT": 1.2}  # who comes beside does so at once, or waits for all others

@@ -74,6 +74,7 @@ def test_statistics_of_composites(
         assert float(normal.std()) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(
     composites: xr.Dataset, write_cube: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -110,7 +110,7 @@ def test_nothing_else_of_a_tile_is_read(forms: tuple[Path, Path]) -> None:
     assert bytes_read == [2 * 2 * (128**2 * 4 + 64**2 * 3), 2 * 2 * 128**2 * 6]
 
 
-@pytest.mark.parametrize("kind", ["processes", "threads"])
+@pytest.mark.parametrize("kind", [pytest.param("processes", marks=pytest.mark.slow), "threads"])
 def test_parts_travel_from_workers(forms: tuple[Path, Path], kind: Any) -> None:
     view = View(crop=48, where="random", rotations=True)
     options = {"view": view, "seed": 3, "workers": 2, "workers_are": kind}

@@ -130,7 +130,7 @@ def test_states_of_other_data_are_refused(store: Path, make_store: Maker) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 calls it; torch 2.13 warns
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_stateful_dataloader_resumes_a_stream(store: Path, workers: int) -> None:
     def make() -> StatefulDataLoader[Any]:
         stream = Stream(TileDataset(store, view=VIEW), 3, seed=6)
@@ -175,7 +175,7 @@ def test_mixtures(make_store: Maker) -> None:
     assert tiles_of(resumed) == tiles_of(half)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_tiles_and_composites_together(make_store: Maker, workers: int) -> None:
     """ABI tiles and windows of Sentinel-2, one to three, each with its own bands, sizes and statistics."""
     tiles = TileDataset(make_store(tiles=12), view=VIEW)

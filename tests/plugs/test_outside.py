@@ -88,6 +88,7 @@ def test_a_stratum_and_an_engine(site: Path, abi: list[str], tmp_path: Path) -> 
     assert not (tmp_path / "out" / "transect.csv").exists()  # a build's parts are those of all strata
 
 
+@pytest.mark.slow
 def test_a_reducer(site: Path, tmp_path: Path) -> None:
     for number in range(3):
         make_scene(number, FIRST + timedelta(days=5 * number), bands=("B02",)).write(tmp_path / "safe")
@@ -341,6 +342,7 @@ def test_the_quantities_of_an_instrument(far: Path, tmp_path: Path) -> None:
         open_data(wrong, 0, 1, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_a_kind_of_masks(site: Path, small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same systems in files of another kind give the same plan; a file that its survey refuses is told."""
     grid = {"latitudes": np.arange(-5, 20, 0.25), "longitudes": np.arange(285, 310, 0.25)}

@@ -331,6 +331,7 @@ def demo_archive(tmp_path: Path) -> DemoArchive:
     return write_sentinel2_archive(tmp_path / "archive", side=220)
 
 
+@pytest.mark.slow
 def test_demo_accepts_what_is_wrong_on_purpose_and_nothing_else(
     demo_archive: DemoArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

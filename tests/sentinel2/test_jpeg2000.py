@@ -115,6 +115,7 @@ def test_a_palette_is_left_to_gdal(tmp_path: Path) -> None:
         np.testing.assert_array_equal(reader.read(Window(90, 90, 20, 20)), image[90:110, 90:110])
 
 
+@pytest.mark.slow
 def test_decoding_keeps_nothing(tmp_path: Path) -> None:
     path = tmp_path / "image.jp2"
     _write(path)
