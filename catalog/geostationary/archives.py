@@ -30,6 +30,8 @@ _SUFFIXES = (".nc", ".nc4")
 """Of names that are taken for files without asking the disk, which takes long."""
 _TOLD = 3
 """Files not understood that are named."""
+_MOST_PAGES = 1000
+"""Of 1,000 objects, in the folder of an hour: the fullest one has five."""
 _NOTHING_THERE = (errno.ENOENT, errno.ELOOP)
 """Removed since it was listed, a link to nothing, or a link to itself."""
 
@@ -281,7 +283,7 @@ class S3Archive:
         found, near = [], []
         with translate_s3_errors(name, self.endpoint_url):
             s3 = s3_filesystem(self.endpoint_url, **self._options)
-            while True:
+            for _ in range(_MOST_PAGES):
                 page = s3.call_s3("list_objects_v2", **request)
                 for thing in page.get("Contents", ()):
                     fields, called = ABI_NAMES.parse_path(thing["Key"]), thing["Key"].rpartition("/")[2]
@@ -296,6 +298,8 @@ class S3Archive:
                 if following in (None, request.get("ContinuationToken")):
                     raise OSError("its listing goes on without saying where")
                 request["ContinuationToken"] = following
+            else:
+                raise OSError(f"its listing of {request['Prefix']} goes on after {_MOST_PAGES} pages")
         if near:
             _log.warning("%s", _told(ABI_NAMES.title, near))
         return found

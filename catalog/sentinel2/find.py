@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.saved import load_items, save_items, write_query_manifest
 from catalog.sentinel2.search import COLLECTION, nothing_found, search_stac
 from catalog.sentinel2.select import Dropped, Selection, counted, judge_unread, select_products
+from catalog.sentinel2.signed import signed_again, unsigned, was_signed
 from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, UsageError
 
@@ -53,6 +54,7 @@ def find_products(
     collection: str = COLLECTION,
     odata_url: str = CDSE_ODATA,
     access: Access = "https",
+    fresh: Callable[[], Iterable[Any]] | None = None,
 ) -> Found:
     """Find the products that a query wants.
 
@@ -70,6 +72,8 @@ def find_products(
         Asked where CDSE's STAC API fails.
     access
         Which address of the files to take.
+    fresh
+        Where a saved search has lost the signatures of its addresses, the items that have them.
 
     Raises
     ------
@@ -81,6 +85,8 @@ def find_products(
     note, refused = "", list[Dropped]()
     if items is not None:
         listed: Sequence[Mapping[str, Any]] = load_items(items)
+        if fresh is not None and was_signed(listed):
+            listed = signed_again(listed, fresh())
         products, refused = products_from_items(listed, access)
         where = str(items)
     elif safe_dir is not None:
@@ -202,7 +208,8 @@ def _unreadable(error: OSError) -> None:
 def save_found(found: Found, indices: Path, *, geoparquet: bool = False) -> Path:
     """Save a search: ``items.json`` (and ``items.parquet``) to replay it, ``query_manifest.csv`` to read it.
 
-    ``items.json`` comes last: where it is, the others are.
+    ``items.json`` comes last: where it is, the others are. Addresses are saved without their signatures, which are
+    passwords and run out.
 
     Parameters
     ----------
@@ -220,8 +227,9 @@ def save_found(found: Found, indices: Path, *, geoparquet: bool = False) -> Path
     """
     used = (p.id for p in found.products)
     write_query_manifest(indices / "query_manifest.csv", found.all_products, used, found.selection.dropped)
+    plain = PackedItems(map(unsigned, found.items))
     if geoparquet:
-        save_items(indices / "items.parquet", found.items)
+        save_items(indices / "items.parquet", plain)
     path = indices / "items.json"
-    save_items(path, found.items)
+    save_items(path, plain)
     return path

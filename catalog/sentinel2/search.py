@@ -36,6 +36,8 @@ REQUESTS_A_SECOND = 4.0
 
 _PAGE = 100
 _PAD = timedelta(hours=1)
+_MOST_ITEMS = 2_000_000
+"""Of one area and interval: some 2 GB of memory, and four months of the whole Earth."""
 """An API's time of an item may be that of the tile, up to half an orbit after the start of its datatake."""
 
 _CDSE_CATALOGUE = "cdse-stac"
@@ -170,6 +172,10 @@ def _items(url: str, pages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]
     for page in pages:
         items = page["features"]
         ids = {_name_and_time(item)[0] for item in items}
+        if len(seen) > _MOST_ITEMS:
+            raise SourceError(
+                f"{plain_url(url)} has more than {_MOST_ITEMS} items for one question; ask for a smaller area or period"
+            )
         if ids <= seen and ids:
             raise SourceError(f"{plain_url(url)} repeats a page after {len(seen)} items; {_REMEDY}")
         seen |= ids

@@ -11,29 +11,27 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from catalog.geostationary.completeness import completeness, write_completeness
 from catalog.geostationary.fetch import fetch_files, local_copy
 from catalog.geostationary.items import load_items, save_items
 from catalog.geostationary.scans import Scan, SourceFile
 from catalog.geostationary.shelf import ScanShelf
 from cube.config import AbiConfig, default_workers
+from cube.geostationary.cutting import Cutting
 from cube.geostationary.estimate import estimate
 from cube.geostationary.find import find, in_period
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
 from cube.geostationary.headers import Headers
 from cube.geostationary.index import IndexTask, index_file
-from cube.geostationary.layout import Frame, TileLayout, TileSpec
+from cube.geostationary.layout import TileLayout
 from cube.geostationary.plan import Screen, make_plan
 from cube.geostationary.plan_table import Plan, PlanTable, write_plan
 from cube.geostationary.publish import Publication, publish
 from cube.geostationary.references import IndexLater, write_references
 from cube.geostationary.screening import Screened, Screening
 from cube.geostationary.store import TileStore
-from cube.geostationary.tiles import ShardResult, ShardTask, build_shard, shard_key
-from cube.job.engine import Outcome
+from cube.geostationary.tiles import shard_key
 from cube.job.job import run_job
 from cube.job.ledger import Problem
 from cube.job.run import Run
@@ -219,10 +217,10 @@ class AbiBuild:
             done = {n for n in done if self.folder.numbers_of(n).exists()}
         if self.config.download:
             self._fetch()
-        unreadable = self._index(run)
-        to_do = [n for n in self.table.shard_numbers if n not in done]
-        for outcome in run.do(self._tasks(unreadable, done), build_shard, "building", total=len(to_do)):
-            _record(run, outcome)
+        lost = self._unfit()
+        unreadable = lost | self._index(run)
+        cutting = Cutting(self.config, self.folder, self.table, self.shelf, self.store)
+        unreadable |= cutting.cut(run, done - cutting.stale(done, lost), unreadable)
         self.store.gather(run, anew=not described)
         run.keep("references", lambda: self._refer(run, unreadable), lambda: [self.folder.references], anew=run.changed)
 
@@ -260,46 +258,22 @@ class AbiBuild:
             readable += outcome.result is not None
             if outcome.result is None:
                 unreadable[outcome.task.key] = outcome.error or ""
-        if self.config.screen != "off" and self.folder.screening.exists():
-            screened = Screened(self.folder.screening)
-            for name in self.table.framed:
-                unreadable = screened.lost(self.shelf[name].files, name) | unreadable
         remove_strays(self.folder.index)  # a cache, of which the ledger knows nothing
         if not readable:
             raise SourceError(f"none of the {total} planned files is readable; the first is {first}")
         return unreadable
 
+    def _unfit(self) -> dict[str, str]:
+        """Files of planned tiles that screening found not fit to be used, and why, by address."""
+        lost: dict[str, str] = {}
+        if self.config.screen != "off" and self.folder.screening.exists():
+            screened = Screened(self.folder.screening)
+            for name in self.table.framed:
+                lost |= screened.lost(self.shelf[name].files, name)
+        return lost
+
     def _projection(self, scan_id: str) -> GeosProjection:
         return self.headers.of(self.shelf[scan_id]).grid.projection
-
-    def _tasks(self, unreadable: Mapping[str, str], done: set[int]) -> Iterator[ShardTask]:
-        fills, views = self.store.fills(), self.table.projections
-        for shard, rows in self.table.shards():
-            if shard in done:
-                continue
-            tiles, frames = [], []
-            for position, row in enumerate(rows.itertuples()):
-                tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, views[row.projection]))
-                for step, name in enumerate(row.scan_ids):
-                    if name:
-                        scan = self.shelf[name]
-                        lost = _lost(scan.files, unreadable)
-                        frames.append(Frame(position, step, name, scan.start, scan.files, lost))
-            yield ShardTask(
-                shard=shard,
-                first=int(rows["tile"].iloc[0]),
-                tiles=tuple(tiles),
-                frames=tuple(frames),
-                requested=tuple(tuple(np.asarray(list(t), "M8[us]")) for t in rows["requested_times"]),
-                layout=self.store.layout,
-                fills=fills,
-                good_flags=tuple(self.config.good_dqf),
-                store=self.folder.tiles,
-                numbers=self.folder.numbers_of(shard),
-                cache=self.folder.index,
-                endpoint_url=self.config.s3_endpoint,
-                min_valid=self.config.min_valid,
-            )
 
     def _refer(self, run: Run, unreadable: Mapping[str, str]) -> None:
         """Write the virtual cube of the scans that tiles were cut from, a day at a time."""
@@ -353,27 +327,3 @@ def _shortage(wanted: int | None, plan: PlanTable) -> str | None:
 
 def _day(file: SourceFile) -> date:
     return file.start.date()
-
-
-def _lost(files: Mapping[int, SourceFile], unreadable: Mapping[str, str]) -> dict[int, tuple[SourceFile, str]]:
-    """Files that could not be indexed, and why."""
-    return {c: (f, unreadable[f.href]) for c, f in files.items() if f.href in unreadable}
-
-
-def _record(run: Run, outcome: Outcome[ShardTask, ShardResult]) -> None:
-    task, result = outcome.task, outcome.result
-    if result is None:
-        reason = outcome.error or ""
-        run.record(task.key, "failed", [Problem("product", reason, tile.tile_id) for tile in task.tiles])
-        return
-    figures = {
-        "seconds": outcome.seconds,
-        "chunks": result.read.chunks,
-        "bytes": result.read.bytes,
-        "requests": result.read.requests,
-        "valid_share": sum(result.valid_shares) / len(result.valid_shares),
-        "lowest_valid": min(result.valid_shares),
-        "lattice_shift": result.shift,
-    }
-    status = "partial" if result.problems else "done"
-    run.record(task.key, status, result.problems, figures, result.empty, outcome.written)

@@ -17,6 +17,7 @@ from cube.geostationary.grid import FixedGrid, Window
 from cube.geostationary.inflate import is_large
 from cube.geostationary.read import ReadCount, stream_images
 from cube.geostationary.screen_rows import ROW_FAULTS, look_at
+from cube.geostationary.screen_tiles import fault_in
 
 __all__ = ["FileRecord", "chunks_on_earth", "lattice", "record_of"]
 
@@ -72,6 +73,8 @@ class FileRecord:
     """2 where pixels were decoded too."""
     chunks: int = 0
     """Chunks decoded."""
+    small: str = ""
+    """What is wrong with one of them, where all are looked at, too small to be told of the whole file."""
     rows: int = 0
     """Rows of pixels looked at, in one chunk each."""
     row_shares: dict[str, float] = field(default_factory=dict)
@@ -214,15 +217,17 @@ def _of_pixels(
         Window(r * height, c * width, min(height, rows - r * height), min(across, cols - c * width)) for r, c in chosen
     ]
     usable = np.isin(np.arange(256), list(good))
-    looks = [
-        look_at(counts, flags.astype("u1", copy=False), table.fill, top, usable, no_value)
-        for counts, flags in stream_images(index, windows, ReadCount(), endpoint_url)
-    ]
+    looks, small = [], ""
+    for window, (counts, flags) in zip(windows, stream_images(index, windows, ReadCount(), endpoint_url), strict=True):
+        looks.append(look_at(counts, flags.astype("u1", copy=False), table.fill, top, usable, no_value))
+        if full:
+            small = small or fault_in(index, window, counts, flags) or ""
     seen, pixels = sum(look.rows for look in looks), sum(look.pixels for look in looks)
     faults = np.sum([look.faults for look in looks], axis=0) / seen
     spread = float(np.sqrt(np.mean([look.variance for look in looks])))
     return {
         "chunks": len(chosen),
+        "small": small,
         "rows": seen,
         "row_shares": dict(zip(ROW_FAULTS, faults.tolist(), strict=True)),
         "valid": sum(look.valid for look in looks) / pixels,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLAGS", "NOISE", "ROW_FAULTS", "Look", "look_at"]
+__all__ = ["FLAGS", "NOISE", "ROW_FAULTS", "SCATTER", "Look", "contradictory", "look_at", "repeated", "saturated"]
 
 ROW_FAULTS = ("fill", "repeated", "saturated", "noise", "contradictory")
 """What a row of pixels may be."""
@@ -23,7 +23,7 @@ _ACROSS = 4
 """Every so many columns are looked at where a row is not needed whole."""
 _DISTINCT = 3
 """Counts that a row spans at least before it is said to repeat another: a row of night is often one count or two."""
-_SCATTER = 0.02
+SCATTER = 0.02
 """Share of the range of counts that a row scatters by at least before it may be noise; the instrument's own is less."""
 NOISE = 0.7
 """Mean square of the differences of neighbours by twice the variance, above which a row is noise. White noise has 1; of
@@ -90,10 +90,10 @@ def look_at(
         flags=by_flag,
         faults=(
             int((empty == counts.shape[1]).sum()),
-            _repeated(counts, empty),
-            _saturated(counts, nothing, top),
+            repeated(counts, empty),
+            saturated(counts, nothing, top),
             _noise(seen, variance, top),
-            _contradictory(nothing, empty, flags, no_value),
+            contradictory(nothing, empty, flags, no_value),
         ),
         uneven=_unevenness(counts) if seen is counts else 0.0,
         middle=float(np.median(some[::_ACROSS])) if some.size else float("nan"),
@@ -108,7 +108,7 @@ def _by_flag(flags: Pixels) -> tuple[int, ...]:
     return flags.size - len(others), *(int(n) for n in counted[1:FLAGS]), int(counted[FLAGS:].sum())
 
 
-def _repeated(counts: Pixels, empty: Pixels) -> int:
+def repeated(counts: Pixels, empty: Pixels) -> int:
     """Rows that are the one before to the last count, and not for want of anything to see."""
     same = (counts[1:] == counts[:-1]).all(axis=1)
     if not same.any():
@@ -117,7 +117,7 @@ def _repeated(counts: Pixels, empty: Pixels) -> int:
     return int((rows.max(axis=1).astype("i8") - rows.min(axis=1) >= _DISTINCT).sum()) if len(rows) else 0
 
 
-def _saturated(counts: Pixels, nothing: Pixels, top: int) -> int:
+def saturated(counts: Pixels, nothing: Pixels, top: int) -> int:
     """Rows half or more of which are the two highest counts, the fill apart."""
     high = (counts >= top - 1) & ~nothing
     return int((2 * high.sum(axis=1) >= counts.shape[1]).sum()) if high.any() else 0
@@ -125,7 +125,7 @@ def _saturated(counts: Pixels, nothing: Pixels, top: int) -> int:
 
 def _noise(counts: Pixels, variance: Pixels, top: int) -> int:
     """Rows in which a pixel tells nothing of the next."""
-    scattered = variance >= (_SCATTER * top) ** 2
+    scattered = variance >= (SCATTER * top) ** 2
     if not scattered.any() or counts.shape[1] < _NARROW:
         return 0
     first, second = (counts[:, i : counts.shape[1] - 1 + i : 2 * _ACROSS].astype("f4") for i in range(2))
@@ -133,7 +133,7 @@ def _noise(counts: Pixels, variance: Pixels, top: int) -> int:
     return int((scattered & (steps > 2 * NOISE * variance)).sum())
 
 
-def _contradictory(nothing: Pixels, empty: Pixels, flags: Pixels, no_value: int | None) -> int:
+def contradictory(nothing: Pixels, empty: Pixels, flags: Pixels, no_value: int | None) -> int:
     """Rows with counts that are said to be none, and good pixels without a count."""
     denied = np.zeros(flags.shape, bool) if no_value is None else flags == no_value
     if not empty.any() and not denied.any():

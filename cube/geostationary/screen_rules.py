@@ -11,7 +11,7 @@ from cube.geostationary.dialect import dialect_of, imager_of
 from cube.geostationary.screen_file import FileRecord
 from cube.instrument import BRIGHTNESS
 
-__all__ = ["Verdict", "judge", "neighbours", "strangers"]
+__all__ = ["Verdict", "judge", "neighbours", "strangers", "told_unfit"]
 
 ROWS = 0.02
 """Share of rows that may be bad: 5 % of an image's rows are found in the sample, and the worst real file has 0.6 %."""
@@ -48,6 +48,11 @@ class Verdict(NamedTuple):
 
     word: Literal["fit", "flagged", "unfit"]
     reason: str = ""
+
+
+def told_unfit(href: str, reason: str) -> str:
+    """Say of a file that it is not fit to be used, and why."""
+    return f"{href} is not fit to be used: {reason}"
 
 
 def judge(record: FileRecord, others: Sequence[FileRecord]) -> Verdict:
@@ -124,6 +129,8 @@ def _by_pixels(record: FileRecord) -> str:
     for name, share in record.row_shares.items():
         if share > ROWS:
             return f"{share:.1%} of the rows looked at {_TOLD[name]}"
+    if record.small:
+        return record.small
     if record.valid < VALID:
         return f"{record.valid:.1%} of the pixels looked at are valid"
     if record.stripes > STRIPES and record.spread > _CONTRAST:

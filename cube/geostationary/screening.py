@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from catalog.geostationary.scans import Scan, SourceFile
@@ -15,13 +16,13 @@ from cube.geostationary.index import index_file
 from cube.geostationary.index_cache import with_current_stat
 from cube.geostationary.screen_file import FileRecord, record_of
 from cube.geostationary.screen_rows import FLAGS, ROW_FAULTS
-from cube.geostationary.screen_rules import Verdict, judge, neighbours, strangers
+from cube.geostationary.screen_rules import Verdict, judge, neighbours, strangers, told_unfit
 from cube.job.run import Run
 from stratacube.choices import many
 from stratacube.errors import SourceError, UnavailableError
 from stratacube.parquet import read_frame, write_frame
 
-__all__ = ["ScreenTask", "Screened", "Screening"]
+__all__ = ["ScreenTask", "Screened", "Screening", "add_unfit"]
 
 Unfit = dict[str, dict[int, str]]
 _WORDS = ("fit", "flagged", "unfit")
@@ -165,18 +166,42 @@ class Screened:
         }
 
     def lost(self, files: Mapping[int, SourceFile], scan: str) -> dict[str, str]:
-        """Of a scan's files, those that are not fit and still what they were when they were screened, and why."""
+        """Of a scan's files, those that are not fit and still what they were when they were screened, and why.
+
+        A file that was fetched since is what it was on S3.
+        """
         lost = {}
         for row in self._rows.get(scan, ()):
             file = files.get(row.channel)
             now = None if file is None else with_current_stat(file)
-            if now is not None and (now.href, now.size, now.tag) == (row.href, row.size, row.tag):
+            if now is not None and _is_same(now, row):
                 lost[now.href] = row.reason
         return lost
 
 
+def _is_same(now: SourceFile, row: Any) -> bool:
+    """Whether a file is still what it was when it was screened; one that was fetched since has another tag."""
+    if row.href.startswith("s3://") and not now.href.startswith("s3://"):
+        return now.size == row.size and PurePath(now.href).name == PurePath(row.href).name
+    return (now.href, now.size, now.tag) == (row.href, row.size, row.tag)
+
+
+def add_unfit(path: Path, found: Sequence[FileRecord]) -> None:
+    """Change the record of a screening where tiles showed that files are not fit to be used; ``error`` says why."""
+    table = read_frame(path)
+    for record in found:
+        at = np.flatnonzero((table["scan"] == record.scan) & (table["channel"] == record.channel))
+        if not len(at):
+            row = pd.DataFrame([_row(record, Verdict("unfit", record.error))], columns=table.columns)
+            table = pd.concat([table, row.astype(table.dtypes.to_dict())], ignore_index=True)
+            continue
+        table.loc[at[0], ["href", "size", "tag"]] = [record.href, record.size, record.tag]
+        table.loc[at[0], ["verdict", "reason"]] = ["unfit", record.error]
+    write_frame(path, table.sort_values(["start", "scan", "channel"], ignore_index=True))
+
+
 def _told(record: FileRecord, verdict: Verdict) -> str:
-    return verdict.reason if record.error else f"{record.href} is not fit to be used: {verdict.reason}"
+    return verdict.reason if record.error else told_unfit(record.href, verdict.reason)
 
 
 _COLUMNS = [

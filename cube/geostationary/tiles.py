@@ -24,6 +24,9 @@ from cube.geostationary.layout import Frame, TileLayout, TileSpec
 from cube.geostationary.numbers import numbers_of, stored_factor, write_numbers
 from cube.geostationary.read import ReadCount, stream_images
 from cube.geostationary.resample import average, repeat
+from cube.geostationary.screen_file import FileRecord
+from cube.geostationary.screen_rules import told_unfit
+from cube.geostationary.screen_tiles import fault_in
 from cube.job.ledger import Problem
 from cube.job.store import write_region
 from stratacube.errors import SourceError
@@ -62,6 +65,8 @@ class ShardTask:
     endpoint_url: str | None = None
     min_valid: float = 0.0
     """Share of valid pixels below which a tile is a problem."""
+    screened: bool = False
+    """Whether files are looked at once more, in the pixels that tiles are cut from."""
 
     @property
     def key(self) -> str:
@@ -86,6 +91,8 @@ class ShardResult:
     """By tile, of the pixels of all bands and steps."""
     empty: list[str] = field(default_factory=list)
     """Arrays of nothing but fill, of which Zarr writes no shard."""
+    unfit: list[FileRecord] = field(default_factory=list)
+    """Files that were found not fit to be used in the very pixels of these tiles."""
     seconds: float = 0.0
 
 
@@ -149,12 +156,17 @@ def _cut_band(
             index = _try_again(source, partial(index_file, source, task.cache, task.endpoint_url))
             headers[source.href] = index.without_chunks()
             placed = _place(task, index, channel, frames, result)
-            _try_again(source, partial(_cut_file, task, index, channel, placed, counts, mask, result))
+            fault = _try_again(source, partial(_cut_file, task, index, channel, placed, counts, mask, result))
+            reason = told_unfit(source.href, f"of the pixels that a tile is cut from, {fault}") if fault else ""
+            if reason:
+                result.unfit.append(FileRecord.damaged(index.source, frames[0].scan_id, reason))
         except SourceError as error:
+            reason = str(error)
+        if reason:
             for frame, _ in placed:
                 counts[frame.tile, frame.step] = task.fills[channel]
                 mask[frame.tile, frame.step] &= ~task.layout.mask_bit(channel)
-                result.problems.append(_problem(task, frame, channel, source, str(error)))
+                result.problems.append(_problem(task, frame, channel, source, reason))
     return headers
 
 
@@ -192,14 +204,19 @@ def _cut_file(
     counts: npt.NDArray[np.uint16],
     mask: npt.NDArray[Any],
     result: ShardResult,
-) -> None:
-    """Read the union of the windows' chunks once, bringing strips of tiles to the store's grid as they are whole."""
+) -> str | None:
+    """Read the union of the windows' chunks once, bringing strips of tiles to the store's grid as they are whole.
+
+    Returns why the file is not fit to be used, where that is seen in these pixels.
+    """
     strips = sorted(_strips(placed), key=lambda strip: strip[1].row + strip[1].height)
     windows, read = [window for _, window, _ in strips], ReadCount()
     images = stream_images(index, windows, read, task.endpoint_url)
     usable = np.isin(np.arange(256), task.good_flags)
     bit = task.layout.mask_bit(channel)
     for (frame, window, whole), (pixels, quality) in zip(strips, images, strict=True):
+        if task.screened and (fault := fault_in(index, window, pixels, quality)):
+            return fault
         good = np.take(usable, quality)
         good &= pixels != index.rad.fill
         stored, valid = to_grid(task.layout, index, channel, pixels, good, task.fills[channel])
@@ -208,6 +225,7 @@ def _cut_file(
         counts[place] = stored
         mask[place] |= valid * bit
     result.read.add(read)
+    return None
 
 
 def _strips(placed: Sequence[tuple[Frame, Window]]) -> Iterator[tuple[Frame, Window, Window]]:

@@ -18,13 +18,15 @@ from catalog.sentinel2.find import Found, find_products, find_safe, look_again, 
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.places import is_remote
 from catalog.sentinel2.query import Query
-from catalog.sentinel2.saved import mark_fetched, write_query_manifest
+from catalog.sentinel2.saved import load_items, mark_fetched, write_query_manifest
+from catalog.sentinel2.search import search_stac
 from catalog.sentinel2.select import Dropped, judge_unread, select_products
 from catalog.sentinel2.transfers import Meter
 from cube.sentinel2.acquisitions import Acquisition
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import Cell, footprint
+from stratacube.errors import StratacubeError
 from stratacube.files import write_json, write_text
 
 __all__ = ["Sources", "Supply", "find", "with_mended", "write_lists", "write_unread"]
@@ -61,7 +63,9 @@ def find(
     if products is not None:
         return Sources(select_products(products, query).products)
     if folder.items.exists():
-        found = find_products(query, items=folder.items, access=config.access)
+        found = find_products(
+            query, items=folder.items, access=config.access, fresh=lambda: _fresh(config, query)
+        )
         kept = found.products if config.safe_dir is None else tuple(_of_any_size(p) for p in found.products)
         return Sources(kept, _faults(found))
     found = find_products(
@@ -72,6 +76,15 @@ def find(
     if not config.dry_run:
         save_found(found, folder.indices)
     return Sources(found.products, _faults(found))
+
+
+def _fresh(config: Sentinel2Config, query: Query) -> Sequence[Any]:
+    """Items as they came, with the signatures of their addresses; none where they cannot be had now."""
+    try:
+        return load_items(config.items) if config.items is not None else search_stac(query, config.stac_url)
+    except StratacubeError as error:
+        _log.warning("the signatures of addresses, which are kept in no file, cannot be had again: %s", error)
+        return ()
 
 
 def _faults(found: Found) -> tuple[Dropped, ...]:

@@ -8,7 +8,7 @@ rejected but repetitions, and the inclusion probability is known.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 __all__ = ["Places", "RandomSampler", "allowed_places", "ground_area"]
+
+_REDRAWS = 1000
+"""Draws of places that are taken already, one after the other, before the next place that is left is taken."""
 
 
 class RandomSampler:
@@ -96,9 +99,7 @@ class RandomSampler:
                 empty = empty or (places.why_empty if places else None)
                 exhausted.add(which)
                 continue
-            index = places.draw(rng)
-            while index in taken:
-                index = places.draw(rng)
+            index = places.draw_new(rng, taken)
             taken.add(index)
             yield self._candidate(scan, places, index, number)
         if not any(drawn.values()):
@@ -195,6 +196,17 @@ class Places:
         within = np.cumsum(self._row_areas(row, int(self.ends[row] - begin)))
         step = int(np.searchsorted(within, point - before, side="right"))
         return int(begin) + min(step, len(within) - 1)
+
+    def draw_new(self, rng: np.random.Generator, taken: Collection[int]) -> int:
+        """Draw a place that is not taken; at least one is to be left.
+
+        Where nearly all of the weight is taken that might go on for ever: then it is the next place that is left.
+        """
+        for _ in range(_REDRAWS):
+            index = self.draw(rng)
+            if index not in taken:
+                return index
+        return next(i % self.count for i in range(index, index + self.count) if i % self.count not in taken)
 
     def origin(self, index: int) -> tuple[int, int]:
         """Row and column, in pixels of the grid, of the north-west pixel of a place."""

@@ -175,6 +175,18 @@ def test_a_listing_that_never_ends_is_one_sentence(token: dict[str, str], monkey
         list(S3Archive(endpoint_url="http://127.0.0.1:1").files("goes16", "M1", NOON, NOON + MINUTE))
 
 
+def test_a_listing_of_ever_new_pages_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Server:
+        """One that always tells where its listing goes on."""
+
+        def call_s3(self, *_: object, ContinuationToken: str = "", **__: object) -> dict[str, object]:  # noqa: N803
+            return {"IsTruncated": True, "NextContinuationToken": ContinuationToken + "x"}
+
+    monkeypatch.setattr("catalog.geostationary.archives.s3_filesystem", lambda *_, **__: Server())
+    with pytest.raises(SourceError, match=r"its listing of ABI-L1b-RadM/2020/\d+/\d+/.* goes on after 1000 pages"):
+        list(S3Archive(endpoint_url="http://127.0.0.1:1").files("goes16", "M1", NOON, NOON + MINUTE))
+
+
 def test_links_are_followed_once_and_broken_ones_ignored(tmp_path):
     real = tmp_path / "real"
     path = put(real, NOON)

@@ -253,6 +253,15 @@ def test_server_that_repeats_a_page_is_left(cdse: CdseServer, stac: Path, items:
         search_stac(JULY, f"{cdse.url}/v1/", pace=Pace(1000.0))
 
 
+def test_more_items_than_memory_holds_are_refused(
+    cdse: CdseServer, stac: Path, items: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catalog.sentinel2.search._MOST_ITEMS", 3)
+    as_cdse(cdse, stac, [items, [items[0] | {"id": "another"}]])
+    with pytest.raises(SourceError, match="has more than 3 items for one question; ask for a smaller area"):
+        search_stac(JULY, f"{cdse.url}/v1/", pace=Pace(1000.0))
+
+
 def test_answer_that_is_no_page(cdse: CdseServer, stac: Path) -> None:
     as_cdse(cdse, stac, [[]])
     known = cdse.search

@@ -16,7 +16,7 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import SourceFile
 from cube.testing import write_abi_file
 
-__all__ = ["KINDS", "SHAPE", "intact", "source_of", "spoiled"]
+__all__ = ["FEW", "KINDS", "SHAPE", "Images", "few_spoilt", "images_of", "intact", "source_of", "spoiled"]
 
 SHAPE = (500, 500)
 """Of the images, in chunks of 250 x 250."""
@@ -127,3 +127,35 @@ def spoiled(folder: Path, whole: Images, kind: str, seed: int) -> Path:
     counts, flags = whole[0].copy(), whole[1].copy()
     KINDS[kind](np.random.default_rng([seed, sorted(KINDS).index(kind)]), counts, flags)
     return intact(folder, seed, counts=counts, dqf=flags)
+
+
+FEW = 8
+"""Rows of 500 in which small faults lie: 1.6 %."""
+
+
+def _few_rows(kind: str, rng: np.random.Generator, counts: Pixels, flags: Pixels, rows: slice) -> None:
+    some = counts[rows]
+    if kind == "stuck rows":
+        some[:] = some[0]
+    elif kind == "doubled rows":
+        some[1::2] = some[::2]
+    elif kind == "striped":
+        off = rng.uniform(0.5, 2.0) * counts[counts < FILL].std() * rng.choice([-1, 1])
+        some[::2] = np.clip(some[::2] + off, 0, TOP).astype("u2")
+    elif kind == "saturated":
+        some[:], flags[rows] = TOP, rng.choice([0, 2])
+    elif kind == "noise":
+        some[:] = rng.integers(0, TOP, some.shape)
+    elif kind == "counts that flags deny":
+        flags[rows] = 3
+    elif kind == "fill that flags call good":
+        some[:, :: int(rng.integers(2, 8))] = FILL
+    else:
+        some[:], flags[rows] = FILL, 3
+
+
+def few_spoilt(whole: Images, kind: str, seed: int, rows: slice, cols: slice = slice(None)) -> Images:
+    """Pixels of which a few rows are spoilt in one way; ``a band of fill`` is a chunk of it where columns are few."""
+    counts, flags = whole[0].copy(), whole[1].copy()
+    _few_rows(kind, np.random.default_rng([seed, 7]), counts[:, cols], flags[:, cols], rows)
+    return counts, flags

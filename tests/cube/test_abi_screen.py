@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from catalog.geostationary.archives import LocalArchive
+from cube.geostationary.grid import Window
 from cube.geostationary.index import index_file
 from cube.geostationary.screen_file import FileRecord, chunks_on_earth, lattice, record_of
 from cube.geostationary.screen_rules import Verdict, judge, neighbours, strangers
+from cube.geostationary.screen_tiles import fault_in
 from cube.testing import write_abi_file
 from tests.cube.bad_scans import FILL as FILL13
-from tests.cube.bad_scans import KINDS, SHAPE, images_of, intact, source_of, spoiled
+from tests.cube.bad_scans import FEW, KINDS, SHAPE, few_spoilt, images_of, intact, source_of, spoiled
 
 SEEDS = int(os.environ.get("SEEDS", "1"))
 """``SEEDS=100`` for the table of what is found."""
@@ -49,6 +51,24 @@ def test_what_one_file_tells(whole: Path, tmp_path: Path, kind: str, seed: int) 
     verdict = alone(spoiled(tmp_path / "bad", images_of(path), kind, seed))
     assert verdict.word == "unfit"
     assert verdict.reason
+
+
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {"all fill"}))
+@pytest.mark.parametrize(("whole", "seed"), [(s, s) for s in range(SEEDS)], indirect=["whole"])
+def test_small_faults_are_told_by_the_pixels_that_a_tile_is_cut_from(whole: Path, kind: str, seed: int) -> None:
+    """Of 1.6 % of the rows, or of a chunk of fill in these, wherever they lie in the tile; as it was, it is fit."""
+    index, images = index_file(source_of(whole)), images_of(whole)
+    rng = np.random.default_rng([seed, sorted(KINDS).index(kind)])
+    side = int(rng.choice([64, 128, 256]))
+    top, left = (int(rng.integers(0, SHAPE[0] - side)) for _ in range(2))
+    first = int(rng.integers(top, top + min(side, 128) - FEW))
+    chunk = slice(0, 250) if left + side // 2 < 250 else slice(250, 500)
+    cols = chunk if kind == "a band of fill" else slice(None)
+    counts, flags = few_spoilt(images, kind, seed, slice(first, first + FEW), cols)
+    part = np.s_[top : top + min(side, 128), left : left + side]
+    window = Window(top, left, min(side, 128), side)
+    assert fault_in(index, window, *(image[part] for image in images)) is None
+    assert fault_in(index, window, counts[part], flags[part]), (kind, window, first)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -11,14 +11,21 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
+from cube.geostationary import cutting
+from cube.geostationary.plan_table import PlanTable
 from cube.testing import write_abi_archive, write_abi_file
+from stratacube.errors import StratacubeError
+from tests.cube.bad_scans import images_of
 
 AREA: dict[str, Any] = {"shape_2km": (130, 130), "corner": (0.0196, 0.0504)}
 START = datetime(2020, 7, 1, 16)
+SHARDS = ("--shard-mb", "0.02")
+"""Of a few tiles each."""
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +146,109 @@ def test_a_lost_plan_is_made_again_from_the_record(whole: Path, tmp_path: Path) 
     plan.unlink()
     assert build(tmp_path / "archive", tmp_path / "out", "--plan-only") == 0
     assert plan.read_bytes() == before
+
+
+SMALL = slice(60, 62)
+"""Rows of channel 13: 1.5 % of them, too few for a whole file to be unfit."""
+
+
+@pytest.fixture
+def spoilt(whole: Path, tmp_path: Path) -> Scan:
+    """A scan of a copy of the archive in ``archive``, two rows of which repeat the one before."""
+    shutil.copytree(whole, tmp_path / "archive")
+    scan = scans_of(tmp_path / "archive")[3]
+    path = Path(scan.files[13].href)
+    counts, flags = images_of(path)
+    counts[SMALL] = counts[SMALL.start - 1]
+    path.unlink()
+    write_abi_file(path, channel=13, start=scan.files[13].start, corner=AREA["corner"], counts=counts, dqf=flags)
+    return scans_of(tmp_path / "archive")[3]
+
+
+def frames_of(output: Path, scan: Scan) -> dict[str, set[int]]:
+    """Steps of tiles that are planned from a scan, by tile."""
+    tiles = pd.read_parquet(output / "plan.parquet")
+    return {
+        row.tile_id: {step for step, name in enumerate(row.scan_ids) if name == scan.id}
+        for row in tiles.itertuples()
+        if scan.id in row.scan_ids
+    }
+
+
+def pixels_of(output: Path) -> dict[str, np.ndarray[Any, Any]]:
+    root = zarr.open_group(output / "tiles.zarr", mode="r")
+    return {name: root[name][:] for name in ("C07", "C13", "valid")}
+
+
+def test_what_only_a_tile_shows_takes_the_file_out_of_all_tiles_until_it_is_mended(
+    spoilt: Scan, whole: Path, tmp_path: Path
+) -> None:
+    assert build(tmp_path / "archive", tmp_path / "out", *SHARDS) == 1
+    plan = pd.read_parquet(tmp_path / "out" / "plan.parquet")
+    rows = [range(r, r + 32) for r in plan["row"]]
+    assert any(SMALL.start in some for some in rows)
+    assert plan["shard"].nunique() > 1
+    before = (tmp_path / "out" / "plan.parquet").read_bytes()
+    frames = frames_of(tmp_path / "out", spoilt)
+    errors = pd.read_csv(tmp_path / "out" / "errors.csv")
+    assert set(errors["kind"]) == {"source"}
+    assert set(errors["tile_id"]) == frames.keys()
+    assert set(errors["channel"]) == {13}
+    assert errors["reason"].str.contains("of the pixels that a tile is cut from, 2 of .* rows .* repeat the row before").all()
+    table = pd.read_parquet(tmp_path / "out" / "screening.parquet").set_index(["scan", "channel"])
+    assert table[table["verdict"] != "fit"].index.tolist() == [(spoilt.id, 13)]
+    assert spoilt.files[13].href in table.loc[(spoilt.id, 13), "reason"]
+    names = pd.read_parquet(tmp_path / "out" / "plan.parquet")["tile_id"].tolist()
+    valid = zarr.open_group(tmp_path / "out" / "tiles.zarr", mode="r")["valid"][:]
+    for tile, name in enumerate(names):
+        for step in range(2):
+            lost = step in frames.get(name, set())
+            assert ((valid[tile, step] & 1 << 12) != 0).any() != lost
+            assert ((valid[tile, step] & 1 << 6) != 0).any()
+    assert main(["verify", str(tmp_path / "out")]) == 1
+    assert build(tmp_path / "archive", tmp_path / "out", *SHARDS) == 1
+    assert (tmp_path / "out" / "plan.parquet").read_bytes() == before  # a plan stays as written
+    path = Path(spoilt.files[13].href)
+    path.unlink()
+    shutil.copy2(scans_of(whole)[3].files[13].href, path)
+    assert build(tmp_path / "archive", tmp_path / "out", *SHARDS) == 0
+    assert not (tmp_path / "out" / "errors.csv").exists()
+    valid = zarr.open_group(tmp_path / "out" / "tiles.zarr", mode="r")["valid"][:]
+    assert ((valid & 1 << 12) != 0).any(axis=(2, 3)).all()
+
+
+@pytest.mark.slow
+def test_what_only_a_tile_shows_does_not_depend_on_where_a_run_was_killed(
+    spoilt: Scan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert build(tmp_path / "archive", tmp_path / "once", *SHARDS) == 1
+    wanted = pixels_of(tmp_path / "once")
+    real = cutting.Cutting._cut
+    calls: list[int] = []
+
+    def stopped(self: Any, *given: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:  # the record is changed, and nothing is yet made once more
+            raise StratacubeError("stopped")
+        return real(self, *given)
+
+    monkeypatch.setattr(cutting.Cutting, "_cut", stopped)
+    assert build(tmp_path / "archive", tmp_path / "twice", *SHARDS) == 1
+    assert build(tmp_path / "archive", tmp_path / "twice", *SHARDS) == 1
+    assert len(calls) >= 3
+    for name, values in pixels_of(tmp_path / "twice").items():
+        np.testing.assert_array_equal(values, wanted[name])
+    errors = [pd.read_csv(tmp_path / name / "errors.csv") for name in ("once", "twice")]
+    assert errors[0]["tile_id"].tolist() == errors[1]["tile_id"].tolist()
+
+
+def test_with_all_of_a_scan_looked_at_what_only_a_tile_shows_gives_way(spoilt: Scan, tmp_path: Path) -> None:
+    assert build(tmp_path / "archive", tmp_path / "out", *SHARDS, "--screen", "full", "--plan-only") == 0
+    assert frames_of(tmp_path / "out", spoilt) == {}
+    (problem,) = PlanTable(tmp_path / "out" / "plan.parquet").problems
+    assert (problem.kind, problem.input) == ("avoided", spoilt.id)
+
+
+@pytest.mark.slow
+def test_without_screening_tiles_are_not_looked_at(spoilt: Scan, tmp_path: Path) -> None:
+    assert build(tmp_path / "archive", tmp_path / "out", *SHARDS, "--screen", "off") == 0

@@ -259,3 +259,14 @@ def test_place_tile_takes_the_nearest_aligned_origin() -> None:
         row, col = grid.rowcol(lon, lat)
         assert abs(window.row + 32 - row) <= 2
         assert abs(window.col + 32 - col) <= 2
+
+
+def test_a_draw_that_always_comes_to_the_same_place_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where one place has all of the weight: the others come in their order, each once."""
+    places = allowed_places(sector(5000, 5000, 40), 30, align=2)
+    monkeypatch.setattr("cube.strata.random.Places.draw", lambda self, rng: self.count - 2)
+    drawn = sampler(request(sector(5000, 5000, 40), 30, scans=scans(1), align=2)).candidates()
+    found = [(c.details["row"], c.details["col"]) for c in drawn]
+    assert found[0] == places.origin(places.count - 2)
+    assert found[2] == places.origin(0)
+    assert sorted(found) == [places.origin(i) for i in range(places.count)]

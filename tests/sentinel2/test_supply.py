@@ -25,8 +25,11 @@ from catalog.sentinel2.saved import save_items
 from catalog.sentinel2.settings import Account
 from catalog.sentinel2.tokens import TokenSource
 from cube.build import main
+from cube.sentinel2 import supply
 from cube.sentinel2.config import Sentinel2Config
+from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import make_grid, write_grid
+from cube.sentinel2.plan import choose_cells
 from cube.sentinel2.run import run_sentinel2
 from tests.catalog.cdse_server import USER, Answer, CdseServer, serve
 from tests.catalog.stac_server import serve_items
@@ -60,6 +63,29 @@ def _config(tmp_path: Path, **options: object) -> Sentinel2Config:
     }
     config: Sentinel2Config = Sentinel2Config.load(None, values)
     return config
+
+
+def test_signatures_are_kept_in_no_file_and_asked_for_again(
+    tmp_path: Path, scenes: list[Scene], caplog: pytest.LogCaptureFixture
+) -> None:
+    text = (tmp_path / "search.json").read_text()
+    signed = text.replace("s3://eodata/", "https://host.org/eodata/").replace('.jp2"', '.jp2?sig=hidden&se=1"')
+    (tmp_path / "search.json").write_text(signed)
+    config = _config(tmp_path, access="https")
+    folder = Sentinel2Folder(config.work_dir)
+    cells = choose_cells(config)
+    first = supply.find(config, folder, cells, None)
+    hrefs = {a.href for p in first.products for k, a in p.assets.items() if k == "B02_20m"}
+    assert len(hrefs) == len(scenes)
+    assert all(href.endswith(".jp2?sig=hidden&se=1") for href in hrefs)
+    assert "hidden" not in "".join(p.read_text() for p in folder.root.rglob("*") if p.is_file())
+    assert supply.find(config, folder, cells, None) == first
+    (tmp_path / "search.json").unlink()
+    plain = supply.find(config, folder, cells, None)
+    assert {a.href for p in plain.products for k, a in p.assets.items() if k == "B02_20m"} == {
+        href.partition("?")[0] for href in hrefs
+    }
+    assert "the signatures of addresses, which are kept in no file, cannot be had again" in caplog.text
 
 
 @pytest.fixture
