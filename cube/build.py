@@ -9,20 +9,22 @@ from __future__ import annotations
 import argparse
 import ctypes
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cube.job.ranks import refuse_ranks
+from cube.job.ranks import Ranks, joined
 from cube.plug import Command, imported, imported_of_plug
 from cube.registry import SOURCES, is_name
 from stratacube.choices import nearest, one_of
 from stratacube.command import Answer, Parser, add_common, program, run
-from stratacube.errors import UsageError
+from stratacube.errors import StratacubeError, UsageError
 from stratacube.flags import Completion, add_flags
 
 __all__ = ["build", "commands", "main"]
+
+T = TypeVar("T")
 
 
 def commands() -> dict[str, Command]:
@@ -42,7 +44,6 @@ def commands() -> dict[str, Command]:
 
 def _run(command: Command, config: Path | None, settings: Mapping[str, Any]) -> Answer | int:
     """Do what a file and settings describe."""
-    refuse_ranks()
     source = next((name for name, plug in SOURCES.all().items() if command in plug.commands.values()), "")
     with SOURCES.blamed(source):
         described = imported_of_plug(command.config).load(config, settings, command.defaults)
@@ -85,7 +86,7 @@ def build(source: str, config: str | Path | None = None, **settings: Any) -> Ans
     known = commands()
     if source not in known:
         raise UsageError(f"`source` is {source!r}: give {one_of(list(known))}{nearest(str(source), list(known))}")
-    result = _run(known[source], None if config is None else Path(config), settings)
+    result = _shared(lambda: _run(known[source], None if config is None else Path(config), settings))
     return Answer(result) if isinstance(result, int) else result
 
 
@@ -93,13 +94,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     _share_memory()
+    if {"-h", "--help", "--version", "--print-completion", *LOOKS} & set(given):
+        return run(_parser(given), given)
     try:
-        if not {"-h", "--help", "--version", "--print-completion", *LOOKS} & set(given):
-            refuse_ranks()  # before a mistake is made, which each of them would tell
-        parser = _parser(given)
+        code = _shared(lambda: run(_parser(given), given))  # so that one of several ranks tells a mistake
     except UsageError as refusal:
         return run(_refusing(refusal), [])
-    return run(parser, given)
+    except StratacubeError:  # of rank 0, which has told it
+        return 0
+    return code if joined() or Ranks.here().mine == 0 else 0
+
+
+def _shared(work: Callable[[], T]) -> T:
+    """Do something, on the first of several ranks with the others at its service."""
+    if joined() or Ranks.here().number == 1:
+        return work()
+    from cube.job.engine.mpi import together  # noqa: PLC0415
+
+    return together(work)
 
 
 _M_ARENA_MAX = -8  # <malloc.h>

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
+from cube.engine_choice import Engine
 from cube.geostationary.dialect import Dialect, dialect_of, told_of_imagers
 from cube.job.codec import BEFORE, CodecName
-from cube.registry import STRATA, Engine, Registry
+from cube.registry import STRATA, Registry
 from cube.strata.plug import Options, Stratum
 from stratacube.addresses import checked_address
 from stratacube.choices import OneOf, Told
@@ -126,7 +127,9 @@ class TileConfig(Settings):
         False, description="channels and scans absent from the archive are expected: report them, exit 0"
     )
     seed: int = Field(42, ge=0, le=2**63 - 1, description="seed of every random choice")
-    engine: Engine = Field("local", description="where tasks run", json_schema_extra=RUN_ONLY)
+    engine: Engine = Field(
+        None, description="where tasks run (default: local, or mpi of several ranks)", json_schema_extra=RUN_ONLY
+    )
     workers: int | None = Field(None, ge=1, description="processes (default: one per core)", json_schema_extra=RUN_ONLY)
     retries: int = Field(2, ge=0, description="tries again after an error of the machine", json_schema_extra=RUN_ONLY)
     task_minutes: float = Field(

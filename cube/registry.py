@@ -13,13 +13,13 @@ from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 from cube.plug import imported
-from stratacube.choices import OneOf, nearest, one_of
+from stratacube.choices import nearest, one_of
 from stratacube.errors import PlugError, StratacubeError, UsageError
 
-__all__ = ["ENGINES", "INSTRUMENTS", "MASKS", "REDUCERS", "SOURCES", "STRATA", "Engine", "Registry", "is_name"]
+__all__ = ["ENGINES", "INSTRUMENTS", "MASKS", "REDUCERS", "SOURCES", "STRATA", "Registry", "is_name"]
 
 _log = logging.getLogger(__name__)
 
@@ -184,11 +184,18 @@ MASKS = Registry(
 )
 """Files of tracked cloud systems: :class:`cube.strata.masks.MaskKind`."""
 
-ENGINES = Registry("engine", "stratacube.engines", {"local": "cube.job.engine.local:local_executor"}, ("__call__",))
-"""Where tasks run: called with a number of workers and the modules they need, gives an executor."""
-
-Engine = Annotated[str, OneOf(ENGINES.names)]
-"""Name of an engine, in a configuration."""
+ENGINES = Registry(
+    "engine",
+    "stratacube.engines",
+    {
+        "local": "cube.job.engine.local:local_executor",
+        "dask": "cube.job.engine.plugs:DASK",
+        "mpi": "cube.job.engine.plugs:MPI",
+    },
+    ("__call__",),
+)
+"""Where tasks run: called with a number of workers and the modules they need, gives an executor; one that has options
+is a :class:`cube.job.engine.plug.EnginePlug`."""
 
 REDUCERS = Registry(
     "reducer",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-__all__ = ["OneOf", "Told", "many", "nearest", "one_of"]
+__all__ = ["OneOf", "Told", "Worded", "many", "nearest", "one_of"]
 
 
 def one_of(choices: Sequence[Any]) -> str:
@@ -68,3 +68,17 @@ class Told:
     """
 
     words: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Worded:
+    """Marks a parameter (by Annotated) that a command line takes as a word and more words.
+
+    Parameters
+    ----------
+    first, more
+        What help calls the one and the others.
+    """
+
+    first: str
+    more: str

@@ -126,7 +126,9 @@ class Fence:
 
 
 @contextmanager
-def claimed(folder: Path, tickets: Path | None = None, *, told: Path | None = None) -> Iterator[Fence]:
+def claimed(
+    folder: Path, tickets: Path | None = None, *, told: Path | None = None, limit: float | None = None
+) -> Iterator[Fence]:
     """Own a folder within the block; all whole-or-absent writes below it are fenced.
 
     Parameters
@@ -137,6 +139,8 @@ def claimed(folder: Path, tickets: Path | None = None, *, told: Path | None = No
         Where its tickets lie, ``folder/.claim`` by default. Another folder is removed at the end.
     told
         What a refusal calls the thing that is claimed; the folder by default.
+    limit
+        Seconds of silence after which an owner is looked at more closely; :data:`LIMIT` by default.
 
     Yields
     ------
@@ -154,7 +158,7 @@ def claimed(folder: Path, tickets: Path | None = None, *, told: Path | None = No
     home = root / CLAIM if tickets is None else Path(os.path.abspath(tickets))
     told = told or folder
     try:
-        number, owner = _take(home, told)
+        number, owner = _take(home, told, LIMIT if limit is None else limit)
     except OSError as error:
         raise UsageError(
             f"{told} cannot be claimed for writing: {error.strerror} ({error.filename or home});"
@@ -187,17 +191,17 @@ def refuse_claimed(folder: Path) -> None:
     home = folder / CLAIM
     numbers = _numbers(home)
     if numbers:
-        _refuse_living(home / _name(numbers[-1]), folder)
+        _refuse_living(home / _name(numbers[-1]), folder, LIMIT)
 
 
-def _take(home: Path, told: Path) -> tuple[int, Owner]:
+def _take(home: Path, told: Path, limit: float) -> tuple[int, Owner]:
     """Take the next number, unless the owner of the last one lives."""
     me, last = myself(), 0
     while True:
         home.mkdir(exist_ok=True)
         last = max([last, *_numbers(home)])
         if last:
-            _refuse_living(home / _name(last), told)
+            _refuse_living(home / _name(last), told, limit)
         ticket = home / _name(last + 1)
         try:
             _create(ticket, me)
@@ -255,7 +259,7 @@ def _prune(ticket: Path) -> None:
                     other.unlink()
 
 
-def _refuse_living(ticket: Path, told: Path) -> None:
+def _refuse_living(ticket: Path, told: Path, limit: float) -> None:
     """Refuse if the owner of a ticket lives."""
     until = time.monotonic() + HEARTBEAT
     while (there := _read(ticket)) is not None and there.owner is None and time.monotonic() < until:
@@ -263,7 +267,7 @@ def _refuse_living(ticket: Path, told: Path) -> None:
     if there is None or there.ended or there.taken or (there.owner is not None and there.owner.has_ended()):
         return
     silent = _silence(ticket)
-    if silent is not None and silent > LIMIT:
+    if silent is not None and silent > limit:
         silent = 0.0 if _stirs(ticket, there) else None
     if silent is None:
         return
@@ -271,7 +275,7 @@ def _refuse_living(ticket: Path, told: Path) -> None:
     if owner is None:
         raise ClaimedError(
             f"{told} was claimed {silent:.0f} s ago by a process that has not yet written its name;"
-            f" run the same command again {LIMIT - silent:.0f} s from now"
+            f" run the same command again {limit - silent:.0f} s from now"
         )
     if owner.is_near() and owner.pid == os.getpid():
         raise ClaimedError(
@@ -281,7 +285,7 @@ def _refuse_living(ticket: Path, told: Path) -> None:
     if owner.is_near():
         remedy = f"wait until it ends, or end it (kill {owner.pid}), and run the same command again"
     else:
-        remedy = f"wait until it ends; if it is gone, the folder is free {LIMIT - silent:.0f} s from now"
+        remedy = f"wait until it ends; if it is gone, the folder is free {limit - silent:.0f} s from now"
     raise ClaimedError(f"{told} is being written by {owner.told()} (last heard of {silent:.0f} s ago); {remedy}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
-from stratacube.choices import OneOf, Told, nearest
+from stratacube.choices import OneOf, Told, Worded, nearest
 from stratacube.errors import PARAMETER
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
             options["choices"] = get_args(kind)
         elif named := next((m for m in info.metadata if isinstance(m, OneOf)), None):
             options["choices"] = named.names()
+        elif words := next((m for m in info.metadata if isinstance(m, Worded)), None):
+            options |= {"nargs": "+", "metavar": (words.first, words.more)}
         elif get_origin(kind) is list:
             choices = get_args(get_args(kind)[0]) if get_origin(get_args(kind)[0]) is Literal else ()
             options |= {"nargs": "+", "metavar": "{" + ",".join(map(str, choices)) + "}" if choices else name.upper()}

@@ -22,7 +22,7 @@ from tests.test_project import PACKAGES, ROOT, imported, modules
 
 EXTRAS = {"stratacube": (), "catalog": (), "cube": (), "loaders": ("train",), "training": ("train",)}
 """Extras that a package needs to be imported at all."""
-LATE_EXTRAS = ("train", "mlflow", "stackstac", "completion", "hdf4")
+LATE_EXTRAS = ("train", "mlflow", "stackstac", "completion", "hdf4", "dask", "mpi")
 """Those that a function may ask for, with a sentence where it is not there."""
 NOT_INSTALLED = {"mlflow": ["mlflow-skinny"], "tensorboard": ["tensorboard"], "shtab": ["shtab"]}
 """Distributions of modules that a development environment may lack."""

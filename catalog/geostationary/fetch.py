@@ -31,12 +31,42 @@ from stratacube.errors import ClaimLostError, SourceError, StratacubeError, Usag
 from stratacube.files import whole_file
 from stratacube.retry import call_again
 
-__all__ = ["destination", "fetch_files", "local_copy"]
+__all__ = ["FetchTask", "destination", "fetch_files", "local_copy"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _LONGEST_WAIT = 30.0
 _STALE = 3600.0
 """Seconds after which what a killed run left is removed."""
+
+
+@dataclass(frozen=True)
+class FetchTask:
+    """Bring some files that belong together, such as those of a scan, in a worker."""
+
+    key: str
+    files: tuple[SourceFile, ...]
+    root: Path
+    endpoint_url: str | None = None
+
+    def fetch(self) -> tuple[list[tuple[SourceFile, str]], bool]:
+        """Bring them.
+
+        Returns
+        -------
+        failures : list of (SourceFile, str)
+            Those that could not be had, each with the reason.
+        in_vain : bool
+            Whether the server gave none of them, so that others will fare no better.
+
+        Raises
+        ------
+        StratacubeError
+            As of :func:`fetch_files`.
+        """
+        refused = list[StratacubeError]()
+        _, failures = fetch_files(self.files, self.root, endpoint_url=self.endpoint_url, refused=refused.append)
+        in_vain = len(failures) == len(self.files) and all(map(_is_servers_fault, refused))
+        return failures, in_vain
 
 
 def fetch_files(
@@ -50,6 +80,7 @@ def fetch_files(
     connect_timeout: float = CONNECT_TIMEOUT,
     read_timeout: float = READ_TIMEOUT,
     progress: Callable[[SourceFile], None] | None = None,
+    refused: Callable[[StratacubeError], None] = lambda _: None,
 ) -> tuple[list[SourceFile], list[tuple[SourceFile, str]]]:
     """Download files from S3 into a local archive (see :func:`destination` for where they go).
 
@@ -74,6 +105,8 @@ def fetch_files(
         Seconds.
     progress
         Called after each file, whatever became of it, in the calling thread.
+    refused
+        Called with what was raised for a file that could not be had.
 
     Returns
     -------
@@ -109,6 +142,7 @@ def fetch_files(
                     failures.append((file, f"not tried: the server had failed {patience} times in a row"))
                 except StratacubeError as error:
                     failures.append((file, str(error)))
+                    refused(error)
                     failed_in_a_row += _is_servers_fault(error)
                     if failed_in_a_row == patience:
                         for waiting in futures:

@@ -1,8 +1,8 @@
 """Bringing products to disk while they are worked on: only what is asked for, each file verified, whole or absent.
 
-Limits of the account are kept by all that fetch into one folder, threads and processes of a machine alike: 3
-connections and 4 requests a second by default, through lock files in ``<folder>/.limits``. Runs on several machines
-must share out the connections themselves (``connections=1``, say).
+Limits of the account are kept by all that use it, threads, processes and nodes alike: 4 connections, of which a run
+takes 3 by default, and 4 requests a second. They are shared through a folder beside the credentials
+(:func:`~catalog.sentinel2.settings.account_folder`), or ``<folder>/.limits`` where that cannot be written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from catalog.sentinel2.places import (
     wanted_keys,
     with_grids,
 )
-from catalog.sentinel2.rate import Connections, Pace
+from catalog.sentinel2.rate import SLOTS, Connections, Pace, limits_folder
+from catalog.sentinel2.settings import account_folder
 from catalog.sentinel2.signing import CDSE_S3, S3Signer
 from catalog.sentinel2.tokens import TokenSource
 from catalog.sentinel2.transfers import Meter, Transfers
@@ -72,22 +73,22 @@ def downloader(
     tokens: TokenSource | None = None,
     signer: S3Signer | None = None,
 ) -> Downloader:
-    """Return a downloader whose limits are shared by all that fetch into a folder.
+    """Return a downloader whose limits are shared by all that use an account.
 
     Parameters
     ----------
     root
         The folder.
     connections
-        Connections of all together.
+        Connections of this process.
     tokens, signer
         Credentials; by default from the environment, read when the first file needs them.
     """
-    limits = root / ".limits"
+    limits = limits_folder(root, account_folder())
     return Downloader(
         tokens or TokenSource(),
         signer or S3Signer(endpoint=CDSE_S3),
-        Connections(connections, limits),
+        Connections(connections, limits, SLOTS),
         Pace(REQUESTS_A_SECOND, limits / "pace"),
     )
 
@@ -108,7 +109,7 @@ class Fetcher:
     download
         How to download; by default over ``connections`` with credentials from the environment.
     connections
-        Connections at once, shared with all that fetch into ``root``.
+        Connections at once, of those that all share who use the account.
     progress
         Called after each file, in a thread of the fetcher, one at a time.
     """

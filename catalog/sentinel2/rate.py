@@ -1,27 +1,45 @@
-"""Sharing an account's limits: requests a second and connections at once, by threads and by processes.
+"""Sharing an account's limits: requests a second and connections at once, by threads, processes and nodes.
 
-CDSE counts per account, not per process. What several processes on one machine must share lies in small files of one
-folder, guarded by file locks, which end with their holder, so nothing is ever left taken. Where the file system has
-no locks each process keeps the limits by itself.
+CDSE counts per account, not per process. Each connection is a slot, claimed as a build's folder is: by tickets in a
+folder that all nodes see. A slot of a process that died is free at once on its node, and within a minute elsewhere. The
+pace of requests lies in a small file, guarded by a file lock; where the file system has none, each process keeps it by
+itself.
 """
 
 from __future__ import annotations
 
-import os
+import logging
+import random
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from catalog.sentinel2.locks import lock
+from stratacube.claim import claimed
+from stratacube.errors import ClaimedError
 
-__all__ = ["Connections", "Pace"]
+__all__ = ["SLOTS", "Connections", "Pace", "limits_folder"]
+
+_log = logging.getLogger(__name__)
+
+SLOTS = 4
+"""Connections that an account may have.
+
+Source: https://documentation.dataspace.copernicus.eu/Quotas.html"""
 
 _LONGEST = 3600.0
 """Seconds beyond which a time in the file is no plan but a clock that was set back."""
 
-_POLL = 0.05
+_POLL, _LONGEST_POLL = 0.05, 2.0
+_LEASE = 10.0
+"""Seconds for which a process may keep a slot while it has files to bring."""
+
+_SILENCE = 40.0
+"""Seconds of silence after which the holder of a slot is watched, for three of its heartbeats: of a node that died it
+is free again within a minute."""
 
 
 class Pace:
@@ -108,35 +126,84 @@ class Connections:
     Parameters
     ----------
     count
-        Connections of all who share them.
+        Connections of this process.
     folder
-        Folder of the lock files that all processes on this machine share; None for this process alone.
+        Folder that all who share the account's connections see, on whatever node; None for this process alone.
+    slots
+        Connections of all of them together; ``count`` by default.
     """
 
-    def __init__(self, count: int, folder: Path | None = None) -> None:
-        self.count, self._folder = count, folder
+    def __init__(self, count: int, folder: Path | None = None, slots: int | None = None) -> None:
+        self.count, self._folder, self._slots = count, folder, slots or count
         self._here = threading.BoundedSemaphore(count)
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._kept: list[tuple[ExitStack, float]] = []
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def one(self) -> Iterator[None]:
         """Hold one connection."""
+        with self._lock:
+            self._waiting += 1
         with self._here:
+            with self._lock:
+                self._waiting -= 1
+                slot, since = self._kept.pop() if self._kept else (None, time.monotonic())
             if self._folder is None:
                 yield
                 return
-            taken = self._take(self._folder)
+            slot = slot or self._take(self._folder)
             try:
                 yield
             finally:
-                os.close(taken)
+                self._pass_on(slot, since)
 
-    def _take(self, folder: Path) -> int:
+    def _pass_on(self, slot: ExitStack, since: float) -> None:
+        """Keep a slot for the next thread, which waits; but not for ever, for other processes wait too."""
+        with self._lock:
+            if self._waiting and time.monotonic() - since < _LEASE:
+                self._kept.append((slot, since))
+                return
+        slot.close()
+
+    def _take(self, folder: Path) -> ExitStack:
+        pause, first = _POLL, random.randrange(self._slots)
         while True:
-            for number in range(self.count):
-                slot = os.open(folder / f"connection-{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-                if lock(slot, wait=False):
+            for number in range(self._slots):
+                slot = ExitStack()
+                tickets = folder / f"slot-{(first + number) % self._slots}"
+                with suppress(ClaimedError):
+                    slot.enter_context(claimed(folder, tickets, told=tickets, limit=_SILENCE))
                     return slot
-                os.close(slot)
-            time.sleep(_POLL)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_POLL)
+
+
+def limits_folder(root: Path, shared: Path | None) -> Path:
+    """Folder in which the limits of an account are shared.
+
+    Parameters
+    ----------
+    root
+        Where files are fetched to.
+    shared
+        What all who use the account see, if there is one.
+
+    Returns
+    -------
+    Path
+        That one, made if need be; ``<root>/.limits`` where it cannot be written, with a warning.
+    """
+    here = root / ".limits"
+    if shared is None:
+        return here
+    try:
+        shared.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=shared):
+            return shared
+    except OSError as error:
+        told = "%s cannot be written (%s): the account's limits are shared by what fetches into %s alone"
+        _log.warning(told, shared, error.strerror, root)
+        return here

@@ -8,6 +8,7 @@ because each six digits work once. ``CDSE_S3_ACCESS_KEY`` and ``CDSE_S3_SECRET_K
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from stratacube.errors import UsageError
 
-__all__ = ["Account", "S3Keys", "read_account", "read_s3_keys"]
+__all__ = ["Account", "S3Keys", "account_folder", "read_account", "read_s3_keys"]
 
 _KEY_PAIRS = (("CDSE_S3_ACCESS_KEY", "CDSE_S3_SECRET_KEY"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
@@ -102,3 +103,28 @@ def read_s3_keys(environment: Mapping[str, str] | None = None) -> S3Keys:
         "`access=s3` needs a key pair and CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY are not set; "
         "make one at https://eodata-s3keysmanager.dataspace.copernicus.eu, or take `access=https`"
     )
+
+
+def account_folder(environment: Mapping[str, str] | None = None) -> Path | None:
+    """Folder by which all who use an account share its limits, on whatever node.
+
+    Parameters
+    ----------
+    environment
+        Instead of the process's own.
+
+    Returns
+    -------
+    Path or None
+        Beside the password's file, where it is in one; else in ``XDG_STATE_HOME``, or ``.local/state`` of the user's
+        home, which nodes of a cluster share. None if there is no account.
+    """
+    values = os.environ if environment is None else environment
+    names = ("CDSE_USERNAME", *(access for access, _ in _KEY_PAIRS))
+    who = next((values[name] for name in names if values.get(name)), None)
+    if who is None:
+        return None
+    file = values.get("CDSE_PASSWORD_FILE")
+    state = Path(values.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    home = Path(file).absolute().parent if file else state / "stratacube"
+    return home / f".cdse-{hashlib.sha256(who.encode()).hexdigest()[:12]}"

@@ -35,7 +35,7 @@ def estimate(config: AbiConfig, folder: AbiFolder, layout: TileLayout, manner: M
     if known and folder.plan.exists():
         tiles = PlanTable(folder.plan).frame()
     else:
-        with Workers(manner.workers, manner.engine) as workers:
+        with Workers(manner.workers) as workers:
             tiles = make_plan(config, scans, headers, None, workers).tiles
     named = {name for names in tiles["scan_ids"] for name in names if name} | set(tiles["event_scan"])
     used = {scan.id: scan for scan in scans if scan.id in named}

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cached_property, partial
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from catalog.geostationary.completeness import completeness, write_completeness
-from catalog.geostationary.fetch import fetch_files, local_copy
+from catalog.geostationary.fetch import FetchTask, local_copy
 from catalog.geostationary.items import load_items, save_items
 from catalog.geostationary.scans import Scan, SourceFile
 from catalog.geostationary.shelf import ScanShelf
@@ -39,15 +39,15 @@ from cube.job.source import Manner, Planned
 from cube.registry import INSTRUMENTS
 from stratacube.choices import many
 from stratacube.command import Answer
-from stratacube.errors import SourceError
+from stratacube.errors import SourceError, StratacubeError
 from stratacube.files import remove, remove_strays
 
 __all__ = ["AbiBuild", "run_abi"]
 
 _log = logging.getLogger(__name__)
 
-_FETCHED_AT_ONCE = 64
-"""Scans whose files are asked for together: enough to keep all connections busy, few enough to hold."""
+_PATIENCE = 8
+"""Scans in a row of which the server gives nothing, after which the rest is not tried."""
 
 
 def run_abi(config: AbiConfig) -> Answer:
@@ -216,7 +216,7 @@ class AbiBuild:
         if not described:  # what an earlier version wrote of tiles into the arrays alone is lost with them
             done = {n for n in done if self.folder.numbers_of(n).exists()}
         if self.config.download:
-            self._fetch()
+            self._fetch(run)
         lost = self._unfit()
         unreadable = lost | self._index(run)
         cutting = Cutting(self.config, self.folder, self.table, self.shelf, self.store)
@@ -224,13 +224,26 @@ class AbiBuild:
         self.store.gather(run, anew=not described)
         run.keep("references", lambda: self._refer(run, unreadable), lambda: [self.folder.references], anew=run.changed)
 
-    def _fetch(self) -> None:
+    def _fetch(self, run: Run) -> None:
         """Bring whole files of the scans used to disk; without ``download`` byte ranges are read in place."""
-        names = iter(self.table.named)
-        while batch := list(islice(names, _FETCHED_AT_ONCE)):
-            files = [f for name in batch for f in self.shelf[name].files.values() if f.href.startswith("s3://")]
-            _, failures = fetch_files(files, self._archive, endpoint_url=self.config.s3_endpoint)
+        in_vain = 0
+
+        def tasks() -> Iterator[FetchTask]:
+            for name in self.table.named:
+                files = tuple(f for f in self.shelf[name].files.values() if f.href.startswith("s3://"))
+                if in_vain >= _PATIENCE:
+                    reason = f"not tried: the server had given nothing of {_PATIENCE} scans in a row"
+                    self.unfetched += [(file, reason) for file in files]
+                elif files:
+                    yield FetchTask(f"fetch {name}", files, self._archive, self.config.s3_endpoint)
+
+        for outcome in run.do(tasks(), FetchTask.fetch, "fetching", len(self.table.named)):
+            if outcome.result is None:
+                error = SourceError(outcome.error or "")
+                raise outcome.fault if isinstance(outcome.fault, StratacubeError) else error
+            failures, lost = outcome.result
             self.unfetched += failures
+            in_vain = in_vain + 1 if lost else 0
         self.__dict__.pop("shelf", None)  # it may hold scans from before
 
     def _done(self, run: Run) -> set[int]:

@@ -8,19 +8,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from cube.engine_choice import EngineChoice, choose_engine
 from cube.job.engine import Workers
 from cube.job.folder import BuildFolder
 from cube.job.inspect import inspection_of
 from cube.job.ledger import Entry, Problem
 from cube.job.outcome import MOST_ROWS, code_of, counted, is_lack, write_errors
-from cube.job.ranks import refuse_ranks
+from cube.job.ranks import Ranks, joined, refuse_ranks
 from cube.job.run import Run
-from cube.job.source import Planned, Source
+from cube.job.source import Manner, Planned, Source
 from cube.registry import SOURCES
 from stratacube.choices import many
 from stratacube.claim import refuse_claimed
 from stratacube.command import Answer
-from stratacube.errors import PlugError, SourceError, StratacubeError
+from stratacube.errors import PlugError, SourceError, StratacubeError, UsageError
 from stratacube.files import human_bytes
 
 __all__ = ["run_job"]
@@ -50,6 +51,7 @@ def run_job(source: Source, *, dry_run: bool = False) -> Answer:
     """
     refuse_ranks()
     folder, manner = source.folder, source.manner
+    engine = _engine(manner)
     if dry_run:
         return _estimate(source)
     with folder.opened(source.described(), source.digest(), overwrite=manner.overwrite) as fence:
@@ -57,11 +59,31 @@ def run_job(source: Source, *, dry_run: bool = False) -> Answer:
         with (
             _logged(folder.log),
             SOURCES.blamed(folder.SOURCE),
-            Workers(manner.workers, manner.engine, source.modules, fence, 60 * manner.task_minutes) as workers,
+            Workers(manner.workers, engine, source.modules, fence, 60 * manner.task_minutes) as workers,
         ):
             config = folder.described()
             run = Run(folder, workers, manner.retries, lambda entry: inspection.expected(folder, config, entry))
             return _steps(source, run)
+
+
+def _engine(manner: Manner) -> EngineChoice:
+    """Where tasks run: where the caller says, or on the ranks there are, or here.
+
+    Raises
+    ------
+    UsageError
+        If there are ranks that would have nothing to do.
+    """
+    asked = choose_engine(manner.engine)
+    if not joined():
+        return asked or EngineChoice("local")
+    if asked is not None and asked.name != "mpi":
+        ranks = Ranks.here()
+        raise UsageError(
+            f"{ranks.launcher} started {ranks.number} ranks, which `engine={asked.name}` has no use for; "
+            f"leave `engine` out, or start the command once, without {ranks.launcher}"
+        )
+    return EngineChoice("mpi")
 
 
 def _steps(source: Source, run: Run) -> Answer:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from cube.engine_choice import EngineChoice
 from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger, Problem
 from cube.job.run import Run
@@ -17,7 +18,8 @@ __all__ = ["Inspection", "Manner", "Planned", "Source"]
 class Manner:
     """How a run goes, which changes nothing of what it makes."""
 
-    engine: str = "local"
+    engine: str | EngineChoice | None = None
+    """Where tasks run: by default on the ranks of mpirun or srun, or on this machine."""
     workers: int = 1
     retries: int = 2
     task_minutes: float = 60.0

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from catalog.sentinel2.names import CDSE_STAC
+from cube.engine_choice import Engine
 from cube.job.codec import BEFORE, CodecName
-from cube.registry import REDUCERS, Engine
+from cube.registry import REDUCERS
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES, SCL_NAMES, band_name, reducer_name
 from stratacube.addresses import checked_address
 from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
@@ -124,7 +125,9 @@ class Sentinel2Config(Settings):
         description="room for tmp/: cells are made in as many turns as that needs",
         json_schema_extra=RUN_ONLY,
     )
-    engine: Engine = Field("local", description="where tasks run", json_schema_extra=RUN_ONLY)
+    engine: Engine = Field(
+        None, description="where tasks run (default: local, or mpi of several ranks)", json_schema_extra=RUN_ONLY
+    )
     workers: int | None = Field(None, ge=1, description="processes (default: one per core)", json_schema_extra=RUN_ONLY)
     retries: int = Field(2, ge=0, description="tries again after an error of the machine", json_schema_extra=RUN_ONLY)
     task_minutes: float = Field(

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from catalog.sentinel2 import rate
 from catalog.sentinel2.checksums import read_checksum
 from catalog.sentinel2.convert import product_from_item
 from catalog.sentinel2.download import DiskError, Downloader, ServerError
@@ -26,9 +27,10 @@ from catalog.sentinel2.estimate import estimate_download
 from catalog.sentinel2.fetch import Fetched, Fetcher, fetch_products
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.rate import Connections, Pace
-from catalog.sentinel2.settings import Account, S3Keys
+from catalog.sentinel2.settings import Account, S3Keys, account_folder
 from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
+from stratacube import claim
 from stratacube.errors import ClaimLostError, SourceError, UsageError
 from stratacube.files import fenced
 from tests.catalog.cdse_server import PASSWORD, S3_KEY, S3_SECRET, USER, CdseServer, serve
@@ -607,3 +609,56 @@ def test_recorded_item_can_be_estimated(data_folder: Path) -> None:
 )
 def test_digest_is_told_by_its_length(text: str | None, digest: str | None) -> None:
     assert read_checksum(text) == digest
+
+
+HOLDER = """
+import socket, sys, time
+from pathlib import Path
+socket.gethostname = lambda: "another-node"
+from stratacube import claim
+claim.HEARTBEAT = 0.2
+from catalog.sentinel2.rate import Connections
+with Connections(1, Path(sys.argv[1]), 1).one():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_a_slot_of_a_dead_node_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken while its holder lives, whose process this node cannot see."""
+    longest = 2 * rate._LONGEST_POLL
+    assert rate._SILENCE + claim._WATCH * claim.HEARTBEAT + longest < 60
+    monkeypatch.setattr(claim, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(rate, "_SILENCE", 1.0)
+    root = Path(__file__).resolve().parents[2]
+    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    taken = threading.Event()
+
+    def take() -> None:
+        with Connections(1, tmp_path, 1).one():
+            taken.set()
+
+    with subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        waiting = threading.Thread(target=take)
+        waiting.start()
+        assert not taken.wait(1.5)
+        holder.kill()
+    assert taken.wait(20)
+    waiting.join()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_limits_lie_beside_the_credentials(tmp_path: Path) -> None:
+    home = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    assert account_folder(home) is None
+    user = {"CDSE_USERNAME": USER, **home}
+    folder = account_folder(user)
+    assert folder is not None
+    assert folder.parent == tmp_path / "state" / "stratacube"
+    assert USER not in str(folder)
+    beside = account_folder({**user, "CDSE_PASSWORD_FILE": str(tmp_path / "keys" / "password")})
+    assert beside == tmp_path / "keys" / folder.name
+    assert account_folder({"AWS_ACCESS_KEY_ID": "k", **home}) != folder

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,12 @@ class Command:
 class Build:
     """One process that runs a command."""
 
-    def __init__(self, starter: Starter, order: dict[str, Any], *, shell: bool) -> None:
+    def __init__(self, starter: Starter, order: dict[str, Any], *, shell: bool, launcher: Sequence[str] = ()) -> None:
         self.said = Path(order["said"])
         self._starter, self._code = starter, None
         self._shell: subprocess.Popen[bytes] | None = None
-        if shell:
-            words = ["sh", "-c", 'exec "$0" "$@"', sys.executable, str(STARTER), json.dumps(order)]
+        if shell or launcher:
+            words = [*(launcher or ("sh", "-c", 'exec "$0" "$@"')), sys.executable, str(STARTER), json.dumps(order)]
             with self.said.open("wb") as said:
                 self._shell = subprocess.Popen(
                     words, cwd=ROOT, stdout=said, stderr=said, env=starter.environment, start_new_session=True
@@ -134,7 +135,14 @@ class Race:
         self.lost: dict[int, bool] = {}
         """Those that lost their claim; whether all had been written by then."""
 
-    def begin(self, *more: str, workers: int = 1, shell: bool = False, held: tuple[str, Path] | None = None) -> Build:
+    def begin(
+        self,
+        *more: str,
+        workers: int = 1,
+        shell: bool = False,
+        held: tuple[str, Path] | None = None,
+        launcher: Sequence[str] = (),
+    ) -> Build:
         order = {
             "arguments": self.command.arguments(self.folder, *more, "--workers", str(workers)),
             "settings": self.settings,
@@ -142,7 +150,7 @@ class Race:
             "said": str(self.aside / f"said-{len(self.builds)}"),
             "held": held and [self.command.name, held[0], str(held[1])],
         }
-        self.builds.append(Build(self.starter, order, shell=shell))
+        self.builds.append(Build(self.starter, order, shell=shell, launcher=launcher))
         return self.builds[-1]
 
     def inside(self) -> Build | None:

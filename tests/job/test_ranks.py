@@ -1,4 +1,4 @@
-"""Several copies of one command, started by a real mpirun or srun: refused by all, said by one, nothing touched."""
+"""Several copies of one command, started by a real mpirun or srun: they share one build, and one of them speaks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ needs_mpirun = pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installe
 FROM_PYTHON = """
 import sys, stratacube
 try:
-    stratacube.build("abi", output_dir=sys.argv[1])
+    stratacube.build("abi", output_dir=sys.argv[1], tile_size=1)
 except stratacube.UsageError as error:
     sys.stderr.write("" if error.silent else f"error: {error}\\n")
     sys.exit(2)
@@ -47,37 +47,75 @@ def mpirun(number: int, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=outside(), capture_output=True, text=True, check=False, timeout=300)
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], launcher: str, folder: Path) -> None:
-    said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("error", "stopped", "Trace"))]
-    assert len(said) == 1, done
-    assert said[0].startswith(f"error: {launcher} started 2 copies of this command")
-    assert f"without {launcher}" in said[0]
-    assert done.returncode == 2
-    assert not folder.exists()
-
-
 @needs_mpirun
 @pytest.mark.parametrize(
     "words",
     [
-        (*MODULE, "abi", "--num-tiles", "1", "--output-dir"),
-        pytest.param((*MODULE, "abi", "--dry-run", "--output-dir"), marks=pytest.mark.slow),
+        (*MODULE, "abi", "--tile-size", "1", "--output-dir"),
+        pytest.param((*MODULE, "abi", "--num-tlies", "1", "--output-dir"), marks=pytest.mark.slow),
         pytest.param((*MODULE, "sentinel2", "--grid-csv", "none.csv", "--work-dir"), marks=pytest.mark.slow),
-        pytest.param((*MODULE, "demo", "--output-dir"), marks=pytest.mark.slow),
         pytest.param(("-c", FROM_PYTHON), marks=pytest.mark.slow),
     ],
-    ids=["abi", "dry-run", "sentinel2", "demo", "python"],
+    ids=["abi", "flag", "sentinel2", "python"],
 )
-def test_ranks_of_mpirun_are_refused(words: Sequence[str], tmp_path: Path) -> None:
-    assert_refused(mpirun(2, *words, str(tmp_path / "new")), "mpirun", tmp_path / "new")
+def test_one_of_several_ranks_tells_a_mistake(words: Sequence[str], tmp_path: Path) -> None:
+    done = mpirun(3, *words, str(tmp_path / "new"))
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("error", "stopped", "Trace"))]
+    assert len(said) == 1, done
+    assert done.returncode == 2
+    assert not (tmp_path / "new").exists()
 
 
 @needs_mpirun
 @pytest.mark.slow
-def test_a_grid_is_not_written_by_ranks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["abi", "sentinel2"])
+def test_ranks_share_one_build(source: str, undisturbed: Path, commands: dict[str, Command], tmp_path: Path) -> None:
+    """As its users type it, and as a script calls it."""
+    assert MPIRUN is not None
+    folder = tmp_path / "out"
+    command = [MPIRUN, "--oversubscribe", "-x", "OMP_NUM_THREADS", "-n", "3", sys.executable, *MODULE]
+    command += commands[source].arguments(folder)
+    done = subprocess.run(command, cwd=ROOT, env=outside(), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done
+    assert done.stderr.count("done: ") == 1
+    assert sorted(p.name for p in (folder / "logs").iterdir()) == [
+        "pipeline.log",
+        "pipeline_rank1.log",
+        "pipeline_rank2.log",
+    ]
+    products = {"abi": "tiles.zarr", "sentinel2": "composites"}[source]
+    assert folder_bytes(folder / products) == folder_bytes(undisturbed / products)
+    assert mpirun(2, *MODULE, *commands[source].arguments(folder, "--engine", "local")).returncode == 2
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@needs_mpirun
+@pytest.mark.slow
+def test_scripts_of_several_ranks_have_one_answer(abi_command: Command, tmp_path: Path) -> None:
+    script = """
+import sys, stratacube
+out, archive = sys.argv[1:]
+answer = stratacube.build("abi", output_dir=out, local_data_dir=archive, domain="M1", channels=[13],
+                          num_tiles=2, tile_size=64, steps=1)
+print("code", answer.code)
+"""
+    done = mpirun(3, "-c", script, str(tmp_path / "out"), abi_command.flags[1])
+    assert done.returncode == 0, done
+    assert done.stdout.count("code 0") == 3
+
+
+@needs_mpirun
+@pytest.mark.slow
+def test_a_grid_is_written_by_one_rank(tmp_path: Path) -> None:
     flags = ["--cell-size", "10", "--bounds", "0", "0", "20", "20", "--crs", "EPSG:32606"]
-    output = tmp_path / "new" / "grid.csv"
-    assert_refused(mpirun(2, *MODULE, "make-grid", *flags, "--output", str(output)), "mpirun", output.parent)
+    output = tmp_path / "grid.csv"
+    done = mpirun(2, *MODULE, "make-grid", *flags, "--output", str(output))
+    assert done.returncode == 0, done
+    assert done.stdout.count("4 cells") == 1
+    assert output.exists()
 
 
 @needs_mpirun
@@ -100,7 +138,7 @@ TWO = {
 
 
 @pytest.mark.parametrize("launcher", TWO)
-def test_the_first_rank_speaks_and_the_others_wait(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_ranks_that_are_refused_the_first_speaks(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(ranks.time, "sleep", slept.append)
     with pytest.raises(UsageError, match=f"{launcher.split(maxsplit=1)[0]} started 2 copies") as first:
@@ -129,11 +167,23 @@ def test_one_process_is_no_rank(alone: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("source", ["abi", "sentinel2", "make-grid"])
-def test_ranks_are_refused_before_their_settings_are_read(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_cannot_meet_are_refused_before_their_settings_are_read(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in TWO["srun"].items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="srun started 2 copies"):
+    with pytest.raises(UsageError, match="srun started 2 copies .* gave them no way to meet; .*, or `srun --mpi=pmix`"):
         stratacube.build(source, unknown=1)
+
+
+def test_ranks_without_mpi4py_are_told_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in TWO["mpirun"].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(
+        UsageError, match=r"mpi4py is not installed; run: pip install 'stratacube\[mpi\]'; or start it once"
+    ):
+        stratacube.build("abi", unknown=1)
 
 
 def test_ranks_that_call_the_functions_are_refused_too(
@@ -142,6 +192,6 @@ def test_ranks_that_call_the_functions_are_refused_too(
     config = AbiConfig.load(None, {"output_dir": tmp_path / "new", "local_data_dir": abi_command.flags[1]})
     for name, value in TWO["srun"].items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="srun started 2 copies"):
+    with pytest.raises(UsageError, match="srun started 2 copies .* share work in `stratacube.build`"):
         run_abi(config)
     assert not (tmp_path / "new").exists()

@@ -27,11 +27,13 @@ SOON = 60.0
 """Seconds within which all is over."""
 
 
-def held(one: Race, step: str, workers: int, *flags: str) -> tuple[Build, list[int], Path]:
+def held(
+    one: Race, step: str, workers: int, *flags: str, launcher: Sequence[str] = ()
+) -> tuple[Build, list[int], Path]:
     """Start a build that waits at a step; also the processes that are at it, and the file that holds them."""
     hold = one.aside / f"hold-{len(one.builds)}"
     hold.touch()
-    build = one.begin(*flags, workers=workers, held=(step, hold))
+    build = one.begin(*flags, workers=workers, held=(step, hold), launcher=launcher)
 
     def at_it() -> list[int]:
         return [int(path.suffix[1:]) for path in one.aside.glob(f"{hold.name}.*")]

@@ -145,7 +145,7 @@ def refusal(site: Path, capsys: pytest.CaptureFixture[str], *arguments: str | Pa
 
 def test_all_lists_know_them(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command, words in {
-        ("abi",): ("{random,convection,transect}", "{local,spawned}", "--transect-step"),
+        ("abi",): ("{random,convection,transect}", "local, dask, mpi or spawned", "--transect-step"),
         (): ("squares",),
     }.items():
         with plugged(site), pytest.raises(SystemExit):

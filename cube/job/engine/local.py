@@ -15,34 +15,20 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
-__all__ = ["InlineExecutor", "LocalExecutor", "local_executor", "stalled_for"]
+from cube.job.engine.base import EngineExecutor, stalled_for
+from cube.job.engine.worker import keep_to_one_thread
+
+__all__ = ["InlineExecutor", "LocalExecutor", "interrupted_after", "local_executor", "nameless_script"]
 
 
-def stalled_for(seconds: float) -> str:
-    """Sentence on a task that is given up."""
-    return (
-        f"it did not end within {seconds / 60:g} minutes, as when a file system or a server does not answer; "
-        "try again, or give it more `task_minutes`"
-    )
-
-
-class InlineExecutor(Executor):
-    """Runs each task in the calling process, at once.
-
-    Parameters
-    ----------
-    limit
-        Seconds after which a task is interrupted.
-    """
-
-    def __init__(self, limit: float = math.inf) -> None:
-        self.limit = limit
+class InlineExecutor(EngineExecutor):
+    """Runs each task in the calling process, at once, and interrupts it after its limit."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run and return a finished future."""
         future: Future[Any] = Future()
         try:
-            with _interrupted_after(self.limit):
+            with interrupted_after(self.limit):
                 future.set_result(fn(*args, **kwargs))
         except Exception as error:  # noqa: BLE001  (an executor hands on whatever its task raised)
             future.set_exception(error)
@@ -50,7 +36,7 @@ class InlineExecutor(Executor):
 
 
 @contextmanager
-def _interrupted_after(seconds: float) -> Iterator[None]:
+def interrupted_after(seconds: float) -> Iterator[None]:
     """Raise TimeoutError within, where signals come: in the main thread, and not in the midst of a library's own work.
 
     Once more after as long again: what was raised may have been taken for the fault of one file.
@@ -71,12 +57,12 @@ def _interrupted_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
 
 
-class LocalExecutor(ProcessPoolExecutor):
+class LocalExecutor(ProcessPoolExecutor, EngineExecutor):
     """Worker processes that can be ended at once, whatever they are at."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a task, for which a worker may be started."""
-        with _signals_wait(), _nameless_script():
+        with _signals_wait(), nameless_script():
             return super().submit(fn, *args, **kwargs)
 
     def end(self) -> None:
@@ -105,7 +91,7 @@ def _signals_wait() -> Iterator[None]:
 
 
 @contextmanager
-def _nameless_script() -> Iterator[None]:
+def nameless_script() -> Iterator[None]:
     """Within, workers that start do not run the caller's script again.
 
     Tasks are functions of modules. A script that calls a build without ``if __name__ == "__main__"`` would call it once
@@ -154,8 +140,7 @@ def _begin_worker() -> None:
     driver = multiprocessing.parent_process()
     if driver is not None:
         threading.Thread(target=_end_with, args=(driver.sentinel,), daemon=True).start()
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "GDAL_NUM_THREADS", "BLOSC_NTHREADS"):
-        os.environ.setdefault(name, "1")
+    keep_to_one_thread()
 
 
 def _end_with(driver: int) -> None:

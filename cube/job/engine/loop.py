@@ -8,21 +8,20 @@ is. In a worker a task is fenced by the claim of its build, and what it writes i
 from __future__ import annotations
 
 import math
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
-from uuid import uuid4
+from typing import Any, Generic, TypeVar
 
-from cube.job.engine.local import InlineExecutor, LocalExecutor, stalled_for
+from cube.engine_choice import EngineChoice, choose_engine
+from cube.job.engine.base import EngineExecutor, EngineLostError, stalled_for
+from cube.job.engine.worker import Task, ThreadsError, here, in_worker
 from cube.registry import ENGINES
 from stratacube.claim import Fence
 from stratacube.errors import ClaimLostError, StratacubeError, UsageError
-from stratacube.files import Written, recorded
+from stratacube.files import Written
 from stratacube.progress import iterate, progress
 
 __all__ = ["Outcome", "Task", "Workers", "iterate", "run_tasks"]
@@ -37,20 +36,8 @@ _LIVES = 2
 """How often a task is tried again at least whose worker died: of those that were in the pool, one is to blame."""
 
 
-class Task(Protocol):
-    """Anything picklable with a name of its own."""
-
-    @property
-    def key(self) -> str:
-        """Unique name of the task within a run."""
-
-
 T = TypeVar("T", bound=Task)
 R = TypeVar("R")
-
-
-class ThreadsError(RuntimeError):
-    """A task found itself in another thread of the driver."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +62,7 @@ class Workers:
     number
         How many tasks run at once.
     engine
-        Name in :data:`cube.registry.ENGINES`.
+        Name in :data:`cube.registry.ENGINES`, the same with its options, or an executor of the caller's.
     modules
         Modules of the functions that will run, where the time it takes a worker to import them counts. They must
         start no thread when imported.
@@ -88,14 +75,16 @@ class Workers:
     def __init__(
         self,
         number: int = 1,
-        engine: str = "local",
+        engine: str | Executor | EngineChoice = "local",
         modules: Sequence[str] = (),
         fence: Fence | None = None,
         limit: float = math.inf,
     ) -> None:
-        self.number, self.engine, self.modules, self.fence, self.limit = number, engine, modules, fence, limit
+        self.engine = choose_engine(engine) or EngineChoice("local")
+        self.modules, self.fence, self.limit = modules, fence, limit
         self.replaced = 0
         """How often workers were ended at their tasks because one of them died; each may have left half of a file."""
+        self._number = number
         self._executor: Executor | None = None
 
     def __enter__(self) -> Workers:
@@ -106,61 +95,63 @@ class Workers:
         self._stop(wait=True, at_once=kind is not None)
 
     @property
+    def number(self) -> int:
+        """How many tasks run at once."""
+        there = self._executor.number if isinstance(self._executor, EngineExecutor) else None
+        return there or self._number
+
+    @property
     def executor(self) -> Executor:
         """Where tasks are submitted."""
         return self._executor or self._start()
 
     def _start(self) -> Executor:
-        with ENGINES.blamed(self.engine):
-            started: Executor = ENGINES.load(self.engine)(self.number, self.modules)
-        if isinstance(started, InlineExecutor):
+        with ENGINES.blamed(self.engine.name):
+            started = self.engine.start(self._number, self.modules)
+        if isinstance(started, EngineExecutor):
             started.limit = self.limit
         self._executor = started
         return started
 
+    @property
+    def patience(self) -> float:
+        """Seconds after which workers of whom none came to an end are ended."""
+        return self.limit + (self._executor.grace if isinstance(self._executor, EngineExecutor) else 0.0)
+
+    def watch(self) -> bool:
+        """Whether workers are at work."""
+        return not isinstance(self._executor, EngineExecutor) or self._executor.watch()
+
     def submit(self, *call: Any) -> Future[Any]:
         """Have a function called, somewhere."""
-        with ENGINES.blamed(self.engine):
+        with ENGINES.blamed(self.engine.name):
             future: Future[Any] = self.executor.submit(*call)
             if not isinstance(future, Future):
                 raise TypeError(f"its executor gives {future!r}, which is not a concurrent.futures.Future")
         return future
 
     def replace(self) -> None:
-        """Start anew after a worker died."""
+        """Start anew after a worker died.
+
+        Raises
+        ------
+        EngineLostError
+            If that is not ours to do.
+        """
         self.replaced += 1
+        why = self._executor.irreplaceable if isinstance(self._executor, EngineExecutor) else ""
+        if self.engine.executor is not None:
+            why = why or f"the {self.engine.name} that was given as `engine` has broken, or its workers do not answer"
+        if why:
+            raise EngineLostError(f"{why}; what was done is kept: run the same command again to go on")
         self._stop(wait=False, at_once=True)
 
     def _stop(self, *, wait: bool, at_once: bool) -> None:
-        if self._executor is not None:
-            if at_once and isinstance(self._executor, LocalExecutor):
+        if self._executor is not None and self.engine.executor is None:
+            if at_once and isinstance(self._executor, EngineExecutor):
                 self._executor.end()
             self._executor.shutdown(wait=wait, cancel_futures=True)
             self._executor = None
-
-
-_Place = tuple[str, int, int]
-_OURS = uuid4().hex
-"""Of this process, and of those forked from it."""
-
-
-def _here() -> _Place:
-    """Process and thread; machines may have processes of one number."""
-    return _OURS, os.getpid(), threading.get_ident()
-
-
-def _in_worker(
-    function: Callable[[T], R], task: T, fence: Fence | None, driver: _Place
-) -> tuple[R, tuple[Written, ...]]:
-    """Run a task: nothing takes its name once the claim is lost, and what does is told."""
-    here = _here()
-    if here[:2] == driver[:2] and here != driver:
-        raise ThreadsError
-    if fence is None:
-        return function(task), ()
-    fence.check()  # a worker that outlives its claim begins nothing, of which its end would leave the half
-    with fence.guard(), recorded(fence.root) as written:
-        return function(task), tuple(written)
 
 
 def run_tasks(
@@ -205,7 +196,7 @@ def run_tasks(
         If the engine is another package's and fails.
     """
     total = len(tasks) if total is None and isinstance(tasks, Sized) else total
-    flight = _Flight(tasks, function, workers, retries, alone=total == 1)
+    flight = _Flight(tasks, function, workers, retries)
     try:
         with progress(total, label) as advance:
             while flight.fill():
@@ -219,13 +210,10 @@ def run_tasks(
 class _Flight(Generic[T, R]):
     """Tasks on their way: those still to come, those in the workers' hands, and those to be tried again."""
 
-    def __init__(
-        self, tasks: Iterable[T], function: Callable[[T], R], workers: Workers, retries: int, *, alone: bool
-    ) -> None:
+    def __init__(self, tasks: Iterable[T], function: Callable[[T], R], workers: Workers, retries: int) -> None:
         self.function, self.workers, self.retries = function, workers, retries
         self.coming, self.again = iter(tasks), deque[tuple[T, int, float]]()
         self.running: dict[Future[tuple[R, tuple[Written, ...]]], tuple[T, int, float]] = {}
-        self.alone = InlineExecutor(workers.limit) if alone else None  # starting workers takes longer
         self.idle, self.looked = 0.0, time.monotonic()
 
     def fill(self) -> bool:
@@ -238,9 +226,8 @@ class _Flight(Generic[T, R]):
             else:
                 break
             try:
-                submit = (self.alone or self.workers).submit
                 started = time.monotonic()
-                future = submit(_in_worker, self.function, task, self.workers.fence, _here())
+                future = self.workers.submit(in_worker, self.function, task, self.workers.fence, here())
                 self.running[future] = task, attempt, started
             except BrokenExecutor:
                 self.again.appendleft((task, attempt, 0.0))
@@ -253,14 +240,15 @@ class _Flight(Generic[T, R]):
             time.sleep(max(0.0, self.again[0][2] - time.monotonic()))
             return
         finished, _ = wait(self.running, timeout=_LOOK, return_when=FIRST_COMPLETED)
+        at_work = finished or self.workers.watch()
         for future in finished:
             task, attempt, started = self.running.pop(future)
-            error = future.exception()
-            if isinstance(error, ClaimLostError):
+            error = _fault_of(future)
+            if isinstance(error, (ClaimLostError, EngineLostError)):
                 raise error
             if isinstance(error, ThreadsError):
                 raise UsageError(
-                    f"`engine={self.workers.engine}` runs tasks in threads of one process; what a task writes is "
+                    f"`engine={self.workers.engine.name}` runs tasks in threads of one process; what a task writes is "
                     "recorded and fenced by process, so take an engine of processes, such as `engine=local`"
                 )
             tries = max(self.retries, _LIVES) if isinstance(error, BrokenExecutor) else self.retries
@@ -272,7 +260,7 @@ class _Flight(Generic[T, R]):
             yield Outcome(task, result, sentence, time.monotonic() - started, written, error)
         # Not by the clock alone: a driver that was stopped, or busy with an outcome, has not waited.
         now = time.monotonic()
-        self.idle = 0.0 if finished else self.idle + min(now - self.looked, 2 * _LOOK)
+        self.idle = 0.0 if finished or not at_work else self.idle + min(now - self.looked, 2 * _LOOK)
         self.looked = now
 
     def given_up(self) -> Iterator[Outcome[T, R]]:
@@ -280,7 +268,7 @@ class _Flight(Generic[T, R]):
 
         Workers take the next task at once, so that all that are at one have been at it for the whole time.
         """
-        if self.idle < self.workers.limit:
+        if self.idle < self.workers.patience:
             return
         stalled, self.running, self.idle = list(self.running.values()), {}, 0.0
         self.workers.replace()
@@ -299,12 +287,20 @@ class _Flight(Generic[T, R]):
             future.cancel()
 
 
+def _fault_of(future: Future[Any]) -> BaseException | None:
+    """What a task raised; that nobody but its engine took it back is the engine's fault."""
+    try:
+        return future.exception()
+    except CancelledError:
+        return EngineLostError("the engine gave its tasks back; run the same command again to go on")
+
+
 def describe_error(error: BaseException) -> str:
     """One sentence for what a task raised."""
     if isinstance(error, TimeoutError):
         return str(error)
     if isinstance(error, BrokenExecutor):
-        return "a worker process was killed, perhaps out of memory; try fewer `workers`"
+        return "a worker process was killed, perhaps out of memory or time; try fewer `workers`"
     if isinstance(error, StratacubeError):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
