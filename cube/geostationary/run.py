@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cached_property, partial
@@ -36,6 +36,7 @@ from cube.geostationary.tiles import ShardResult, ShardTask, build_shard, shard_
 from cube.job.engine import Outcome
 from cube.job.job import run_job
 from cube.job.ledger import Problem
+from cube.job.parts import Part
 from cube.job.run import Run
 from cube.job.source import Manner, Planned
 from cube.registry import INSTRUMENTS
@@ -105,6 +106,8 @@ class AbiBuild:
             overwrite=config.overwrite,
             plan_only=config.plan_only,
             allow_missing=config.allow_missing,
+            shard=config.shard,
+            publish_only=config.publish_only,
         )
         self._drawn: Plan | None = None
         self.unfetched: list[tuple[SourceFile, str]] = []
@@ -149,7 +152,7 @@ class AbiBuild:
         if run.keep("plan", make, parts, mark=self.folder.plan, fixed=True):
             for problem in self.table.problems:
                 run.say("%s: %s %s", problem.kind, problem.input, problem.reason)
-        shortage = _shortage(self.config.num_tiles, self.table)
+        shortage = self.table.shortage(self.config.num_tiles)
         return Planned(
             len(self.table.shard_numbers),
             self.table.words,
@@ -208,9 +211,13 @@ class AbiBuild:
     def _archive(self) -> Path:
         return self.config.local_data_dir or self.folder.archive
 
+    def describe(self, run: Run) -> None:
+        """Write the template of the store."""
+        self.store.describe(run)
+
     def build(self, run: Run) -> None:
         """Fetch, index, and make every shard that the ledger does not know as done."""
-        done = self._done(run)
+        done = self._done(run, self.table.shard_numbers)
         if len(done) == len(self.table.shard_numbers) and run.holds(["arrays", "references"]):
             self.store.gather(run, anew=False)
             return
@@ -218,38 +225,52 @@ class AbiBuild:
         if not described:  # what an earlier version wrote of tiles into the arrays alone is lost with them
             done = {n for n in done if self.folder.numbers_of(n).exists()}
         if self.config.download:
-            self._fetch()
-        unreadable = self._index(run)
-        to_do = [n for n in self.table.shard_numbers if n not in done]
-        for outcome in run.do(self._tasks(unreadable, done), build_shard, "building", total=len(to_do)):
-            _record(run, outcome)
+            self._fetch(self.table.named)
+        unreadable = self._index(run, self.table.framed)
+        self._make(run, unreadable, [n for n in self.table.shard_numbers if n not in done])
         self.store.gather(run, anew=not described)
         run.keep("references", lambda: self._refer(run, unreadable), lambda: [self.folder.references], anew=run.changed)
 
-    def _fetch(self) -> None:
-        """Bring whole files of the scans used to disk; without ``download`` byte ranges are read in place."""
-        names = iter(self.table.named)
+    def build_part(self, run: Run, part: Part) -> str:
+        """Make a part's share of the shards."""
+        run.require("arrays", self.folder.tiles)
+        mine = part.share(self.table.shard_numbers)
+        done = self._done(run, mine)
+        to_do = [n for n in mine if n not in done]
+        scans = self.table.framed_of(to_do)
+        if self.config.download:
+            self._fetch(scans)
+        self._make(run, self._index(run, scans), to_do)
+        return many(len(mine), "shard")
+
+    def _make(self, run: Run, unreadable: Mapping[str, str], to_do: Sequence[int]) -> None:
+        for outcome in run.do(self._tasks(unreadable, to_do), build_shard, "building", total=len(to_do)):
+            _record(run, outcome)
+
+    def _fetch(self, scans: Iterable[str]) -> None:
+        """Bring whole files of some scans to disk; without ``download`` byte ranges are read in place."""
+        names = iter(scans)
         while batch := list(islice(names, _FETCHED_AT_ONCE)):
             files = [f for name in batch for f in self.shelf[name].files.values() if f.href.startswith("s3://")]
             _, failures = fetch_files(files, self._archive, endpoint_url=self.config.s3_endpoint)
             self.unfetched += failures
         self.__dict__.pop("shelf", None)  # it may hold scans from before
 
-    def _done(self, run: Run) -> set[int]:
+    def _done(self, run: Run, shards: Iterable[int]) -> set[int]:
         """Shards that were made and are there as they were written."""
-        keys = {shard_key(n): n for n in self.table.shard_numbers}
-        return {keys[key] for key in run.done(keys)}
+        keys = {shard_key(n): n for n in shards}
+        return {keys[key] for key in run.done(keys, self.manner.standing)}
 
-    def _index(self, run: Run) -> dict[str, str]:
-        """Index every file that tiles are cut from, into the cache; return why some could not be, by address."""
+    def _index(self, run: Run, scans: Sequence[str]) -> dict[str, str]:
+        """Index every file of some scans, into the cache; return why some could not be, by address."""
         total = remote = readable = 0
-        for name in self.table.framed:
+        for name in scans:
             scan = self.shelf[name]
             total += len(scan.files)
             remote += any(f.href.startswith("s3://") for f in scan.files.values())
         tasks = (
             IndexTask(files[channel], self.folder.index, self.config.s3_endpoint)
-            for name in self.table.framed
+            for name in scans
             for files in [self.shelf[name].files]
             for channel in sorted(files)
         )
@@ -262,8 +283,10 @@ class AbiBuild:
                 unreadable[outcome.task.key] = outcome.error or ""
         if self.config.screen != "off" and self.folder.screening.exists():
             screened = Screened(self.folder.screening)
-            for name in self.table.framed:
+            for name in scans:
                 unreadable = screened.lost(self.shelf[name].files, name) | unreadable
+        if not run.alone:
+            return unreadable  # whether nothing at all is readable, no part knows
         remove_strays(self.folder.index)  # a cache, of which the ledger knows nothing
         if not readable:
             raise SourceError(f"none of the {total} planned files is readable; the first is {first}")
@@ -272,11 +295,9 @@ class AbiBuild:
     def _projection(self, scan_id: str) -> GeosProjection:
         return self.headers.of(self.shelf[scan_id]).grid.projection
 
-    def _tasks(self, unreadable: Mapping[str, str], done: set[int]) -> Iterator[ShardTask]:
+    def _tasks(self, unreadable: Mapping[str, str], shards: Sequence[int]) -> Iterator[ShardTask]:
         fills, views = self.store.fills(), self.table.projections
-        for shard, rows in self.table.shards():
-            if shard in done:
-                continue
+        for shard, rows in self.table.shards(shards):
             tiles, frames = [], []
             for position, row in enumerate(rows.itertuples()):
                 tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, views[row.projection]))
@@ -316,7 +337,7 @@ class AbiBuild:
     def problems(self, run: Run) -> Iterator[Problem]:
         """Everything absent, in a stable order."""
         yield from self.table.problems
-        if shortage := _shortage(self.config.num_tiles, self.table):
+        if shortage := self.table.shortage(self.config.num_tiles):
             yield Problem("product", shortage)
         for block in self.table.blocks(["tile_id", "scan_ids", "requested_times", "missing"]):
             for row in block.itertuples():
@@ -340,15 +361,6 @@ class AbiBuild:
             mark=self.folder.catalog,
             anew=run.changed,
         )
-
-
-def _shortage(wanted: int | None, plan: PlanTable) -> str | None:
-    """Say that fewer tiles were planned than asked for, if so."""
-    missing = (wanted or 0) - plan.tiles
-    if missing <= 0:
-        return None
-    refused = ", ".join(f"{reason} ({n})" for reason, n in plan.refused.most_common(3)) or "none was left"
-    return f"{missing} of {wanted} tiles found no place; candidates were left out for: {refused}"
 
 
 def _day(file: SourceFile) -> date:
