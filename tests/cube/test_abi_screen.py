@@ -18,8 +18,8 @@ from cube.geostationary.screen_file import FileRecord, chunks_on_earth, lattice,
 from cube.geostationary.screen_rules import Verdict, judge, neighbours, strangers
 from cube.geostationary.screen_tiles import fault_in
 from cube.testing import write_abi_file
-from tests.cube.bad_scans import FILL as FILL13
 from tests.cube.bad_scans import FEW, KINDS, SHAPE, few_spoilt, images_of, intact, source_of, spoiled
+from tests.cube.bad_scans import FILL as FILL13
 
 SEEDS = int(os.environ.get("SEEDS", "1"))
 """``SEEDS=100`` for the table of what is found."""
