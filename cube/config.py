@@ -14,11 +14,12 @@ from pydantic import Field, ValidationInfo, create_model, field_validator, model
 from cube.geostationary.dialect import Dialect, dialect_of, told_of_imagers
 from cube.job.codec import BEFORE, CodecName
 from cube.registry import STRATA, Engine, Registry
+from cube.splitting import SplitSettings
 from cube.strata.plug import Options, Stratum
 from stratacube.addresses import checked_address
 from stratacube.choices import OneOf, Told
 from stratacube.errors import UsageError
-from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
+from stratacube.settings import RUN_ONLY, End, LocalPath, Start, formerly, refuse_empty
 
 __all__ = ["AbiConfig", "TileConfig", "default_cache", "default_workers"]
 
@@ -51,7 +52,7 @@ _sectors = partial(told_of_imagers, lambda names: ", ".join(names.sectors))
 _bands = partial(told_of_imagers, lambda names: names.told_bands)
 
 
-class TileConfig(Settings):
+class TileConfig(SplitSettings):
     """A build of tiles, but for the options of the strata; :data:`AbiConfig` has those too."""
 
     STRATA_BY_OPTION: ClassVar[Mapping[str, str]] = {}

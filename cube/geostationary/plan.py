@@ -17,6 +17,7 @@ from cube.geostationary.headers import Headers, PlannedHeaders
 from cube.geostationary.layout import TileLayout, TileSpec
 from cube.geostationary.pixel_time import LONGEST_SCAN, seconds_after_start
 from cube.geostationary.plan_table import Plan, Spot, table_of
+from cube.geostationary.splitting import splits_of
 from cube.job.engine import InlineExecutor, Workers
 from cube.job.ledger import Problem
 from cube.strata.base import Candidate, SampleRequest, place_tile
@@ -115,7 +116,9 @@ def make_plan(
     avoided |= {name: reason for name, reason in planner.avoided.items() if name not in taken}
     problems = [Problem("source", f"{p.source}: {p.message}") for p in sampler.problems if not p.replaced]
     problems += [Problem("avoided", reason, input=scan) for scan, reason in sorted(avoided.items())]
-    table = table_of(config.channels, config.seed, layout, selection.tiles)
+    rule = config.split_rule
+    splits = None if rule is None else splits_of(rule, layout.side, selection.tiles)
+    table = table_of(config.channels, config.seed, layout, selection.tiles, splits)
     return Plan(table, selection.refused, problems, stratum.time_means)
 
 

@@ -94,11 +94,18 @@ class Spot:
         return tuple(round(angle * 1e9) for angle in corner), tuple(s.id for s in self.scans)
 
 
-def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequence[Placed[Spot]]) -> pd.DataFrame:
-    """One row a tile, in order of time, so that tiles of one scan share a shard."""
+def table_of(
+    channels: Sequence[int],
+    seed: int,
+    layout: TileLayout,
+    tiles: Sequence[Placed[Spot]],
+    splits: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """One row a tile, in order of time, so that tiles of one scan share a shard; ``splits`` in the order of tiles."""
     rows = []
     projections = distinct(placed.payload.grid.projection for placed in tiles)
-    for placed in sorted(tiles, key=lambda p: (p.time, p.payload.scan.id, p.payload.row, p.payload.col)):
+    for number in sorted(range(len(tiles)), key=lambda n: _in_time(tiles[n])):
+        placed = tiles[number]
         spot, candidate = placed.payload, placed.candidate
         scan = spot.scan
         name = f"{scan.platform}_{scan.sector}_{placed.time:%Y%m%dT%H%M%S}_r{spot.row:05d}_c{spot.col:05d}"
@@ -134,6 +141,7 @@ def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequ
                 "details": json.dumps({k: v for k, v in candidate.details.items() if isinstance(v, str | int | float)}),
                 "window_start": spot.start,
                 "window_scores": list(spot.scores),
+                **({} if splits is None else {"split": splits[number]}),
             }
         )
     frame = pd.DataFrame(rows)
@@ -145,6 +153,10 @@ def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequ
         frame[name] = [np.asarray([np.datetime64(t, "us") for t in times]) for times in frame[name]]
     frame.attrs = {"projections": [asdict(p) for p in projections]}
     return frame
+
+
+def _in_time(placed: Placed[Spot]) -> tuple[Any, ...]:
+    return placed.time, placed.payload.scan.id, placed.payload.row, placed.payload.col
 
 
 def write_plan(plan: Plan, path: Path) -> None:

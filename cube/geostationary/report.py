@@ -98,6 +98,7 @@ def tile_report(
             ("Time steps", f"{config.steps} at {config.step_minutes} min, within {config.tolerance_minutes:g} min"),
             ("Nearest scan", _NEAREST[time_means]),
             ("Greatest view zenith", f"{config.max_view_zenith:g} degrees"),
+            *_splits(config),
             ("Seed", config.seed),
         ],
         made=f"{_made(made)}\n\n{valid}".strip(),
@@ -106,6 +107,15 @@ def tile_report(
         left_out=reason_table("Candidates left out for", refused.most_common(), "None.", "plan.parquet"),
         opening=_opening(config),
     )
+
+
+def _splits(config: AbiConfig) -> list[tuple[str, str]]:
+    if config.splits == "off":
+        return []
+    earth = f"{config.split_km:g} km" if config.split_km else "the whole Earth"
+    time = f"{config.split_hours:g} h" if config.split_hours else "all time"
+    gap = f"{config.split_gap_km:g} km or {config.split_gap_hours:g} h between them"
+    return [("Splits", f"blocks of {earth} and {time}, {gap}; what reaches over is in none (gap)")]
 
 
 def _form(config: AbiConfig) -> str:
@@ -132,10 +142,12 @@ def _made(made: pd.DataFrame) -> str:
     if days.nunique() > MOST_DAYS:
         days, unit = days.str.slice(0, 7), "Month"
     by_day = days.value_counts().sort_index()
+    splits = made["split"].value_counts().sort_index() if "split" in made else {}
     return "\n\n".join(
         [
             markdown_table(["Stratum", "Platform", "Sector", "Tiles"], by_stratum.itertuples(index=False)),
             markdown_table([unit, "Tiles"], by_day.items()),
+            *([markdown_table(["Split", "Tiles"], splits.items())] if len(splits) else []),
         ]
     )
 
