@@ -42,7 +42,7 @@ def splits_of(
         rings,
         np.array([min(t) for t in times], "M8[us]"),
         np.array([max(t) for t in times], "M8[us]"),
-        [placed.candidate.system_id for placed in tiles],
+        [placed.candidate.system_id or placed.candidate.details.get("event_id") for placed in tiles],
     )
     found: list[str] = rule.assign(extents, kept).tolist()
     return found
