@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
@@ -16,16 +16,20 @@ from cube.geostationary.dialect import Dialect, dialect_of, told_of_imagers
 from cube.job.codec import BEFORE, CodecName
 from cube.job.parts import TOLD, Shard
 from cube.registry import STRATA, Registry
+from cube.selecting import MIXED, SelectSettings
 from cube.strata.plug import Options, Stratum
 from stratacube.addresses import checked_address
 from stratacube.choices import OneOf, Told
 from stratacube.errors import UsageError
-from stratacube.settings import RUN_ONLY, End, LocalPath, Settings, Start, formerly, refuse_empty
+from stratacube.settings import RUN_ONLY, End, LocalPath, Start, formerly, refuse_empty
 
 __all__ = ["AbiConfig", "TileConfig", "default_cache", "default_workers"]
 
 _ALWAYS_TOLD = frozenset({"area", "convection_regex", "systems"})
 """Options that are part of every configuration's digest: 0.1.0 knew them as settings, whatever the stratum."""
+
+_OF_SURFACE = frozenset({"landcover", "landcover_legend"})
+"""Options of a stratum that tell land from sea, too."""
 
 
 def default_cache() -> Path:
@@ -53,14 +57,29 @@ _sectors = partial(told_of_imagers, lambda names: ", ".join(names.sectors))
 _bands = partial(told_of_imagers, lambda names: names.told_bands)
 
 
-class TileConfig(Settings):
+def _stratifications() -> list[str]:
+    return [*STRATA.names(), MIXED]
+
+
+class Part(NamedTuple):
+    """One of the strata of a build."""
+
+    name: str
+    stratum: Stratum
+    options: Options
+    share: float
+
+
+class TileConfig(SelectSettings):
     """A build of tiles, but for the options of the strata; :data:`AbiConfig` has those too."""
 
     STRATA_BY_OPTION: ClassVar[Mapping[str, str]] = {}
     """The stratum each option belongs to."""
 
     output_dir: LocalPath = Field(description="folder of the build", json_schema_extra=RUN_ONLY)
-    stratification: Annotated[str, OneOf(STRATA.names)] = Field("random", description="how places and times are chosen")
+    stratification: Annotated[str, OneOf(_stratifications)] = Field(
+        "random", description="how places and times are chosen"
+    )
     local_data_dir: LocalPath | None = Field(
         None, description="folder of local files, any depth; S3 alone if not given"
     )
@@ -104,7 +123,7 @@ class TileConfig(Settings):
     max_solar_zenith: float | None = Field(
         None, gt=0, le=180, description="largest solar zenith angle of a tile's centre at its event, degrees"
     )
-    min_spacing_km: float = Field(0.0, ge=0, description="least distance between tiles whose times overlap")
+    min_spacing_km: float = Field(0.0, ge=0, description="least distance between tiles that are near in time")
     screen: ScreenDepth = Field(
         "quick",
         description="look at the scans that tiles would be cut from, a few chunks a file; at all of the period; not",
@@ -162,6 +181,8 @@ class TileConfig(Settings):
         if str(values.get("grid", "1km")) != "1km":
             values["store"] = "common"  # there the two forms are one
         values.setdefault("channels", sorted(names.bands))
+        if values.get("strata"):
+            values.setdefault("stratification", MIXED)
         values["product"] = values.get("product") or names.product
         domain = values.get("domain")
         if domain is None or isinstance(domain, str):  # else it is refused as what it is
@@ -191,12 +212,8 @@ class TileConfig(Settings):
             )
         if len(set(self.channels)) != len(self.channels):
             raise ValueError(f"`channels` {self.channels} name one twice; name each once")
-        for name, stratum in self.STRATA_BY_OPTION.items():
-            if self.stratification != stratum and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"`{name}` goes with `stratification={stratum}`, not with {self.stratification}")
         if self.s3_endpoint:  # here, where what is refused is not repeated
             checked_address(self.s3_endpoint, "s3_endpoint")
-        _ = self.options  # which they may refuse
         last = len(self.dialect.flags) - 1
         if not self.good_dqf or not all(0 <= flag <= last for flag in self.good_dqf):
             told = f"the quality of {names.title} has the values 0 to {last}, and one must be good"
@@ -206,6 +223,25 @@ class TileConfig(Settings):
             raise ValueError(f"`half_km={self.half_km}` goes with `{where}`; leave it out or give that")
         if self.start_dt and self.end_dt:
             refuse_empty(self.start_dt, self.end_dt, ("start_dt", "end_dt"))
+        return self
+
+    @model_validator(mode="after")
+    def _strata_agree(self) -> TileConfig:
+        shares = self.strata_of(self.stratification)
+        for name, stratum in self.STRATA_BY_OPTION.items():
+            given = getattr(self, name) != type(self).model_fields[name].default
+            if given and stratum not in shares and not (self.surface != "any" and name in _OF_SURFACE):
+                raise ValueError(f"`{name}` goes with `stratification={stratum}`, not with {' '.join(shares)}")
+        if self.stratification == MIXED and self.num_tiles is None:
+            raise ValueError("several strata have no natural number of tiles; give `num_tiles`")
+        for key in self.quotas:
+            if key.partition(".")[0] not in shares or not key.partition(".")[2]:
+                raise ValueError(f"`quotas` names {key!r}: give stratum.class of one of {' '.join(shares)}")
+        if self.surface != "any" and not getattr(self, "landcover", None):
+            raise ValueError(
+                f"`surface={self.surface}` needs `landcover`, a raster of classes that tells land from sea"
+            )
+        _ = self.parts  # whose options they may refuse
         return self
 
     @property
@@ -219,30 +255,30 @@ class TileConfig(Settings):
         return dialect_of(self.satellite)
 
     @property
-    def stratum(self) -> Stratum:
-        """What is known of the stratum."""
-        found: Stratum = STRATA.load(self.stratification)
-        return found
-
-    @property
-    def options(self) -> Options:
-        """Options of the stratum.
+    def parts(self) -> list[Part]:
+        """The strata, each with its options and share.
 
         Raises
         ------
         UsageError
-            If the stratum refuses them.
+            If a stratum is unknown, or refuses its options.
         """
-        model = self.stratum.options
+        shares = self.strata_of(self.stratification)
+        return [Part(name, STRATA.load(name), self._options(name), share) for name, share in shares.items()]
+
+    def _options(self, stratum: str) -> Options:
+        model: type[Options] = STRATA.load(stratum).options
         given = {name: getattr(self, name) for name in model.model_fields}
-        with STRATA.blamed(self.stratification):
+        with STRATA.blamed(stratum):
             return model.check({name: value for name, value in given.items() if value is not None})
 
     @classmethod
     def deciding(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Of plain values, those that determine the tiles: of the options, those of the stratum."""
-        stratum = values.get("stratification")
-        others = {n for n, owner in cls.STRATA_BY_OPTION.items() if owner != stratum} - _ALWAYS_TOLD
+        used = {values.get("stratification"), *(values.get("strata") or ())}
+        others = {n for n, owner in cls.STRATA_BY_OPTION.items() if owner not in used} - _ALWAYS_TOLD
+        if values.get("surface", "any") != "any":
+            others -= _OF_SURFACE
         return super().deciding({name: value for name, value in values.items() if name not in others})
 
 

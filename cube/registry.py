@@ -171,6 +171,7 @@ STRATA = Registry(
         "random": "cube.strata.plugs:RANDOM",
         "convection": "cube.strata.plugs:CONVECTION",
         "landcover": "cube.strata.landcover.plug:LANDCOVER",
+        "events": "cube.strata.events.plug:EVENTS",
     },
     ("sampler", "options", "tiles", "refusals", "parallel", "tables", "time_means"),
 )

@@ -108,7 +108,7 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
     flags = [flag(name) for name in model.model_fields]
     for name, info in model.model_fields.items():
         kind, text = bare(info.annotation), dashed(info.description or "", flags)
-        if info.default not in (None, []) and not info.is_required() and "(default" not in text:
+        if info.default not in (None, [], {}) and not info.is_required() and "(default" not in text:
             text += f" (default: {_shown(info.default)})"
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
         if kind is bool:
@@ -119,6 +119,8 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
             options["choices"] = named.names()
         elif words := next((m for m in info.metadata if isinstance(m, Worded)), None):
             options |= {"nargs": "+", "metavar": (words.first, words.more)}
+        elif get_origin(kind) is dict:
+            options |= {"nargs": "+", "metavar": "NAME=VALUE"}
         elif get_origin(kind) is list:
             choices = get_args(get_args(kind)[0]) if get_origin(get_args(kind)[0]) is Literal else ()
             options |= {"nargs": "+", "metavar": "{" + ",".join(map(str, choices)) + "}" if choices else name.upper()}

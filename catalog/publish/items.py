@@ -186,6 +186,7 @@ class TileDescriber:
         return {
             "stratacube:tile_index": int(row.tile),
             "stratacube:stratum": row.stratum,
+            **({"stratacube:split": row.split} if hasattr(row, "split") else {}),
             "stratacube:sector": row.sector,
             "stratacube:row": int(row.row),
             "stratacube:col": int(row.col),

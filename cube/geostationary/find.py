@@ -52,7 +52,9 @@ def find(config: AbiConfig) -> list[Scan]:
         raise UsageError("listing S3 needs a period; give `start_dt` and `end_dt`")
     minutes = config.tolerance_minutes + (config.steps * config.step_minutes if config.steps > 1 else 0)
     reach = timedelta(minutes=minutes)
-    if config.stratum.time_means == "observation":  # what a scan sees last, it sees long after its start
+    if any(
+        part.stratum.time_means == "observation" for part in config.parts
+    ):  # what a scan sees last, it sees long after its start
         reach += LONGEST_SCAN
     scans = find_scans(
         archive_of(config),

@@ -15,21 +15,21 @@ from catalog.geostationary.scans import Scan, nearest_scan
 from cube.config import AbiConfig
 from cube.geostationary.headers import Headers, PlannedHeaders
 from cube.geostationary.layout import TileLayout, TileSpec
+from cube.geostationary.parts import limits_of, parts_of, time_means_of
 from cube.geostationary.pixel_time import LONGEST_SCAN, seconds_after_start
 from cube.geostationary.plan_table import Plan, Spot, table_of
-from cube.job.engine import InlineExecutor, Workers
+from cube.geostationary.splitting import splits_of
+from cube.job.engine import Workers
 from cube.job.ledger import Problem
-from cube.strata.base import Candidate, SampleRequest, place_tile
-from cube.strata.named import NamedSampler
+from cube.strata.base import Candidate, place_tile
 from cube.strata.select import Limits, Placed, Selection, select
+from cube.strata.streams import Stream
 from cube.strata.windows import Frame, candidate_times, choose_window
 from cube.sun import solar_angles
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
 __all__ = ["Screen", "make_plan"]
 
-_PREFER_TRIES = 2000
-"""Candidates refused in a row before tiles with missing channels are taken too."""
 DAYLIGHT_ZENITH = 80.0
 _AT_ONCE = timedelta(0)
 
@@ -73,33 +73,19 @@ def make_plan(
     UsageError
         If no tile can be made, saying which limit or lack stands in the way.
     """
-    layout, stratum, options = TileLayout.of(config), config.stratum, config.options
+    layout = TileLayout.of(config)
     views = PlannedHeaders(headers, scans)
-    wanted = config.num_tiles or stratum.tiles
-    request = SampleRequest(
-        scans=scans,
-        grid_of=lambda scan: views.grid(scan, layout.pixel),
-        tile_size=layout.tile_size,
-        align=layout.align,
-        max_view_zenith=config.max_view_zenith,
-        start=config.start_dt,
-        end=config.end_dt and config.end_dt - timedelta(microseconds=1),
-        num_tiles=wanted,
-        seed=config.seed,
-        executor=workers.executor if stratum.parallel else InlineExecutor(),
-    )
-    sampler = NamedSampler(config.stratification, stratum, request, options)
-    limits = Limits(
-        num_tiles=wanted,
-        max_view_zenith=config.max_view_zenith,
-        max_solar_zenith=config.max_solar_zenith,
-        spacing_km=config.min_spacing_km or None,
-        spacing_minutes=float(config.steps * config.step_minutes),
-        max_refusals=stratum.refusals,
-    )
+    whole = any(set(config.channels) <= set(s.files) for s in scans)
+    parts = parts_of(config, scans, layout, views, workers)
+    limits = limits_of(config)
     try:
         planner, selection = _select(
-            lambda unfit: _Planner(_Wanted.of(config), layout, scans, views, unfit), sampler, limits, screen
+            lambda unfit: _Planner(_Wanted.of(config), layout, scans, views, unfit, whole=whole),
+            lambda unfit: [
+                part.stream(strict=limits.num_tiles is not None and (whole or bool(unfit))) for part in parts
+            ],
+            limits,
+            screen,
         )
         if views.unavailable is not None:
             raise views.unavailable  # whoever asked for it may have gone on without
@@ -107,16 +93,21 @@ def make_plan(
         told = "no plan was written, for it would be another; when that is mended, run the same command again"
         raise UnavailableError(f"{error}; {told}") from error
     if tables is not None:
-        sampler.write_tables(tables)
+        for part in parts:
+            part.sampler.write_tables(tables)
     if not selection.tiles:
         raise UsageError(_why_none(config, selection))
     taken = {scan.id for tile in selection.tiles for scan in tile.payload.scans}  # some for want of others
-    avoided = {p.source: p.message for p in sampler.problems if p.replaced}
+    noted = list(dict.fromkeys(problem for part in parts for problem in part.sampler.problems))
+    avoided = {p.source: p.message for p in noted if p.replaced}
     avoided |= {name: reason for name, reason in planner.avoided.items() if name not in taken}
-    problems = [Problem("source", f"{p.source}: {p.message}") for p in sampler.problems if not p.replaced]
+    problems = [Problem("source", f"{p.source}: {p.message}") for p in noted if not p.replaced]
     problems += [Problem("avoided", reason, input=scan) for scan, reason in sorted(avoided.items())]
-    table = table_of(config.channels, config.seed, layout, selection.tiles)
-    return Plan(table, selection.refused, problems, stratum.time_means)
+    rule = config.split_rule
+    splits = None if rule is None else splits_of(rule, layout.side, selection.tiles)
+    seeds = {part.name: part.seed for part in parts}
+    table = table_of(config.channels, seeds, layout, selection.tiles, splits)
+    return Plan(table, selection.refused, problems, time_means_of(config), selection.tallies)
 
 
 @dataclass(frozen=True)
@@ -127,14 +118,14 @@ class _Wanted:
     step_minutes: int
     tolerance: timedelta
     """How far a scan may be from the time of its step."""
-    by_observation: bool
-    """Whether that is told by when the scan sees the place, not by when it starts."""
     gaps: bool
     """Whether steps may lack a scan."""
     moving: bool
     """Whether the sector moves, so that not every scan sees a place."""
     daylight: bool
     """Whether daylight counts."""
+    margin: int
+    """Pixels along the edges of the sector that no tile touches."""
 
     @classmethod
     def of(cls, config: AbiConfig) -> _Wanted:
@@ -142,16 +133,16 @@ class _Wanted:
             config.steps,
             config.step_minutes,
             timedelta(minutes=config.tolerance_minutes),
-            config.stratum.time_means == "observation",
             config.allow_missing,
             config.sector in config.dialect.names.moving,
-            config.max_solar_zenith is not None,
+            config.max_solar_zenith is not None or config.light == "day",
+            config.margin,
         )
 
 
 def _select(
     planner_of: Callable[[Mapping[str, Mapping[int, str]]], _Planner],
-    sampler: NamedSampler,
+    streams_of: Callable[[Mapping[str, Mapping[int, str]]], Sequence[Stream]],
     limits: Limits,
     screen: Screen | None,
 ) -> tuple[_Planner, Selection[Spot]]:
@@ -164,7 +155,7 @@ def _select(
     screened: set[str] = set()
     while True:
         planner = planner_of(unfit)
-        selection = planner.select(sampler, limits)
+        selection = select(streams_of(unfit), planner.place, limits)
         used = {s.id: s for t in selection.tiles for s in (t.payload.scan, *t.payload.scans) if s.id not in screened}
         if screen is None or not used:
             return planner, selection
@@ -185,48 +176,38 @@ class _Planner:
         scans: Sequence[Scan],
         headers: PlannedHeaders,
         unfit: Mapping[str, Mapping[int, str]],
+        *,
+        whole: bool,
     ) -> None:
         self.wanted, self.layout, self.scans, self.headers, self.unfit = wanted, layout, scans, headers, unfit
-        self.complete_only = self.fit_only = False
+        self.whole = whole
         self.by_platform: dict[str, list[Scan]] = defaultdict(list)
         for scan in scans:
             self.by_platform[scan.platform].append(scan)
         self._at: dict[tuple[str, datetime, timedelta], list[Frame]] = {}
         self._reasons: dict[tuple[str, datetime, timedelta, bool], str | None] = {}
-        self._proposed: set[Any] = set()
         self.avoided: dict[str, str] = {}
         """Scans that candidates gave way for, and why."""
 
-    def select(self, sampler: NamedSampler, limits: Limits) -> Selection[Spot]:
-        """Take whole tiles first; those with missing channels or damaged files only if there are too few."""
-        channels = set(self.layout.channels)
-        whole = any(channels <= set(s.files) for s in self.scans)
-        if limits.num_tiles is None or not (whole or self.unfit):
-            return select(sampler.candidates(), self.place, limits)
-        self.complete_only, self.fit_only = whole, True
-        chosen = select(sampler.candidates(), self.place, replace(limits, max_refusals=_PREFER_TRIES))
-        if len(chosen.tiles) == limits.num_tiles:
-            return chosen
-        self.complete_only = self.fit_only = False
-        self._proposed = {t.payload.content for t in chosen.tiles}
-        wanted = limits.num_tiles - len(chosen.tiles)
-        more = select(sampler.candidates(), self.place, replace(limits, num_tiles=wanted), taken=chosen.tiles)
-        more.refused.pop("taken already", None)
-        more.tiles = chosen.tiles + more.tiles
-        more.drawn += chosen.drawn
-        return more
-
-    def place(self, candidate: Candidate) -> Placed[Spot] | str:  # noqa: PLR0911  (each return is a reason)
+    def place(self, candidate: Candidate, stream: Stream, strict: bool) -> Placed[Spot] | str:
         """Find the event's scan, the tile around the place, and the best window; or say why not."""
-        event = self._event(candidate)
+        whole = strict and self.whole
+        event = self._event(candidate, by_observation=stream.by_observation)
         if isinstance(event, str):
             return event
         scan, late = event
-        if reason := self._impossible_at(scan.platform, candidate.time, late):
+        if reason := self._impossible_at(scan.platform, candidate.time, late, whole=whole):
             return reason
         grid = self.headers.grid(scan, self.layout.pixel)
         size = self.layout.tile_size
-        window = place_tile(grid, candidate.longitude, candidate.latitude, size, align=self.layout.align)
+        window = place_tile(
+            grid,
+            candidate.longitude,
+            candidate.latitude,
+            size,
+            align=self.layout.align,
+            margin=self.wanted.margin,
+        )
         if window is None:
             return "tile not inside the sector"
         middle = (size - 1) / 2
@@ -245,22 +226,18 @@ class _Planner:
             bands=len(self.layout.instrument.bands),
         )
         kept = frames[choice.start : choice.start + self.wanted.steps]
-        if reason := self._unfit(kept) or self._gives_way(scan, kept):
+        if reason := self._unfit(kept, whole=whole) or self._gives_way(scan, kept, fit_only=strict):
             return reason
         times, scores = tuple(f.time for f in kept), tuple(choice.scores)
         spot = Spot(scan, grid, window.row, window.col, times, tuple(kept), choice.start, scores)
-        # Only now: two events may come to the same pixels, two of one system above all, by the same best window.
-        if spot.content in self._proposed:
-            return "taken already"
-        self._proposed.add(spot.content)
         zenith, _ = grid.projection.view_angles(lon, lat)
-        return Placed(candidate, scan.start, lat, lon, float(zenith), spot, scan.start + after)
+        return Placed(candidate, scan.start, lat, lon, float(zenith), spot, scan.start + after, spot.content)
 
-    def _event(self, candidate: Candidate) -> tuple[Scan, timedelta] | str:
+    def _event(self, candidate: Candidate, *, by_observation: bool) -> tuple[Scan, timedelta] | str:
         """Scan nearest to an event, and how long after its start the event's time is to be; or why there is none."""
         scans = self.by_platform[candidate.platform] if candidate.platform else self.scans
         late = _AT_ONCE
-        if self.wanted.by_observation:
+        if by_observation:
             near = nearest_scan(scans, candidate.time, self.wanted.tolerance + LONGEST_SCAN)
             if near is None:
                 return "no scan within the tolerance"
@@ -278,13 +255,13 @@ class _Planner:
         seconds = float(seconds_after_start(header, x, y, scan.mode))
         return timedelta(seconds=seconds) if np.isfinite(seconds) else None
 
-    def _unfit(self, frames: Sequence[Frame]) -> str | None:
+    def _unfit(self, frames: Sequence[Frame], *, whole: bool) -> str | None:
         """Why a window may not be kept, if so."""
         if any(f.scan is None for f in frames) and not self.wanted.gaps:
             return f"no run of {self.wanted.steps} scans at {self.wanted.step_minutes} min steps"
-        return "channels missing" if self.complete_only and any(f.missing for f in frames) else None
+        return "channels missing" if whole and any(f.missing for f in frames) else None
 
-    def _gives_way(self, scan: Scan, frames: Sequence[Frame]) -> str | None:
+    def _gives_way(self, scan: Scan, frames: Sequence[Frame], *, fit_only: bool) -> str | None:
         """Why a tile is not cut from the event's scan and these frames, if so, noting the scans."""
         used = {s.id: s for s in (scan, *(f.scan for f in frames)) if s is not None}
         damaged, unfit = self.headers.damaged, self.unfit
@@ -294,17 +271,17 @@ class _Planner:
             if name in damaged or name in unfit
         }
         lost = {name for name in bad if name in damaged or unfit[name].keys() >= used[name].files.keys()}
-        if not (bad if self.fit_only else used.keys() <= lost):
+        if not (bad if fit_only else used.keys() <= lost):
             return None
         self.avoided |= bad
         return "scan not fit to be used"
 
-    def _impossible_at(self, platform: str, time: datetime, late: timedelta) -> str | None:
+    def _impossible_at(self, platform: str, time: datetime, late: timedelta, *, whole: bool) -> str | None:
         """Why no window around a time may be kept, wherever the tile, if so."""
-        key = platform, time, late, self.complete_only
+        key = platform, time, late, whole
         if key not in self._reasons:
             frames, steps = self._frames(platform, time, late), self.wanted.steps
-            reasons = [self._unfit(frames[i : i + steps]) for i in range(len(frames) - steps + 1)]
+            reasons = [self._unfit(frames[i : i + steps], whole=whole) for i in range(len(frames) - steps + 1)]
             self._reasons[key] = reasons[0] if all(reasons) else None
         return self._reasons[key]
 

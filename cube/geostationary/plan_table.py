@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from cube.geostationary.projections import distinct
 from cube.job.folder import RULES
 from cube.job.ledger import Problem
 from cube.strata.select import Placed
+from cube.strata.streams import Tally, category_of
 from cube.strata.windows import Frame
 from stratacube.choices import many
 from stratacube.errors import SourceError
@@ -65,7 +66,9 @@ class Plan:
     problems: list[Problem]
     """Inputs that could not be used."""
     time_means: str
-    """What the times of events mean: see :attr:`cube.strata.plug.Stratum.time_means`."""
+    """What the times of events mean: see :attr:`cube.strata.plug.Stratum.time_means`; or ``mixed``."""
+    tallies: list[Tally]
+    """What was asked of each stratum and class, found and refused."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,21 @@ class Spot:
         return tuple(round(angle * 1e9) for angle in corner), tuple(s.id for s in self.scans)
 
 
-def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequence[Placed[Spot]]) -> pd.DataFrame:
-    """One row a tile, in order of time, so that tiles of one scan share a shard."""
+def table_of(
+    channels: Sequence[int],
+    seeds: Mapping[str, int],
+    layout: TileLayout,
+    tiles: Sequence[Placed[Spot]],
+    splits: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """One row a tile, in order of time, so that tiles of one scan share a shard.
+
+    ``seeds`` are by stratum; ``splits`` are in the order of the tiles, which is that of their drawing.
+    """
     rows = []
     projections = distinct(placed.payload.grid.projection for placed in tiles)
-    for placed in sorted(tiles, key=lambda p: (p.time, p.payload.scan.id, p.payload.row, p.payload.col)):
+    for number in sorted(range(len(tiles)), key=lambda n: _in_time(tiles[n])):
+        placed = tiles[number]
         spot, candidate = placed.payload, placed.candidate
         scan = spot.scan
         name = f"{scan.platform}_{scan.sector}_{placed.time:%Y%m%dT%H%M%S}_r{spot.row:05d}_c{spot.col:05d}"
@@ -120,7 +133,10 @@ def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequ
                 "col": spot.col,
                 "probability": candidate.probability,
                 "score": spot.scores[spot.start],
-                "seed": seed,
+                "weight": candidate.weight,
+                "class": category_of(candidate),
+                "rank": number,
+                "seed": seeds.get(candidate.stratum, next(iter(seeds.values()))),
                 "system_id": candidate.system_id,
                 "requested_times": list(spot.requested),
                 "scan_ids": [f.scan.id if f.scan else "" for f in spot.frames],
@@ -134,6 +150,7 @@ def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequ
                 "details": json.dumps({k: v for k, v in candidate.details.items() if isinstance(v, str | int | float)}),
                 "window_start": spot.start,
                 "window_scores": list(spot.scores),
+                **({} if splits is None else {"split": splits[number]}),
             }
         )
     frame = pd.DataFrame(rows)
@@ -147,6 +164,10 @@ def table_of(channels: Sequence[int], seed: int, layout: TileLayout, tiles: Sequ
     return frame
 
 
+def _in_time(placed: Placed[Spot]) -> tuple[Any, ...]:
+    return placed.time, placed.payload.scan.id, placed.payload.row, placed.payload.col
+
+
 def write_plan(plan: Plan, path: Path) -> None:
     """Write ``plan.parquet``; what was refused travels in its metadata."""
     frame = plan.tiles.copy()
@@ -155,6 +176,7 @@ def write_plan(plan: Plan, path: Path) -> None:
         "refused": json.dumps(plan.refused),
         "problems": json.dumps([asdict(p) for p in plan.problems]),
         "time_means": plan.time_means,
+        "tallies": json.dumps([{**vars(t), "refused": dict(t.refused), "refused_at": []} for t in plan.tallies]),
     }
     write_frame(path, frame, row_group=ROW_GROUP)
 
@@ -191,6 +213,9 @@ class PlanTable:
             self._projections = [GeosProjection(**p) for p in attrs["projections"]] if self._tells else []
             self.time_means: str | None = attrs.get("time_means")
             """What the times of events mean; None in plans of before, which matched them with starts of scans."""
+            self.tallies = [
+                Tally(**(t | {"refused": Counter(t["refused"])})) for t in json.loads(attrs.get("tallies", "[]"))
+            ]
 
     def blocks(
         self, columns: Sequence[str] | None = None, rows: int = BLOCK, shards: Sequence[int] | None = None

@@ -59,14 +59,13 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
     sheet = folder.previews / "contact_sheet.png"
     report = tile_report(
         config,
-        len(tiles),
-        build.plan.refused,
+        build.plan,
         build.shelf.scans(),
         made,
         sheet.relative_to(folder.root) if sheet.exists() else None,
-        build.plan.time_means or "scan_start",
         _valid(run),
         Screened(folder.screening).by_scan if folder.screening.exists() else {},
+        folder.plan_map.relative_to(folder.root) if folder.plan_map.exists() else None,
     )
     write_report(folder.report, report, problems, laps, folder.created(), config.digest())
     if made.empty:

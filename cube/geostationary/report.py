@@ -14,6 +14,7 @@ from catalog.geostationary.scans import Scan
 from cube.config import AbiConfig
 from cube.geostationary.dialect import imager_of
 from cube.geostationary.layout import TileLayout
+from cube.geostationary.plan_table import PlanTable
 from cube.instrument import BRIGHTNESS, MIXED
 from cube.job.report import Report, markdown_table, reason_table
 from cube.preview import CLEAN_WINDOW
@@ -26,6 +27,7 @@ MOST_DAYS = 31
 _NEAREST = {
     "scan_start": "by its start",
     "observation": "by when it sees the place",
+    "mixed": "by its start, or by when it sees the place, as the stratum tells",
 }
 
 OPENING = """\
@@ -52,14 +54,13 @@ tile = xr.open_zarr(asset.get_absolute_href()).isel(tile=asset.extra_fields["str
 
 def tile_report(
     config: AbiConfig,
-    planned: int,
-    refused: Counter[str],
+    plan: PlanTable,
     scans: Iterable[Scan],
     made: pd.DataFrame,
     picture: Path | None = None,
-    time_means: str = "scan_start",
     valid: str = "",
     screened: Mapping[str, str] | None = None,
+    drawn: Path | None = None,
 ) -> Report:
     """Tell of a build.
 
@@ -67,45 +68,68 @@ def tile_report(
     ----------
     config
         What was asked.
-    planned
-        How many tiles the plan has.
-    refused
-        Candidates left out, by reason.
+    plan
+        What was planned.
     scans
         All scans found.
     made
         Rows of the plan whose tile is in the store.
     picture
         The contact sheet, relative to the folder of the build.
-    time_means
-        What the times of events mean, by the plan.
     valid
         What share of the pixels is valid.
     screened
         The verdict on each scan that was screened.
+    drawn
+        The picture of the plan, relative to the folder of the build.
     """
     names = config.dialect.names
     return Report(
         title=f"{names.observatory().mission} {names.title} tiles, {config.stratification}",
-        summary=_summary(config.num_tiles, planned, made),
+        summary=_summary(config.num_tiles, plan.tiles, made),
         asked=[
             ("Stratification", config.stratification),
-            *config.options.rows(),
+            *(row for part in config.parts for row in part.options.rows()),
             ("Satellite, sector", f"{config.satellite}, {config.sector}"),
             ("Period", f"{config.start_dt or 'the first scan'} to {config.end_dt or 'the last scan'}"),
             ("Channels", " ".join(str(channel) for channel in config.channels)),
             ("Tile", f"{config.tile_size} x {config.tile_size} pixels, {config.grid} grid{_form(config)}"),
             ("Time steps", f"{config.steps} at {config.step_minutes} min, within {config.tolerance_minutes:g} min"),
-            ("Nearest scan", _NEAREST[time_means]),
+            ("Nearest scan", _NEAREST[plan.time_means or "scan_start"]),
             ("Greatest view zenith", f"{config.max_view_zenith:g} degrees"),
+            *_splits(config),
             ("Seed", config.seed),
         ],
         made=f"{_made(made)}\n\n{valid}".strip(),
         picture=picture,
         sources=_completeness(config.channels, scans, names, screened or {}),
-        left_out=reason_table("Candidates left out for", refused.most_common(), "None.", "plan.parquet"),
+        left_out=_left_out(plan, drawn),
         opening=_opening(config),
     )
+
+
+def _left_out(plan: PlanTable, drawn: Path | None) -> str:
+    """What was asked, found and refused, by stratum and class, and why."""
+    header = ["Stratum", "Tiles asked for", "Found", "Candidates looked at", "Refused for"]
+    rows = [
+        (t.name, t.asked, t.found, t.drawn, ", ".join(f"{r} ({n})" for r, n in t.refused.most_common(3)) or "-")
+        for t in plan.tallies
+    ]
+    parts = [
+        reason_table("Candidates left out for", plan.refused.most_common(), "None.", "plan.parquet"),
+        markdown_table(header, rows) if rows else "",
+        "" if drawn is None else f"![Where tiles were found and refused]({drawn.as_posix()})",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _splits(config: AbiConfig) -> list[tuple[str, str]]:
+    if config.splits == "off":
+        return []
+    earth = f"{config.split_km:g} km" if config.split_km else "the whole Earth"
+    time = f"{config.split_hours:g} h" if config.split_hours else "all time"
+    gap = f"{config.split_gap_km:g} km or {config.split_gap_hours:g} h between them"
+    return [("Splits", f"blocks of {earth} and {time}, {gap}; what reaches over is in none (gap)")]
 
 
 def _form(config: AbiConfig) -> str:
@@ -132,10 +156,12 @@ def _made(made: pd.DataFrame) -> str:
     if days.nunique() > MOST_DAYS:
         days, unit = days.str.slice(0, 7), "Month"
     by_day = days.value_counts().sort_index()
+    splits = made["split"].value_counts().sort_index() if "split" in made else {}
     return "\n\n".join(
         [
             markdown_table(["Stratum", "Platform", "Sector", "Tiles"], by_stratum.itertuples(index=False)),
             markdown_table([unit, "Tiles"], by_day.items()),
+            *([markdown_table(["Split", "Tiles"], splits.items())] if len(splits) else []),
         ]
     )
 

@@ -26,6 +26,7 @@ from cube.geostationary.headers import Headers
 from cube.geostationary.index import IndexTask, index_file
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.plan import Screen, make_plan
+from cube.geostationary.plan_map import draw_plan
 from cube.geostationary.plan_table import Plan, PlanTable, write_plan
 from cube.geostationary.publish import Publication, publish
 from cube.geostationary.references import IndexLater, write_references
@@ -142,10 +143,12 @@ class AbiBuild:
         screened = self._screen(run)
 
         def make() -> None:
-            write_plan(self._drawn or self._draw(run, screened), self.folder.plan)
+            plan = self._drawn or self._draw(run, screened)
+            draw_plan(self.folder.plan_map, plan.tiles, plan.tallies)
+            write_plan(plan, self.folder.plan)
 
         def parts() -> list[Path]:
-            return [self.folder.plan, *(t for t in self.folder.tables if t.exists())]
+            return [self.folder.plan, *(t for t in (self.folder.plan_map, *self.folder.tables) if t.exists())]
 
         if run.keep("plan", make, parts, mark=self.folder.plan, fixed=True):
             for problem in self.table.problems:
@@ -355,6 +358,17 @@ class AbiBuild:
             mark=self.folder.catalog,
             anew=run.changed,
         )
+
+
+def _shortage(wanted: int | None, plan: PlanTable) -> str | None:
+    """Say that fewer tiles were planned than asked for, if so."""
+    missing = (wanted or 0) - plan.tiles
+    if missing <= 0:
+        return None
+    refused = ", ".join(f"{reason} ({n})" for reason, n in plan.refused.most_common(3)) or "none was left"
+    of = [f"{t.name} {t.asked - t.found} of {t.asked}" for t in plan.tallies if t.found < t.asked]
+    which = f" ({', '.join(of)})" if len(plan.tallies) > 1 and of else ""
+    return f"{missing} of {wanted} tiles found no place{which}; candidates were left out for: {refused}"
 
 
 def _day(file: SourceFile) -> date:

@@ -72,25 +72,26 @@ class TileStore:
         views = Views(self.table.projections, self.config.dialect.grid_mapping)
 
         def make() -> None:
-            labels = self._labels()
-            arrays = labels.arrays() if labels else {}
+            labels = [*self._labels()]
+            arrays = {name: spec for label in labels for name, spec in label.arrays().items()}
             create_tile_store(store, self.layout, self.table, views, attributes, self.config.codec, arrays)
-            for name, start, values in labels.values() if labels else ():
-                write_region(store, name, start, values)
+            for label in labels:
+                for name, start, values in label.values():
+                    write_region(store, name, start, values)
 
         run.keep("arrays", make, self._template, anew=True)
         return of_old and not known
 
-    def _labels(self) -> Labeller | None:
-        """What the stratum says of the tiles, if anything."""
-        if not self.config.stratum.labels:
-            return None
+    def _labels(self) -> Iterator[Labeller]:
+        """What the strata say of the tiles, if anything."""
         tiles = PlannedTiles(
             self.table.tiles, self.table.blocks, self.table.projections, self.layout.tile_size, self.layout.pixel
         )
-        with STRATA.blamed(self.config.stratification):
-            made: Labeller = imported_of_plug(self.config.stratum.labels)(tiles, **self.config.options.arguments())
-        return made
+        for part in self.config.parts:
+            if part.stratum.labels:
+                with STRATA.blamed(part.name):
+                    made: Labeller = imported_of_plug(part.stratum.labels)(tiles, **part.options.arguments())
+                yield made
 
     def _template(self) -> Iterator[Path]:
         """Descriptions of all arrays, and those that hold what the plan tells."""

@@ -88,7 +88,13 @@ class Sampler(Protocol):
     """Proposes candidates of one stratum.
 
     A sampler is made of a request and the arguments of its options; what it yields depends on nothing else, least of
-    all on the number of workers.
+    all on the number of workers. The first candidates must be the same however many are wanted
+    (``request.num_tiles``): a build may grow.
+
+    Candidates with ``details["class_name"]`` are of a class, which the plan tells and quotas count. Two attributes are
+    asked of a sampler that has them, once its first candidate is drawn: ``class_shares``, what share of its candidates
+    each class has, by which the chances under other quotas are reckoned; and ``quotas``, shares of classes that its
+    tiles are to be held to where the build gives none, though some candidates are refused.
     """
 
     stratum: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,11 @@ class NamedSampler:
             for candidate in self._sampler.candidates():
                 _refuse_other(candidate)
                 yield candidate
+
+    def shares(self, name: str) -> Mapping[str, float]:
+        """Its ``quotas`` or ``class_shares``, if it has any."""
+        with STRATA.blamed(self.name):
+            return dict(getattr(self._sampler, name, {}))
 
     def write_tables(self, directory: Path) -> list[Path]:
         """Write its tables."""

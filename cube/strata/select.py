@@ -1,17 +1,20 @@
-"""The selector: takes candidates in order, applies the build's limits, counts what it refused and why."""
+"""The selector: takes candidates by turns, applies the build's limits, counts what it refused and why."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, TypeVar
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cube.strata.base import Candidate
+from cube.strata.streams import Drawing, Stream, Tally
+from cube.strata.turns import turns
 from cube.sun import solar_angles
 from stratacube.errors import UsageError
 
@@ -27,10 +30,12 @@ class Limits:
     """What a tile must satisfy; None switches a limit off."""
 
     num_tiles: int | None = None
-    """Stop when so many tiles are taken."""
+    """Stop after so many turns, each of which takes a tile if there is one."""
     max_view_zenith: float | None = None
     """Degrees, at the tile's centre."""
     max_solar_zenith: float | None = None
+    """Degrees, at the tile's centre when it was seen."""
+    min_solar_zenith: float | None = None
     """Degrees, at the tile's centre when it was seen."""
     latitudes: tuple[float, float] | None = None
     """Southern and northern bound of the tile's centre, degrees, inclusive."""
@@ -38,8 +43,8 @@ class Limits:
     """Least great-circle distance between the centres of tiles that share a time window."""
     spacing_minutes: float = 140.0
     """Tiles whose times differ by less share a time window (7 steps of 20 minutes)."""
-    max_refusals: int | None = 100_000
-    """Give up after so many refusals in a row: some strata propose nearly without end."""
+    surface: Callable[[float, float], str | None] | None = None
+    """Of a longitude and latitude in degrees, why no tile's centre may lie there, if so."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Placed(Generic[T]):
     """Whatever the planner needs to make its row."""
     seen: datetime | None = None
     """When its centre was seen, naive UTC; None where nobody knows better than ``time``."""
+    content: Any = None
+    """What tells its pixels and times: no two tiles share it; None where it is not known."""
 
 
 @dataclass
@@ -66,32 +73,48 @@ class Selection(Generic[T]):
     """What was taken, and what was not."""
 
     tiles: list[Placed[T]] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
-    """By reason."""
-    drawn: int = 0
-    """Candidates looked at: the tiles and the refused."""
-    gave_up: bool = False
-    """Whether ``max_refusals`` ended the search."""
+    """In the order of their turns."""
+    tallies: list[Tally] = field(default_factory=list)
+    """By stratum and class."""
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How many candidates were refused, by reason."""
+        return sum((t.refused for t in self.tallies), Counter())
+
+    @property
+    def drawn(self) -> int:
+        """How many candidates were looked at."""
+        return sum(t.drawn for t in self.tallies)
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether a search was given up."""
+        return any(t.gave_up for t in self.tallies)
 
 
 def select(
-    candidates: Iterable[Candidate],
-    place: Callable[[Candidate], Placed[T] | str],
+    streams: Sequence[Stream],
+    place: Callable[[Candidate, Stream, bool], Placed[T] | str],
     limits: Limits,
     taken: Iterable[Placed[T]] = (),
 ) -> Selection[T]:
-    """Take candidates in order until there are enough.
+    """Take tiles by turns of the streams until there are enough.
+
+    A turn whose stream has nothing left takes nothing, so that the tiles of a small number are the first of those of a
+    large one.
 
     Parameters
     ----------
-    candidates : iterable of Candidate
-        In the sampler's seeded order; only as many are drawn as are needed.
+    streams : sequence of Stream
+        Of each as many candidates are drawn as are needed.
     place : callable
-        Finds a candidate's scan and tile, or says in a word or two why there is none.
+        Finds a candidate's scan and tile, or says in a word or two why there is none; told the stream, and whether only
+        a whole tile will do.
     limits : Limits
         What the tiles must satisfy.
     taken : iterable of Placed
-        Tiles taken before, from which the new ones keep their distance.
+        Tiles taken before: the new ones keep their distance and are others.
 
     Returns
     -------
@@ -105,34 +128,41 @@ def select(
     """
     _check(limits)
     selection: Selection[T] = Selection()
-    if limits.num_tiles == 0:
-        return selection
-    neighbours = _Neighbours(limits.spacing_km, limits.spacing_minutes)
+    neighbours, known = _Neighbours(limits.spacing_km, limits.spacing_minutes), set()
     for earlier in taken:
         neighbours.add(earlier)
-    refusals_in_a_row = 0
-    for candidate in candidates:
-        selection.drawn += 1
-        placed = place(candidate)
-        reason = placed if isinstance(placed, str) else _refusal(placed, limits, neighbours)
-        if isinstance(placed, str) or reason:
-            selection.refused[reason or ""] += 1
-            refusals_in_a_row += 1
-            if refusals_in_a_row == limits.max_refusals:
-                selection.gave_up = True
-                break
-            continue
-        refusals_in_a_row = 0
+        known.add(earlier.content)
+
+    def accept(candidate: Candidate, stream: Stream, strict: bool) -> Placed[T] | str:
+        placed = place(candidate, stream, strict)
+        if isinstance(placed, str):
+            return placed
+        # Only now: two events may come to the same pixels, two of one system above all, by the same best window.
+        if placed.content is not None and placed.content in known:
+            return "taken already"
+        if reason := _refusal(placed, limits, neighbours):
+            return reason
         neighbours.add(placed)
-        selection.tiles.append(placed)
-        if len(selection.tiles) == limits.num_tiles:
+        known.add(placed.content)
+        return placed
+
+    drawings: list[Drawing[Placed[T]]] = [Drawing(stream, accept) for stream in streams]
+    shares = {number: stream.share for number, stream in enumerate(streams)}
+    for which in islice(turns(shares), limits.num_tiles):
+        if (tile := drawings[which].next()) is not None:
+            selection.tiles.append(tile)
+        elif limits.num_tiles is None and all(d.done for d in drawings):
             break
+    selection.tallies = [tally for drawing in drawings for tally in drawing.tallies]
     return selection
 
 
 def _check(limits: Limits) -> None:
     if limits.num_tiles is not None and limits.num_tiles < 0:
         raise UsageError(f"The number of tiles cannot be {limits.num_tiles}: give 0 or more.")
+    least, most = limits.min_solar_zenith, limits.max_solar_zenith
+    if least is not None and most is not None and least > most:
+        raise UsageError(f"The Sun is to be lower than {least:g} and higher than {most:g} degrees from the zenith.")
     if limits.latitudes and limits.latitudes[0] > limits.latitudes[1]:
         south, north = limits.latitudes
         raise UsageError(f"The latitude limits {south:g} to {north:g} are reversed: give the southern one first.")
@@ -144,10 +174,13 @@ def _refusal(placed: Placed[T], limits: Limits, neighbours: _Neighbours) -> str 
         return "latitude"
     if limits.max_view_zenith is not None and not placed.view_zenith <= limits.max_view_zenith:
         return "view zenith"
-    if limits.max_solar_zenith is not None:
+    least, most = limits.min_solar_zenith, limits.max_solar_zenith
+    if least is not None or most is not None:
         zenith, _ = solar_angles(placed.seen or placed.time, placed.longitude, placed.latitude)
-        if zenith > limits.max_solar_zenith:
+        if not (-1.0 if least is None else least) <= zenith <= (180.0 if most is None else most):
             return "solar zenith"
+    if limits.surface is not None and (reason := limits.surface(placed.longitude, placed.latitude)):
+        return reason
     return "spacing" if neighbours.crowd(placed) else None
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from cube.config import AbiConfig
 from cube.geostationary.report import tile_report
 from cube.job.ledger import Problem
 from cube.job.report import write_report
+from cube.strata.streams import Tally
 
 START = datetime(2020, 1, 1)
 
@@ -41,14 +43,13 @@ def table(tiles: int, days: int = 2) -> pd.DataFrame:
 
 @pytest.fixture
 def made(tmp_path):
-    def write(tiles=None, problems=(), scans=None, refused=None, built=None, channels=(2, 13)):
+    def write(tiles=None, problems=(), scans=None, refused=None, built=None, channels=(2, 13), tallies=None):
         path = tmp_path / "report.md"
         config = AbiConfig(output_dir=tmp_path, channels=list(channels), num_tiles=6)
         tiles = table(6) if tiles is None else tiles
         report = tile_report(
             config,
-            len(tiles),
-            Counter(refused),
+            SimpleNamespace(tiles=len(tiles), refused=Counter(refused), time_means=None, tallies=tallies or []),
             [scan(0, [2, 13])] if scans is None else scans,
             tiles if built is None else built,
             Path("previews/contact_sheet.png"),
@@ -94,6 +95,13 @@ def test_lacks_are_told(made):
     assert "| m.nc: no DCS_number | 1 |" in text
     assert "Errors: 1, counted below." in text  # what was avoided is none
     assert text.index("Avoided, and others taken:") < text.index("| cut short | 1 |")
+
+
+def test_what_each_stratum_gave_is_told(made):
+    short = Tally("landcover", "snow", 5, 2, 9, Counter({"spacing": 4, "no scan": 3}))
+    text = made(tallies=[Tally("random", "", 3, 3, 3), short])
+    assert "| random | 3 | 3 | 3 | - |" in text
+    assert "| landcover.snow | 5 | 2 | 9 | spacing (4), no scan (3) |" in text
 
 
 def test_long_period_is_told_by_month(made):

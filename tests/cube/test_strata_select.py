@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -10,7 +10,8 @@ import pyproj
 import pytest
 
 from cube.strata.base import Candidate
-from cube.strata.select import Limits, Placed, select
+from cube.strata.select import Limits, Placed, Selection, select
+from cube.strata.streams import Stream
 from stratacube.errors import UsageError
 
 NOON = datetime(2020, 3, 20, 17, 0)  # near noon at 75 W on an equinox
@@ -25,6 +26,16 @@ def placed(found: Candidate) -> Placed[int]:
     return Placed(found, found.time, found.latitude, found.longitude, zenith, 42)
 
 
+def take(
+    proposals: Iterable[Candidate],
+    place: Callable[[Candidate], Placed[int] | str],
+    limits: Limits,
+    refusals: int = 100_000,
+) -> Selection[int]:
+    """Select from one stream."""
+    return select([Stream("random", lambda: iter(proposals), 1.0, refusals)], lambda c, *_: place(c), limits)
+
+
 def test_takes_in_order_and_stops_when_there_are_enough() -> None:
     seen = []
 
@@ -33,12 +44,12 @@ def test_takes_in_order_and_stops_when_there_are_enough() -> None:
             seen.append(i)
             yield candidate(i / 100, -75)
 
-    selection = select(endless(), placed, Limits(num_tiles=5))
+    selection = take(endless(), placed, Limits(num_tiles=5))
     assert [t.latitude for t in selection.tiles] == [0, 0.01, 0.02, 0.03, 0.04]
     assert seen == list(range(5))
     assert selection.drawn == 5
     assert not selection.refused
-    assert select(endless(), placed, Limits(num_tiles=0)).drawn == 0
+    assert take(endless(), placed, Limits(num_tiles=0)).drawn == 0
 
 
 def test_counts_each_refusal_by_its_reason() -> None:
@@ -54,7 +65,7 @@ def test_counts_each_refusal_by_its_reason() -> None:
         candidate(5.1, -75, 30),
     ]
     limits = Limits(max_view_zenith=60, max_solar_zenith=80, latitudes=(-45, 45), spacing_km=50, spacing_minutes=140)
-    selection = select(proposals, place, limits)
+    selection = take(proposals, place, limits)
     assert [t.latitude for t in selection.tiles] == [5]
     assert selection.refused == {"outside": 1, "latitude": 1, "view zenith": 1, "solar zenith": 1, "spacing": 1}
     assert selection.drawn == 6
@@ -63,7 +74,7 @@ def test_counts_each_refusal_by_its_reason() -> None:
 
 def test_unknown_view_zenith_is_no_small_one() -> None:
     beyond = Placed(candidate(0, 0), NOON, 0.0, 0.0, float("nan"), 0)
-    assert select([candidate(0, 0)], lambda _: beyond, Limits(max_view_zenith=80)).refused == {"view zenith": 1}
+    assert take([candidate(0, 0)], lambda _: beyond, Limits(max_view_zenith=80)).refused == {"view zenith": 1}
 
 
 def test_spacing_is_great_circle_distance_among_tiles_near_in_time() -> None:
@@ -75,7 +86,7 @@ def test_spacing_is_great_circle_distance_among_tiles_near_in_time() -> None:
         )
     ]
     limits = Limits(spacing_km=2500, spacing_minutes=700)
-    taken = [t.candidate for t in select(proposals, placed, limits).tiles]
+    taken = [t.candidate for t in take(proposals, placed, limits).tiles]
     sphere = pyproj.Geod(a=6371008.8, b=6371008.8)
     expected: list[Candidate] = []
     for new in proposals:
@@ -92,13 +103,13 @@ def test_spacing_is_great_circle_distance_among_tiles_near_in_time() -> None:
 
 def test_gives_up_after_many_refusals_in_a_row() -> None:
     proposals = (candidate(0, -75) for _ in range(10_000))
-    selection = select(proposals, lambda _: "no", Limits(num_tiles=1, max_refusals=100))
+    selection = take(proposals, lambda _: "no", Limits(num_tiles=1), 100)
     assert selection.gave_up
     assert selection.refused == {"no": 100}
 
 
 def test_limits_that_no_tile_satisfies_are_refused() -> None:
     with pytest.raises(UsageError, match="reversed"):
-        select([], placed, Limits(latitudes=(10, -10)))
+        take([], placed, Limits(latitudes=(10, -10)))
     with pytest.raises(UsageError, match="cannot be -1"):
-        select([], placed, Limits(num_tiles=-1))
+        take([], placed, Limits(num_tiles=-1))

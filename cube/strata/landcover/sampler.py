@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from cube.strata.landcover.legends import shares_of, word
 from cube.strata.landcover.places import ClassPlaces, classed
 from cube.strata.landcover.raster import LandCover, open_landcover
 from cube.strata.random import allowed_places
+from cube.strata.turns import turns
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
 __all__ = ["LandcoverSampler", "turns"]
@@ -76,6 +77,8 @@ class LandcoverSampler:
         shares = shares_of(landcover_classes, self.cover.classes, self.cover.names)
         self.shares = {self.cover.classes.index(number): share for number, share in shares.items()}
         self._asked = bool(landcover_classes)
+        self.quotas: dict[str, float] = {}
+        self.class_shares: dict[str, float] = {}
         self._grids: OrderedDict[FixedGrid, ClassPlaces] = OrderedDict()
 
     def candidates(self) -> Iterator[Candidate]:
@@ -98,6 +101,7 @@ class LandcoverSampler:
             raise UsageError(self._why_absent(absent, scans))
         shares = {code: self.shares[code] for code, found in first.items() if found is not None}
         whole, wanted = sum(shares.values()), self.request.num_tiles or 0
+        self.quotas = self.class_shares = {self.name(code): share for code, share in shares.items()}
         left = {code: itertools.chain([first[code]], draws[code]) for code in shares}
         for code in turns(shares):
             found = next(left[code], None)
@@ -212,15 +216,3 @@ class LandcoverSampler:
             f"{told} is {how} of sector {scans[0].sector} within the limits: {remedy}, name other `landcover_classes`, "
             "or choose another sector"
         )
-
-
-def turns(shares: Mapping[int, float]) -> Iterator[int]:
-    """Yield keys in turn, each as often as its share says, as evenly as can be; those that are removed no more.
-
-    After any number of turns each key has had its share of them to within one, as long as none was removed.
-    """
-    given = dict.fromkeys(shares, 0)
-    while shares:
-        key = min(shares, key=lambda k: ((given[k] + 0.5) / shares[k], k))
-        given[key] += 1
-        yield key

@@ -1,0 +1,136 @@
+"""The strata of a build as the planner asks them: their samplers, streams and limits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+import numpy as np
+
+from catalog.geostationary.scans import Scan
+from cube.config import AbiConfig
+from cube.geostationary.headers import PlannedHeaders
+from cube.geostationary.layout import TileLayout
+from cube.job.engine import InlineExecutor, Workers
+from cube.selecting import MIXED
+from cube.strata.base import SampleRequest
+from cube.strata.named import NamedSampler
+from cube.strata.select import Limits
+from cube.strata.streams import Stream
+from cube.strata.turns import counts_of
+
+__all__ = ["PlannedPart", "limits_of", "parts_of", "time_means_of"]
+
+HORIZON = 90.0
+"""Solar zenith angle of day's end, degrees: that of the Sun's centre, without refraction."""
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A stratum of a build, with what proposes its places."""
+
+    name: str
+    sampler: NamedSampler
+    share: float
+    seed: int
+    refusals: int | None
+    by_observation: bool
+    quotas: Mapping[str, float]
+    """Shares of classes that the build gives."""
+
+    def stream(self, *, strict: bool) -> Stream:
+        """Its candidates, from the first on."""
+        return Stream(
+            self.name,
+            self.sampler.candidates,
+            self.share,
+            self.refusals,
+            strict,
+            self.by_observation,
+            (lambda: self.quotas) if self.quotas else partial(self.sampler.shares, "quotas"),
+            partial(self.sampler.shares, "class_shares"),
+        )
+
+
+def parts_of(
+    config: AbiConfig, scans: Sequence[Scan], layout: TileLayout, views: PlannedHeaders, workers: Workers
+) -> list[PlannedPart]:
+    """Ask the strata of a build, each for its share of the tiles.
+
+    Alone, a stratum draws by the seed of the build; of several, each has its own, made of that and its name.
+    """
+    parts, found = config.parts, []
+    counts = counts_of({n: part.share for n, part in enumerate(parts)}, config.num_tiles or 0)
+    for number, part in enumerate(parts):
+        wanted = counts[number] if config.num_tiles is not None else part.stratum.tiles
+        seed = config.seed if config.stratification != MIXED else _seed_of(config.seed, part.name)
+        request = SampleRequest(
+            scans=scans,
+            grid_of=lambda scan: views.grid(scan, layout.pixel),
+            tile_size=layout.tile_size,
+            align=layout.align,
+            margin=config.margin,
+            max_view_zenith=config.max_view_zenith,
+            start=config.start_dt,
+            end=config.end_dt and config.end_dt - timedelta(microseconds=1),
+            num_tiles=wanted,
+            seed=seed,
+            executor=workers.executor if part.stratum.parallel else InlineExecutor(),
+        )
+        sampler = NamedSampler(part.name, part.stratum, request, part.options)
+        quotas = {k.partition(".")[2]: v for k, v in config.quotas.items() if k.partition(".")[0] == part.name}
+        observed = part.stratum.time_means == "observation"
+        found.append(PlannedPart(part.name, sampler, part.share, seed, part.stratum.refusals, observed, quotas))
+    return found
+
+
+def _seed_of(seed: int, name: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little") >> 1
+
+
+def limits_of(config: AbiConfig) -> Limits:
+    """What the tiles of a build must satisfy."""
+    least, most = config.min_solar_zenith, config.max_solar_zenith
+    if config.light == "day":
+        most = min(HORIZON, HORIZON if most is None else most)
+    elif config.light == "night":
+        least = max(HORIZON, HORIZON if least is None else least)
+    window = float(config.steps * config.step_minutes)
+    parts = config.parts
+    return Limits(
+        num_tiles=config.num_tiles if config.num_tiles is not None else parts[0].stratum.tiles,
+        max_view_zenith=config.max_view_zenith,
+        max_solar_zenith=most,
+        min_solar_zenith=least,
+        latitudes=(config.latitudes[0], config.latitudes[1]) if config.latitudes else None,
+        spacing_km=config.min_spacing_km or None,
+        spacing_minutes=window if config.min_spacing_minutes is None else config.min_spacing_minutes,
+        surface=_surface_of(config),
+    )
+
+
+def _surface_of(config: AbiConfig) -> Callable[[float, float], str | None] | None:
+    """Why no tile may lie at a place, by the raster of land cover; None where land and sea are alike."""
+    if config.surface == "any":
+        return None
+    from cube.strata.landcover.raster import open_landcover  # noqa: PLC0415  (GDAL takes a while)
+
+    cover = open_landcover(config.landcover, config.landcover_legend)  # type: ignore[attr-defined]
+    water = {cover.classes.index(number) for number, name in cover.names.items() if "water" in name.lower()}
+    wanted = config.surface
+
+    def refusal(longitude: float, latitude: float) -> str | None:
+        code = int(cover.codes(np.array([longitude]), np.array([latitude]))[0])
+        is_sea = code in water
+        return None if code < len(cover.classes) and is_sea == (wanted == "sea") else f"not {wanted}"
+
+    return refusal
+
+
+def time_means_of(config: AbiConfig) -> str:
+    """What the times of events mean: :attr:`cube.strata.plug.Stratum.time_means`, or ``mixed``."""
+    found = {part.stratum.time_means for part in config.parts}
+    return found.pop() if len(found) == 1 else MIXED

@@ -1,0 +1,1 @@
+"""Events of any list: best tracks, overpasses, field campaigns."""
