@@ -171,6 +171,7 @@ STRATA = Registry(
         "random": "cube.strata.plugs:RANDOM",
         "convection": "cube.strata.plugs:CONVECTION",
         "landcover": "cube.strata.landcover.plug:LANDCOVER",
+        "cloudsat": "cube.strata.cloudsat.plug:CLOUDSAT",
     },
     ("sampler", "options", "tiles", "refusals", "parallel", "tables", "time_means"),
 )

@@ -86,7 +86,12 @@ class TileStore:
         if not self.config.stratum.labels:
             return None
         tiles = PlannedTiles(
-            self.table.tiles, self.table.blocks, self.table.projections, self.layout.tile_size, self.layout.pixel
+            self.table.tiles,
+            self.table.blocks,
+            self.table.projections,
+            self.layout.tile_size,
+            self.layout.pixel,
+            self.layout.full_disk,
         )
         with STRATA.blamed(self.config.stratification):
             made: Labeller = imported_of_plug(self.config.stratum.labels)(tiles, **self.config.options.arguments())
