@@ -172,6 +172,7 @@ STRATA = Registry(
         "convection": "cube.strata.plugs:CONVECTION",
         "landcover": "cube.strata.landcover.plug:LANDCOVER",
         "events": "cube.strata.events.plug:EVENTS",
+        "cloudsat": "cube.strata.cloudsat.plug:CLOUDSAT",
     },
     ("sampler", "options", "tiles", "refusals", "parallel", "tables", "time_means"),
 )

@@ -100,20 +100,26 @@ class GeosProjection:
             lon = np.radians(self.longitude_of_projection_origin) + np.arctan2(sy, h - sx)
         return (np.degrees(lon) + 180.0) % 360.0 - 180.0, np.degrees(lat)
 
-    def to_angles(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> tuple[Floats, Floats]:
+    def to_angles(
+        self, lon: npt.ArrayLike, lat: npt.ArrayLike, height: npt.ArrayLike | None = None
+    ) -> tuple[Floats, Floats]:
         """Scan angles of geodetic coordinates.
 
         Parameters
         ----------
         lon, lat : array_like
             Degrees, broadcast together.
+        height : array_like, optional
+            Metres above the ellipsoid; on it by default.
 
         Returns
         -------
         x, y : ndarray of float64
-            Radians; NaN where the point is not visible from the satellite.
+            Radians; NaN where the ellipsoid's point is not visible from the satellite.
         """
         east, north, up_toward = self._satellite_vector(lon, lat)
+        if height is not None:
+            east, north, up_toward = self._raised((east, north, up_toward), lon, lat, height)
         with np.errstate(invalid="ignore"):
             norm = np.sqrt(up_toward**2 + east**2 + north**2)
             if self.sweep_angle_axis == "x":
@@ -132,9 +138,24 @@ class GeosProjection:
         sx = h - rc * np.cos(phi_c) * np.cos(dlam)
         sy = -rc * np.cos(phi_c) * np.sin(dlam)
         sz = rc * np.sin(phi_c)
-        hidden = h * (h - sx) < sy**2 + (req / rpol) ** 2 * sz**2
+        # As PROJ has it: beyond the tangent from the satellite. PUG's inequality lacks the first square, and takes a
+        # strip of 4 degrees behind the limb for visible.
+        hidden = h * (h - sx) < (h - sx) ** 2 + sy**2 + (req / rpol) ** 2 * sz**2
         sx, sy, sz = (np.where(hidden, np.nan, v) for v in (sx, sy, sz))
         return sy, sz, sx
+
+    def _raised(
+        self, vector: tuple[Floats, Floats, Floats], lon: npt.ArrayLike, lat: npt.ArrayLike, height: npt.ArrayLike
+    ) -> tuple[Floats, Floats, Floats]:
+        """Add a height along the ellipsoid's normal to a vector from the satellite (sy, sz, sx)."""
+        phi, lam = np.radians(np.asarray(lat, "f8")), np.radians(np.asarray(lon, "f8"))
+        dlam, up = lam - np.radians(self.longitude_of_projection_origin), np.asarray(height, "f8")
+        sy, sz, sx = vector
+        return (
+            sy - up * np.cos(phi) * np.sin(dlam),
+            sz + up * np.sin(phi),
+            sx - up * np.cos(phi) * np.cos(dlam),
+        )
 
     def view_angles(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> tuple[Floats, Floats]:
         """Zenith and azimuth of the satellite seen from the ground.

@@ -114,6 +114,12 @@ class TileLayout:
         return _GRID_PIXEL[self.grid] * 1e-6
 
     @property
+    def full_disk(self) -> int:
+        """Grid pixels along a side of the full disk."""
+        own = self.instrument.scan.resolutions[0]
+        return round(own.full_disk * own.pixel_urad / (self.pixel * 1e6))
+
+    @property
     def align(self) -> int:
         """Tile origins are multiples of this many grid pixels, so that every band starts on a whole pixel."""
         return 1 if self.grid == "2km" else 2

@@ -85,7 +85,12 @@ class TileStore:
     def _labels(self) -> Iterator[Labeller]:
         """What the strata say of the tiles, if anything."""
         tiles = PlannedTiles(
-            self.table.tiles, self.table.blocks, self.table.projections, self.layout.tile_size, self.layout.pixel
+            self.table.tiles,
+            self.table.blocks,
+            self.table.projections,
+            self.layout.tile_size,
+            self.layout.pixel,
+            self.layout.full_disk,
         )
         for part in self.config.parts:
             if part.stratum.labels:

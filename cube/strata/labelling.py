@@ -29,6 +29,8 @@ class PlannedTiles:
     """Pixels along a tile's side."""
     pixel: float
     """Side of a pixel, radians."""
+    frame: int
+    """Such pixels along a side of the full disk."""
 
     def grid(self, row: Any) -> FixedGrid:
         """Grid of the pixels of one tile, a row of :attr:`blocks`."""

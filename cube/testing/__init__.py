@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cube.testing.abi.archive import write_abi_archive, write_abi_file, write_abi_full_disk
     from cube.testing.ami import write_ami_file, write_ami_scan
     from cube.testing.cloud_systems import label_systems, write_cloud_systems, write_monthly_cloud_systems
+    from cube.testing.cloudsat import write_cloudsat_granule
     from cube.testing.landcover import write_mcd12c1
     from cube.testing.sentinel2.landscape import DemoArchive, write_sentinel2_archive
     from cube.testing.sentinel2.safe import SafeSpec, write_safe
@@ -27,6 +28,7 @@ __all__ = [
     "write_ami_file",
     "write_ami_scan",
     "write_cloud_systems",
+    "write_cloudsat_granule",
     "write_mcd12c1",
     "write_monthly_cloud_systems",
     "write_safe",
@@ -43,6 +45,7 @@ _HOMES = {
     "write_ami_file": "ami",
     "write_ami_scan": "ami",
     "write_cloud_systems": "cloud_systems",
+    "write_cloudsat_granule": "cloudsat",
     "write_mcd12c1": "landcover",
     "write_monthly_cloud_systems": "cloud_systems",
     "write_safe": "sentinel2.safe",

@@ -21,6 +21,7 @@ from cube import config, registry
 from cube.build import main
 from cube.geostationary.dialect import imager_of
 from cube.preview import open_raw, thumbnail
+from cube.registry import STRATA
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.testing import write_abi_archive, write_ami_scan, write_cloud_systems
 from loaders import stats
@@ -145,7 +146,7 @@ def refusal(site: Path, capsys: pytest.CaptureFixture[str], *arguments: str | Pa
 
 def test_all_lists_know_them(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command, words in {
-        ("abi",): ("{random,convection,transect}", "local, dask, mpi or spawned", "--transect-step"),
+        ("abi",): (f"{{{','.join(STRATA.ours)},transect}}", "local, dask, mpi or spawned", "--transect-step"),
         (): ("squares",),
     }.items():
         with plugged(site), pytest.raises(SystemExit):
@@ -227,7 +228,7 @@ def test_a_place_in_code_is_no_name(
         assert f"{flag} is {value!r}" in refusal(site, capsys, *abi, *out, flag, value)
     written = tmp_path / "build.yaml"
     written.write_text("stratification: my_plugs.transect:TRANSECT\n")
-    assert "give random, convection or transect" in refusal(site, capsys, *abi, *out, "--config", written)
+    assert f"give {', '.join(STRATA.ours)} or transect" in refusal(site, capsys, *abi, *out, "--config", written)
     folder = tmp_path / "planned"
     assert main([*abi, "--num-tiles", "2", "--workers", "1", "--output-dir", str(folder), "--plan-only"]) == 0
     stored = folder / "config.yaml"
