@@ -82,6 +82,8 @@ def compute_statistics(
     if cubes and tiles:
         raise UsageError("tile stores and cubes hold different quantities; take their statistics in two runs")
     quantity = quantity or ("reflectance" if cubes else "radiance")
+    if seed < 0:
+        raise UsageError(f"`seed` is {seed}; give 0 or more")
     draw = _Sample(sample, seed)
     if cubes:
         found, described = _of_cubes(cubes, quantity, bands, where, by, draw, workers)

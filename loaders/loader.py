@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, Self
 
@@ -11,7 +11,7 @@ import torch.distributed
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from loaders.batch import Batch, Decoder, PackedBatch, as_is
-from loaders.order import Dealer, Epoch, Order, Pick, Tail, picks
+from loaders.order import Dealer, Endless, Epoch, Order, Pick, Share, Tail, picks
 from loaders.threads import ThreadedBatches
 from stratacube.errors import UsageError
 
@@ -85,7 +85,7 @@ class Cursor:
             "position": self.position,
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
         """Go to where a state was taken.
 
         Raises
@@ -95,6 +95,12 @@ class Cursor:
         """
         if state.get("version") != _STATE_VERSION:
             raise UsageError(f"loader state has version {state.get('version')}, this one reads {_STATE_VERSION}")
+        self.check(state)
+        self.order = replace(self.order, block=state["block"])
+        self.epoch, self.position = int(state["epoch"]), int(state["position"])
+
+    def check(self, state: Mapping[str, Any]) -> None:
+        """Refuse a state of another source, or of another order of it."""
         if state["fingerprint"] != self.fingerprint:
             raise UsageError(
                 f"the state is of samples {state['fingerprint']}, these are {self.fingerprint}: "
@@ -102,8 +108,6 @@ class Cursor:
             )
         if state["order"] != self.order.signature:
             raise UsageError("the state is of another seed, shuffling, weights or shares; resume with the same")
-        self.order = replace(self.order, block=state["block"])
-        self.epoch, self.position = int(state["epoch"]), int(state["position"])
 
 
 class Loader:
@@ -176,8 +180,7 @@ class Loader:
             raise UsageError(f"workers {workers} with prefetch {prefetch}: 0 or more workers, prefetch at least 1")
         if workers_are not in ("processes", "threads"):
             raise UsageError(f"workers are processes or threads, not {workers_are!r}")
-        processes = workers if workers_are == "processes" else 0
-        if processes:
+        if workers and workers_are == "processes":
             source.share_memory()
         self.source = source
         self.device = None if device is None else torch.device(device)
@@ -186,20 +189,24 @@ class Loader:
         """Samples skipped so far because a chunk was damaged (``on_error="skip"``)."""
         self._cursor = Cursor(source.fingerprint, order, dealer)
         self._resumed = True
-        pin = self.device is not None and self.device.type == "cuda" if pin_memory is None else pin_memory
-        self._batches: Iterable[PackedBatch]
-        if workers > processes:
-            self._batches = ThreadedBatches(source.__getitems__, _Draws(self._cursor), workers, prefetch, pin)
-            return
-        self._batches = DataLoader(
-            source,  # type: ignore[arg-type]
-            batch_sampler=_Draws(self._cursor),
+        self._workers, self._prefetch, self._workers_are = workers, prefetch, workers_are
+        self._pin = self.device is not None and self.device.type == "cuda" if pin_memory is None else pin_memory
+        self._batches = self._reader(_Draws(self._cursor))
+
+    def _reader(self, draws: Any) -> Iterable[PackedBatch]:
+        """Read the batches that a sampler draws."""
+        processes = self._workers if self._workers_are == "processes" else 0
+        if self._workers > processes:
+            return ThreadedBatches(self.source.__getitems__, draws, self._workers, self._prefetch, self._pin)
+        return DataLoader(
+            self.source,  # type: ignore[arg-type]
+            batch_sampler=draws,
             collate_fn=as_is,
             num_workers=processes,
-            prefetch_factor=prefetch if processes else None,
+            prefetch_factor=self._prefetch if processes else None,
             persistent_workers=processes > 0,
             multiprocessing_context="forkserver" if processes else None,
-            pin_memory=pin,
+            pin_memory=self._pin,
         )
 
     @property
@@ -217,15 +224,57 @@ class Loader:
             self.set_epoch(self.epoch + 1)
         self._resumed = False
         epoch = self.epoch
-        ends = iter([end for end, _ in self._cursor.batches()])
+        ends = (end for end, _ in self._cursor.dealer.rounds(self._cursor.sequence(), self._cursor.position))
         for batch in self._batches:
             # The state counts a batch as consumed once it is handed out.
             self._cursor.position = next(ends)
-            self.failed += int(batch.meta["failed"].sum()) if "failed" in batch.meta else 0
-            yield self._decode(batch)
+            yield self._hand_out(batch)
             if self.epoch != epoch:
                 return
         self.set_epoch(epoch + 1)
+
+    def stream(self, share: Share, first: int = 0) -> Iterator[PackedBatch | Batch]:
+        """Go through the epochs as one stream without an end: a rank's batches of the steps of a run.
+
+        The set of samples of every step is the same for any number of ranks. What was read is told by the number of
+        steps alone; :meth:`identity` names the stream.
+
+        Parameters
+        ----------
+        share
+            Which part of each step is ours; in place of the loader's batch size, rank and ranks.
+        first
+            Number in the stream at which the first step begins.
+
+        Raises
+        ------
+        UsageError
+            If batches were to come from one part of a mixture each.
+        """
+        order = self._cursor.order
+        if order.block is not None:
+            raise UsageError("a stream of steps mixes all parts; leave out `whole_batches`")
+        for batch in self._reader(_Steps(Endless(order), share, first)):
+            yield self._hand_out(batch)
+
+    @property
+    def samples(self) -> int:
+        """Samples of an epoch, over all ranks."""
+        return len(self._cursor.order)
+
+    def identity(self) -> dict[str, Any]:
+        """Name the samples and their order."""
+        return {"fingerprint": self._cursor.fingerprint, "order": self._cursor.order.signature}
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Refuse the identity, or the state, of other samples or of another order of them.
+
+        Raises
+        ------
+        UsageError
+            If it is.
+        """
+        self._cursor.check(identity)
 
     def set_epoch(self, epoch: int) -> None:
         """Start the next iteration at the beginning of an epoch; does nothing within the epoch under way."""
@@ -240,7 +289,7 @@ class Loader:
             state |= {"epoch": self.epoch + 1, "position": 0}
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where a state was taken, with any number of workers and ranks.
 
         Raises
@@ -251,7 +300,8 @@ class Loader:
         self._cursor.load(state)
         self._resumed = True
 
-    def _decode(self, batch: PackedBatch) -> PackedBatch | Batch:
+    def _hand_out(self, batch: PackedBatch) -> PackedBatch | Batch:
+        self.failed += int(batch.meta["failed"].sum()) if "failed" in batch.meta else 0
         if self.device is None:
             return batch
         with torch.no_grad():
@@ -273,6 +323,16 @@ class _Draws:
 
     def __len__(self) -> int:
         return len(self._cursor)
+
+
+class _Steps:
+    """The batch sampler of a stream: one rank's batches of the steps from a number on."""
+
+    def __init__(self, samples: Endless, share: Share, first: int) -> None:
+        self.samples, self.share, self.first = samples, share, first
+
+    def __iter__(self) -> Iterator[list[Pick]]:
+        return (self.samples.picks(numbers) for numbers in self.share.batches(self.first))
 
 
 class Stream(IterableDataset[PackedBatch]):

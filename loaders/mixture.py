@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from loaders.batch import PackedBatch, join
+from loaders.labels import share_classes
 from loaders.loader import Source
 from loaders.order import Pick
 from stratacube.errors import UsageError
@@ -29,6 +30,8 @@ class Mixture(Dataset[PackedBatch]):
     shares
         Of each in an epoch, relative; None gives every sample once. A source with a share beyond its size is seen
         several times an epoch, one with less goes on in the next epoch where this one ended.
+
+    Classes of text labels are numbered alike in all sources, by :attr:`classes`.
     """
 
     def __init__(self, sources: Sequence[Source], shares: Sequence[float] | None = None) -> None:
@@ -40,6 +43,9 @@ class Mixture(Dataset[PackedBatch]):
         self.sizes: tuple[int, ...] = tuple(sum(s.sizes) for s in sources)
         self.shares: tuple[float, ...] = tuple(float(s) for s in shares or ())
         self.fingerprint = hashlib.sha256(repr([s.fingerprint for s in sources]).encode()).hexdigest()[:16]
+        labelled: list[Any] = [s for s in sources if hasattr(s, "classes")]
+        labels = dict.fromkeys(label for s in labelled for label in s.classes)
+        self.classes: dict[str, list[str]] = {label: share_classes(labelled, label) for label in labels}
         self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
 
     def __len__(self) -> int:
@@ -57,6 +63,12 @@ class Mixture(Dataset[PackedBatch]):
     def __getitem__(self, index: int | Pick) -> PackedBatch:
         """Read one sample."""
         return self.__getitems__([index])
+
+    def renumber(self, label: str, classes: Sequence[str]) -> None:
+        """See :meth:`loaders.tiles.TileDataset.renumber`."""
+        for source in self.sources:
+            source.renumber(label, classes)  # type: ignore[attr-defined]
+        self.classes[label] = list(classes)
 
     def __getitems__(self, draws: Sequence[int | Pick]) -> PackedBatch:
         """Read a batch: the samples of each source together, those of the first source first."""

@@ -1,7 +1,8 @@
 """The order of samples: a pure function of seed, epoch and position, so that a stream resumes from three numbers.
 
 An epoch is one global sequence of samples. It does not depend on how many ranks or workers read it: ranks take
-consecutive runs of it in turn (:class:`Dealer`), and DataLoader workers take whole batches.
+consecutive runs of it in turn (:class:`Dealer`), and DataLoader workers take whole batches. A run of steps sees the
+epochs as one sequence without an end (:class:`Endless`), of which every step takes the next part (:class:`Share`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy.typing as npt
 
 from stratacube.errors import UsageError
 
-__all__ = ["Dealer", "Epoch", "Order", "Pick", "Tail", "picks"]
+__all__ = ["Dealer", "Endless", "Epoch", "Order", "Pick", "Share", "Tail", "picks"]
 
 Ints = npt.NDArray[np.int64]
 Tail = Literal["even", "drop", "pad"]
@@ -67,6 +69,8 @@ class Order:
     """Consecutive samples that come from one source, for sources of different shapes; None mixes freely."""
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UsageError(f"`seed` is {self.seed}; give 0 or more")
         if not self.sizes or min(self.sizes) < 1:
             raise UsageError(f"sources hold {list(self.sizes)} samples; each needs at least one: relax the filter")
         if self.shares and (len(self.shares) != len(self.sizes) or min(self.shares) < 0 or sum(self.shares) <= 0):
@@ -103,12 +107,17 @@ class Order:
         parts = [self._part(k, epoch) + starts[k] for k in range(len(self.sizes))]
         if len(parts) == 1:
             return Epoch(parts[0], np.array([len(parts[0])]))
-        block = self.block or 1
-        pieces = [part[i : i + block] for part in parts for i in range(0, len(part), block)]
+        if self.block is None:
+            together = np.concatenate(parts)
+            mixed = self._generator(_MIX, epoch).permutation(len(together)) if self.shuffle else slice(None)
+            return Epoch(together[mixed], np.array([len(together)]))
+        firsts, lengths = _pieces([len(part) for part in parts], self.block)
         if self.shuffle:
-            pieces = [pieces[i] for i in self._generator(_MIX, epoch).permutation(len(pieces))]
-        ends = np.cumsum([len(p) for p in pieces])
-        return Epoch(np.concatenate(pieces), ends if self.block else ends[-1:])
+            mixed = self._generator(_MIX, epoch).permutation(len(firsts))
+            firsts, lengths = firsts[mixed], lengths[mixed]
+        ends = np.cumsum(lengths)
+        places = np.repeat(firsts - (ends - lengths), lengths) + np.arange(ends[-1])
+        return Epoch(np.concatenate(parts)[places], ends)
 
     def _part(self, source: int, epoch: int) -> Ints:
         """Take of one source what an epoch needs."""
@@ -197,6 +206,14 @@ class Dealer:
         return np.where(positions < last, positions, run + (positions - last) % (last - run))
 
 
+def _pieces(lengths: Sequence[int], block: int) -> tuple[Ints, Ints]:
+    """First places and lengths of the blocks of parts that follow one another; the last of a part may be shorter."""
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    firsts = np.concatenate([np.arange(start, end, block) for start, end in pairwise(starts.tolist())])
+    ends = starts[1:][np.searchsorted(starts[1:], firsts, side="right")]
+    return firsts, np.minimum(block, ends - firsts)
+
+
 def _resample(weights: npt.NDArray[np.float64], generator: np.random.Generator) -> Ints:
     """Draw as many samples as there are, each within one of its expected number, and each group of equal weight too."""
     shuffled = generator.permutation(len(weights))
@@ -210,3 +227,77 @@ def _resample(weights: npt.NDArray[np.float64], generator: np.random.Generator) 
 def picks(order: Order, sequence: Epoch, epoch: int, positions: Sequence[int] | Ints) -> list[Pick]:
     """Name the draws at some positions of an epoch."""
     return [Pick(int(sequence.samples[p]), order.seed, epoch, int(p)) for p in positions]
+
+
+class Endless:
+    """The epochs of an order one after another: number ``n`` has place ``n % length`` in epoch ``n // length``."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self._laid_out: tuple[int, Epoch] | None = None
+
+    def samples(self, numbers: Ints) -> Ints:
+        """Samples at some ascending numbers."""
+        return np.concatenate([self._epoch(epoch).samples[places] for epoch, places in self._by_epoch(numbers)])
+
+    def picks(self, numbers: Ints) -> list[Pick]:
+        """Name the draws at some ascending numbers."""
+        by_epoch = self._by_epoch(numbers)
+        return [pick for e, places in by_epoch for pick in picks(self.order, self._epoch(e), e, places)]
+
+    def _by_epoch(self, numbers: Ints) -> list[tuple[int, Ints]]:
+        epochs, places = np.divmod(numbers, len(self.order))
+        return [(epoch, places[epochs == epoch]) for epoch in np.unique(epochs).tolist()]
+
+    def _epoch(self, epoch: int) -> Epoch:
+        if self._laid_out is None or self._laid_out[0] != epoch:
+            self._laid_out = epoch, self.order.epoch(epoch)
+        return self._laid_out[1]
+
+
+@dataclass(frozen=True)
+class Share:
+    """One rank's part of every step of a run.
+
+    A step takes the next ``step`` numbers of the stream, whatever the number of ranks: it is dealt in rounds of
+    ``ranks * batch_size``, in which the ranks take consecutive runs.
+    """
+
+    step: int
+    """Samples of a step, over all ranks."""
+    batch_size: int
+    """Samples of one rank in a round."""
+    rank: int = 0
+    ranks: int = 1
+
+    @classmethod
+    def fit(cls, step: int, most: int, rank: int = 0, ranks: int = 1) -> Share:
+        """Share a step evenly, in as few rounds as batches of at most ``most`` samples allow.
+
+        Raises
+        ------
+        UsageError
+            If the ranks do not divide the step.
+        """
+        if step % ranks:
+            fitting = [str(n) for n in range(1, step + 1) if step % n == 0]
+            raise UsageError(
+                f"a step of this run takes {step} samples, which {ranks} ranks do not share evenly; take"
+                f" {', '.join(fitting[:-1])} or {fitting[-1]} ranks"
+            )
+        own = step // ranks
+        return cls(step, next(n for n in range(min(most, own), 0, -1) if own % n == 0), rank, ranks)
+
+    @property
+    def rounds(self) -> int:
+        """Batches of a rank in a step."""
+        return self.step // (self.batch_size * self.ranks)
+
+    def batch(self, round_: int) -> Ints:
+        """Numbers that this rank takes in a round, counted on from the first of the first step."""
+        first = (round_ * self.ranks + self.rank) * self.batch_size
+        return np.arange(first, first + self.batch_size)
+
+    def batches(self, first: int) -> Iterator[Ints]:
+        """Numbers of this rank's batches of the steps from number ``first`` on, without an end."""
+        return (first + self.batch(round_) for round_ in count())

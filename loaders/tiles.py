@@ -242,6 +242,12 @@ class TileDataset(Dataset[PackedBatch]):
             meta["transform"] = torch.from_numpy(np.stack(transforms))
         return meta
 
+    def renumber(self, label: str, classes: Sequence[str]) -> None:
+        """Number a label's classes by their places in a list that holds them, such as that of several stores."""
+        places = torch.tensor([classes.index(name) for name in self.classes[label]])
+        self._labels[label] = places[self._labels[label]]
+        self.classes[label] = list(classes)
+
     def _label(self, store: TileStore, name: str) -> Tensor:
         """One number a tile; text as its place among the sorted values of the whole store."""
         table = store.table_for(name)

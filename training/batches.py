@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from loaders.order import Share
+from loaders.statistics import BandStatistics
+from loaders.statistics import Statistics as StoredStatistics
 from training.models.codes import NO_TIME
 
-__all__ = ["Batch", "BatchLoader", "Data", "Statistics", "to_minutes"]
+__all__ = ["Batch", "BatchLoader", "Data", "Statistics", "TrainLoader", "minutes_of", "to_minutes"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,10 @@ class Statistics:
     unit: str = ""
     source: str = ""
     """Where the numbers come from."""
+    quantity: str = ""
+    """What the values are, by the name that the store's instrument has for it."""
+    details: tuple[BandStatistics, ...] = ()
+    """Of each band, as the file of statistics tells it."""
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and std, each (bands, 1, 1), float32."""
@@ -40,7 +48,29 @@ class Statistics:
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values, for manifests."""
-        return {name: getattr(self, name) for name in ("bands", "mean", "std", "span", "unit", "source")}
+        names = ("bands", "mean", "std", "span", "unit", "source", "quantity")
+        return {**{name: getattr(self, name) for name in names}, "details": [_plain(band) for band in self.details]}
+
+    @staticmethod
+    def stored(values: Mapping[str, Any]) -> StoredStatistics:
+        """Turn `as_dict`, of a manifest, into what a file of statistics holds and every decoder takes."""
+        details = values.get("details") or [{}] * len(values["bands"])
+        bands = {
+            name: BandStatistics(
+                **{**_UNKNOWN, **{k: v for k, v in told.items() if v is not None}, "mean": m, "std": s}
+            )
+            for name, m, s, told in zip(values["bands"], values["mean"], values["std"], details, strict=True)
+        }
+        return StoredStatistics(values.get("quantity", ""), {"train": bands}, {"source": values["source"]})
+
+
+_UNKNOWN = {"count": 0, "min": math.nan, "max": math.nan}
+
+
+def _plain(band: BandStatistics) -> dict[str, Any]:
+    """Plain values without the histogram, and none where one is not known."""
+    values = {name: value for name, value in asdict(band).items() if name not in ("edges", "histogram")}
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)
@@ -73,7 +103,6 @@ class Batch:
         return Batch(**moved)
 
 
-@runtime_checkable
 class BatchLoader(Protocol):
     """Batches of one rank. Iterating gives the rest of the current epoch, then the next call the next epoch."""
 
@@ -94,17 +123,42 @@ class BatchLoader(Protocol):
         ...
 
 
+class TrainLoader(BatchLoader, Protocol):
+    """Samples to learn from, beside epochs of batches as one stream without an end, the epochs one after another."""
+
+    samples: int
+    """Samples of an epoch, over all ranks."""
+
+    def stream(self, share: Share, first: int) -> Iterator[Batch]:
+        """One rank's micro-batches of the steps that begin at sample number ``first`` of the stream."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Name the samples and their order."""
+        ...
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Refuse the identity of other samples, or of another order, by `UsageError`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Data:
     """Everything a run reads."""
 
-    train: BatchLoader
+    train: TrainLoader
     validation: BatchLoader | None
     statistics: Statistics
     fingerprint: str
     """Names the data: a checkpoint is not resumed on other data."""
     classes: Sequence[str] = ()
     """Names of the labels."""
+
+
+def minutes_of(microseconds: Tensor) -> Tensor:
+    """Turn microseconds since 1970-01-01 (int64, any shape, the least number for none) into minutes, where they are."""
+    minutes = torch.div(microseconds, 60_000_000, rounding_mode="floor")
+    return minutes.masked_fill(microseconds == torch.iinfo(torch.int64).min, NO_TIME)
 
 
 def to_minutes(times: np.ndarray[Any, np.dtype[Any]]) -> Tensor:

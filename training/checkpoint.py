@@ -21,7 +21,7 @@ import torch
 from stratacube.files import whole_folder
 from stratacube.guard import guarded
 
-__all__ = ["Checkpoints", "random_state", "read_state", "set_random_state"]
+__all__ = ["Checkpoints", "own_part", "random_state", "read_state", "set_random_state"]
 
 _NAME = re.compile(r"step_(\d{8})$")
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -21,8 +22,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-from stratacube.errors import StratacubeError
+from stratacube.errors import StratacubeError, UsageError
 from training.config import RunConfig
+from training.precision import precision_of
 
 __all__ = [
     "gather",
@@ -33,6 +35,7 @@ __all__ = [
     "peak_flops",
     "raise_on_all",
     "shards",
+    "talk_beside",
     "whole_state",
 ]
 
@@ -64,17 +67,29 @@ def make_fabric(run: RunConfig) -> Fabric:
     if shards(run):
         strategy = _Sharded(parallelize_fn=_Sharding(run), data_parallel_size=1, tensor_parallel_size=1)
     devices = 1 if run.devices == "auto" and not torch.cuda.is_available() else run.devices
-    fabric = Fabric(
-        accelerator=run.accelerator,
-        devices=devices,
-        num_nodes=run.nodes,
-        strategy=strategy,
-        precision=run.precision,
-    )
+    kind = run.accelerator if run.accelerator != "auto" else _kind()
+    try:
+        fabric = Fabric(
+            accelerator=kind,
+            devices=devices,
+            num_nodes=run.nodes,
+            strategy=strategy,
+            plugins=[precision_of(run.precision, kind)],
+        )
+    except MisconfigurationException as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{devices} devices of kind {kind} cannot be used ({reason}); see the config's run") from error
     fabric.launch()
     if fabric.world_size > 1 and torch.distributed.get_backend() == "gloo":
         atexit.register(time.sleep, _LETTING_GO)
     return fabric
+
+
+def _kind() -> str:
+    """Kind of the device that is there."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def shards(run: RunConfig) -> bool:
@@ -102,7 +117,11 @@ class _Sharding:
         settings: dict[str, Any] = {
             "mesh": mesh["data_parallel"],
             "reshard_after_forward": self.run.strategy == "fsdp",
-            "mp_policy": MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32 if low else None),
+            "mp_policy": MixedPrecisionPolicy(
+                param_dtype=low,
+                reduce_dtype=torch.float32 if low else None,
+                cast_forward_inputs=False,  # targets stay as they are; the model casts what it computes with
+            ),
         }
         for name in ("encoder", "decoder"):
             for block in getattr(model, name):
@@ -136,6 +155,13 @@ def gather(fabric: Fabric, value: Any) -> list[Any]:
     parts: list[Any] = [None] * fabric.world_size
     torch.distributed.all_gather_object(parts, value)
     return parts
+
+
+def talk_beside(fabric: Fabric) -> Any:
+    """Group of all ranks that talks between their CPUs: whether to stop is asked in every step, and no device waits."""
+    if fabric.world_size == 1 or torch.distributed.get_backend() == "gloo":
+        return None  # the usual one
+    return torch.distributed.new_group(backend="gloo")
 
 
 def on_first_rank(fabric: Fabric, function: Callable[[], None]) -> None:

@@ -88,6 +88,7 @@ class CheckpointConfig(Settings):
     every_epochs: float | None = Field(1.0, gt=0, description="save every so many epochs")
     keep_last: int = Field(2, ge=1, description="newest checkpoints kept")
     keep_best: int = Field(1, ge=0, description="checkpoints of the lowest validation loss kept besides")
+    asynchronous: bool = Field(True, description="write while the run goes on; takes the memory of one more state")
 
 
 class LogConfig(Settings):
@@ -110,7 +111,7 @@ class ValidationConfig(Settings):
 
     every_epochs: float | None = Field(1.0, gt=0, description="validate every so many epochs; null: never")
     batches: int | None = Field(None, ge=1, description="batches of each validation on a rank; null: all")
-    seed: int = Field(0, description="seed of the masks")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of the masks")
 
 
 class PretrainConfig(Settings):
@@ -118,7 +119,7 @@ class PretrainConfig(Settings):
 
     name: str = Field(description="name of the run and of the published model", json_schema_extra=RUN_ONLY)
     output_dir: Path = Field(description="folder of the run", json_schema_extra=RUN_ONLY)
-    seed: int = Field(0, description="seed of weights, masks, order and augmentation")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of weights, masks, order and augmentation")
     init_from: Path | None = Field(
         None, description="weights to start from (safetensors), of any image size", json_schema_extra=RUN_ONLY
     )
@@ -136,6 +137,8 @@ class PretrainConfig(Settings):
     def _together(self) -> Self:
         if self.optimizer.ema is not None and self.run.strategy in ("fsdp", "zero2"):
             raise ValueError("optimizer.ema does not work with a sharded strategy; take run.strategy: ddp")
+        if self.run.precision == "16-mixed" and self.run.strategy in ("fsdp", "zero2"):
+            raise ValueError("run.precision 16-mixed does not work with a sharded strategy; take bf16-mixed")
         if self.model.norm_pix_loss and self.model.patch_size == 1:
             raise ValueError("model.norm_pix_loss needs patches of more than one pixel")
         return self

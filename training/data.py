@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,13 +15,15 @@ from torch import Tensor
 from loaders.augment import View
 from loaders.batch import Batch as LoadedBatch
 from loaders.cubes import CubeDataset, open_cube
+from loaders.labels import share_classes
 from loaders.loader import Loader, Source
 from loaders.mixture import Mixture
+from loaders.order import Share
 from loaders.statistics import BandStatistics, make_decoder
 from loaders.statistics import Statistics as StoredStatistics
 from loaders.tiles import TileDataset
 from stratacube.errors import UsageError
-from training.batches import Batch, Data, Statistics, to_minutes
+from training.batches import Batch, Data, Statistics, minutes_of
 from training.config import PretrainConfig
 from training.models import ModelConfig
 from training.models.codes import NO_TIME
@@ -99,15 +101,34 @@ class TileBatches:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for loaded in self.loader:
-            assert isinstance(loaded, LoadedBatch)
-            yield Batch(
-                loaded.pixels,
-                loaded.valid,
-                _minutes(loaded),
-                loaded.meta["sample"],
-                loaded.labels[self.label] if self.label is not None else None,
-            )
+        return map(self._taken, self.loader)
+
+    @property
+    def samples(self) -> int:
+        """Samples of an epoch, over all ranks."""
+        return self.loader.samples
+
+    def stream(self, share: Share, first: int) -> Iterator[Batch]:
+        """Go through the epochs without an end, by steps that any number of ranks shares."""
+        return map(self._taken, self.loader.stream(share, first))
+
+    def identity(self) -> dict[str, Any]:
+        """Name the samples and their order."""
+        return self.loader.identity()
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Refuse what is of other samples, or of another order."""
+        self.loader.check(identity)
+
+    def _taken(self, loaded: Any) -> Batch:
+        assert isinstance(loaded, LoadedBatch)
+        return Batch(
+            loaded.pixels,
+            loaded.valid,
+            _minutes(loaded),
+            loaded.meta["sample"],
+            loaded.labels[self.label] if self.label is not None else None,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: after the last batch handed out."""
@@ -123,6 +144,8 @@ def _tiles(config: PretrainConfig, tiles: TilesData, rank: int, ranks: int, devi
     stores = tiles.validation_stores or tiles.stores
     held_out = [_dataset(store, tiles, config.model, training=False) for store in stores]
     _refuse_overlap(train, held_out)
+    if tiles.label is not None:
+        share_classes([*train, *held_out], tiles.label)
     for dataset in (*train, *held_out):
         dataset.require(tiles.quantity)
     units = _same_units([d.units(tiles.quantity) for d in (*train, *held_out)], tiles.quantity)
@@ -155,8 +178,7 @@ def _minutes(batch: LoadedBatch) -> Tensor:
     """Times of a batch's frames; cubes without a time dimension have none."""
     if "time" not in batch.meta:
         return torch.full(batch.pixels.shape[:2], NO_TIME, device=batch.pixels.device)
-    times = batch.meta["time"].cpu().numpy().astype("datetime64[us]")
-    return to_minutes(times).to(batch.pixels.device)
+    return minutes_of(batch.meta["time"])
 
 
 @dataclass(frozen=True)
@@ -182,16 +204,15 @@ class _Opening:
             seed=self.seed,
             rank=self.rank,
             ranks=self.ranks,
-            workers=self.data.workers if training else min(self.data.workers, 1),
+            workers=self.data.workers,
             prefetch=self.data.prefetch,
             device=self.device,
             decoder=make_decoder(self.data.statistics, self.data.quantity),
-            tail="drop" if training else "even",
         )
-        if not len(made):
+        if training and made.samples < self.data.batch_size:
             raise UsageError(
-                f"{sum(source.sizes)} samples do not fill one batch of {self.data.batch_size} on {self.ranks} ranks;"
-                " use fewer, or relax data.where"
+                f"{made.samples} samples do not fill one batch of {self.data.batch_size}; take a smaller"
+                " data.batch_size, or relax data.where"
             )
         return TileBatches(made, label)
 
@@ -277,6 +298,14 @@ def _statistics(data: TilesData | CubesData, bands: tuple[str, ...], units: Mapp
         source = f"{data.statistics}: {json.dumps(stored.provenance, default=str)}"
     if missing:
         raise UsageError(f"the statistics do not have bands {', '.join(missing)}; make them anew for all of {bands}")
+    flat = [
+        band for band, known in zip(bands, chosen, strict=True) if not (math.isfinite(known.mean) and known.std > 0)
+    ]
+    if flat:
+        raise UsageError(
+            f"the statistics of {', '.join(flat)} have no mean or no spread to normalise by: no pixel of them was"
+            " valid, or all are alike; leave these bands out, or make statistics of more tiles"
+        )
     return Statistics(
         bands,
         tuple(band.mean for band in chosen),
@@ -284,6 +313,8 @@ def _statistics(data: TilesData | CubesData, bands: tuple[str, ...], units: Mapp
         tuple(_span(band) for band in chosen),
         _told(bands, {band: units.get(band) or known.units for band, known in zip(bands, chosen, strict=True)}),
         source,
+        data.quantity,
+        tuple(replace(known, units=units.get(band) or known.units) for band, known in zip(bands, chosen, strict=True)),
     )
 
 

@@ -45,7 +45,7 @@ def _run(options: argparse.Namespace) -> Answer:
     output.mkdir(parents=True, exist_ok=True)
     compute_statistics([str(options.build)]).save(output / "statistics.json")
     trainer = Trainer(demo_config(options.build, output, options.steps))
-    tiles = len(trainer.data.train) * trainer.batch
+    tiles = trainer.data.train.samples
     sys.stdout.write(f"{trainer.parameters / 1e6:.1f} M parameters learn from {tiles} tiles\n")
     trainer.fit()
     report = evaluate(open_run(output), output / "evaluation", pictures=4)

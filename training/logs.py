@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,26 +80,42 @@ class _Table:
 
     def __init__(self, folder: Path, name: str, step: int) -> None:
         self.lines, self.table = folder / f"{name}.jsonl", folder / f"{name}.csv"
-        with guarded(f"{self.lines} is not a log of steps", "move it elsewhere to go on without it"):
-            rows = [json.loads(line) for line in self.lines.read_text().splitlines()] if self.lines.exists() else []
-            rows = [row for row in rows if row["step"] <= step]
+        rows = [row for row in self._read() if row["step"] <= step]
         write_text(self.lines, "".join(json.dumps(row) + "\n" for row in rows))
-        write_text(self.table, _as_csv(rows, header=True) if rows else "")
+        self._begin(rows)
 
     def write(self, row: Row) -> None:
-        header = self.table.stat().st_size == 0
         with self.lines.open("a") as lines:
             lines.write(json.dumps(row) + "\n")
+        if not row.keys() <= set(self.names):  # the first, or a version that has more to tell
+            self._begin(self._read())
+            return
         with self.table.open("a", newline="") as table:
-            table.write(_as_csv([row], header=header))
+            table.write(_as_csv(self.names, [row]))
+
+    def _begin(self, rows: list[Row]) -> None:
+        """Write the table anew, with all that any row has."""
+        self.names = list(dict.fromkeys(name for row in rows for name in row))
+        write_text(self.table, ",".join(self.names) + "\n" + _as_csv(self.names, rows) if rows else "")
+
+    def _read(self) -> list[Row]:
+        """All rows; a last line that was cut off when the run was killed is none."""
+        if not self.lines.exists():
+            return []
+        with guarded(f"{self.lines} is not a log of steps", "move it elsewhere to go on without it"):
+            *whole, rest = self.lines.read_text().split("\n")
+            rows = [json.loads(line) for line in whole if line]
+            with suppress(ValueError):
+                rows += [json.loads(rest)] if rest else []
+            for row in rows:
+                if not isinstance(row["step"], int):
+                    raise TypeError(f"a step is {row['step']!r}")
+            return rows
 
 
-def _as_csv(rows: list[Any], *, header: bool) -> str:
+def _as_csv(names: list[str], rows: Sequence[Row]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), extrasaction="ignore", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
+    csv.DictWriter(text, fieldnames=names, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

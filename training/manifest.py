@@ -15,6 +15,7 @@ from stratacube.errors import UsageError
 from stratacube.guard import guarded
 from training.batches import Data
 from training.config import PretrainConfig
+from training.facts import RunFacts
 
 __all__ = ["config_hash", "make_manifest", "read_manifest", "refuse_other_run"]
 
@@ -26,11 +27,18 @@ def config_hash(config: PretrainConfig) -> str:
     return config.digest(64)
 
 
-def make_manifest(config: PretrainConfig, data: Data, *, ranks: int, device: str, parameters: int) -> dict[str, Any]:
+_SHARED_OUT = (("data", "batch_size"), ("optimizer", "accumulate"))
+"""Keys by which a step is shared out: what it takes in all is a fact of the run, and no matter of them."""
+
+
+def make_manifest(
+    config: PretrainConfig, data: Data, facts: RunFacts, *, ranks: int, device: str, parameters: int
+) -> dict[str, Any]:
     """Gather what is needed to run again and to trust the result."""
     return {
         "config": config.model_dump(mode="json"),
         "config_hash": config_hash(config),
+        "facts": facts.as_dict(),
         "data_fingerprint": data.fingerprint,
         "statistics": data.statistics.as_dict(),
         "versions": {name: _version(name) for name in _PACKAGES} | {"python": platform.python_version()},
@@ -70,6 +78,7 @@ def refuse_other_run(manifest: dict[str, Any], config: PretrainConfig, data: Dat
         f"{section}.{key} {old!r} -> {new!r}"
         for section in now
         for key, old, new in _differences(before.get(section), now[section])
+        if (section, key) not in _SHARED_OUT
     ]
     if differing:
         raise UsageError(

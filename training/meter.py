@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -52,13 +54,26 @@ class Meter:
         self.waited = 0.0
         self.paused = 0.0
 
-    def wait(self, since: float) -> None:
-        """Count the time since ``since`` (`time.perf_counter`) as waiting for data."""
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time within as waiting for data."""
+        since = time.perf_counter()
+        yield
         self.waited += time.perf_counter() - since
 
-    def pause(self, since: float) -> None:
-        """Leave out the time since ``since``: validation, checkpoints."""
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leave out what is done within: validation, checkpoints. What the device had to do before is not theirs."""
+        self.synchronise()
+        since = time.perf_counter()
+        yield
+        self.synchronise()
         self.paused += time.perf_counter() - since
+
+    def synchronise(self) -> None:
+        """Wait until the device has done all it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def count(self, samples: int) -> None:
         """Count one optimizer step of so many samples of this rank."""
@@ -67,8 +82,7 @@ class Meter:
 
     def row(self, ranks: int) -> dict[str, Any]:
         """Give the numbers since the last row, and start anew."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        self.synchronise()
         seconds = max(time.perf_counter() - self.start - self.paused, 1e-9)
         rate = self.samples / seconds
         row = {

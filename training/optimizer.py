@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from training.config import OptimizerConfig
 
-__all__ = ["Average", "Schedule", "adamw", "parameter_groups"]
+__all__ = ["Average", "Schedule", "adamw", "parameter_groups", "step_if"]
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,33 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def adamw(model: nn.Module, config: OptimizerConfig, rate: float) -> torch.optim.AdamW:
-    """AdamW over a model's parameters, fused where the device can."""
-    on_cuda = next(model.parameters()).is_cuda
+def adamw(model: nn.Module, config: OptimizerConfig, rate: float, *, scaled: bool = False) -> torch.optim.AdamW:
+    """AdamW over a model's parameters, fused where the device can and gradients are not scaled.
+
+    Fabric unscales gradients before it clips them, which a fused step that unscales by itself does not allow.
+    """
+    fused = next(model.parameters()).is_cuda and not scaled
     groups = parameter_groups(model, config.weight_decay)
-    return torch.optim.AdamW(groups, lr=rate, betas=config.betas, fused=True if on_cuda else None)
+    return torch.optim.AdamW(groups, lr=rate, betas=config.betas, fused=True if fused else None)
+
+
+def step_if(optimizer: torch.optim.Optimizer, counts: Tensor, step: Callable[[], object]) -> None:
+    """Make a step if it counts, and leave weights and moments as they are if not.
+
+    Parameters
+    ----------
+    optimizer
+        AdamW. A fused one looks at ``counts`` on the device, so that the host need not wait for it.
+    counts
+        A scalar, bool.
+    step
+        Makes the step.
+    """
+    if all(group.get("fused") for group in optimizer.param_groups):
+        optimizer.found_inf = (~counts).float()  # type: ignore[attr-defined]
+        step()
+    elif bool(counts):
+        step()
 
 
 class Average:

@@ -1,18 +1,20 @@
 """``python -m training.pretrain``: pre-train a masked autoencoder.
 
 The same command started again goes on where the last checkpoint was written. Exit codes: 0 trained to the end; 1 it
-failed; 2 wrong use or configuration; 75 a signal stopped it, state is saved, start it again.
+failed; 2 wrong use or configuration; 75 a signal stopped it, state is saved, start it again; 130 Ctrl-C did (pressed
+again, it ends at once, and what was done since the last checkpoint is lost).
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stratacube.command import STOPPED, Answer, Parser, add_common, run
+from stratacube.command import INTERRUPTED, STOPPED, Answer, Parser, add_common, run
 from training.config import PretrainConfig, load_config, presets, print_config, slurm_job
 
 __all__ = ["main"]
@@ -52,17 +54,22 @@ def _train(config: PretrainConfig, *, resume: bool) -> int:
     if not first:  # one rank speaks for all
         _log.setLevel(logging.ERROR)
     _log.info(
-        "%s: %.1f M parameters, %d ranks, %d samples a step, %d of %d steps done",
+        "%s: %.1f M parameters, %d ranks, %d samples a step (%d x %d a rank), %d of %d steps done",
         config.name,
         trainer.parameters / 1e6,
         trainer.fabric.world_size,
         trainer.batch,
+        trainer.share.rounds,
+        trainer.share.batch_size,
         trainer.step,
         trainer.schedule.steps,
     )
     if trainer.fit():
         _log.info("done: %s", trainer.checkpoints.latest())
         return 0
+    if trainer.stopped_by == signal.SIGINT:
+        _log.info("stopped by Ctrl-C at step %d and saved; run the same command again to go on", trainer.step)
+        return INTERRUPTED
     job = slurm_job()
     if first and config.run.requeue and job is not None:
         _log.info("%s", requeue(job))

@@ -63,14 +63,33 @@ def probe(opened: Opened, *, batches: int | None = None, decay: float = 1e-3) ->
     }
     fitted, truth = _extract(extractors, data.train, batches, fabric.device)
     judged, expected = _extract(extractors, data.validation, None, fabric.device)
-    classes = int(max(truth.max(), expected.max())) + 1
+    values, truth, expected = _classes(truth, expected)
+    classes = len(values)
     if bool((truth == truth[0]).all()):
         raise UsageError("all training samples have one class; give a label that differs between samples")
     commonest = torch.full_like(expected, int(truth.mode().values))
     scores = {"commonest class": _scores(commonest, expected)}
     for name in extractors:
         scores[name] = _scores(_classify(fitted[name], truth, judged[name], classes, decay), expected)
-    return {"classes": list(data.classes), "fitted_on": len(truth), "judged_on": len(expected), "scores": scores}
+    names = [data.classes[value] for value in values] if data.classes else [str(value) for value in values]
+    return {"classes": names, "fitted_on": len(truth), "judged_on": len(expected), "scores": scores}
+
+
+def _classes(truth: Tensor, expected: Tensor) -> tuple[list[int], Tensor, Tensor]:
+    """Number the classes that occur; labels may be any whole numbers."""
+    together = torch.cat([truth, expected])
+    if together.is_floating_point() and not bool((together == together.round()).all()):
+        raise UsageError(
+            f"`label` holds numbers with fractions, such as {float(together[0]):g}, and no classes; give a column of"
+            " text or of whole numbers"
+        )
+    values, places = together.unique(return_inverse=True)
+    if len(values) > max(2, len(together) // 2):
+        raise UsageError(
+            f"`label` has {len(values)} values in {len(together)} samples, so they are no classes; give a column whose"
+            " values occur several times"
+        )
+    return [int(value) for value in values], places[: len(truth)], places[len(truth) :]
 
 
 def _features(model: MaskedAutoencoder, batch: Batch) -> Tensor:

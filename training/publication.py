@@ -16,6 +16,7 @@ from typing import Any
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import whole_folder
 from stratacube.guard import guarded
+from training.batches import Statistics
 from training.card import model_card, model_item
 from training.config import print_config
 from training.models import save_model
@@ -62,7 +63,7 @@ def _fill(
     save_model(model, weights, part / "weights.safetensors", **note)
     save_model(model, weights, part / "encoder.safetensors", encoder_only=True, **note)
     (part / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    (part / "statistics.json").write_text(json.dumps(opened.manifest["statistics"], indent=1) + "\n")
+    Statistics.stored(opened.manifest["statistics"]).save(part / "statistics.json")
     (part / "config.yaml").write_text(print_config(opened.config))
     evaluation = _evaluation(opened)
     if evaluation is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,24 +14,29 @@ __all__ = ["StopRequest", "requeue", "stop_on_signals"]
 
 
 class StopRequest:
-    """Whether a signal asked the run to stop."""
+    """Whether a signal asked the run to stop, and which."""
 
     def __init__(self) -> None:
-        self.signal: str | None = None
+        self.number = 0
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        """Take note of a signal."""
-        self.signal = signal.Signals(number).name
+        """Take note of a signal; Ctrl-C pressed again ends at once."""
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+        self.number = number
 
     def __bool__(self) -> bool:
-        return self.signal is not None
+        return self.number != 0
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within, SIGTERM and SIGUSR1 only set the request; afterwards they do what they did before."""
+    """Within, SIGTERM, SIGUSR1 and Ctrl-C only set the request; afterwards they do what they did before."""
     request = StopRequest()
-    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    if threading.current_thread() is not threading.main_thread():  # only there signals can be answered
+        yield request
+        return
+    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     try:
         yield request
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from loaders.order import Share
 from stratacube.errors import UsageError
 from training.batches import Batch, Statistics, to_minutes
 
@@ -94,24 +96,24 @@ class MemoryLoader:
     batch_size
         Samples of a batch of one rank.
     seed
-        Seed of the order; None keeps the order of the samples, the last batches may then be smaller.
+        Seed of the order; None keeps the order of the samples. The last batches may be smaller.
     rank, ranks
         Which part of each global batch is ours.
     """
 
     def __init__(self, data: Batch, batch_size: int, *, seed: int | None, rank: int = 0, ranks: int = 1) -> None:
-        if seed is not None and len(data) < batch_size * ranks:
-            raise UsageError(f"{len(data)} samples do not fill one batch of {batch_size} on {ranks} ranks; use fewer")
+        if seed is not None and len(data) < batch_size:
+            raise UsageError(f"{len(data)} samples do not fill one batch of {batch_size}; use a smaller one")
         self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.samples = len(data)
         self.rank, self.ranks = rank, ranks
         self.epoch = self.position = 0
 
     def __len__(self) -> int:
-        count, whole = len(self.data), self.batch_size * self.ranks
-        return count // whole if self.seed is not None else -(-count // whole)
+        return math.ceil(len(self.data) / (self.batch_size * self.ranks))
 
     def __iter__(self) -> Iterator[Batch]:
-        order = self._order()
+        order = self._order(self.epoch)
         while self.position < len(self):
             first = self.position * self.ranks * self.batch_size
             rest = min(self.ranks * self.batch_size, len(order) - first)
@@ -132,7 +134,23 @@ class MemoryLoader:
             raise UsageError(f"the state is of {state['samples']} samples, the data are {len(self.data)}")
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
 
-    def _order(self) -> NDArray[np.int64]:
+    def stream(self, share: Share, first: int) -> Iterator[Batch]:
+        """Go through the epochs without an end, by steps that any number of ranks shares."""
+        for numbers in share.batches(first):
+            epochs, places = np.divmod(numbers, self.samples)
+            chosen = [self._order(epoch)[places[epochs == epoch]] for epoch in np.unique(epochs).tolist()]
+            yield self.data.take(torch.from_numpy(np.concatenate(chosen)))
+
+    def identity(self) -> dict[str, Any]:
+        """Name the samples and their order."""
+        return {"samples": self.samples, "seed": self.seed}
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Refuse what is of other samples."""
+        if identity["samples"] != self.samples:
+            raise UsageError(f"the state is of {identity['samples']} samples, the data are {self.samples}")
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
         if self.seed is None:
             return np.arange(len(self.data))
-        return np.random.default_rng([self.seed, self.epoch]).permutation(len(self.data))
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.data))

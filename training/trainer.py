@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import time
-from collections.abc import Iterator
+import math
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -16,26 +17,32 @@ from lightning.fabric.wrappers import _FabricOptimizer
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from loaders.order import Share
 from stratacube.claim import claimed
-from stratacube.errors import StratacubeError, UsageError
+from stratacube.errors import UsageError
 from stratacube.files import remove_strays, write_text
-from training.batches import Batch, BatchLoader, Data
-from training.checkpoint import Checkpoints, own_part, random_state, read_state, set_random_state
-from training.compute import gather, load_whole_state, make_fabric, on_first_rank, raise_on_all, whole_state
+from training.ahead import Ahead
+from training.batches import Data
+from training.checkpoint import Checkpoints
+from training.compute import make_fabric, on_first_rank, raise_on_all, talk_beside
 from training.config import PretrainConfig, print_config
 from training.data import open_data
+from training.facts import RunFacts
 from training.logs import Logs
 from training.manifest import make_manifest, read_manifest, refuse_other_run
 from training.meter import Meter
-from training.models import MaskedAutoencoder, draw_masks, save_model
+from training.models import MaskedAutoencoder, TokenMask, draw_masks
 from training.models.weights import load_weights, read_weights
-from training.optimizer import Average, Schedule, adamw
+from training.optimizer import Average, adamw, step_if
+from training.saving import Writer, gather_state, load_state
 from training.stopping import StopRequest, stop_on_signals
 from training.validate import validate
+from training.watch import Watch
 
 __all__ = ["Trainer"]
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Trainer:
@@ -55,7 +62,8 @@ class Trainer:
     Raises
     ------
     UsageError
-        If the output folder holds a run of another config or other data, or holds one and ``resume`` is off.
+        If the output folder holds a run of another config or other data, or holds one and ``resume`` is off; or if the
+        ranks do not share its steps evenly.
     """
 
     def __init__(
@@ -64,29 +72,10 @@ class Trainer:
         self.config = config
         self.fabric = fabric or make_fabric(config.run)
         self.fabric.seed_everything(config.seed, workers=False, verbose=False)
-        self.data = data or open_data(config, self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
-        self.model = MaskedAutoencoder(config.model)
-        if config.init_from is not None:
-            load_weights(self.model, read_weights(config.init_from)[1], config.init_from)
-        if config.run.compile:
-            self.model.compile()
-        self.parameters = sum(p.numel() for p in self.model.parameters())
-        self.wrapped = self.fabric.setup_module(self.model)
-        self.schedule = Schedule.of(config.optimizer, self.batch, self.steps_per_epoch)
-        self.optimizer = adamw(self.model, config.optimizer, self.schedule.rate(0))
-        self.stepper = cast(_FabricOptimizer, self.fabric.setup_optimizers(self.optimizer))
-        decay = config.optimizer.ema
-        self.average = Average(self.model, decay) if decay is not None else None
-        self.step = 0
-        self.losses: dict[int, float] = {}
-        folder = config.output_dir / "checkpoints"
-        self.checkpoints = Checkpoints(folder, config.checkpoints.keep_last, config.checkpoints.keep_best)
-        self.manifest = make_manifest(
-            config,
-            self.data,
-            ranks=self.fabric.world_size,
-            device=str(self.fabric.device),
-            parameters=self.parameters,
+        rank, ranks, device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
+        self.data = data or open_data(config, rank, ranks, device)
+        self.checkpoints = Checkpoints(
+            config.output_dir / "checkpoints", config.checkpoints.keep_last, config.checkpoints.keep_best
         )
         self.newest = self.checkpoints.latest()
         """Newest checkpoint: the state is as it was then, or has grown from it."""
@@ -94,18 +83,46 @@ class Trainer:
             raise UsageError(
                 f"{config.output_dir} holds checkpoints up to {self.newest.name}; resume, or use another folder"
             )
-        if self.newest is not None:
-            self._load(self.newest)
+        before = None if self.newest is None else self._read(self.newest, read_manifest)
+        self.facts = RunFacts.begin(config, self.data.train.samples, ranks)
+        if before is not None:
+            assert self.newest is not None
+            refuse_other_run(before, config, self.data, self.newest)
+            self.facts = RunFacts.read(before, config, self.data.train.samples)
+        self.share = Share.fit(self.facts.batch, config.data.batch_size, rank, ranks)
+        self.model = MaskedAutoencoder(config.model)
+        if config.init_from is not None:
+            load_weights(self.model, *read_weights(config.init_from)[:2], config.init_from)
+        if config.run.compile:
+            self.model.compile()
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.wrapped = self.fabric.setup_module(self.model)
+        self.schedule = self.facts.schedule
+        scaled = getattr(self.fabric.strategy.precision, "scaler", None) is not None
+        self.optimizer = adamw(self.model, config.optimizer, self.schedule.rate(0), scaled=scaled)
+        self.stepper = cast(_FabricOptimizer, self.fabric.setup_optimizers(self.optimizer))
+        decay = config.optimizer.ema
+        self.average = Average(self.model, decay) if decay is not None else None
+        self.watch = Watch(device, scaled=scaled)
+        self.scaled = scaled
+        self.talk = talk_beside(self.fabric)
+        self.writer = Writer()
+        self.step, self.stopped_by = 0, 0
+        """Steps done, and the number of the signal that stopped the run, if one did."""
+        self.losses: dict[int, float] = {}
+        self.manifest = make_manifest(
+            config, self.data, self.facts, ranks=ranks, device=str(device), parameters=self.parameters
+        )
+        if before is not None:
+            assert self.newest is not None
+            self._read(self.newest, partial(load_state, self))
+            self.manifest["resumed"] = [*before.get("resumed", []), {"step": self.step, "ranks": ranks}]
+            _log.info("going on from %s", self.newest)
 
     @property
     def batch(self) -> int:
         """How many samples one optimizer step takes over all ranks."""
-        return self.config.data.batch_size * self.fabric.world_size * self.config.optimizer.accumulate
-
-    @property
-    def steps_per_epoch(self) -> float:
-        """Optimizer steps of an epoch."""
-        return len(self.data.train) / self.config.optimizer.accumulate
+        return self.facts.batch
 
     @property
     def done(self) -> bool:
@@ -167,62 +184,67 @@ class Trainer:
 
         on_first_rank(self.fabric, open_logs)
         meter = Meter(config.model, self.fabric.device, config.logs.peak_tflops)
-        batches = _endless(self.data.train)
-        total = torch.zeros((), device=self.fabric.device)
-        counted = 0
         self.wrapped.train()
-        with stop_on_signals() as request:
+        with self.writer, stop_on_signals() as request:
+            ahead = self._ahead()
             while not self.done:
-                loss, norm = self._step(batches, meter)
-                total, counted = total + loss, counted + 1
+                norm = self._step(ahead, meter)
                 if self._due(config.logs.every_steps) or self.done:
-                    self._log(logs, meter, total / counted, norm)
-                    total, counted = torch.zeros_like(total), 0
-                since = time.perf_counter()
+                    self._log(logs, meter, norm)
                 if self._due(self._epochs(config.validation.every_epochs)) or self.done:
-                    self._validate(logs)
-                stop = self._agree(request, stop_at)
-                if stop or self.done or self._due(self._save_interval):
-                    self._save()
-                meter.pause(since)
-                if stop:
+                    with meter.pause():
+                        self._validate(logs)
+                stopped = self._agree(request, stop_at)
+                last = bool(stopped) or self.done
+                if last or self._due(self._save_interval):
+                    with meter.pause():
+                        self._save(last=last)
+                if stopped:
+                    self.stopped_by = stopped
                     break
         if logs is not None:
             logs.close()
         return self.done
 
-    def _step(self, batches: Iterator[Batch], meter: Meter) -> tuple[Tensor, Tensor]:
-        """One optimizer step: its loss on this rank and the norm of its gradient."""
-        config = self.config
-        rate, micros = self.schedule.rate(self.step), config.optimizer.accumulate
+    def _ahead(self) -> Ahead:
+        """Batches from where the run stands on, and the masks of each."""
+        config, first = self.config, self.step * self.facts.batch
+
+        def masks(number: int, count: int) -> TokenMask:
+            """Drawn from the places of the samples in all that the run sees: any number of ranks draws the same."""
+            return draw_masks(config.model, config.seed, (first + self.share.batch(number)[:count]).tolist())
+
+        stream = self.data.train.stream(self.share, self.facts.origin + first)
+        return Ahead(stream, masks, self.fabric.device)
+
+    def _step(self, ahead: Ahead, meter: Meter) -> Tensor:
+        """One optimizer step: the norm of its gradient."""
+        rate, rounds = self.schedule.rate(self.step), self.share.rounds
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         total = torch.zeros((), device=self.fabric.device)
-        samples = 0
-        for micro in range(micros):
-            since = time.perf_counter()
-            batch = next(batches).to(self.fabric.device)
-            meter.wait(since)
-            mask = draw_masks(config.model, config.seed, self._numbers(micro, len(batch))).to(self.fabric.device)
-            with self.fabric.no_backward_sync(self.wrapped, enabled=micro < micros - 1):
+        for number in range(rounds):
+            with meter.waiting():
+                batch, mask = ahead.take()
+            with self.fabric.no_backward_sync(self.wrapped, enabled=number < rounds - 1):
                 loss = self.wrapped(batch.pixels, batch.valid, batch.minutes, mask)
-                self.fabric.backward(loss / micros)
-            total += loss.detach() / micros
-            samples += len(batch)
+                self.fabric.backward(loss / rounds)
+            total += loss.detach() / rounds
+            self.watch.batch(batch.valid)
+            with meter.waiting():
+                ahead.prepare()
         norm = self._clip()
-        self.stepper.step()
+        counts = self.watch.step(total, norm)
+        if self.scaled:
+            self.stepper.step()  # looks by itself, and sets the scale anew
+        else:
+            step_if(self.optimizer, counts, self.stepper.step)
         self.stepper.zero_grad()
         if self.average is not None:
             self.average.update(self.model, self.step)
         self.step += 1
-        meter.count(samples)
-        return total, norm
-
-    def _numbers(self, micro: int, count: int) -> range:
-        """Places of this rank's samples in the stream of all samples of the run: each mask is drawn from one."""
-        before = (self.step * self.config.optimizer.accumulate + micro) * self.fabric.world_size
-        start = (before + self.fabric.global_rank) * self.config.data.batch_size
-        return range(start, start + count)
+        meter.count(rounds * self.share.batch_size)
+        return norm
 
     def _clip(self) -> Tensor:
         limit = self.config.optimizer.clip
@@ -236,40 +258,41 @@ class Trainer:
         return every is not None and self.step % every == 0
 
     def _epochs(self, epochs: float | None) -> int | None:
-        return None if epochs is None else max(1, round(epochs * self.steps_per_epoch))
+        return None if epochs is None else max(1, round(epochs * self.facts.steps_per_epoch))
 
     @property
     def _save_interval(self) -> int | None:
         settings = self.config.checkpoints
         return settings.every_steps or self._epochs(settings.every_epochs)
 
-    def _agree(self, request: StopRequest, stop_at: int | None) -> bool:
-        """Whether any rank was asked to stop; all ranks must stop after the same step."""
-        asked = bool(request) or self.step == stop_at
+    def _agree(self, request: StopRequest, stop_at: int | None) -> int:
+        """By which signal any rank was asked to stop, 0 if none was; all ranks must stop after the same step."""
+        asked = request.number or (signal.SIGTERM if self.step == stop_at else 0)
         if self.fabric.world_size == 1:
             return asked
-        flag = torch.tensor(int(asked), device=self.fabric.device)
-        return bool(torch.as_tensor(self.fabric.all_reduce(flag, reduce_op="max")).item())
+        flag = torch.tensor(asked)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group=self.talk)
+        return int(flag)
 
-    def _log(self, logs: Logs | None, meter: Meter, loss: Tensor, norm: Tensor) -> None:
-        mean = float(torch.as_tensor(self.fabric.all_reduce(loss, reduce_op="mean")))
+    def _log(self, logs: Logs | None, meter: Meter, norm: Tensor) -> None:
+        watched = self.watch.row(self.fabric, last=self.done)
+        size = float(norm)
         row = {
-            "epoch": self.step / self.steps_per_epoch,
-            "loss": mean,
+            "epoch": self.step / self.facts.steps_per_epoch,
+            "loss": watched["loss"],
             "lr": self.optimizer.param_groups[0]["lr"],
-            "grad_norm": float(norm),
+            "grad_norm": size if math.isfinite(size) else None,
             **meter.row(self.fabric.world_size),
+            "valid_share": watched["valid_share"],
+            "skipped": watched["skipped"],
         }
-        if not torch.isfinite(torch.tensor([mean, row["grad_norm"]])).all():
-            raise StratacubeError(
-                f"loss {mean} or gradient norm {row['grad_norm']} is not finite at step {self.step};"
-                f" lower the rate, set optimizer.clip, or check the data, and go on from {self.checkpoints.latest()}"
-            )
+        self.watch.refuse_lost(self.step, self.checkpoints.latest())
+        told = "not finite" if row["loss"] is None else f"{row['loss']:.4f}"
 
         def write() -> None:
             assert logs is not None
             logs.metrics(self.step, row)
-            _log.info("step %d/%d: loss %.4f, rate %.2e", self.step, self.schedule.steps, mean, row["lr"])
+            _log.info("step %d/%d: loss %s, rate %.2e", self.step, self.schedule.steps, told, row["lr"])
 
         on_first_rank(self.fabric, write)
 
@@ -295,29 +318,26 @@ class Trainer:
 
         on_first_rank(self.fabric, write)
 
-    def _save(self) -> None:
-        weights, moments = whole_state(self.model, self.optimizer)
-        ranks = gather(self.fabric, {"random": random_state(), "loader": dict(self.data.train.state_dict())})
-        state = {"step": self.step, "optimizer": moments, "ranks": ranks, "losses": self.losses}
-
-        def fill(folder: Path) -> None:
-            save_model(self.config.model, weights, folder / "weights.safetensors", step=str(self.step))
-            if self.average is not None:
-                values = {name: value.cpu() for name, value in self.average.values.items()}
-                save_model(self.config.model, values, folder / "ema.safetensors", step=str(self.step))
-            torch.save(state, folder / "state.pt")
-            (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1) + "\n")
+    def _save(self, *, last: bool) -> None:
+        """Begin to write a checkpoint; the last is waited for."""
+        self.watch.refuse_lost(self.step, self.checkpoints.latest())
+        step, losses, fill = self.step, dict(self.losses), gather_state(self)
 
         def write() -> None:
-            self.checkpoints.write(self.step, fill)
-            self.checkpoints.drop_old(self.losses)
+            self.checkpoints.write(step, fill)
+            self.checkpoints.drop_old(losses)
 
-        on_first_rank(self.fabric, write)  # the others wait until it is there
-        self.newest = self.checkpoints.path(self.step)
+        def begin() -> None:
+            self.writer.start(write)
+            if last or not self.config.checkpoints.asynchronous:
+                self.writer.wait()
 
-    def _load(self, path: Path) -> None:
+        on_first_rank(self.fabric, begin)
+        self.newest = self.checkpoints.path(step)
+
+    def _read(self, path: Path, read: Callable[[Path], T]) -> T:
         try:
-            self._load_state(path)
+            return read(path)
         except OSError as error:
             if path.exists():
                 raise
@@ -325,28 +345,3 @@ class Trainer:
                 f"{path} was removed while it was read: another run is at work in {self.config.output_dir}; wait until"
                 " it ends and run the same command again"
             ) from error
-
-    def _load_state(self, path: Path) -> None:
-        manifest = read_manifest(path)
-        refuse_other_run(manifest, self.config, self.data, path)
-        state = read_state(path)
-        load_whole_state(self.model, self.optimizer, read_weights(path / "weights.safetensors")[1], state["optimizer"])
-        if self.average is not None:
-            self.average.load(read_weights(path / "ema.safetensors")[1])
-        own = own_part(state["ranks"], self.fabric.global_rank, self.fabric.world_size)
-        self.data.train.load_state_dict(own["loader"])
-        set_random_state(own["random"])
-        self.step, self.losses = state["step"], state["losses"]
-        self.manifest["resumed"] = [*manifest.get("resumed", []), {"step": self.step, "ranks": self.fabric.world_size}]
-        _log.info("going on from %s", path)
-
-
-def _endless(loader: BatchLoader) -> Iterator[Batch]:
-    """Batches of one epoch after another."""
-    empty = 0
-    while empty < 2:  # a loader that stands at the end of its epoch gives one empty round
-        empty += 1
-        for batch in loader:
-            empty = 0
-            yield batch
-    raise StratacubeError("the training loader gives no batches; check the filter and the batch size")

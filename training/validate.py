@@ -11,6 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from stratacube.errors import StratacubeError
 from training.baselines import BASELINES
 from training.batches import Batch, BatchLoader, Statistics
 from training.metrics import BandSums
@@ -99,6 +100,11 @@ def validate(
         Batches of each rank; all if not given.
     baselines
         Judge the baselines too.
+
+    Raises
+    ------
+    StratacubeError
+        If no pixel is masked and valid.
     """
     methods = [MODEL, *(BASELINES if baselines else ())]
     sums = {name: BandSums(statistics.bands, statistics.span, fabric.device) for name in methods}
@@ -122,6 +128,11 @@ def validate(
         for part, total in zip(sums.values(), gathered[1:], strict=True):
             part.sums = torch.as_tensor(total)
     loss, samples = totals.tolist()
+    if samples and not bool(sums[MODEL].sums[0].any()):
+        raise StratacubeError(
+            f"none of the {int(samples)} validation samples has a masked pixel that is valid, so there is nothing to"
+            " judge on; check the masks of the store and the choice of validation samples"
+        )
     rows = [{"method": name, **row} for name in methods for row in sums[name].rows()]
     return Report(loss / max(1, samples), int(samples), rows)
 

@@ -1,10 +1,11 @@
 """Run by torchrun: train a few steps on several ranks, and on rank 0 keep weights and rows.
 
-Arguments: folder, strategy, batch size of a rank, step to stop at (0: none).
+Arguments: folder, strategy, batch size of a rank, step to stop at (0: none), steps (6 if not given).
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from training.trainer import Trainer
 
 def main() -> None:
     torch.set_num_threads(1)
-    folder, strategy, batch, stop = sys.argv[1:]
+    folder, strategy, batch, stop, *more = sys.argv[1:]
+    steps = int(more[0]) if more else 6
     config = small_run(
         Path(folder),
         data={"batch_size": int(batch), "validation_samples": 7},
-        optimizer={"steps": 6, "clip": 0.5, "accumulate": 2, "lr": 1e-3, "warmup_steps": 2},
-        run={"strategy": strategy, "devices": "auto" if strategy == "auto" else 2},
+        optimizer={"steps": steps, "clip": 0.5, "accumulate": 2, "lr": 1e-3, "warmup_steps": 2},
+        run={"strategy": strategy, "devices": int(os.environ["LOCAL_WORLD_SIZE"])},
         validation={"every_epochs": 1},
     )
     Trainer(config).fit(int(stop) or None)

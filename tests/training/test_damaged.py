@@ -73,3 +73,24 @@ def test_what_is_published_with_a_model_is_one_sentence_where_it_is_damaged(chec
     path.write_text('{"type": "Collection"}' if text == "{}" else text)
     with pytest.raises(SourceError, match=str(path)):
         _extent(str(path))
+
+
+def test_a_last_line_that_a_kill_cut_off_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": 2.0}\n{"step": 3, "lo')
+    table = _Table(tmp_path, "metrics", 9)
+    table.write({"step": 3, "loss": 1.5, "skipped": 0})  # and a newer version has more to tell
+    table.write({"step": 4, "loss": 1.0, "skipped": 0})
+    assert path.read_text().splitlines()[1:3] == ['{"step": 2, "loss": 2.0}', '{"step": 3, "loss": 1.5, "skipped": 0}']
+    assert (tmp_path / "metrics.csv").read_text() == "step,loss,skipped\n1,2.5,\n2,2.0,\n3,1.5,0\n4,1.0,0\n"
+
+
+@pytest.mark.parametrize("name", ["state.pt", "manifest.json"])
+@pytest.mark.parametrize("kept", [0, 40])
+def test_a_file_of_a_checkpoint_that_is_empty_or_cut_off_is_one_sentence(
+    checkpoint: Path, name: str, kept: int
+) -> None:
+    path = checkpoint / name
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(SourceError, match=str(checkpoint)):
+        read_state(checkpoint) if name == "state.pt" else open_run(checkpoint)

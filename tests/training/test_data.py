@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,10 @@ import torch
 import xarray as xr
 
 from cube.instrument import instrument
+from loaders.counting import compute_statistics
+from loaders.statistics import BandStatistics
+from loaders.statistics import Statistics as StoredStatistics
+from loaders.tiles import tile_loader
 from stratacube.errors import UsageError
 from tests.training.small import small_run
 from training import demo, evaluate, evaluation
@@ -23,6 +28,7 @@ from training.batches import Batch, to_minutes
 from training.config import PretrainConfig
 from training.data import open_data
 from training.models.codes import NO_TIME
+from training.publication import publish
 from training.runs import open_run
 from training.synthetic import MemoryLoader, moving_blobs
 from training.trainer import Trainer
@@ -147,6 +153,42 @@ def test_the_manifest_of_a_model_from_elsewhere_runs_nothing(
     said = capsys.readouterr().err
     assert "(@ is not allowed; allowed are columns, numbers, text" in said
     assert said.count("\n") == 1
+
+
+def test_validation_sees_the_middle_of_each_tile(store: Path, tmp_path: Path) -> None:
+    data = open_data(tiles_run(tmp_path, store, model={"image_size": 16, "frames": 4}), 0, 1, CPU)
+    whole = open_data(tiles_run(tmp_path, store, model={"image_size": 32, "frames": 4}), 0, 1, CPU)
+    seen, truth = (torch.cat([b.pixels for b in opened.validation or ()]) for opened in (data, whole))
+    assert torch.equal(seen, truth[..., 8:24, 8:24])
+
+
+def test_the_published_statistics_decode_as_the_run_did(store: Path, tmp_path: Path) -> None:
+    compute_statistics([store], quantity="radiance").save(tmp_path / "of_store.json")
+    config = tiles_run(tmp_path / "run", store, data={"statistics": str(tmp_path / "of_store.json")})
+    trainer = Trainer(config)
+    trainer.fit(1)
+    publish(open_run(tmp_path / "run"), tmp_path / "model")
+    path = str(tmp_path / "model" / "statistics.json")
+    again = open_data(tiles_run(tmp_path, store, data={"statistics": path}), 0, 1, CPU)
+    for name in ("bands", "mean", "std", "span", "unit", "quantity"):
+        assert getattr(again.statistics, name) == getattr(trainer.data.statistics, name)
+    (batch,) = tile_loader(store, 4, where="tile >= 8", shuffle=False, bands=BANDS, statistics=path)
+    expected = torch.cat([b.pixels for b in open_data(_whole(config), 0, 1, CPU).validation or ()])
+    assert torch.equal(batch.pixels, expected)
+
+
+def _whole(config: PretrainConfig) -> PretrainConfig:
+    model = config.model.model_copy(update={"image_size": 32, "frames": 4})
+    return config.model_copy(update={"model": model})
+
+
+def test_bands_without_spread_are_refused(store: Path, tmp_path: Path) -> None:
+    empty = BandStatistics(0, math.nan, math.nan, math.nan, math.nan)
+    known = {band: BandStatistics(9, mean, std, 0.0, 1.0) for band, (mean, std) in STATISTICS.items()}
+    StoredStatistics("radiance", {"all": {**known, "C13": empty}}).save(tmp_path / "empty.json")
+    for wrong in (str(tmp_path / "empty.json"), {**STATISTICS, "C13": [80.0, 0.0]}):
+        with pytest.raises(UsageError, match=r"C13.* have no (mean or no spread|standard deviation)"):
+            open_data(tiles_run(tmp_path, store, data={"statistics": wrong}), 0, 1, CPU)
 
 
 def test_the_demo_ends_with_a_picture(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -190,6 +190,26 @@ def test_a_probe_needs_two_classes(trained: Path, monkeypatch) -> None:
         probing.probe(opened)
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(torch.linspace(-0.5, 30, 24), "numbers with fractions, such as"), (torch.arange(24), "24 values in 30 samples")],
+)
+def test_a_label_that_is_no_class_is_refused(trained: Path, monkeypatch, labels: torch.Tensor, message: str) -> None:
+    opened = open_run(trained)
+    data = open_data(opened.config, 0, 1, torch.device("cpu"))
+    object.__setattr__(data.train.data, "labels", labels)  # type: ignore[attr-defined]
+    object.__setattr__(data.validation.data, "labels", labels[:6])  # type: ignore[union-attr]
+    monkeypatch.setattr(probing, "open_data", lambda *_: data)
+    with pytest.raises(UsageError, match=message):
+        probing.probe(opened)
+
+
+def test_classes_may_be_any_whole_numbers() -> None:
+    values, truth, expected = probing._classes(torch.tensor([18, 16, -3, 16]), torch.tensor([18, 18, -3]))
+    assert values == [-3, 16, 18]
+    assert (truth.tolist(), expected.tolist()) == ([2, 1, 0, 1], [2, 2, 0])
+
+
 def test_publishing_makes_a_folder_that_stands_alone(trained: Path, tmp_path) -> None:
     evaluation.evaluate(open_run(trained), trained / "evaluation", pictures=1)
     collection = tmp_path / "catalog" / "collection.json"

@@ -32,7 +32,7 @@ def reconstruction_loss(
     normalise
         Normalise each target patch by the mean and deviation of its valid pixels (MAE's ``norm_pix_loss``).
     """
-    error = torch.zeros(masked.shape[0], device=masked.device)
+    error = torch.zeros(masked.shape[0], dtype=torch.float32, device=masked.device)  # whatever the default type is
     weight = torch.zeros_like(error)
     for group, (predicted, target, usable) in enumerate(zip(predictions, targets, valid, strict=True)):
         wanted = usable & masked[:, :, group, :, None, None]

@@ -7,13 +7,13 @@ with a learned token and predicts every patch (MAE, arXiv 2111.06377; SatMAE, ar
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from training.models.blocks import run_blocks
 from training.models.codes import CodeWidths, group_code, position_code, time_code
 from training.models.loss import reconstruction_loss
 from training.models.masks import TokenMask
@@ -56,6 +56,8 @@ class MaskedAutoencoder(nn.Module):
         self.decoder = nn.ModuleList(_block(size.decoder_dim, size.decoder_heads) for _ in range(size.decoder_depth))
         self.decoder_norm = nn.LayerNorm(size.decoder_dim, eps=1e-6)
         self.heads = nn.ModuleList(nn.Linear(size.decoder_dim, pixels * len(group)) for group in self.groups)
+        self._fixed: dict[tuple[object, ...], Tensor] = {}
+        """Codes of places and groups, which are the same in every step."""
         self.initialise()
 
     def initialise(self) -> None:
@@ -139,9 +141,10 @@ class MaskedAutoencoder(nn.Module):
         if self.fill is None:
             filled = patches.masked_fill(~valid, 0.0)
         else:
-            fill = self.fill[list(self.groups[group])].repeat(self.config.patch_size**2)
+            # A list as an index would be copied to the device, for which the host waits.
+            fill = torch.stack([self.fill[band] for band in self.groups[group]]).repeat(self.config.patch_size**2)
             filled = torch.where(valid, patches, fill.to(patches.dtype))
-        embedded: Tensor = self.embeddings[group](filled)
+        embedded: Tensor = self.embeddings[group](filled.to(self.mask_token.dtype))
         return embedded
 
     def _encode(
@@ -175,25 +178,42 @@ class MaskedAutoencoder(nn.Module):
         ]
 
     def _codes(self, minutes: Tensor, grid: tuple[int, int], width: int) -> Tensor:
-        """Codes of all tokens, (batch, tokens, width)."""
+        """Codes of all tokens, (batch, tokens, width), in the type in which tokens are added up."""
         batch, frames = minutes.shape
         groups, places, device = len(self.groups), grid[0] * grid[1], minutes.device
         widths = CodeWidths.split(width, time=self.config.has_time_code, groups=groups > 1)
         shape = (batch, frames, groups, places, -1)
-        parts = [position_code(*grid, widths.position, self.config.grid, device).flatten(0, 1).expand(shape)]
+        position, group = self._fixed_codes(grid, widths, device)
+        parts = [position.expand(shape)]
         if widths.time:
             parts.append(time_code(minutes, widths.time)[:, :, None, None].expand(shape))
         if widths.group:
-            parts.append(group_code(groups, widths.group, device)[:, None].expand(shape))
-        return torch.cat(parts, dim=-1).flatten(1, 3)
+            parts.append(group[:, None].expand(shape))
+        # Under autocast sums stay in 32 bits; else they are of the type of the weights.
+        kind = torch.float32 if torch.is_autocast_enabled(device.type) else self.mask_token.dtype
+        return torch.cat(parts, dim=-1).flatten(1, 3).to(kind)
+
+    def _fixed_codes(self, grid: tuple[int, int], widths: CodeWidths, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Codes of places and of groups, made once."""
+
+        def kept(*key: object) -> Tensor:
+            if key not in self._fixed:
+                self._fixed[key] = _fixed_code(*key)  # type: ignore[arg-type]
+            return self._fixed[key]
+
+        make = _fixed_code if torch.compiler.is_compiling() else kept  # a compiler folds them by itself
+        position = make("position", *grid, widths.position, *self.config.grid, device)
+        return position, make("group", len(self.groups), widths.group, device)
 
     def _run(self, blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
-        for block in blocks:
-            if self.config.checkpointing and self.training:
-                tokens = checkpoint(block, tokens, use_reentrant=False)
-            else:
-                tokens = block(tokens)
-        return tokens
+        return run_blocks(blocks, tokens, self.config.checkpointing if self.training else False)
+
+
+def _fixed_code(kind: str, *numbers: Any) -> Tensor:
+    if kind == "group":
+        return group_code(*numbers)
+    rows, columns, width, trained_rows, trained_columns, device = numbers
+    return position_code(rows, columns, width, (trained_rows, trained_columns), device).flatten(0, 1)
 
 
 def _block(width: int, heads: int, drop_path: float = 0.0) -> nn.Module:

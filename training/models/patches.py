@@ -35,7 +35,7 @@ def images_to_patches(images: Tensor, patch: int, groups: Sequence[Sequence[int]
     rows, columns = height // patch, width // patch
     parts = []
     for group in groups:
-        chosen = images if list(group) == list(range(images.shape[2])) else images[:, :, list(group)]
+        chosen = _channels(images, group)
         cut = chosen.reshape(batch, frames, len(group), rows, patch, columns, patch).permute(0, 1, 3, 5, 4, 6, 2)
         parts.append(cut.reshape(batch, frames, rows * columns, patch * patch, len(group)))
     return parts
@@ -53,5 +53,15 @@ def patches_to_images(
     )
     for part, group in zip(patches, groups, strict=True):
         cut = part.reshape(batch, frames, rows, columns, patch, patch, len(group)).permute(0, 1, 6, 2, 4, 3, 5)
-        images[:, :, list(group)] = cut.reshape(batch, frames, len(group), rows * patch, columns * patch)
+        whole = cut.reshape(batch, frames, len(group), rows * patch, columns * patch)
+        for place, channel in enumerate(group):
+            images[:, :, channel] = whole[:, :, place]
     return images
+
+
+def _channels(images: Tensor, group: Sequence[int]) -> Tensor:
+    """Take some channels; a list as an index would be copied to the device, for which the host waits."""
+    first, count = group[0], len(group)
+    if list(group) == list(range(first, first + count)):
+        return images.narrow(2, first, count)
+    return torch.stack([images[:, :, channel] for channel in group], dim=2)

@@ -68,7 +68,11 @@ class ModelConfig(Settings):
     decoder_dim: int | None = Field(None, description="width of the decoder instead of the size's")
     decoder_depth: int | None = Field(None, description="blocks of the decoder instead of the size's")
     decoder_heads: int | None = Field(None, description="heads of the decoder instead of the size's")
-    checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    checkpointing: bool | Literal["selective"] = Field(
+        False,
+        description="recompute activations in the backward pass to save memory: all (a third more time), or with"
+        " selective those that cost little",
+    )
 
     @property
     def dimensions(self) -> Size:

@@ -73,12 +73,27 @@ def load_model(path: Path, **changes: object) -> MaskedAutoencoder:
     """
     config, weights, _ = read_weights(path)
     model = MaskedAutoencoder(ModelConfig.model_validate({**config.model_dump(), **changes}))
-    load_weights(model, weights, path)
+    load_weights(model, config, weights, path)
     return model
 
 
-def load_weights(model: MaskedAutoencoder, weights: dict[str, Tensor], source: Path) -> None:
-    """Copy weights into a model; the decoder may be missing, nothing else may differ."""
+def load_weights(model: MaskedAutoencoder, config: ModelConfig, weights: dict[str, Tensor], source: Path) -> None:
+    """Copy weights of a model of other settings; the decoder may be missing, what tokens stand for may not differ.
+
+    Raises
+    ------
+    UsageError
+        If bands or groups are others, though their numbers be the same, or the shape of a weight.
+    """
+    for what, there, here in (
+        ("bands", config.bands, model.config.bands),
+        ("groups", _named(config), _named(model.config)),
+    ):
+        if there != here:
+            raise UsageError(
+                f"{source} does not fit the model: it has {what} {_told(there)}, the model {_told(here)}; take the"
+                " model's settings from the file"
+            )
     own = model.state_dict()
     wrong = [n for n, t in weights.items() if n not in own or own[n].shape != t.shape]
     missing = [n for n in own if n not in weights and n.startswith(ENCODER_PARTS)]
@@ -92,3 +107,12 @@ def load_weights(model: MaskedAutoencoder, weights: dict[str, Tensor], source: P
         )
     with torch.no_grad():
         model.load_state_dict(weights, strict=False)
+
+
+def _named(config: ModelConfig) -> tuple[str, ...]:
+    """Bands of each group; one of all where there are no groups."""
+    return tuple("+".join(config.bands[band] for band in group) for group in config.group_indices)
+
+
+def _told(names: tuple[str, ...]) -> str:
+    return ", ".join(names)
