@@ -31,7 +31,7 @@ def commands() -> dict[str, Command]:
     """All commands that are described by a configuration, by name; each source brings its own."""
     found: dict[str, Command] = {}
     for source, plug in SOURCES.all().items():
-        taken = sorted({*found, *LOOKS, "demo"} & plug.commands.keys())
+        taken = sorted({*found, *LOOKS, "demo", "publish"} & plug.commands.keys())
         odd = [name for name in plug.commands if not is_name(name)]
         if odd:
             SOURCES.drop(source, UsageError(f"its command {odd[0]!r} is not a word of small letters, digits, - and _"))
@@ -161,6 +161,14 @@ def _parser(arguments: Sequence[str]) -> Parser:
         add_common(command, answers=True)
         command.set_defaults(run=_look, place=place)
 
+    text = "describe what jobs of --shard have made, once all of it is there"
+    publishing = subparsers.add_parser("publish", help=text, description=text)
+    publishing.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the build")
+    publishing.add_argument("--workers", type=int, help="processes (default: one per core)")
+    publishing.add_argument("--config", type=Path, help="the build's YAML file, for settings that change no product")
+    add_common(publishing, answers=True)
+    publishing.set_defaults(run=_publish, resumes=True)
+
     text = "the whole path on a small archive written here, or on real files"
     demo = subparsers.add_parser("demo", help=text, description=text)
     demo.add_argument("--output-dir", type=Path, default=Path("demo"), help="where to write (default: demo)")
@@ -182,6 +190,21 @@ def _run_job(options: argparse.Namespace) -> Answer | int:
 def _look(options: argparse.Namespace) -> Answer | int:
     answer: Answer | int = imported(options.place)(options.folder)
     return answer
+
+
+def _publish(options: argparse.Namespace) -> Answer | int:
+    from cube.job.folder import BuildFolder  # noqa: PLC0415  (what only looks at help waits for none of it)
+    from cube.job.inspect import inspection_of  # noqa: PLC0415
+
+    plain = BuildFolder(options.folder)
+    name = inspection_of(plain).folder.PARAMETER
+    settings = {name: str(options.folder), "publish_only": True}
+    if options.workers is not None:
+        settings["workers"] = options.workers
+    for command in SOURCES.load(plain.source()).commands.values():
+        if {name, "publish_only"} <= imported_of_plug(command.config).model_fields.keys():
+            return _run(command, options.config or plain.config, settings)
+    raise UsageError(f"builds of the source {plain.source()!r} cannot be split; their own command describes them")
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, create_model, field_validator, model
 from cube.engine_choice import Engine
 from cube.geostationary.dialect import Dialect, dialect_of, told_of_imagers
 from cube.job.codec import BEFORE, CodecName
+from cube.job.parts import TOLD, Shard
 from cube.registry import STRATA, Registry
 from cube.strata.plug import Options, Stratum
 from stratacube.addresses import checked_address
@@ -139,7 +140,13 @@ class TileConfig(Settings):
         json_schema_extra=RUN_ONLY,
     )
     overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=RUN_ONLY)
-    plan_only: bool = Field(False, description="stop after the plan", json_schema_extra=RUN_ONLY)
+    plan_only: bool = Field(
+        False, description="stop after the plan and the metadata of the arrays", json_schema_extra=RUN_ONLY
+    )
+    shard: Shard | None = Field(None, description=TOLD, json_schema_extra=RUN_ONLY)
+    publish_only: bool = Field(
+        False, description="build nothing; describe what jobs of `shard` have made", json_schema_extra=RUN_ONLY
+    )
     dry_run: bool = Field(
         False, description="say what would be read and written; move no bytes", json_schema_extra=RUN_ONLY
     )

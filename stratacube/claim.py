@@ -36,7 +36,7 @@ from stratacube import files
 from stratacube.errors import ClaimedError, ClaimLostError, UsageError
 from stratacube.owner import Owner, myself
 
-__all__ = ["CLAIM", "Fence", "claimed", "refuse_claimed"]
+__all__ = ["CLAIM", "Fence", "claimed", "holder_of", "refuse_claimed"]
 
 _log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def claimed(
     folder
         What is claimed; it must exist.
     tickets
-        Where its tickets lie, ``folder/.claim`` by default. Another folder is removed at the end.
+        Where its tickets lie, ``folder/.claim`` by default. A folder of another name is removed at the end.
     told
         What a refusal calls the thing that is claimed; the folder by default.
     limit
@@ -175,7 +175,7 @@ def claimed(
             stop.set()
             if heart.ident is not None:
                 heart.join()
-            if tickets is not None:
+            if home.name != CLAIM:
                 _put_away(fence)
             _set(home / _name(number), owner.token, _ENDED)
 
@@ -192,6 +192,15 @@ def refuse_claimed(folder: Path) -> None:
     numbers = _numbers(home)
     if numbers:
         _refuse_living(home / _name(numbers[-1]), folder, LIMIT)
+
+
+def holder_of(folder: Path) -> Owner | None:
+    """Who holds a folder, as far as a look without writing tells, by clocks that may differ."""
+    ticket = folder / CLAIM / _name(max(_numbers(folder / CLAIM), default=0))
+    there = _read(ticket)
+    if there is None or there.owner is None or there.ended or there.taken or there.owner.has_ended():
+        return None
+    return there.owner if time.time() - ticket.stat().st_mtime < 2 * LIMIT else None
 
 
 def _take(home: Path, told: Path, limit: float) -> tuple[int, Owner]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow
@@ -46,7 +46,10 @@ def read_frame(source: Path | BinaryIO, columns: Sequence[str] | None = None) ->
 
 
 def iter_frames(
-    source: Path | BinaryIO, rows: int = 4096, columns: Sequence[str] | None = None
+    source: Path | BinaryIO,
+    rows: int = 4096,
+    columns: Sequence[str] | None = None,
+    within: tuple[str, int, int] | None = None,
 ) -> Iterator[pd.DataFrame]:
     """Read a table that pandas wrote batch by batch, so that memory does not grow with its length.
 
@@ -58,6 +61,9 @@ def iter_frames(
         Most rows of a batch.
     columns
         Columns to read; all by default.
+    within
+        A column of whole numbers that grow, and the first and last that are asked for: groups of rows without any of
+        them are not read.
 
     Yields
     ------
@@ -72,11 +78,23 @@ def iter_frames(
     start = 0
     with pyarrow.parquet.ParquetFile(source, pre_buffer=False) as file:
         chosen = None if columns is None else list(columns)
-        for batch in file.iter_batches(rows, columns=chosen, use_threads=False):
+        groups = list(range(file.num_row_groups))
+        if within is not None:
+            groups = [g for g in groups if _meets(file.metadata.row_group(g), *within)]
+            start = sum(file.metadata.row_group(g).num_rows for g in range(groups[0] if groups else 0))
+        for batch in file.iter_batches(rows, row_groups=groups, columns=chosen, use_threads=False):
             frame = _frame(pyarrow.Table.from_batches([batch]))
             frame.index = pd.RangeIndex(start, start + len(frame))
             start += len(frame)
             yield frame
+
+
+def _meets(group: Any, column: str, first: int, last: int) -> bool:
+    """Whether a group of rows may hold what is asked for, by what the file says of it."""
+    told = next((c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column), None)
+    if told is None or not told.is_stats_set or not told.statistics.has_min_max:
+        return True
+    return bool(told.statistics.min <= last and told.statistics.max >= first)
 
 
 def write_frame(path: Path, frame: pd.DataFrame, *, compression: str = "snappy", row_group: int | None = None) -> None:

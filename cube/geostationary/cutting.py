@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -17,7 +17,7 @@ from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.screen_file import FileRecord
 from cube.geostationary.screening import add_unfit
 from cube.geostationary.store import TileStore
-from cube.geostationary.tiles import ShardResult, ShardTask, build_shard, shard_key
+from cube.geostationary.tiles import ShardResult, ShardTask, build_shard
 from cube.job.engine import Outcome
 from cube.job.ledger import Problem
 from cube.job.run import Run
@@ -69,25 +69,34 @@ class Cutting:
         dict
             The files that were found not fit, and why, by address.
         """
-        found = self._cut(run, done, unreadable)
+
+        def note(records: Sequence[FileRecord]) -> None:
+            change = partial(add_unfit, self.folder.screening, records)
+            run.keep("screen", change, lambda: [self.folder.screening], anew=True)
+
+        return self.cut_some(run, self.table.shard_numbers, done, unreadable, note)
+
+    def cut_some(
+        self,
+        run: Run,
+        shards: Sequence[int],
+        done: set[int],
+        unreadable: Mapping[str, str],
+        note: Callable[[Sequence[FileRecord]], None],
+    ) -> dict[str, str]:
+        """Make those of some shards that are not done, as :meth:`cut` does; ``note`` keeps what is found not fit."""
+        found = self._cut(run, [n for n in shards if n not in done], unreadable)
         if not found:
             return {}
         records = {record.href: record for some in found.values() for record in some}
-        run.keep(
-            "screen",
-            partial(add_unfit, self.folder.screening, list(records.values())),
-            lambda: [self.folder.screening],
-            anew=True,
-        )
+        note(list(records.values()))
         lost = {href: record.error for href, record in records.items()}
         knowing = {shard: {record.href for record in some} for shard, some in found.items()}
-        again = self.stale(set(self.table.shard_numbers), lost, knowing)
-        self._cut(run, set(self.table.shard_numbers) - again, {**unreadable, **lost})
+        again = self.stale(set(shards), lost, knowing)
+        self._cut(run, sorted(again), {**unreadable, **lost})
         return lost
 
-    def stale(
-        self, made: set[int], lost: Mapping[str, str], knowing: Mapping[int, set[str]] | None = None
-    ) -> set[int]:
+    def stale(self, made: set[int], lost: Mapping[str, str], knowing: Mapping[int, set[str]] | None = None) -> set[int]:
         """Of shards that were made, those that hold pixels of files that were found not fit to be used.
 
         Parameters
@@ -102,27 +111,23 @@ class Cutting:
         if not lost or not made:
             return set()
         used: dict[int, set[str]] = defaultdict(set)
-        for shard, rows in self.table.shards():
-            if shard in made:
-                names = {name for scans in rows["scan_ids"] for name in scans if name}
-                used[shard] = {f.href for name in sorted(names) for f in self.shelf[name].files.values()}
+        for shard, rows in self.table.shards(sorted(made)):
+            names = {name for scans in rows["scan_ids"] for name in scans if name}
+            used[shard] = {f.href for name in sorted(names) for f in self.shelf[name].files.values()}
         return {shard for shard, hrefs in used.items() if hrefs & lost.keys() - (knowing or {}).get(shard, set())}
 
-    def _cut(self, run: Run, done: set[int], unreadable: Mapping[str, str]) -> dict[int, list[FileRecord]]:
+    def _cut(self, run: Run, shards: Sequence[int], unreadable: Mapping[str, str]) -> dict[int, list[FileRecord]]:
         """Make shards; return what was found not fit to be used in them, by shard."""
         found = {}
-        to_do = [n for n in self.table.shard_numbers if n not in done]
-        for outcome in run.do(self._tasks(unreadable, done), build_shard, "building", total=len(to_do)):
+        for outcome in run.do(self._tasks(unreadable, shards), build_shard, "building", total=len(shards)):
             _record(run, outcome)
             if outcome.result is not None and outcome.result.unfit:
                 found[outcome.task.shard] = outcome.result.unfit
         return found
 
-    def _tasks(self, unreadable: Mapping[str, str], done: set[int]) -> Iterator[ShardTask]:
+    def _tasks(self, unreadable: Mapping[str, str], shards: Sequence[int]) -> Iterator[ShardTask]:
         fills, views = self.store.fills(), self.table.projections
-        for shard, rows in self.table.shards():
-            if shard in done:
-                continue
+        for shard, rows in self.table.shards(shards):
             tiles, frames = [], []
             for position, row in enumerate(rows.itertuples()):
                 tiles.append(TileSpec(row.tile_id, row.x_left, row.y_top, views[row.projection]))

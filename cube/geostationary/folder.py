@@ -92,6 +92,10 @@ class AbiFolder(BuildFolder):
         """Those of the tiles of one shard."""
         return self.numbers / f"shard-{shard:06d}.npz"
 
+    def unfit_of(self, part: str) -> Path:
+        """Files that the job of a part found not fit to be used."""
+        return self.numbers / f"unfit-{part}.parquet"
+
     @property
     def gathered(self) -> Path:
         """Which of those the store holds, as a digest."""

@@ -12,6 +12,7 @@ from cube.geostationary.dialect import imager_of
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.plan_table import PlanTable
+from cube.geostationary.tiles import shard_key
 from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger
 from cube.job.source import Planned
@@ -35,6 +36,14 @@ class _Abi:
         """Read what was planned."""
         plan = PlanTable(folder.plan)
         return Planned(len(plan.shard_numbers), plan.words)
+
+    def keys(self, folder: BuildFolder) -> list[str]:
+        """Keys of all shards, in order."""
+        return [shard_key(n) for n in PlanTable(folder.plan).shard_numbers]
+
+    def joined(self, there: Entry, new: Entry) -> Entry:
+        """No two parts tell of one shard."""
+        return new
 
     def expected(self, folder: BuildFolder, config: Mapping[str, Any], entry: Entry) -> Iterator[str]:
         """Shards of an entry of 0.1.0."""

@@ -192,15 +192,17 @@ class PlanTable:
             self.time_means: str | None = attrs.get("time_means")
             """What the times of events mean; None in plans of before, which matched them with starts of scans."""
 
-    def blocks(self, columns: Sequence[str] | None = None, rows: int = BLOCK) -> Iterator[pd.DataFrame]:
-        """Yield the rows in blocks.
+    def blocks(
+        self, columns: Sequence[str] | None = None, rows: int = BLOCK, shards: Sequence[int] | None = None
+    ) -> Iterator[pd.DataFrame]:
+        """Yield the rows in blocks, at least those of some shards where such are named.
 
         Raises
         ------
         SourceError
             If a block cannot be read, or a tile has a name that files cannot have.
         """
-        for block in self._read(columns, rows):
+        for block in self._read(columns, rows, None if shards is None else ("shard", min(shards), max(shards))):
             for name in block.get("tile_id", ()):
                 if why_not_a_name(str(name)):
                     raise SourceError(
@@ -214,10 +216,13 @@ class PlanTable:
     def _guarded(self) -> AbstractContextManager[None]:
         return guarded(f"{self.path} is not the plan of a build", "remove it to have it made again")
 
-    def _read(self, columns: Sequence[str] | None, rows: int) -> Iterator[pd.DataFrame]:
-        place = 0
+    def _read(
+        self, columns: Sequence[str] | None, rows: int, within: tuple[str, int, int] | None
+    ) -> Iterator[pd.DataFrame]:
+        place: int | None = None
         with self._guarded():
-            for block in iter_frames(self.path, rows, columns):
+            for block in iter_frames(self.path, rows, columns, within):
+                place = block.index.start if place is None else place
                 needed = block[[name for name in _COLUMNS if name in block]]
                 if needed.isna().any(axis=None):
                     raise ValueError(f"a tile has no {needed.columns[needed.isna().any()][0]}")
@@ -240,16 +245,18 @@ class PlanTable:
         frame.attrs = {}
         return frame
 
-    def shards(self) -> Iterator[tuple[int, pd.DataFrame]]:
-        """Yield each shard's number and rows. Tiles of a shard follow one another."""
+    def shards(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Yield the number and the rows of each shard, or of some. Tiles of a shard follow one another."""
         rest: pd.DataFrame | None = None
-        for block in self.blocks():
-            rows = block if rest is None else pd.concat([rest, block])
-            last = rows["shard"].iloc[-1]
+        wanted = None if numbers is None else set(numbers)
+        for block in self.blocks(shards=numbers) if wanted is None or wanted else ():
+            mine = block if wanted is None else block[block["shard"].isin(wanted)]
+            rows = mine if rest is None else pd.concat([rest, mine])
+            last = block["shard"].iloc[-1]
             for shard, group in rows[rows["shard"] != last].groupby("shard"):
                 yield int(shard), group
             rest = rows[rows["shard"] == last]
-        if rest is not None:
+        if rest is not None and len(rest):
             yield int(rest["shard"].iloc[0]), rest
 
     @cached_property
@@ -259,6 +266,14 @@ class PlanTable:
         for block in self.blocks(["shard"], 64 * BLOCK):
             found.update(block["shard"].tolist())
         return sorted(found)
+
+    def shortage(self, wanted: int | None) -> str | None:
+        """Say that fewer tiles were planned than asked for, if so."""
+        missing = (wanted or 0) - self.tiles
+        if missing <= 0:
+            return None
+        refused = ", ".join(f"{reason} ({n})" for reason, n in self.refused.most_common(3)) or "none was left"
+        return f"{missing} of {wanted} tiles found no place; candidates were left out for: {refused}"
 
     @property
     def words(self) -> str:
@@ -271,6 +286,14 @@ class PlanTable:
         found: set[str] = set()
         for block in self.blocks(["scan_ids"]):
             for names in block["scan_ids"]:
+                found.update(names)
+        return sorted(found - {""})
+
+    def framed_of(self, shards: Sequence[int]) -> list[str]:
+        """Ids of the scans that the tiles of some shards are cut from, sorted."""
+        found, wanted = set[str](), set(shards)
+        for block in self.blocks(["shard", "scan_ids"], shards=shards) if wanted else ():
+            for names in block.loc[block["shard"].isin(wanted), "scan_ids"]:
                 found.update(names)
         return sorted(found - {""})
 

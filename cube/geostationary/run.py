@@ -20,6 +20,7 @@ from cube.config import AbiConfig, default_workers
 from cube.geostationary.cutting import Cutting
 from cube.geostationary.estimate import estimate
 from cube.geostationary.find import find, in_period
+from cube.geostationary.findings import Findings
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
 from cube.geostationary.headers import Headers
@@ -34,6 +35,7 @@ from cube.geostationary.store import TileStore
 from cube.geostationary.tiles import shard_key
 from cube.job.job import run_job
 from cube.job.ledger import Problem
+from cube.job.parts import Part
 from cube.job.run import Run
 from cube.job.source import Manner, Planned
 from cube.registry import INSTRUMENTS
@@ -103,6 +105,8 @@ class AbiBuild:
             overwrite=config.overwrite,
             plan_only=config.plan_only,
             allow_missing=config.allow_missing,
+            shard=config.shard,
+            publish_only=config.publish_only,
         )
         self._drawn: Plan | None = None
         self.unfetched: list[tuple[SourceFile, str]] = []
@@ -147,7 +151,7 @@ class AbiBuild:
         if run.keep("plan", make, parts, mark=self.folder.plan, fixed=True):
             for problem in self.table.problems:
                 run.say("%s: %s %s", problem.kind, problem.input, problem.reason)
-        shortage = _shortage(self.config.num_tiles, self.table)
+        shortage = self.table.shortage(self.config.num_tiles)
         return Planned(
             len(self.table.shard_numbers),
             self.table.words,
@@ -206,30 +210,51 @@ class AbiBuild:
     def _archive(self) -> Path:
         return self.config.local_data_dir or self.folder.archive
 
+    def describe(self, run: Run) -> None:
+        """Write the template of the store."""
+        self.store.describe(run)
+
     def build(self, run: Run) -> None:
         """Fetch, index, and make every shard that the ledger does not know as done."""
-        done = self._done(run)
-        if len(done) == len(self.table.shard_numbers) and run.holds(["arrays", "references"]):
+        done = self._done(run, self.table.shard_numbers)
+        found = Findings(self.folder)
+        if len(done) == len(self.table.shard_numbers) and run.holds(["arrays", "references"]) and not found.there:
             self.store.gather(run, anew=False)
             return
         described = self.store.describe(run)
         if not described:  # what an earlier version wrote of tiles into the arrays alone is lost with them
             done = {n for n in done if self.folder.numbers_of(n).exists()}
         if self.config.download:
-            self._fetch(run)
-        lost = self._unfit()
-        unreadable = lost | self._index(run)
+            self._fetch(run, self.table.named)
         cutting = Cutting(self.config, self.folder, self.table, self.shelf, self.store)
-        unreadable |= cutting.cut(run, done - cutting.stale(done, lost), unreadable)
+        told = found.take_in(run)
+        lost = self._unfit(self.table.framed)
+        stale = cutting.stale(done, told or lost, found.knowing(self.table.shard_numbers))
+        unreadable = lost | self._index(run, self.table.framed)
+        unreadable |= cutting.cut(run, done - stale, unreadable)
+        found.put_away()
         self.store.gather(run, anew=not described)
         run.keep("references", lambda: self._refer(run, unreadable), lambda: [self.folder.references], anew=run.changed)
 
-    def _fetch(self, run: Run) -> None:
-        """Bring whole files of the scans used to disk; without ``download`` byte ranges are read in place."""
+    def build_part(self, run: Run, part: Part) -> str:
+        """Make a part's share of the shards."""
+        run.require("arrays", self.folder.tiles)
+        mine = part.share(self.table.shard_numbers)
+        scans, found = self.table.framed_of(mine), Findings(self.folder, part)
+        if self.config.download:
+            self._fetch(run, scans)
+        cutting = Cutting(self.config, self.folder, self.table, self.shelf, self.store)
+        lost, done = found.lost(), self._done(run, mine)
+        unreadable = self._unfit(scans) | lost | self._index(run, scans)
+        cutting.cut_some(run, mine, done - cutting.stale(done, lost), unreadable, found.note)
+        return many(len(mine), "shard")
+
+    def _fetch(self, run: Run, scans: Sequence[str]) -> None:
+        """Bring whole files of some scans to disk; without ``download`` byte ranges are read in place."""
         in_vain = 0
 
         def tasks() -> Iterator[FetchTask]:
-            for name in self.table.named:
+            for name in scans:
                 files = tuple(f for f in self.shelf[name].files.values() if f.href.startswith("s3://"))
                 if in_vain >= _PATIENCE:
                     reason = f"not tried: the server had given nothing of {_PATIENCE} scans in a row"
@@ -237,7 +262,7 @@ class AbiBuild:
                 elif files:
                     yield FetchTask(f"fetch {name}", files, self._archive, self.config.s3_endpoint)
 
-        for outcome in run.do(tasks(), FetchTask.fetch, "fetching", len(self.table.named)):
+        for outcome in run.do(tasks(), FetchTask.fetch, "fetching", len(scans)):
             if outcome.result is None:
                 error = SourceError(outcome.error or "")
                 raise outcome.fault if isinstance(outcome.fault, StratacubeError) else error
@@ -246,21 +271,21 @@ class AbiBuild:
             in_vain = in_vain + 1 if lost else 0
         self.__dict__.pop("shelf", None)  # it may hold scans from before
 
-    def _done(self, run: Run) -> set[int]:
+    def _done(self, run: Run, shards: Sequence[int]) -> set[int]:
         """Shards that were made and are there as they were written."""
-        keys = {shard_key(n): n for n in self.table.shard_numbers}
-        return {keys[key] for key in run.done(keys)}
+        keys = {shard_key(n): n for n in shards}
+        return {keys[key] for key in run.done(keys, self.manner.standing)}
 
-    def _index(self, run: Run) -> dict[str, str]:
-        """Index every file that tiles are cut from, into the cache; return why some could not be, by address."""
+    def _index(self, run: Run, scans: Sequence[str]) -> dict[str, str]:
+        """Index every file of some scans, into the cache; return why some could not be, by address."""
         total = remote = readable = 0
-        for name in self.table.framed:
+        for name in scans:
             scan = self.shelf[name]
             total += len(scan.files)
             remote += any(f.href.startswith("s3://") for f in scan.files.values())
         tasks = (
             IndexTask(files[channel], self.folder.index, self.config.s3_endpoint)
-            for name in self.table.framed
+            for name in scans
             for files in [self.shelf[name].files]
             for channel in sorted(files)
         )
@@ -271,17 +296,19 @@ class AbiBuild:
             readable += outcome.result is not None
             if outcome.result is None:
                 unreadable[outcome.task.key] = outcome.error or ""
+        if not run.alone:
+            return unreadable  # whether nothing at all is readable, no part knows
         remove_strays(self.folder.index)  # a cache, of which the ledger knows nothing
         if not readable:
             raise SourceError(f"none of the {total} planned files is readable; the first is {first}")
         return unreadable
 
-    def _unfit(self) -> dict[str, str]:
-        """Files of planned tiles that screening found not fit to be used, and why, by address."""
+    def _unfit(self, scans: Sequence[str]) -> dict[str, str]:
+        """Files of some scans that screening found not fit to be used, and why, by address."""
         lost: dict[str, str] = {}
         if self.config.screen != "off" and self.folder.screening.exists():
             screened = Screened(self.folder.screening)
-            for name in self.table.framed:
+            for name in scans:
                 lost |= screened.lost(self.shelf[name].files, name)
         return lost
 
@@ -303,7 +330,7 @@ class AbiBuild:
     def problems(self, run: Run) -> Iterator[Problem]:
         """Everything absent, in a stable order."""
         yield from self.table.problems
-        if shortage := _shortage(self.config.num_tiles, self.table):
+        if shortage := self.table.shortage(self.config.num_tiles):
             yield Problem("product", shortage)
         for block in self.table.blocks(["tile_id", "scan_ids", "requested_times", "missing"]):
             for row in block.itertuples():
@@ -327,15 +354,6 @@ class AbiBuild:
             mark=self.folder.catalog,
             anew=run.changed,
         )
-
-
-def _shortage(wanted: int | None, plan: PlanTable) -> str | None:
-    """Say that fewer tiles were planned than asked for, if so."""
-    missing = (wanted or 0) - plan.tiles
-    if missing <= 0:
-        return None
-    refused = ", ".join(f"{reason} ({n})" for reason, n in plan.refused.most_common(3)) or "none was left"
-    return f"{missing} of {wanted} tiles found no place; candidates were left out for: {refused}"
 
 
 def _day(file: SourceFile) -> date:

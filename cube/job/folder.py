@@ -13,6 +13,7 @@ import yaml
 
 from cube.job.ledger import Entry, Ledger
 from cube.job.listing import Listing
+from cube.job.parts import SHARDS, refuse_living_parts
 from cube.plug import imported_of_plug
 from cube.registry import SOURCES
 from stratacube.claim import CLAIM, Fence, claimed
@@ -49,6 +50,7 @@ class BuildFolder:
         "logs",
         "plan.parquet",
         "report.md",
+        SHARDS,
     )
     """Names that every build may have in its folder."""
     PARAMETER: ClassVar[str] = "output_dir"
@@ -112,7 +114,7 @@ class BuildFolder:
         Raises
         ------
         ClaimedError
-            If another run is at work in it.
+            If another run is at work in it, or a job at a part of it.
         ClaimLostError
             If another run has taken it over within the block.
         UsageError
@@ -122,6 +124,7 @@ class BuildFolder:
             self.refuse_foreign()
             self.root.mkdir(parents=True, exist_ok=True)
             with claimed(self.root) as fence:
+                refuse_living_parts(self.root)
                 self.refuse_foreign()  # another run may have begun, and ended, since
                 self._begin(described, digest, overwrite=overwrite)
                 try:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from cube.job.folder import BuildFolder
-from cube.job.ledger import Ledger
 from cube.job.listing import Listing
 from cube.job.outcome import is_lack
 from cube.job.source import Inspection, Planned
+from cube.job.split import ledger_of, part_states
 from cube.plug import imported_of_plug
 from cube.registry import SOURCES
 from stratacube.choices import many
@@ -25,6 +25,9 @@ from stratacube.guard import guarded, named
 from stratacube.progress import iterate
 
 __all__ = ["inspection_of", "status", "verify"]
+
+_PARTS_NAMED = 20
+"""Unfinished parts of a split build that ``status`` names."""
 
 
 def inspection_of(folder: BuildFolder) -> Inspection:
@@ -54,7 +57,8 @@ class _Build:
         self.inspection = inspection_of(plain)
         self.folder = self.inspection.folder(root)
         self.title = self._title(plain.source())
-        self.ledger = Ledger(self.folder.ledger)
+        self.ledger = ledger_of(self.folder)
+        self.parts = part_states(self.folder, self.inspection, self.ledger)
         self.planned = self._planned()
         self.states = Counter(
             entry.status for key, entry in self.ledger.entries.items() if key.startswith(self.inspection.tasks)
@@ -75,7 +79,11 @@ class _Build:
 
     @property
     def published(self) -> bool:
-        """Whether the catalog was written."""
+        """Whether the catalog was written, of all that was made."""
+        return not self.parts and self._described
+
+    @property
+    def _described(self) -> bool:
         return "publish" in self.ledger.entries or (
             "planned" not in self.ledger.entries and self.folder.catalog.exists()
         )
@@ -133,6 +141,7 @@ def status(root: Path) -> Answer:
     lacks = build.lacks()
     lines.append(f"planned    {build.planned.words}")
     lines += [f"{name:10} {number}" for name, number in states.items() if number]
+    lines += _told_parts(build)
     lines.append(f"published  {'yes' if build.published else 'not yet'}")
     lines += [f"{number:6d} x {what}" for what, number in lacks.items()]
     lines.append("(by the ledger; verify looks at the files)")
@@ -140,7 +149,21 @@ def status(root: Path) -> Answer:
     data |= {"planned": build.planned.words, "tasks": build.planned.tasks, **states, "published": build.published}
     parts = [(*what.partition(": "), n) for what, n in lacks.items()]
     problems = [{"kind": kind, "reason": reason, "count": n} for kind, _, reason, n in parts]
+    if build.parts:
+        data["parts"] = [
+            {"part": str(p.part), "tasks": p.tasks, "made": p.made, "at_work": p.owner or None} for p in build.parts
+        ]
     return Answer(code, lines, {**data, "problems": problems, "whole": code == 0})
+
+
+def _told_parts(build: _Build) -> list[str]:
+    """Say how far the parts of a split build are, the unfinished ones by name."""
+    open_parts = [p for p in build.parts if p.made < p.tasks or p.owner]
+    lines = [f"parts      {len(build.parts)}, {len(build.parts) - len(open_parts)} of them done"] * bool(build.parts)
+    for one in open_parts[:_PARTS_NAMED]:
+        lines.append(f"  part {one.part}: {one.made} of {one.tasks} made, " + (one.owner or "nobody is at it"))
+    more = len(open_parts) - _PARTS_NAMED
+    return [*lines, f"  and {more} more"] if more > 0 else lines
 
 
 @_named

@@ -6,17 +6,20 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from cube.engine_choice import EngineChoice, choose_engine
 from cube.job.engine import Workers
 from cube.job.folder import BuildFolder
 from cube.job.inspect import inspection_of
-from cube.job.ledger import Entry, Problem
+from cube.job.ledger import Entry, Ledger, Problem
 from cube.job.outcome import MOST_ROWS, code_of, counted, is_lack, write_errors
+from cube.job.parts import Part
 from cube.job.ranks import Ranks, joined, refuse_ranks
 from cube.job.run import Run
-from cube.job.source import Manner, Planned, Source
+from cube.job.source import Manner, Planned, Source, Splittable
+from cube.job.split import opened_part, refuse_missing, take_in
 from cube.registry import SOURCES
 from stratacube.choices import many
 from stratacube.claim import refuse_claimed
@@ -54,8 +57,14 @@ def run_job(source: Source, *, dry_run: bool = False) -> Answer:
     engine = _engine(manner)
     if dry_run:
         return _estimate(source)
+    _refuse_contrary(manner)
+    if manner.shard is not None:
+        return _make_part(source, Part.parse(manner.shard), engine)
+    if manner.publish_only:
+        refuse_missing(folder, inspection_of(folder))
     with folder.opened(source.described(), source.digest(), overwrite=manner.overwrite) as fence:
         inspection = inspection_of(folder)
+        taken_in = take_in(folder, inspection)
         with (
             _logged(folder.log),
             SOURCES.blamed(folder.SOURCE),
@@ -63,6 +72,7 @@ def run_job(source: Source, *, dry_run: bool = False) -> Answer:
         ):
             config = folder.described()
             run = Run(folder, workers, manner.retries, lambda entry: inspection.expected(folder, config, entry))
+            run.changed = taken_in
             return _steps(source, run)
 
 
@@ -86,6 +96,34 @@ def _engine(manner: Manner) -> EngineChoice:
     return EngineChoice("mpi")
 
 
+def _refuse_contrary(manner: Manner) -> None:
+    given = [name for name in ("shard", "publish_only", "plan_only", "overwrite") if getattr(manner, name)]
+    if given[:1] in (["shard"], ["publish_only"]) and len(given) > 1:
+        raise UsageError(
+            f"`{given[0]}` goes on with a planned build, and not together with `{given[1]}`; leave one out"
+        )
+
+
+def _make_part(source: Source, part: Part, engine: EngineChoice) -> Answer:
+    """Make one part of a planned build, beside other jobs that make the others."""
+    folder, manner = source.folder, source.manner
+    if not isinstance(source, Splittable):
+        raise UsageError(f"builds of the source {folder.SOURCE!r} cannot be split; run the command without `shard`")
+    with opened_part(folder, part, source.described(), source.digest()) as (fence, ledger):
+        inspection, config = inspection_of(folder), folder.described()
+        with (
+            _logged(folder.log.with_name(f"shard-{part.name}.log")),
+            SOURCES.blamed(folder.SOURCE),
+            Workers(manner.workers, engine, source.modules, fence, 60 * manner.task_minutes) as workers,
+        ):
+            expected = partial(inspection.expected, folder, config)
+            words = f"part {part}, {source.build_part(Run(folder, workers, manner.retries, expected, ledger), part)}"
+            own = Ledger(part.ledger(folder.root)).entries.values()
+            problems = [p for entry in own for p in entry.problems]
+            _tell(folder, Planned(0, words), problems)
+            return _answer(folder, Planned(0, words), problems)
+
+
 def _steps(source: Source, run: Run) -> Answer:
     source.find(run)
     planned = source.plan(run)
@@ -93,6 +131,8 @@ def _steps(source: Source, run: Run) -> Answer:
     for note in planned.notes:
         _log.info("%s", note)
     if source.manner.plan_only:
+        if isinstance(source, Splittable):
+            source.describe(run)
         _log.info("planned %s: %s", planned.words, source.folder.plan)
         problems = [p for p in source.problems(run) if p.kind != "missing"]
         for kind, reason, _ in counted(problems):

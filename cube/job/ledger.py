@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,26 +68,33 @@ class Ledger:
     ----------
     path
         The JSON-lines file; it need not exist yet.
+    beneath
+        Ledgers whose entries stand where this one has none; they are not written to.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, beneath: Iterable[Path] = ()) -> None:
         self.path = path
         self.entries: dict[str, Entry] = {}
-        self._places: dict[str, tuple[int, int]] = {}
+        self._places: dict[str, tuple[Path, int, int]] = {}
+        for one in (*beneath, path):
+            self.overlay(one)
+
+    def overlay(self, path: Path) -> None:
+        """Have the entries of another ledger stand over those of this one, in memory alone."""
         if path.exists():
             with path.open("rb") as file:
                 place = 0
                 for line in file:
-                    self._take(_parse(line), place, len(line))
+                    self._take(_parse(line), path, place, len(line))
                     place += len(line)
 
-    def _take(self, entry: Entry | None, place: int, size: int) -> None:
+    def _take(self, entry: Entry | None, path: Path, place: int, size: int) -> None:
         if entry is not None:
             self.entries[entry.key] = replace(entry, files=None if entry.files is None else ())
-            self._places[entry.key] = place, size
+            self._places[entry.key] = path, place, size
 
-    def record(self, entry: Entry) -> None:
-        """Append an entry and make it durable before anything builds on it.
+    def record(self, *entries: Entry) -> None:
+        """Append entries and make them durable before anything builds on them.
 
         Raises
         ------
@@ -94,15 +102,17 @@ class Ledger:
             If another process has taken the folder over.
         """
         check_guards(self.path)
-        line = json.dumps(asdict(entry)).encode() + b"\n"
+        lines = [json.dumps(asdict(entry)).encode() + b"\n" for entry in entries]
         with self.path.open("ab") as file:
             place = file.seek(0, os.SEEK_END)
             if place and not self._ends_in_newline():
                 place += file.write(b"\n")
-            file.write(line)
+            file.write(b"".join(lines))
             file.flush()
             os.fsync(file.fileno())
-        self._take(entry, place, len(line))
+        for entry, line in zip(entries, lines, strict=True):
+            self._take(entry, self.path, place, len(line))
+            place += len(line)
 
     def _ends_in_newline(self) -> bool:
         with self.path.open("rb") as file:
@@ -112,13 +122,12 @@ class Ledger:
     def files_of(self, keys: Iterable[str]) -> Iterator[tuple[str, tuple[Written, ...] | None]]:
         """Yield what each task wrote, None where that was not recorded; keys without an entry are passed over."""
         known = sorted((self._places[key], key) for key in keys if key in self._places)
-        if not known:
-            return
-        with self.path.open("rb") as file:
-            for (place, size), key in known:
-                file.seek(place)
-                entry = _parse(file.read(size))
-                yield key, None if entry is None else entry.files
+        for path, of_one in groupby(known, key=lambda told: told[0][0]):
+            with path.open("rb") as file:
+                for (_, place, size), key in of_one:
+                    file.seek(place)
+                    entry = _parse(file.read(size))
+                    yield key, None if entry is None else entry.files
 
     def problems(self) -> list[Problem]:
         """All problems of the entries that stand, in task order."""

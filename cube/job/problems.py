@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cube.job.folder import BuildFolder
-from cube.job.ledger import Ledger
+from cube.job.split import ledger_of
 from stratacube.choices import many
 from stratacube.command import Answer
 from stratacube.errors import UsageError
@@ -34,7 +34,7 @@ def errors(root: Path) -> Answer:
     if folder.errors.exists():
         rows = _read(folder.errors)
     else:
-        rows = [{k: str(v) for k, v in asdict(p).items()} for p in Ledger(folder.ledger).problems()]
+        rows = [{k: str(v) for k, v in asdict(p).items()} for p in ledger_of(folder).problems()]
     inside = f"{folder.root.absolute()}/"
     counted = Counter((row["kind"], row["reason"].replace(inside, "")) for row in rows)
     lines = [f"{count:6d} x {kind}: {reason}" for (kind, reason), count in counted.most_common()]

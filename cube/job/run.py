@@ -48,11 +48,22 @@ class Run:
         How often a task is tried again after an error of the machine.
     expected
         Files that a task must have written, where a ledger of 0.1.0 does not tell.
+    ledger
+        Where it tells what it has done, if not in the folder's: then other jobs are at work in the folder too.
     """
 
-    def __init__(self, folder: BuildFolder, workers: Workers, retries: int, expected: Expected) -> None:
+    def __init__(
+        self,
+        folder: BuildFolder,
+        workers: Workers,
+        retries: int,
+        expected: Expected,
+        ledger: Ledger | None = None,
+    ) -> None:
         self.folder, self.workers, self.retries = folder, workers, retries
-        self.ledger = Ledger(folder.ledger)
+        self.ledger = Ledger(folder.ledger) if ledger is None else ledger
+        self.alone = ledger is None
+        """Whether what lies half-written in the folder is a killed run's, and not another job's that lives."""
         self.changed = False
         """Whether this run has made anything."""
         self._expected = expected
@@ -136,7 +147,7 @@ class Run:
     def _listed(self) -> Listing:
         """What lies in the folder, listed once until something is written or removed."""
         if self._listing is None:
-            self._listing = Listing(self.folder.root, tidy=True)
+            self._listing = Listing(self.folder.root, tidy=self.alone)
         return self._listing
 
     def _told(self, parts: Iterable[Path]) -> Iterator[Written]:
@@ -162,6 +173,21 @@ class Run:
         keys = list(keys)
         unknown = [k for k in keys if k not in self.ledger.entries]
         return not (unknown and "config" in self.ledger.entries) and not self._lost(keys)
+
+    def require(self, step: str, told: Path) -> None:
+        """Refuse to go on without what a step wrote, which is not this job's to write.
+
+        Raises
+        ------
+        StratacubeError
+            If it is not there as it was written.
+        """
+        _, files = next(iter(self.ledger.files_of([step])), (step, None))
+        if files is None or not self._listed().holds(files):
+            raise StratacubeError(
+                f"{told} is missing or damaged, and a job of one part may not write it; "
+                "run the same command with `plan_only` instead of `shard`"
+            )
 
     def done(self, keys: Iterable[str], statuses: Iterable[str] = ("done",)) -> set[str]:
         """Return those of some tasks that need no second run.
@@ -216,7 +242,7 @@ class Run:
                 _log.info("the traceback of what follows: %s", outcome.error, exc_info=outcome.fault)
             yield outcome
         self._listing = None
-        if self.workers.replaced > replaced:
+        if self.alone and self.workers.replaced > replaced:
             self._tidy()
 
     def _tidy(self) -> None:

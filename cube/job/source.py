@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from cube.engine_choice import EngineChoice
 from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger, Problem
+from cube.job.parts import Part
 from cube.job.run import Run
 
-__all__ = ["Inspection", "Manner", "Planned", "Source"]
+__all__ = ["Inspection", "Manner", "Planned", "Source", "Split", "Splittable"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class Manner:
     plan_only: bool = False
     allow_missing: bool = False
     """Problems of kind ``missing`` were expected."""
+    shard: str | None = None
+    """Which part of a planned build to make, as :meth:`cube.job.parts.Part.parse` reads it."""
+    publish_only: bool = False
+    """Build nothing; describe what the jobs of all parts have made."""
+
+    @property
+    def standing(self) -> tuple[str, ...]:
+        """Which last words on a task let it be: what is partial or failed is tried again, but to be published."""
+        return ("done", "partial", "failed") if self.publish_only else ("done",)
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,22 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Splittable(Source, Protocol):
+    """A source of builds that jobs of an array make in parts; see :mod:`cube.job.split`."""
+
+    def describe(self, run: Run) -> None:
+        """Write the metadata of the arrays, of which no part is made yet; ``plan_only`` ends with it."""
+        ...
+
+    def build_part(self, run: Run, part: Part) -> str:
+        """Make a part's share of what was planned; return in words how much that is.
+
+        Other jobs are at work in the folder: nothing is touched but what the share's tasks write.
+        """
+        ...
+
+
 class Inspection(Protocol):
     """What is particular to looking at the builds of one source."""
 
@@ -129,4 +155,17 @@ class Inspection(Protocol):
 
     def expected(self, folder: BuildFolder, config: Mapping[str, Any], entry: Entry) -> Iterator[str]:
         """Files that a task must have written, where the ledger of 0.1.0 does not tell."""
+        ...
+
+
+@runtime_checkable
+class Split(Protocol):
+    """What is particular to looking at builds that jobs make in parts, besides :class:`Inspection`."""
+
+    def keys(self, folder: BuildFolder) -> Sequence[str]:
+        """Keys of all tasks that were planned, in the order in which parts share them."""
+        ...
+
+    def joined(self, there: Entry, new: Entry) -> Entry:
+        """Return the entry that stands where a part tells of a key that others, or the build, have told of."""
         ...

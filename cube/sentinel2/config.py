@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from catalog.sentinel2.names import CDSE_STAC
 from cube.engine_choice import Engine
 from cube.job.codec import BEFORE, CodecName
+from cube.job.parts import TOLD, Shard
 from cube.registry import REDUCERS
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES, SCL_NAMES, band_name, reducer_name
 from stratacube.addresses import checked_address
@@ -137,7 +138,13 @@ class Sentinel2Config(Settings):
         json_schema_extra=RUN_ONLY,
     )
     overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=RUN_ONLY)
-    plan_only: bool = Field(False, description="stop after the plan", json_schema_extra=RUN_ONLY)
+    plan_only: bool = Field(
+        False, description="stop after the plan and the metadata of the arrays", json_schema_extra=RUN_ONLY
+    )
+    shard: Shard | None = Field(None, description=TOLD, json_schema_extra=RUN_ONLY)
+    publish_only: bool = Field(
+        False, description="build nothing; describe what jobs of `shard` have made", json_schema_extra=RUN_ONLY
+    )
     dry_run: bool = Field(
         False, description="say what would be read and written; move no bytes", json_schema_extra=RUN_ONLY
     )

@@ -17,6 +17,9 @@ __all__ = ["Sentinel2Folder"]
 class Sentinel2Folder(BuildFolder):
     """Paths of the parts of a build."""
 
+    job: str = ""
+    """Name of the job whose scenes these are, where several are at work."""
+
     FORMERLY: ClassVar[Mapping[str, Any]] = Sentinel2Config.former()
     SOURCE: ClassVar[str] = "sentinel2"
     PARAMETER: ClassVar[str] = "work_dir"
@@ -92,8 +95,8 @@ class Sentinel2Folder(BuildFolder):
 
     @property
     def scenes(self) -> Path:
-        """Scenes on the lattice, a folder each."""
-        return self.tmp / "scenes"
+        """Scenes on the lattice, a folder each; of each job its own, for it removes them when it is through."""
+        return self.tmp / ("scenes" if not self.job else f"scenes-{self.job}")
 
     def kept(self, cell: str) -> Path:
         """Values of a cell that is made, until they are in the Zarr store."""

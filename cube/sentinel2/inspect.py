@@ -18,6 +18,7 @@ from cube.job.source import Planned
 from cube.sentinel2.composite import CellResult, cell_file
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.lattice import Window
+from cube.sentinel2.record import joined_scene
 from stratacube.choices import many
 from stratacube.guard import guarded
 from stratacube.parquet import read_frame
@@ -46,6 +47,15 @@ class _Sentinel2:
         with guarded(f"{folder.plan} is not the plan of a build", "run the same command again to have it made anew"):
             cells = len(read_frame(folder.plan, ["cell"])["cell"])
         return Planned(cells, many(cells, "cell"))
+
+    def keys(self, folder: BuildFolder) -> list[str]:
+        """Keys of all cells, in order."""
+        with guarded(f"{folder.plan} is not the plan of a build", "run the same command again to have it made anew"):
+            return [f"{self.tasks}{cell}" for cell in read_frame(folder.plan, ["cell"])["cell"]]
+
+    def joined(self, there: Entry, new: Entry) -> Entry:
+        """Of what parts found of a scene that several read, the gravest stands."""
+        return joined_scene(there, new)
 
     def expected(self, folder: BuildFolder, config: Mapping[str, Any], entry: Entry) -> Iterator[str]:
         """Products of an entry of 0.1.0."""

@@ -13,7 +13,7 @@ from cube.sentinel2.digests import Check, checks_of
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.plan import PlannedCell
 from cube.sentinel2.plausible import Evidence, Verdict, evidence_of, judge
-from cube.sentinel2.record import SceneRecord
+from cube.sentinel2.record import SEVERITY, SceneRecord
 from cube.sentinel2.sampling import read_samples
 from cube.sentinel2.scenes import SceneResult
 
@@ -21,8 +21,6 @@ __all__ = ["Judging"]
 
 _CLOUDY = (8, 9, 11)
 """Scene classes of clouds and snow that have to be masked for dates to be compared."""
-
-_SEVERITY = {"used": 0, "marked": 1, "refused": 2}
 
 
 class Judging:
@@ -101,6 +99,6 @@ class Judging:
             odd = (verdict.reason,) if verdict.decision == "marked" else ()
             verdict = Verdict("marked", "; ".join((*odd, *remarks)))
         before = self._told.get(product)
-        if before is None or _SEVERITY[verdict.decision] > _SEVERITY[before.decision]:
+        if before is None or SEVERITY[verdict.decision] > SEVERITY[before.decision]:
             self._told[product] = verdict
             self.record.decided(product, verdict)

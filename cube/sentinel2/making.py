@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,12 +122,22 @@ class Making:
         Of the Zarr store.
     run
         Where tasks run, and what is done.
+    foreign
+        Shards of the Zarr store that hold cells of other jobs too: they are left to whoever has all of these, and so is
+        the end of our cells in them.
     """
 
     def __init__(
-        self, config: Sentinel2Config, folder: Sentinel2Folder, plan: Plan, layout: ZarrLayout, run: Run
+        self,
+        config: Sentinel2Config,
+        folder: Sentinel2Folder,
+        plan: Plan,
+        layout: ZarrLayout,
+        run: Run,
+        foreign: Container[tuple[int, int]] = frozenset(),
     ) -> None:
         self.config, self.folder, self.plan, self.layout, self.run = config, folder, plan, layout, run
+        self.foreign = foreign
         self.supply = Supply(config, folder)
         self.judging = Judging(config, folder, SceneRecord(run.ledger, folder.archive))
         self._to_store = "zarr" in config.products
@@ -285,9 +295,13 @@ class Making:
         """Put cells into the shards they lie in, each written whole by one worker, and end them with their last one."""
         ready = {p.cell.id: p for p in cells if self.run.ledger.entries[cell_key(p.cell.id)].status == "begun"}
         shards: dict[tuple[int, int], list[PlannedCell]] = {}
+        shared = set[str]()
         for planned in ready.values():
             for index in self.layout.shards_of(planned.window):
-                shards.setdefault(index, []).append(planned)
+                if index in self.foreign:
+                    shared.add(planned.cell.id)
+                else:
+                    shards.setdefault(index, []).append(planned)
         tasks = [
             _ShardTask(
                 index,
@@ -312,7 +326,7 @@ class Making:
                 self.run.record(outcome.task.key, "failed", [problem])
             else:
                 self.run.record(outcome.task.key, "done", files=outcome.written)
-        for name in ready.keys() - lost.keys():
+        for name in ready.keys() - lost.keys() - shared:
             self._end(name, failed.get(name))
         return lost
 

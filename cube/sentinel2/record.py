@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from catalog.sentinel2.items import Product
@@ -13,9 +15,27 @@ from cube.sentinel2.digests import NO_DIGEST, fingerprint, kind_of, listed
 from cube.sentinel2.plausible import Verdict
 from stratacube.errors import SourceError
 
-__all__ = ["SceneRecord"]
+__all__ = ["SEVERITY", "SceneRecord", "joined_scene"]
+
+_log = logging.getLogger(__name__)
 
 _DIGESTS, _VERDICT = "digests ", "verdict "
+
+SEVERITY = {"used": 0, "marked": 1, "refused": 2}
+"""Decisions on a scene, the gravest last."""
+
+
+def joined_scene(there: Entry, new: Entry) -> Entry:
+    """Join what two jobs tell of one scene, or of the files of one folder; of anything else the new stands."""
+    if new.key.startswith(_DIGESTS):
+        return replace(new, facts={**there.facts, **new.facts})
+    if not new.key.startswith(_VERDICT):
+        return new
+    decided = [str(entry.facts.get("decision")) for entry in (there, new)]
+    if "refused" in decided and decided[0] != decided[1]:
+        product, other = new.key.removeprefix(_VERDICT), next(d for d in decided if d != "refused")
+        _log.warning("%s was refused for some cells and %s for others; their items tell which", product, other)
+    return there if SEVERITY.get(decided[0], -1) > SEVERITY.get(decided[1], -1) else new
 
 
 class SceneRecord:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -19,6 +20,7 @@ from cube.job.folder import FORMAT
 from cube.job.job import run_job
 from cube.job.ledger import Problem
 from cube.job.outcome import write_errors
+from cube.job.parts import Part
 from cube.job.ranks import refuse_ranks
 from cube.job.run import Run
 from cube.job.source import Manner, Planned
@@ -47,6 +49,7 @@ from cube.sentinel2.supply import find, with_mended, write_lists, write_unread
 from stratacube.choices import many
 from stratacube.claim import claimed
 from stratacube.command import Answer
+from stratacube.errors import StratacubeError
 from stratacube.files import remove
 
 __all__ = ["Sentinel2Build", "run_make_grid", "run_sentinel2"]
@@ -126,6 +129,8 @@ class Sentinel2Build:
             task_minutes=config.task_minutes,
             overwrite=config.overwrite,
             plan_only=config.plan_only,
+            shard=config.shard,
+            publish_only=config.publish_only,
         )
         self.cells: list[Cell] = choose_cells(config)
         self.found: tuple[Product, ...] = ()
@@ -222,11 +227,15 @@ class Sentinel2Build:
     def _to_store(self) -> bool:
         return "zarr" in self.config.products
 
-    def build(self, run: Run) -> None:
-        """Make every cell that the ledger does not know as done, as many at a time as tmp has room for."""
+    def describe(self, run: Run) -> None:
+        """Write the metadata and coordinates of the Zarr store, where there is one."""
         if self._to_store:
             self._arrays(run)
-        to_do = self._to_do(run)
+
+    def build(self, run: Run) -> None:
+        """Make every cell that the ledger does not know as done, as many at a time as tmp has room for."""
+        self.describe(run)
+        to_do = self._to_do(run, self.planned.cells)
         making = Making(self.config, self.folder, self.planned, self.layout, run)
         for turn in making.turns(to_do):
             making.make(turn)
@@ -240,6 +249,31 @@ class Sentinel2Build:
             run.say(
                 "%d cells hold no pixel valid in all bands, such as %s; their products say so", len(empty), empty[0]
             )
+
+    def build_part(self, run: Run, part: Part) -> str:
+        """Make a part's share of the cells: the scenes that reach them in a folder of its own.
+
+        Of the Zarr store a job writes the shards that hold its own cells alone. Cells that share one with other jobs'
+        are kept in tmp; whoever publishes puts them in.
+        """
+        if self._to_store:
+            run.require("arrays", self.folder.store)
+        if self.given is None:
+            run.require("find", self.folder.items)
+        sources = find(self.config, self.folder, self.cells, self.given)
+        self.found, self.faults = sources.products, sources.faults
+        refuse_other_cells(plan_frame(self.planned), self.folder.plan)
+        mine = part.share(self.planned.cells)
+        names = {p.cell.id for p in mine}
+        others = (p.window for p in self.planned.cells if p.cell.id not in names)
+        foreign = {i for window in others for i in self.layout.shards_of(window)} if self._to_store else set()
+        folder = replace(self.folder, job=part.name)
+        making = Making(self.config, folder, self.planned, self.layout, run, foreign)
+        for turn in making.turns(self._to_do(run, mine, foreign)):
+            making.make(turn)
+            if not self.config.keep_tmp:
+                remove(folder.scenes)
+        return many(len(mine), "cell")
 
     def _arrays(self, run: Run) -> None:
         """Write the store's metadata and coordinates."""
@@ -269,20 +303,42 @@ class Sentinel2Build:
             parts,
         )
 
-    def _to_do(self, run: Run) -> list[PlannedCell]:
+    def _to_do(
+        self, run: Run, cells: Sequence[PlannedCell], foreign: Container[tuple[int, int]] = frozenset()
+    ) -> list[PlannedCell]:
         """Cells that were not made, or of whose products something is not as it was written."""
-        done = run.done(cell_key(p.cell.id) for p in self.planned.cells)
+        keys = {cell_key(p.cell.id): p for p in cells}
+        done = run.done(keys, self.manner.standing)
         lost: set[tuple[int, int]] = set()
         if self._to_store:
-            shards = {i for p in self.planned.cells for i in self.layout.shards_of(p.window)}
-            whole = run.done(shard_key(i) for i in shards)
-            lost = {i for i in shards if shard_key(i) not in whole}
+            shards = {p.cell.id: self.layout.shards_of(p.window) for p in cells}
+            kept = [k for k, p in keys.items() if any(i in foreign for i in shards[p.cell.id])]
+            done |= run.done(kept, ("begun", *self.manner.standing))
+            own = {i for found in shards.values() for i in found if i not in foreign}
+            whole = run.done(shard_key(i) for i in own)
+            lost = {i for i in own if shard_key(i) not in whole}
             self._clear(lost)
+        if self.manner.publish_only:
+            return self._begun(run, cells, lost)
         return [
             p
-            for p in self.planned.cells
-            if cell_key(p.cell.id) not in done or (lost and not lost.isdisjoint(self.layout.shards_of(p.window)))
+            for key, p in keys.items()
+            if key not in done or (lost and not lost.isdisjoint(self.layout.shards_of(p.window)))
         ]
+
+    def _begun(self, run: Run, cells: Sequence[PlannedCell], lost: set[tuple[int, int]]) -> list[PlannedCell]:
+        """Cells that lack nothing but their place in the store, where all that is lost of it is theirs."""
+        entries = run.ledger.entries
+        of_status = {p.cell.id: entries[cell_key(p.cell.id)].status for p in cells}
+        for p in cells:
+            if of_status[p.cell.id] in ("begun", "failed"):
+                lost = lost.difference(self.layout.shards_of(p.window))
+        if lost:
+            raise StratacubeError(
+                f"of {self.folder.store}, {many(len(lost), 'shard')} of cells that are done are missing "
+                f"({shard_key(min(lost))} is one); run the build's command to make them"
+            )
+        return [p for p in cells if of_status[p.cell.id] == "begun"]
 
     def _clear(self, shards: Iterable[tuple[int, int]]) -> None:
         """Remove what lies there of shards that the ledger does not know as done: half of one may be lost.

@@ -73,7 +73,7 @@ def test_folders_of_older_abi_builds_are_recognised(digest: str, values: dict[st
     config = AbiConfig.load(None, {**AbiConfig.former(), **values})
     assert config.digest() == digest
     free = {*AbiConfig.former(), "output_dir", "s3_endpoint", "engine", "workers", "retries", "overwrite", "plan_only"}
-    free |= {"dry_run", "task_minutes"}
+    free |= {"dry_run", "task_minutes", "shard", "publish_only"}
     assert list(config.described()) == [name for name in AbiConfig.model_fields if name not in free]
 
 
@@ -92,7 +92,7 @@ def test_folders_of_older_sentinel2_builds_are_recognised(digest: str, values: d
         "workers",
         "retries",
     }
-    free |= {"overwrite", "plan_only", "dry_run", "task_minutes", "verify_digests"}
+    free |= {"overwrite", "plan_only", "dry_run", "task_minutes", "verify_digests", "shard", "publish_only"}
     assert list(config.described()) == [name for name in Sentinel2Config.model_fields if name not in free]
 
 
