@@ -11,6 +11,9 @@ ROUNDS ?= 50
 CASES ?= 1000
 SEED ?= 1
 PARSERS ?=
+IMAGES ?= cpu gpu
+MOUNTS ?=
+TARGETS ?=
 
 CACHE := $(CURDIR)/.cache
 VENV := .venv
@@ -31,12 +34,12 @@ export STRATACUBE_CACHE := $(CACHE)/stratacube
 TIDILY := scratch=$$(mktemp -d) && chmod 755 "$$scratch" && trap 'rm -rf "$$scratch"' EXIT INT TERM && TMPDIR="$$scratch"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow soak fuzz lint types format bench installs constraints clean
+.PHONY: help demo test slow soak fuzz lint types format bench installs constraints container-test release clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 22
 
 demo: $(VENV)/installed$(if $(TRAIN),-train) ## the whole path on a small synthetic archive; ARCHIVE=folder: on real files; TRAIN=1: and a model
 	@$(TIDILY) $(PY) -m cube.build demo --output-dir demo $(if $(ARCHIVE),--archive "$(ARCHIVE)")
@@ -85,8 +88,19 @@ constraints: ## take the newest versions that go together into constraints.txt; 
 	mv $(CACHE)/newest/constraints.txt constraints.txt
 	rm -rf $(CACHE)/newest
 
+container-test: ## build the images on a base made here, and run the demo in them; root, with buildah and debootstrap
+	@MOUNTS="$(MOUNTS)" TARGETS="$(or $(TARGETS),cpu)" containers/test.sh
+
+release: ## wheel, sdist and images as OCI archives, into dist; IMAGES="cpu" for some of the images
+	rm -rf dist $(CACHE)/release
+	$(PYTHON) -m venv $(CACHE)/release
+	$(CACHE)/release/bin/python -m pip install -q build==1.3.0
+	$(CACHE)/release/bin/python -m build --outdir dist
+	rm -rf $(CACHE)/release
+	for image in $(IMAGES); do containers/build.sh $$image dist/stratacube-$$image-$$(uname -m).tar || exit; done
+
 clean: ## remove all that make has made, the demo and the environment too
-	rm -rf $(VENV) .cache .bench .fuzz demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf $(VENV) .cache .bench .fuzz demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage
 	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):

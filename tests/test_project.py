@@ -45,6 +45,8 @@ TARGETS = (
     "bench",
     "installs",
     "constraints",
+    "container-test",
+    "release",
     "clean",
 )
 
@@ -350,16 +352,34 @@ def test_ci_fails_when_a_step_fails(checkout_with_a_failure: Path) -> None:
 
 
 def test_the_job_script_uses_the_cores_of_the_job() -> None:
-    script = ROOT / "containers" / "slurm" / "abi_build.sbatch"
+    script = ROOT / "containers" / "slurm" / "build.sbatch"
     environment = {**os.environ, "STRATACUBE": "echo container run", "SLURM_CPUS_PER_TASK": "3"}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["bash", str(script), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
-    assert run("--output-dir", "a b").stdout == "container run abi --output-dir a b --workers 3\n"
+    assert run("abi", "--output-dir", "a b").stdout == "container run abi --output-dir a b --workers 3\n"
     assert run().returncode == 2
     assert "#SBATCH --requeue\n" in script.read_text()
+
+
+def test_scripts_are_bash_and_say_what_to_change() -> None:
+    jobs = sorted((ROOT / "containers" / "slurm").iterdir())
+    assert len(jobs) >= 6
+    for script in (*jobs, *(ROOT / "containers").glob("*.sh")):
+        assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0, script
+    for script in jobs:
+        text = script.read_text()
+        assert "To change:" in text
+        assert all(word in text for word in ("STRATACUBE_ENV", "{arch}", "#SBATCH --time=", "#SBATCH --requeue")), script
+
+
+def test_a_tag_releases_its_version() -> None:
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]["release"]["steps"]
+    told = "\n".join(step.get("run", "") for step in steps)
+    for words in ("make release", "buildah push", "gh release", "pyproject.toml"):
+        assert words in told
 
 
 def test_containers_copy_what_is_there() -> None:

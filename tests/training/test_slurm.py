@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cube.job.inspect import verify
 from cube.testing import write_abi_archive
 from training.models.weights import read_weights
 
@@ -63,6 +64,10 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def having(self, **variables: str) -> Cluster:
+        """The same cluster, of a user who has set some variables."""
+        return Cluster({**self.environment, **variables}, self.folder)
+
     def submit(self, script: str, *flags: str, sbatch: tuple[str, ...] = ()) -> str:
         """Submit a script for a node without GPUs."""
         small = ("--mem-per-cpu=500M", "--cpus-per-task=1", "--time=10", f"--output={self.folder}/%j.log", *sbatch)
@@ -83,7 +88,7 @@ class Cluster:
         return self.shown(job)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -120,6 +125,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "SLURM_CONF": str(folder / "slurm.conf"),
         "STRATACUBE_TRAIN": f"{start} training.pretrain",
         "STRATACUBE": f"{start} cube.build",
+        "STRATACUBE_STATS": f"{start} loaders.stats",
     }
     munge = [f"--{n}-file={folder}/munge.{n}" for n in ("key", "pid", "seed", "log")]
     commands = (
@@ -190,8 +196,8 @@ def test_a_build_ends_with_its_own_exit_code(cluster: Cluster, tmp_path: Path) -
     write_abi_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
     source = ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
     flags = ["--output-dir", str(tmp_path / "tiles"), *source, "--tile-size", "64", "--steps", "1", "--num-tiles", "2"]
-    good = cluster.submit("abi_build.sbatch", *flags)
-    wrong = cluster.submit("abi_build.sbatch", *flags, "--tile-size", "-1")
+    good = cluster.submit("build.sbatch", "abi", *flags)
+    wrong = cluster.submit("build.sbatch", "abi", *flags, "--tile-size", "-1")
     assert cluster.ended(good)["ExitCode"] == "0:0", cluster.log(good)
     assert (tmp_path / "tiles" / "tiles.zarr").is_dir()
     end = cluster.ended(wrong)
@@ -216,10 +222,95 @@ def test_a_build_in_a_job_of_several_tasks_is_no_rank(cluster: Cluster, tmp_path
     write_abi_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
     source = ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
     flags = ["--output-dir", str(tmp_path / "tiles"), *source, "--tile-size", "64", "--steps", "1", "--num-tiles", "2"]
-    job = cluster.submit("abi_build.sbatch", *flags, sbatch=("--ntasks=2",))
+    job = cluster.submit("build.sbatch", "abi", *flags, sbatch=("--ntasks=2",))
     assert cluster.ended(job)["ExitCode"] == "0:0", cluster.log(job)
-    step = {**cluster.environment, "STRATACUBE": f"srun --ntasks=1 {cluster.environment['STRATACUBE']}"}
-    alone = Cluster(step, cluster.folder)
-    job = alone.submit("abi_build.sbatch", *flags, sbatch=("--ntasks=2",))
+    alone = cluster.having(STRATACUBE=f"srun --ntasks=1 {cluster.environment['STRATACUBE']}")
+    job = alone.submit("build.sbatch", "abi", *flags, sbatch=("--ntasks=2",))
     assert alone.ended(job)["ExitCode"] == "0:0", alone.log(job)
     assert "done: 2 tiles" in alone.log(job)
+
+
+HELD = """
+import sys
+from pathlib import Path
+from cube.build import main
+from tests.job import slowly
+slowly.at("abi", "building", Path(sys.argv[1]))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> list[str]:
+    """A build of six tiles, a shard each."""
+    archive = tmp_path / "archive"
+    write_abi_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
+    source = ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
+    tiles = ["--tile-size", "64", "--steps", "1", "--num-tiles", "6", "--shard-mb", "0.004"]
+    return ["abi", "--output-dir", str(tmp_path / "tiles"), *source, *tiles]
+
+
+@pytest.fixture
+def held(cluster: Cluster, tmp_path: Path) -> Cluster:
+    """A cluster whose builds wait at their first shard while ``hold`` is there."""
+    (tmp_path / "held.py").write_text(HELD)
+    (tmp_path / "hold").touch()
+    return cluster.having(STRATACUBE=f"{sys.executable} {tmp_path}/held.py {tmp_path}/hold", PYTHONPATH=str(ROOT))
+
+
+def is_held(folder: Path) -> bool:
+    return any(folder.glob("hold.*"))
+
+
+def let_go(folder: Path) -> None:
+    for path in folder.glob("hold*"):
+        path.unlink()
+
+
+def test_an_array_makes_a_build_whatever_becomes_of_its_jobs(
+    cluster: Cluster, held: Cluster, flags: list[str], tmp_path: Path
+) -> None:
+    plan = cluster.submit("build.sbatch", *flags, "--plan-only")
+    one = ("--array=1-3", "--cpus-per-task=1", f"--dependency=afterok:{plan}")
+    array = held.submit("build_array.sbatch", *flags, sbatch=one)
+    wait_for(lambda: is_held(tmp_path))
+    cluster.call("scancel", f"{array}_2")
+    let_go(tmp_path)
+    publish = cluster.submit("build.sbatch", *flags, "--publish-only", sbatch=(f"--dependency=afterany:{array}",))
+    end = cluster.ended(publish)
+    assert end["ExitCode"] == "1:0", cluster.log(publish)
+    assert "run --shard 2/3 again" in cluster.log(publish)
+    rest = cluster.having(PARTS="3").submit("build_array.sbatch", *flags, sbatch=("--array=2",))
+    assert cluster.ended(rest)["ExitCode"] == "0:0", cluster.log(rest)
+    publish = cluster.submit("build.sbatch", *flags, "--publish-only")
+    assert cluster.ended(publish)["ExitCode"] == "0:0", cluster.log(publish)
+    assert verify(tmp_path / "tiles").code == 0
+    statistics = cluster.submit("statistics.sbatch", str(tmp_path / "tiles"), "--output", str(tmp_path / "s.json"))
+    assert cluster.ended(statistics)["ExitCode"] == "0:0", cluster.log(statistics)
+    assert (tmp_path / "s.json").exists()
+
+
+def test_a_build_that_is_stopped_in_time_is_queued_again(held: Cluster, flags: list[str], tmp_path: Path) -> None:
+    job = held.submit("build.sbatch", *flags, sbatch=("--time=10", "--signal=B:USR1@180"))
+    wait_for(lambda: is_held(tmp_path))
+    held.call("scancel", "--batch", "--signal=USR1", job)  # as Slurm does before the time limit
+    wait_for(lambda: f"job {job} is queued again" in held.log(job))
+    assert "stopped by SIGTERM; run the same command again to go on from here" in held.log(job)
+    wait_for(lambda: held.shown(job)["JobState"] == "PENDING")
+    let_go(tmp_path)
+    held.call("scontrol", "update", f"jobid={job}", "StartTime=now+12")
+    end = held.ended(job)
+    assert (end["JobState"], end["Restarts"], end["ExitCode"]) == ("COMPLETED", "1", "0:0"), held.log(job)
+    assert verify(tmp_path / "tiles").code == 0
+
+
+def test_a_build_that_the_time_limit_kills_goes_on_when_it_is_sent_again(
+    held: Cluster, flags: list[str], tmp_path: Path
+) -> None:
+    job = held.submit("build.sbatch", *flags, sbatch=("--time=1", "--signal=B:CONT@1"))
+    wait_for(lambda: held.shown(job)["JobState"] == "TIMEOUT")
+    assert is_held(tmp_path)
+    let_go(tmp_path)
+    again = held.submit("build.sbatch", *flags)
+    assert held.ended(again)["ExitCode"] == "0:0", held.log(again)
+    assert verify(tmp_path / "tiles").code == 0
