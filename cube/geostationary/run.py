@@ -229,7 +229,8 @@ class AbiBuild:
         cutting = Cutting(self.config, self.folder, self.table, self.shelf, self.store)
         told = found.take_in(run)
         lost = self._unfit(self.table.framed)
-        stale = cutting.stale(done, told or lost, found.knowing(self.table.shard_numbers))
+        new = told if self.manner.publish_only else lost  # the others, jobs of parts knew when they began
+        stale = cutting.stale(done, new, found.knowing(self.table.shard_numbers))
         unreadable = lost | self._index(run, self.table.framed)
         unreadable |= cutting.cut(run, done - stale, unreadable)
         found.put_away()
