@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
-import pandas as pd
 
 from catalog.geostationary.scans import SourceFile
 from catalog.geostationary.shelf import ScanShelf
@@ -16,13 +15,12 @@ from cube.geostationary.folder import AbiFolder
 from cube.geostationary.layout import Frame, TileSpec
 from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.screen_file import FileRecord
-from cube.geostationary.screening import Screened, add_unfit, unfit_rows
+from cube.geostationary.screening import add_unfit
 from cube.geostationary.store import TileStore
-from cube.geostationary.tiles import ShardResult, ShardTask, build_shard, shard_key
+from cube.geostationary.tiles import ShardResult, ShardTask, build_shard
 from cube.job.engine import Outcome
 from cube.job.ledger import Problem
 from cube.job.run import Run
-from stratacube.parquet import read_frame, write_frame
 
 __all__ = ["Cutting"]
 
@@ -50,8 +48,8 @@ class Cutting:
         self.config, self.folder, self.table, self.shelf, self.store = config, folder, table, shelf, store
         self.screened = config.screen != "off" and folder.screening.exists()
 
-    def cut(self, run: Run, to_do: Sequence[int], unreadable: Mapping[str, str]) -> dict[str, str]:
-        """Make some shards of a whole build.
+    def cut(self, run: Run, done: set[int], unreadable: Mapping[str, str]) -> dict[str, str]:
+        """Make every shard that is not done.
 
         A file that is found not fit to be used in the pixels of some tiles is one that was screened out: its record is
         changed, and the shards that have other pixels of it are made once more, without. So the store does not depend
@@ -61,8 +59,8 @@ class Cutting:
         ----------
         run
             Whose workers cut.
-        to_do
-            Numbers of the shards.
+        done
+            Numbers of shards that are made.
         unreadable
             Files to do without, and why, by address.
 
@@ -71,70 +69,61 @@ class Cutting:
         dict
             The files that were found not fit, and why, by address.
         """
-        found = self._cut(run, to_do, unreadable)
+
+        def note(records: Sequence[FileRecord]) -> None:
+            change = partial(add_unfit, self.folder.screening, records)
+            run.keep("screen", change, lambda: [self.folder.screening], anew=True)
+
+        return self.cut_some(run, self.table.shard_numbers, done, unreadable, note)
+
+    def cut_some(
+        self,
+        run: Run,
+        shards: Sequence[int],
+        done: set[int],
+        unreadable: Mapping[str, str],
+        note: Callable[[Sequence[FileRecord]], None],
+    ) -> dict[str, str]:
+        """Make those of some shards that are not done, as :meth:`cut` does; ``note`` keeps what is found not fit."""
+        found = self._cut(run, [n for n in shards if n not in done], unreadable)
         if not found:
             return {}
-        self._unfit(run, unfit_rows(found))
-        lost = {record.href: record.error for record in found}
-        self._cut(run, sorted(self.stale(run, self.table.shard_numbers, lost)), {**unreadable, **lost})
+        records = {record.href: record for some in found.values() for record in some}
+        note(list(records.values()))
+        lost = {href: record.error for href, record in records.items()}
+        knowing = {shard: {record.href for record in some} for shard, some in found.items()}
+        again = self.stale(set(shards), lost, knowing)
+        self._cut(run, sorted(again), {**unreadable, **lost})
         return lost
 
-    def cut_part(self, run: Run, part: str, to_do: Sequence[int], unreadable: Mapping[str, str]) -> None:
-        """Make some shards beside other jobs.
-
-        What is found not fit lies in a file until a run of the whole build takes it in (:meth:`take_in`): other jobs
-        have other pixels of it.
-        """
-        found = self._cut(run, to_do, unreadable)
-        if found:
-            path = self.folder.unfit_of(part)
-            run.keep(f"unfit {part}", lambda: write_frame(path, unfit_rows(found)), lambda: [path], anew=True)
-
-    def take_in(self, run: Run) -> None:
-        """Have the record of the screening know what jobs of parts found not fit."""
-        paths = self.folder.all_unfit()
-        if not paths or not self.screened:
-            return
-        rows = pd.concat([read_frame(path) for path in paths], ignore_index=True)
-        known = Screened(self.folder.screening)([self.shelf[name] for name in rows["scan"].unique()])
-        new = rows[[row.channel not in known.get(row.scan, {}) for row in rows.itertuples()]]
-        if len(new):
-            self._unfit(run, new.drop_duplicates(["scan", "channel"]))
-
-    def _unfit(self, run: Run, rows: pd.DataFrame) -> None:
-        record = self.folder.screening
-        run.keep("screen", partial(add_unfit, record, rows), lambda: [record], anew=True)
-
-    def stale(self, run: Run, made: Iterable[int], lost: Mapping[str, str]) -> set[int]:
+    def stale(self, made: set[int], lost: Mapping[str, str], knowing: Mapping[int, set[str]] | None = None) -> set[int]:
         """Of shards that were made, those that hold pixels of files that were found not fit to be used.
 
         Parameters
         ----------
-        run
-            Whose ledger tells which files a shard was made without.
         made
             Their numbers.
         lost
             Such files, by address.
+        knowing
+            By shard, those that it was made without.
         """
-        wanted = set(made)
-        if not lost or not wanted:
+        if not lost or not made:
             return set()
         used: dict[int, set[str]] = defaultdict(set)
-        for shard, rows in self.table.shards(sorted(wanted)):
+        for shard, rows in self.table.shards(sorted(made)):
             names = {name for scans in rows["scan_ids"] for name in scans if name}
-            used[shard] = {f.href for name in sorted(names) for f in self.shelf[name].files.values()} & lost.keys()
-        entries = run.ledger.entries
-        return {n for n, hrefs in used.items() if hrefs - {p.href for p in entries[shard_key(n)].problems}}
+            used[shard] = {f.href for name in sorted(names) for f in self.shelf[name].files.values()}
+        return {shard for shard, hrefs in used.items() if hrefs & lost.keys() - (knowing or {}).get(shard, set())}
 
-    def _cut(self, run: Run, to_do: Sequence[int], unreadable: Mapping[str, str]) -> list[FileRecord]:
-        """Make shards; return what was found not fit to be used in them, each file once."""
-        found: dict[str, FileRecord] = {}
-        for outcome in run.do(self._tasks(unreadable, to_do), build_shard, "building", total=len(to_do)):
+    def _cut(self, run: Run, shards: Sequence[int], unreadable: Mapping[str, str]) -> dict[int, list[FileRecord]]:
+        """Make shards; return what was found not fit to be used in them, by shard."""
+        found = {}
+        for outcome in run.do(self._tasks(unreadable, shards), build_shard, "building", total=len(shards)):
             _record(run, outcome)
-            if outcome.result is not None:
-                found |= {record.href: record for record in outcome.result.unfit}
-        return [found[href] for href in sorted(found)]
+            if outcome.result is not None and outcome.result.unfit:
+                found[outcome.task.shard] = outcome.result.unfit
+        return found
 
     def _tasks(self, unreadable: Mapping[str, str], shards: Sequence[int]) -> Iterator[ShardTask]:
         fills, views = self.store.fills(), self.table.projections

@@ -33,7 +33,6 @@ class AbiFolder(BuildFolder):
         "index",
         "numbers",
         "plan.part",
-        "plan.png",
         "previews",
         "references",
         "report.part",
@@ -65,11 +64,6 @@ class AbiFolder(BuildFolder):
         return self.root / "completeness.csv"
 
     @property
-    def plan_map(self) -> Path:
-        """Where tiles were asked for, found and refused."""
-        return self.root / "plan.png"
-
-    @property
     def screening(self) -> Path:
         """What was found of the files that tiles would be cut from, a row a file."""
         return self.root / "screening.parquet"
@@ -99,12 +93,8 @@ class AbiFolder(BuildFolder):
         return self.numbers / f"shard-{shard:06d}.npz"
 
     def unfit_of(self, part: str) -> Path:
-        """Files that the job of a part found not fit to be used, by the part's name."""
+        """Files that the job of a part found not fit to be used."""
         return self.numbers / f"unfit-{part}.parquet"
-
-    def all_unfit(self) -> list[Path]:
-        """Those of all parts that found some."""
-        return sorted(self.numbers.glob("unfit-*.parquet"))
 
     @property
     def gathered(self) -> Path:

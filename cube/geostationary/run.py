@@ -20,6 +20,7 @@ from cube.config import AbiConfig, default_workers
 from cube.geostationary.cutting import Cutting
 from cube.geostationary.estimate import estimate
 from cube.geostationary.find import find, in_period
+from cube.geostationary.findings import Findings
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
 from cube.geostationary.headers import Headers
@@ -218,9 +219,9 @@ class AbiBuild:
 
     def build(self, run: Run) -> None:
         """Fetch, index, and make every shard that the ledger does not know as done."""
-        self._cutting.take_in(run)
         done = self._done(run, self.table.shard_numbers)
-        if len(done) == len(self.table.shard_numbers) and run.holds(["arrays", "references"]):
+        found = Findings(self.folder)
+        if len(done) == len(self.table.shard_numbers) and run.holds(["arrays", "references"]) and not found.there:
             self.store.gather(run, anew=False)
             return
         described = self.store.describe(run)
@@ -228,11 +229,14 @@ class AbiBuild:
             done = {n for n in done if self.folder.numbers_of(n).exists()}
         if self.config.download:
             self._fetch(run, self.table.named)
+        cutting = Cutting(self.config, self.folder, self.table, self.shelf, self.store)
+        told = found.take_in(run)
         lost = self._unfit(self.table.framed)
+        new = told if self.manner.publish_only else lost  # the others, jobs of parts knew when they began
+        stale = cutting.stale(done, new, found.knowing(self.table.shard_numbers))
         unreadable = lost | self._index(run, self.table.framed)
-        cutting = self._cutting
-        stale = cutting.stale(run, done, lost)
-        unreadable |= cutting.cut(run, [n for n in self.table.shard_numbers if n not in done - stale], unreadable)
+        unreadable |= cutting.cut(run, done - stale, unreadable)
+        found.put_away()
         self.store.gather(run, anew=not described)
         run.keep("references", lambda: self._refer(run, unreadable), lambda: [self.folder.references], anew=run.changed)
 
@@ -240,18 +244,14 @@ class AbiBuild:
         """Make a part's share of the shards."""
         run.require("arrays", self.folder.tiles)
         mine = part.share(self.table.shard_numbers)
-        done = self._done(run, mine)
-        to_do = [n for n in mine if n not in done]
-        scans = self.table.framed_of(to_do)
+        scans, found = self.table.framed_of(mine), Findings(self.folder, part)
         if self.config.download:
             self._fetch(run, scans)
-        unreadable = self._unfit(scans) | self._index(run, scans)
-        self._cutting.cut_part(run, part.name, to_do, unreadable)
+        cutting = Cutting(self.config, self.folder, self.table, self.shelf, self.store)
+        lost, done = found.lost(), self._done(run, mine)
+        unreadable = self._unfit(scans) | lost | self._index(run, scans)
+        cutting.cut_some(run, mine, done - cutting.stale(done, lost), unreadable, found.note)
         return many(len(mine), "shard")
-
-    @property
-    def _cutting(self) -> Cutting:
-        return Cutting(self.config, self.folder, self.table, self.shelf, self.store)
 
     def _fetch(self, run: Run, scans: Sequence[str]) -> None:
         """Bring whole files of some scans to disk; without ``download`` byte ranges are read in place."""
@@ -275,7 +275,7 @@ class AbiBuild:
             in_vain = in_vain + 1 if lost else 0
         self.__dict__.pop("shelf", None)  # it may hold scans from before
 
-    def _done(self, run: Run, shards: Iterable[int]) -> set[int]:
+    def _done(self, run: Run, shards: Sequence[int]) -> set[int]:
         """Shards that were made and are there as they were written."""
         keys = {shard_key(n): n for n in shards}
         return {keys[key] for key in run.done(keys, self.manner.standing)}

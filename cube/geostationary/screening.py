@@ -22,7 +22,7 @@ from stratacube.choices import many
 from stratacube.errors import SourceError, UnavailableError
 from stratacube.parquet import read_frame, write_frame
 
-__all__ = ["ScreenTask", "Screened", "Screening", "add_unfit", "unfit_rows"]
+__all__ = ["ScreenTask", "Screened", "Screening", "add_unfit"]
 
 Unfit = dict[str, dict[int, str]]
 _WORDS = ("fit", "flagged", "unfit")
@@ -186,22 +186,17 @@ def _is_same(now: SourceFile, row: Any) -> bool:
     return (now.href, now.size, now.tag) == (row.href, row.size, row.tag)
 
 
-def unfit_rows(found: Sequence[FileRecord]) -> pd.DataFrame:
-    """Rows of files of which tiles showed that they are not fit to be used; their ``error`` says why."""
-    return pd.DataFrame([_row(record, Verdict("unfit", record.error)) for record in found], columns=_COLUMNS)
-
-
-def add_unfit(path: Path, rows: pd.DataFrame) -> None:
-    """Change the record of a screening by rows of :func:`unfit_rows`."""
+def add_unfit(path: Path, found: Sequence[FileRecord]) -> None:
+    """Change the record of a screening where tiles showed that files are not fit to be used; ``error`` says why."""
     table = read_frame(path)
-    for row in rows.itertuples():
-        at = np.flatnonzero((table["scan"] == row.scan) & (table["channel"] == row.channel))
+    for record in found:
+        at = np.flatnonzero((table["scan"] == record.scan) & (table["channel"] == record.channel))
         if not len(at):
-            new = rows.loc[[row.Index]].astype(table.dtypes.to_dict())
-            table = pd.concat([table, new], ignore_index=True)
+            row = pd.DataFrame([_row(record, Verdict("unfit", record.error))], columns=table.columns)
+            table = pd.concat([table, row.astype(table.dtypes.to_dict())], ignore_index=True)
             continue
-        table.loc[at[0], ["href", "size", "tag"]] = [row.href, row.size, row.tag]
-        table.loc[at[0], ["verdict", "reason"]] = ["unfit", row.reason]
+        table.loc[at[0], ["href", "size", "tag"]] = [record.href, record.size, record.tag]
+        table.loc[at[0], ["verdict", "reason"]] = ["unfit", record.error]
     write_frame(path, table.sort_values(["start", "scan", "channel"], ignore_index=True))
 
 

@@ -246,6 +246,21 @@ def test_what_only_a_tile_shows_does_not_depend_on_where_a_run_was_killed(
     assert errors[0]["tile_id"].tolist() == errors[1]["tile_id"].tolist()
 
 
+@pytest.mark.slow
+def test_what_only_a_tile_of_one_job_shows_takes_the_file_out_of_the_tiles_of_all(spoilt: Scan, tmp_path: Path) -> None:
+    assert build(tmp_path / "archive", tmp_path / "once", *SHARDS) == 1
+    split = tmp_path / "split"
+    assert build(tmp_path / "archive", split, *SHARDS, "--plan-only") == 0
+    assert 1 in [build(tmp_path / "archive", split, *SHARDS, "--shard", f"{n}/3") for n in (3, 1, 2)]
+    assert list((split / "numbers").glob("unfit-*"))
+    assert main(["publish", str(split), "--workers", "1"]) == 1
+    for name, values in pixels_of(split).items():
+        np.testing.assert_array_equal(values, pixels_of(tmp_path / "once")[name])
+    for name in ("errors.csv", "screening.parquet"):
+        assert (split / name).read_bytes() == (tmp_path / "once" / name).read_bytes()
+    assert not list((split / "numbers").glob("unfit-*"))
+
+
 def test_with_all_of_a_scan_looked_at_what_only_a_tile_shows_gives_way(spoilt: Scan, tmp_path: Path) -> None:
     assert build(tmp_path / "archive", tmp_path / "out", *SHARDS, "--screen", "full", "--plan-only") == 0
     assert frames_of(tmp_path / "out", spoilt) == {}
