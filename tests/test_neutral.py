@@ -41,6 +41,8 @@ ALLOWED = {
     ("cube/config.py", "goes1"): "the satellite of a build that asks for none, as it has been from the first",
     ("cube/build.py", "ABI"): "the demo is one of ABI",
     ("cube/strata/random.py", "GOES"): "a formula and where it stands",
+    ("cube/strata/cloudsat/labels.py", "abi"): "variables are called as in the predecessor's chips",
+    ("cube/strata/cloudsat/labels.py", '"K"'): "units of the weather that goes with a profile",
     ("cube/strata/systems.py", "GOES"): "convection's tables name two places in orbit, as the predecessor's did",
 }
 """By file and word, why it may stand there."""

@@ -33,6 +33,7 @@ class AbiFolder(BuildFolder):
         "index",
         "numbers",
         "plan.part",
+        "plan.png",
         "previews",
         "references",
         "report.part",
@@ -62,6 +63,11 @@ class AbiFolder(BuildFolder):
     def completeness(self) -> Path:
         """Scan by channel: what the archive has."""
         return self.root / "completeness.csv"
+
+    @property
+    def plan_map(self) -> Path:
+        """Where tiles were asked for, found and refused."""
+        return self.root / "plan.png"
 
     @property
     def screening(self) -> Path:

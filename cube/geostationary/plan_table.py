@@ -298,7 +298,9 @@ class PlanTable:
         if missing <= 0:
             return None
         refused = ", ".join(f"{reason} ({n})" for reason, n in self.refused.most_common(3)) or "none was left"
-        return f"{missing} of {wanted} tiles found no place; candidates were left out for: {refused}"
+        of = [f"{t.name} {t.asked - t.found} of {t.asked}" for t in self.tallies if t.found < t.asked]
+        which = f" ({', '.join(of)})" if len(self.tallies) > 1 and of else ""
+        return f"{missing} of {wanted} tiles found no place{which}; candidates were left out for: {refused}"
 
     @property
     def words(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import cached_property, partial
@@ -358,17 +358,6 @@ class AbiBuild:
             mark=self.folder.catalog,
             anew=run.changed,
         )
-
-
-def _shortage(wanted: int | None, plan: PlanTable) -> str | None:
-    """Say that fewer tiles were planned than asked for, if so."""
-    missing = (wanted or 0) - plan.tiles
-    if missing <= 0:
-        return None
-    refused = ", ".join(f"{reason} ({n})" for reason, n in plan.refused.most_common(3)) or "none was left"
-    of = [f"{t.name} {t.asked - t.found} of {t.asked}" for t in plan.tallies if t.found < t.asked]
-    which = f" ({', '.join(of)})" if len(plan.tallies) > 1 and of else ""
-    return f"{missing} of {wanted} tiles found no place{which}; candidates were left out for: {refused}"
 
 
 def _day(file: SourceFile) -> date:

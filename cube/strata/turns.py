@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 __all__ = ["counts_of", "turns"]
 
-K = TypeVar("K", bound=Any)
+Key = TypeVar("Key", bound=Any)
 
 
-def turns(shares: Mapping[K, float]) -> Iterator[K]:
+def turns(shares: Mapping[Key, float]) -> Iterator[Key]:
     """Yield keys in turn, each as often as its share says, as evenly as can be; those that are removed no more.
 
     After any number of turns each key has had its share of them to within one, as long as none was removed. The first
@@ -25,6 +25,6 @@ def turns(shares: Mapping[K, float]) -> Iterator[K]:
         yield key
 
 
-def counts_of(shares: Mapping[K, float], number: int) -> Counter[K]:
+def counts_of(shares: Mapping[Key, float], number: int) -> Counter[Key]:
     """How many of the first so many turns each key has."""
     return Counter(islice(turns(shares), number))
