@@ -228,7 +228,8 @@ def _local(workers: int, options: DaskOptions) -> Any:
         n_workers=workers if options.adapt is None else options.adapt,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
         memory_limit=options.memory or 0,
         local_directory=None if options.scratch is None else str(options.scratch),
         security=True,
@@ -255,7 +256,9 @@ def _slurm(options: DaskOptions) -> Any:
         local_directory=None if options.scratch is None else str(options.scratch),
         job_extra_directives=[line.strip() for line in options.directives.splitlines() if line.strip()],
         job_script_prologue=[*threads, *options.prologue.splitlines()],
-        scheduler_options={"dashboard_address": None},
+        scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        security=True,
+        shared_temp_directory="~",  # for the keys of workers, which none but the user can read
     )
 
 
