@@ -91,8 +91,8 @@ class DaskExecutor(EngineExecutor):
         self._closing.enter_context(_quiet())
         if options.scheduler is None and options.scheduler_file is None:
             self._closing.enter_context(nameless_script())  # workers are started anew at any time
-            with dask.config.set(_CONFIG):
-                self._cluster = _slurm(options) if options.cluster == "slurm" else _local(self._wanted, options)
+            self._closing.enter_context(dask.config.set(_CONFIG))
+            self._cluster = _slurm(options) if options.cluster == "slurm" else _local(self._wanted, options)
             if options.cluster == "slurm":
                 least = self._wanted if options.adapt is None else options.adapt
                 # Also where their number is fixed: a job that ended is followed by another.
