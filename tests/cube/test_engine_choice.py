@@ -80,7 +80,8 @@ def test_ranks_without_a_launcher() -> None:
 
 def test_reading_options_imports_neither_numpy_nor_the_engine() -> None:
     code = (
-        "import sys; from cube.engine_choice import choose_engine; choose_engine('dask cores=2 cluster=slurm memory=1GB');"
+        "import sys; from cube.engine_choice import choose_engine;"
+        "choose_engine('dask cores=2 cluster=slurm memory=1GB');"
         "print([m for m in ('numpy', 'dask', 'distributed', 'mpi4py') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

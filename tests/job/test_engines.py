@@ -144,7 +144,7 @@ def test_a_signal_ends_it_in_a_sentence(racing: Race, undisturbed: Path, name: s
 
 def test_workers_of_dask_that_hang_are_replaced(racing: Race, undisturbed: Path) -> None:
     """As on a file system that does not answer."""
-    build, workers, hold = at(racing, "dask", "building", "--task-minutes", "0.1")
+    build, workers, hold = at(racing, "dask", "building", "--task-minutes", "0.5")
     for worker in workers:
         os.kill(worker, signal.SIGSTOP)
     hold.unlink()

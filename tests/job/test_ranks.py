@@ -172,7 +172,9 @@ def test_ranks_that_cannot_meet_are_refused_before_their_settings_are_read(
 ) -> None:
     for name, value in TWO["srun"].items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="srun started 2 copies .* gave them no way to meet; .*, or `srun --mpi=pmix`"):
+    with pytest.raises(
+        UsageError, match=r"srun started 2 copies .* gave them no way to meet; .*, or `srun --mpi=pmix`"
+    ):
         stratacube.build(source, unknown=1)
 
 
@@ -192,6 +194,6 @@ def test_ranks_that_call_the_functions_are_refused_too(
     config = AbiConfig.load(None, {"output_dir": tmp_path / "new", "local_data_dir": abi_command.flags[1]})
     for name, value in TWO["srun"].items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="srun started 2 copies .* share work in `stratacube.build`"):
+    with pytest.raises(UsageError, match=r"srun started 2 copies .* share work in `stratacube.build`"):
         run_abi(config)
     assert not (tmp_path / "new").exists()

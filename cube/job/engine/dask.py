@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from cube.job.engine.base import EngineExecutor, EngineLostError
@@ -72,6 +73,8 @@ class DaskExecutor(EngineExecutor):
     def __init__(self, workers: int, options: DaskOptions) -> None:
         self.options = options
         self._wanted, self._there, self._looked, self._alone = workers, 0, 0.0, time.monotonic()
+        self._keys = set[str]()
+        """Of the tasks that are on their way."""
         self._cluster: Any = None
         self._closing = ExitStack()
         with ExitStack() as undo:
@@ -91,8 +94,8 @@ class DaskExecutor(EngineExecutor):
         self._closing.enter_context(_quiet())
         if options.scheduler is None and options.scheduler_file is None:
             self._closing.enter_context(nameless_script())  # workers are started anew at any time
-            with dask.config.set(_CONFIG):
-                self._cluster = _slurm(options) if options.cluster == "slurm" else _local(self._wanted, options)
+            self._closing.enter_context(dask.config.set(_CONFIG))
+            self._cluster = _slurm(options) if options.cluster == "slurm" else _local(self._wanted, options)
             if options.cluster == "slurm":
                 least = self._wanted if options.adapt is None else options.adapt
                 # Also where their number is fixed: a job that ended is followed by another.
@@ -133,6 +136,7 @@ class DaskExecutor(EngineExecutor):
             if self._client.status == "running":
                 raise
             raise self._lost() from error
+        self._keys.add(theirs.key)
         theirs.add_done_callback(lambda done: self._settle(done, future))
         future.add_done_callback(lambda done: theirs.cancel() if done.cancelled() else None)
         return future
@@ -141,6 +145,7 @@ class DaskExecutor(EngineExecutor):
         """Pass on what became of a task."""
         from distributed import KilledWorker  # noqa: PLC0415
 
+        self._keys.discard(theirs.key)
         if not future.set_running_or_notify_cancel():
             return
         try:
@@ -203,11 +208,16 @@ class DaskExecutor(EngineExecutor):
         return {str(name): int(worker["nthreads"]) for name, worker in found["workers"].items()}
 
     def end(self) -> None:
-        """Kill the workers that were started here on this machine; others have their running tasks fenced off."""
+        """Kill the workers that were started here on this machine; of others, have those restarted that are at ours."""
         if self._cluster is not None and self.options.cluster == "local":
             for nanny in list(self._cluster.workers.values()):
                 with suppress(OSError, TypeError):
-                    os.kill(nanny.pid, 9)
+                    os.kill(nanny.pid, signal.SIGKILL)
+        elif self._keys:
+            with suppress(Exception):  # what is gone is at nothing
+                at = self._client.sync(self._client.scheduler.processing, workers=None, callback_timeout=_CLOSING)
+                ours = [worker for worker, keys in at.items() if not self._keys.isdisjoint(keys)]
+                self._client.restart_workers(ours, timeout=_CLOSING, raise_for_error=False)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers that were started here."""
@@ -228,7 +238,8 @@ def _local(workers: int, options: DaskOptions) -> Any:
         n_workers=workers if options.adapt is None else options.adapt,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
         memory_limit=options.memory or 0,
         local_directory=None if options.scratch is None else str(options.scratch),
         security=True,
@@ -255,19 +266,21 @@ def _slurm(options: DaskOptions) -> Any:
         local_directory=None if options.scratch is None else str(options.scratch),
         job_extra_directives=[line.strip() for line in options.directives.splitlines() if line.strip()],
         job_script_prologue=[*threads, *options.prologue.splitlines()],
-        scheduler_options={"dashboard_address": None},
+        scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        security=True,
+        shared_temp_directory="~",  # for the keys of workers, which none but the user can read
     )
 
 
-class _quiet:
-    """Within, Dask's own log says nothing below what ends a run: what matters is said by the run."""
-
-    def __enter__(self) -> None:
-        self.loggers = [logging.getLogger(name) for name in ("distributed", "tornado.application")]
-        self.before = [logger.level for logger in self.loggers]
-        for logger in self.loggers:
-            logger.setLevel(logging.CRITICAL)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self.loggers, self.before, strict=True):
-            logger.setLevel(level)
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within, Dask's own logs say nothing: what matters is said by the run, in sentences."""
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    before = {name: logging.getLogger(name).level for name in (*names, "asyncio", "tornado.application")}
+    for name in before:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

@@ -21,7 +21,7 @@ class DaskOptions(Settings):
     queue: str | None = Field(None, description="partition of the jobs")
     account: str | None = Field(None, description="account of the jobs")
     cores: int = Field(1, ge=1, description="cores of a job; each has one worker")
-    memory: str | None = Field(None, description="memory of a job, such as 180GB; of all workers, of this machine")
+    memory: str | None = Field(None, description="memory of a job, such as 180GB, or of each worker on this machine")
     walltime: str | None = Field(None, description="time limit of a job, such as 02:00:00")
     adapt: int | None = Field(
         None, ge=0, description="fewest workers; more come while there are tasks (default: always `workers`)"

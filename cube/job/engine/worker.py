@@ -97,7 +97,11 @@ def _told(key: str, root: Path) -> Iterator[None]:
 def _keep_log(path: Path) -> None:
     if _logs.get("kept") == path:
         return
-    handler = logging.FileHandler(path, delay=True)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        handler = logging.FileHandler(path)
+    except OSError:  # a full disk; what the task makes of that is told
+        return
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     for package in ("cube", "catalog", "stratacube"):
         logger = logging.getLogger(package)
