@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from loaders.batch import Batch, Decoder, PackedBatch, as_is
 from loaders.order import Dealer, Epoch, Order, Pick, Tail, picks
+from loaders.shared_room import room_told, with_room
 from loaders.threads import ThreadedBatches
 from stratacube.errors import UsageError
 
@@ -178,7 +179,8 @@ class Loader:
             raise UsageError(f"workers are processes or threads, not {workers_are!r}")
         processes = workers if workers_are == "processes" else 0
         if processes:
-            source.share_memory()
+            with room_told():
+                source.share_memory()
         self.source = source
         self.device = None if device is None else torch.device(device)
         self.decoder = decoder or Decoder()
@@ -218,7 +220,7 @@ class Loader:
         self._resumed = False
         epoch = self.epoch
         ends = iter([end for end, _ in self._cursor.batches()])
-        for batch in self._batches:
+        for batch in with_room(self._batches):
             # The state counts a batch as consumed once it is handed out.
             self._cursor.position = next(ends)
             self.failed += int(batch.meta["failed"].sum()) if "failed" in batch.meta else 0
