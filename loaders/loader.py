@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from loaders.batch import Batch, Decoder, PackedBatch, as_is
 from loaders.order import Dealer, Endless, Epoch, Order, Pick, Share, Tail, picks
+from loaders.shared_room import room_told, with_room
 from loaders.threads import ThreadedBatches
 from stratacube.errors import UsageError
 
@@ -180,8 +181,10 @@ class Loader:
             raise UsageError(f"workers {workers} with prefetch {prefetch}: 0 or more workers, prefetch at least 1")
         if workers_are not in ("processes", "threads"):
             raise UsageError(f"workers are processes or threads, not {workers_are!r}")
-        if workers and workers_are == "processes":
-            source.share_memory()
+        processes = workers if workers_are == "processes" else 0
+        if processes:
+            with room_told():
+                source.share_memory()
         self.source = source
         self.device = None if device is None else torch.device(device)
         self.decoder = decoder or Decoder()
@@ -225,7 +228,7 @@ class Loader:
         self._resumed = False
         epoch = self.epoch
         ends = (end for end, _ in self._cursor.dealer.rounds(self._cursor.sequence(), self._cursor.position))
-        for batch in self._batches:
+        for batch in with_room(self._batches):
             # The state counts a batch as consumed once it is handed out.
             self._cursor.position = next(ends)
             yield self._hand_out(batch)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import xarray as xr
 from torch.utils.data import DataLoader, Dataset
 
+from loaders.shared_room import with_room
 from loaders.statistics import BandStatistics
 from loaders.tally import describe
 from stratacube.errors import SourceError
@@ -129,7 +130,7 @@ def gather(cubes: Sequence[xr.Dataset], wanted: Sequence[Box], workers: int = 0)
     context = "forkserver" if workers else None
     read = DataLoader(_Boxes(cubes, wanted), batch_size=None, num_workers=workers, multiprocessing_context=context)
     total: dict[str, Moments] = {}
-    for box, part in zip(wanted, read, strict=True):
+    for box, part in zip(wanted, with_room(read), strict=True):
         total[box.band] = total.get(box.band, Moments()) + part
     return total
 

