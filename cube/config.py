@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field, ValidationInfo, create_model, field_validator, model_validator
 
 from cube.engine_choice import Engine
-from cube.geostationary.dialect import Dialect, dialect_of, told_of_imagers
+from cube.geostationary.dialect import Dialect, dialect_of, together, told_of_imagers
 from cube.job.codec import BEFORE, CodecName
 from cube.job.parts import TOLD, Shard
 from cube.registry import STRATA, Registry
 from cube.selecting import MIXED, SelectSettings
 from cube.strata.plug import Options, Stratum
 from stratacube.addresses import checked_address
-from stratacube.choices import OneOf, Told
+from stratacube.choices import OneOf, Told, Worded
 from stratacube.errors import UsageError
 from stratacube.settings import RUN_ONLY, End, LocalPath, Start, formerly, refuse_empty
 
@@ -87,7 +87,10 @@ class TileConfig(SelectSettings):
         False, description="fetch what is missing in `local_data_dir` (or OUTPUT/archive) from S3, whole files"
     )
     s3_endpoint: str | None = Field(None, description="S3 endpoint instead of AWS", json_schema_extra=RUN_ONLY)
-    satellite: Annotated[str, Told(_satellites)] = Field("goes16", description="satellite whose scans are cut")
+    satellite: Annotated[str, Told(_satellites), Worded("SATELLITE", "SATELLITE")] = Field(
+        "goes16",
+        description="satellite whose scans are cut; of several (auto: east west), each event by the best placed",
+    )
     product: Annotated[str, Told(_products)] = Field(
         "", description="product, with or without the sector's letter (default: the imager's)"
     )
@@ -174,10 +177,10 @@ class TileConfig(SelectSettings):
     @classmethod
     def _names(cls, values: dict[str, Any]) -> dict[str, Any]:
         values = dict(values)
-        satellite = str(values.get("satellite", cls.model_fields["satellite"].default))
-        names = dialect_of(satellite).names
+        satellite = together(values.get("satellite", cls.model_fields["satellite"].default))
+        names = dialect_of(satellite.partition(" ")[0]).names
         if "satellite" in values:
-            values["satellite"] = names.normalise(satellite)
+            values["satellite"] = satellite
         if str(values.get("grid", "1km")) != "1km":
             values["store"] = "common"  # there the two forms are one
         values.setdefault("channels", sorted(names.bands))
@@ -196,7 +199,7 @@ class TileConfig(SelectSettings):
         satellite = info.data.get("satellite")
         if not isinstance(value, list) or satellite is None:
             return value
-        names = dialect_of(satellite).names
+        names = dialect_of(satellite.partition(" ")[0]).names
         return [names.number(v) if isinstance(v, str) and _BAND.fullmatch(v.strip()) else v for v in value]
 
     @model_validator(mode="after")
@@ -252,7 +255,12 @@ class TileConfig(SelectSettings):
     @property
     def dialect(self) -> Dialect:
         """How the files of the satellite's imager speak."""
-        return dialect_of(self.satellite)
+        return dialect_of(self.satellites[0])
+
+    @property
+    def satellites(self) -> list[str]:
+        """The satellites whose scans are cut."""
+        return self.satellite.split()
 
     @property
     def parts(self) -> list[Part]:

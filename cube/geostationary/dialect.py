@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from cube.geostationary.pixel_time import Timeline
     from cube.instrument import Instrument
 
-__all__ = ["Dialect", "dialect_of", "dialects", "imager_of", "told_of_imagers"]
+__all__ = ["Dialect", "dialect_of", "dialects", "imager_of", "together", "told_of_imagers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,37 @@ def imager_of(satellite: str) -> Instrument:
                 return imager
     told = ", ".join(f"{i.title} flies on {i.dialect.names.satellites}" for i in known.values())
     raise UsageError(f"satellite {satellite!r} is unknown; {told}")
+
+
+AUTO = ("east", "west")
+"""Satellites that ``auto`` means."""
+
+
+def together(given: Any) -> str:
+    """One spelling for the satellites of a build: their names, apart by blanks.
+
+    Parameters
+    ----------
+    given
+        Words, or a list of them; ``auto`` for those of :data:`AUTO`.
+
+    Raises
+    ------
+    UsageError
+        If one is unknown, named twice, or carries another imager than the first.
+    """
+    words = re.split(r"[,\s]+", given.strip()) if isinstance(given, str) else [str(word) for word in given]
+    words = list(AUTO) if words == ["auto"] else words
+    names = imager_of(words[0]).dialect.names
+    for word in words[1:]:
+        if imager_of(word).dialect.names is not names:
+            raise UsageError(
+                f"`satellite` names {words[0]} and {word}, which carry different imagers; build each alone"
+            )
+    found = [names.normalise(word) for word in words]
+    if len({*found}) < len(found):
+        raise UsageError(f"`satellite` is {' '.join(words)}: name each satellite once")
+    return " ".join(found)
 
 
 def told_of_imagers(what: Callable[[Naming], str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta
 
 from catalog.geostationary.archives import Archive, FirstOf, LocalArchive, S3Archive
@@ -13,6 +14,8 @@ from stratacube.errors import UsageError
 from stratacube.times import shifted
 
 __all__ = ["archive_of", "find", "in_period"]
+
+_log = logging.getLogger(__name__)
 
 _BEGINNING, _END = datetime(2016, 1, 1), datetime(2100, 1, 1)
 """Before the first ABI scan, and after any: the period of a local archive that is taken whole."""
@@ -56,15 +59,23 @@ def find(config: AbiConfig) -> list[Scan]:
         part.stratum.time_means == "observation" for part in config.parts
     ):  # what a scan sees last, it sees long after its start
         reach += LONGEST_SCAN
-    scans = find_scans(
-        archive_of(config),
-        platform=config.satellite,
-        sector=config.sector,
-        channels=config.channels,
-        start=shifted(config.start_dt or _BEGINNING, -reach),
-        end=shifted(config.end_dt or _END, reach),
-        naming=config.dialect.names,
-    )
+    archive = archive_of(config)
+    found = {
+        satellite: find_scans(
+            archive,
+            platform=satellite,
+            sector=config.sector,
+            channels=config.channels,
+            start=shifted(config.start_dt or _BEGINNING, -reach),
+            end=shifted(config.end_dt or _END, reach),
+            naming=config.dialect.names,
+        )
+        for satellite in config.satellites
+    }
+    scans = sorted((s for some in found.values() for s in some), key=lambda s: (s.start, s.id))
+    for satellite, some in found.items():
+        if not some and scans:
+            _log.warning("no scan of %s in the period: all tiles are of the other satellites", satellite)
     if not any(in_period(config, scan) for scan in scans):
         where = config.local_data_dir or config.s3_endpoint or "S3"
         period = f"from {config.start_dt or 'the beginning'} to {config.end_dt or 'the end'}"

@@ -29,7 +29,7 @@ class _Abi:
 
     def title(self, config: Mapping[str, Any]) -> str:
         """Say what a configuration makes."""
-        title, satellite = imager_of(config["satellite"]).title, config["satellite"]
+        title, satellite = imager_of(config["satellite"].split()[0]).title, config["satellite"]
         return f"{title} tiles, {config['stratification']}, {satellite} {config['domain']}"
 
     def planned(self, folder: BuildFolder) -> Planned:

@@ -90,7 +90,7 @@ class TileLayout:
             values["steps"],
             tuple(values["channels"]),
             values["shard_mb"],
-            imager_of(values["satellite"]).name,
+            imager_of(values["satellite"].split()[0]).name,
             values.get("store", "common"),
             values.get("half_km", "mean"),
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from catalog.geostationary.scans import Scan, nearest_scan
 from cube.config import AbiConfig
+from cube.geostationary.grid import FixedGrid, Window
 from cube.geostationary.headers import Headers, PlannedHeaders
 from cube.geostationary.layout import TileLayout, TileSpec
 from cube.geostationary.parts import limits_of, parts_of, time_means_of
@@ -124,6 +125,8 @@ class _Wanted:
     """Whether the sector moves, so that not every scan sees a place."""
     daylight: bool
     """Whether daylight counts."""
+    together: bool
+    """Whether there are several satellites, each event being of that which sees it best."""
     margin: int
     """Pixels along the edges of the sector that no tile touches."""
 
@@ -136,6 +139,7 @@ class _Wanted:
             config.allow_missing,
             config.sector in config.dialect.names.moving,
             config.max_solar_zenith is not None or config.light == "day",
+            len(config.satellites) > 1,
             config.margin,
         )
 
@@ -189,9 +193,15 @@ class _Planner:
         self.avoided: dict[str, str] = {}
         """Scans that candidates gave way for, and why."""
 
-    def place(self, candidate: Candidate, stream: Stream, strict: bool) -> Placed[Spot] | str:
+    def place(  # noqa: PLR0911  (each return is a reason)
+        self, candidate: Candidate, stream: Stream, strict: bool
+    ) -> Placed[Spot] | str:
         """Find the event's scan, the tile around the place, and the best window; or say why not."""
         whole = strict and self.whole
+        of_best = self._of_best(candidate, stream) if self.wanted.together else candidate
+        if isinstance(of_best, str):
+            return of_best
+        candidate = of_best
         event = self._event(candidate, by_observation=stream.by_observation)
         if isinstance(event, str):
             return event
@@ -199,18 +209,10 @@ class _Planner:
         if reason := self._impossible_at(scan.platform, candidate.time, late, whole=whole):
             return reason
         grid = self.headers.grid(scan, self.layout.pixel)
-        size = self.layout.tile_size
-        window = place_tile(
-            grid,
-            candidate.longitude,
-            candidate.latitude,
-            size,
-            align=self.layout.align,
-            margin=self.wanted.margin,
-        )
+        window = self._window(grid, candidate)
         if window is None:
             return "tile not inside the sector"
-        middle = (size - 1) / 2
+        middle = (self.layout.tile_size - 1) / 2
         lon, lat = (float(v) for v in grid.lonlat(window.row + middle, window.col + middle))
         if not np.isfinite(lat):
             return "tile centre off the Earth"
@@ -232,6 +234,42 @@ class _Planner:
         spot = Spot(scan, grid, window.row, window.col, times, tuple(kept), choice.start, scores)
         zenith, _ = grid.projection.view_angles(lon, lat)
         return Placed(candidate, scan.start, lat, lon, float(zenith), spot, scan.start + after, spot.content)
+
+    def _of_best(self, candidate: Candidate, stream: Stream) -> Candidate | str:
+        """A candidate as the satellite that sees it best has it, or why none has."""
+        best = self._best(candidate, by_observation=stream.by_observation)
+        if best is None:
+            return "no scan within the tolerance"
+        if "scan_id" in candidate.details and best != candidate.platform:  # drawn as a part of that scan
+            return f"seen better by {best}"
+        return replace(candidate, platform=best)
+
+    def _best(self, candidate: Candidate, *, by_observation: bool) -> str | None:
+        """Satellite that sees a place with the lowest view zenith, of those that have a scan of it at the time."""
+        zeniths: list[tuple[float, str]] = []
+        for platform in self.by_platform:
+            try:
+                event = self._event(replace(candidate, platform=platform), by_observation=by_observation)
+                grid = None if isinstance(event, str) else self.headers.grid(event[0], self.layout.pixel)
+            except UnavailableError:
+                raise  # no fact about the satellite
+            except SourceError:  # none of its scans can be read
+                continue
+            if grid is not None and self._window(grid, candidate) is not None:
+                zenith = float(grid.projection.view_angles(candidate.longitude, candidate.latitude)[0])
+                zeniths.append((zenith, platform))
+        return min(zeniths)[1] if zeniths else None
+
+    def _window(self, grid: FixedGrid, candidate: Candidate) -> Window | None:
+        """Tile of a grid round a candidate's place."""
+        return place_tile(
+            grid,
+            candidate.longitude,
+            candidate.latitude,
+            self.layout.tile_size,
+            align=self.layout.align,
+            margin=self.wanted.margin,
+        )
 
     def _event(self, candidate: Candidate, *, by_observation: bool) -> tuple[Scan, timedelta] | str:
         """Scan nearest to an event, and how long after its start the event's time is to be; or why there is none."""

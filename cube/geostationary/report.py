@@ -214,7 +214,7 @@ class _Calendar:
 
 
 def _opening(config: AbiConfig) -> str:
-    imager = imager_of(config.satellite)
+    imager = imager_of(config.satellites[0])
     bands = [imager.band(c) for c in config.channels]
     emissive = [b for b in bands if imager.standard(BRIGHTNESS, b.name)]
     band = next((b for b in emissive if b.common_name == CLEAN_WINDOW), (emissive or bands)[0])
