@@ -199,9 +199,10 @@ class CloudsatSampler:
 
     def _placed(self, granule: Granule, grid: FixedGrid, scan: Scan, profiles: Sequence[int]) -> Iterator[Candidate]:
         track = locate(granule, grid, self.wish.parallax)
+        seen = track.seen
         size, align = self.request.tile_size, self.request.align
         for profile in profiles:
-            if not track.seen[profile]:
+            if not seen[profile]:
                 self.refused["not in sight of the satellite"] += 1
                 continue
             place = float(granule.longitude[profile]), float(granule.latitude[profile])
