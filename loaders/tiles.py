@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 from cube.instrument import lacking
 from loaders.augment import Placement, View, coarse_on, pixel_transform
 from loaders.batch import PackedBatch
-from loaders.labels import StoredLabel, is_stored, names_of, stored_label
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.parts import StoredPart
@@ -23,6 +22,7 @@ from loaders.reading import lay_out, masks_of
 from loaders.rules import rule_of
 from loaders.statistics import make_decoder
 from loaders.store import TileStore, select, weigh
+from loaders.tile_labels import StoredLabel, is_stored, names_of, stored_label
 from stratacube.errors import SourceError, UsageError
 
 __all__ = ["TileDataset", "tile_loader", "time_code"]
@@ -50,7 +50,7 @@ class TileDataset(Dataset[PackedBatch]):
         See :func:`loaders.store.weigh`; how often each tile is drawn, relative to the others.
     labels
         Columns of the table, text becoming the place in :attr:`classes`; and what strata say of tiles, such as
-        ``landcover`` or ``cloudsat`` (:class:`loaders.labels.StoredLabel`), which is kept in memory.
+        ``landcover`` or ``cloudsat`` (:class:`loaders.tile_labels.StoredLabel`), which is kept in memory.
     fields
         Coarse angles and places wanted in ``meta``: view_zenith, view_azimuth, solar_zenith, solar_azimuth,
         latitude_coarse, longitude_coarse. They are kept in memory, once for all workers.

@@ -187,8 +187,8 @@ def test_features_of_a_draw_are_those_of_the_files(request_of: Any, small_archiv
         assert told["cold_share"] == pytest.approx(np.mean(seen[np.isfinite(seen)] < 241), abs=2e-3)
         assert "ice_share" not in told  # the archive has no band at 8.5 micrometres
         deviation = np.nanstd(seen)
-        assert told["class"] == ("smooth" if deviation < 3 else "broken" if deviation < 12 else "rough")
-    tally = Counter(c.details["class"] for c in drawn)
+        assert told["class_name"] == ("smooth" if deviation < 3 else "broken" if deviation < 12 else "rough")
+    tally = Counter(c.details["class_name"] for c in drawn)
     assert max(tally.values()) - min(tally.values()) <= 1
 
 
@@ -220,13 +220,13 @@ def test_products_decide_where_they_are_given(request_of: Any, tmp_path: Path) -
     assert [products.has_types(scan) for scan in wanted.scans[:3]] == [True, True, False]
     sampler = CloudsSampler(wanted, cloud_products=str(tmp_path))
     drawn = list(islice(sampler.candidates(), 10))
-    assert {c.details["class"] for c in drawn} == {"stratus", "deep_convection"}
+    assert {c.details["class_name"] for c in drawn} == {"stratus", "deep_convection"}
     assert {c.details["scan_id"] for c in drawn} <= {scan.id for scan in wanted.scans[:2]}
     for c in drawn:
         west = np.clip(8 * half - c.details["col"], 0, 128) / 128
         assert c.details["stratus"] == pytest.approx(west, abs=0.07)
-        assert c.details["class"] == ("stratus" if c.details["stratus"] > 0.5 else "deep_convection")
-    with pytest.raises(UsageError, match=r"class cirrus of `cloud_classes` is not among .* places of 4 scans"):
+        assert c.details["class_name"] == ("stratus" if c.details["stratus"] > 0.5 else "deep_convection")
+    with pytest.raises(UsageError, match=r"class cirrus of `cloud_classes` is not met at any of \d+ places of 4 looks"):
         list(CloudsSampler(wanted, cloud_products=str(tmp_path), cloud_classes=["cirrus"], cloud_looks=4).candidates())
     with pytest.raises(UsageError, match="none of 1 scans has both ACHA and COD there"):
         next(CloudsSampler(request_of(scans=wanted.scans[4:5]), cloud_products=str(tmp_path)).candidates())
@@ -270,5 +270,5 @@ def test_a_build_keeps_the_features_of_its_tiles(small_archive: Path, tmp_path: 
     for tile in range(6):
         seen = opened["C13"][tile, 0].values.astype("f8")
         assert float(opened["clouds_bt_std"][tile]) == pytest.approx(np.nanstd(seen), abs=5e-3)
-        assert names[int(opened["clouds_class"][tile])] == details[tile]["class"]
+        assert names[int(opened["clouds_class"][tile])] == details[tile]["class_name"]
     assert np.isnan(opened["clouds_ice_share"].values).all()

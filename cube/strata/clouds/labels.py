@@ -72,7 +72,9 @@ class CloudLabels:
     def values(self) -> Iterator[tuple[str, int, npt.NDArray[Any]]]:
         """Read them from the plan."""
         for block in self.tiles.blocks():
-            start, details = int(block["tile"].iloc[0]), [json.loads(text) for text in block["details"]]
-            yield "clouds_class", start, np.array([self.classes.index(d["class"]) for d in details], "i1")
+            start, ours = int(block["tile"].iloc[0]), block["stratum"] == "clouds"
+            details = [json.loads(text) if own else {} for text, own in zip(block["details"], ours, strict=True)]
+            classes = [self.classes.index(d["class_name"]) if d else -1 for d in details]
+            yield "clouds_class", start, np.array(classes, "i1")
             for name in self.numbers:
                 yield f"clouds_{name}", start, np.array([d.get(name, np.nan) for d in details], "f4")

@@ -30,8 +30,8 @@ class CloudsSampler:
     """Looks at some places of one scan after the other, and yields those of each class in turn.
 
     A look is a scan drawn uniformly and ``cloud_places`` places in it, uniform in scan angle, with random numbers of
-    its own from the seed and its rank; only what lies under those places is read. ``details`` has ``class`` and the
-    features of the tile (:mod:`cube.strata.clouds.definitions`), ``scan_id``, ``row`` and ``col``. ``probability`` is
+    its own from the seed and its rank; only what lies under those places is read. ``details`` has ``class_name`` and
+    the features of the tile (:mod:`cube.strata.clouds.definitions`), ``scan_id``, ``row`` and ``col``. ``probability`` is
     the class's share of ``num_tiles``, over its share of the places looked at so far and over all places of all scans:
     an estimate that gets better by the tile.
 
@@ -74,6 +74,8 @@ class CloudsSampler:
         known = {name: name for name in SCHEMES[self.scheme]}
         self.shares = shares_among(cloud_classes, known, "cloud_classes", f"by {self.scheme} there are")
         self._asked = bool(cloud_classes)
+        self.quotas: dict[str, float] = {}
+        self.class_shares: dict[str, float] = {}
         self.problems: list[Problem] = []
         self._places: dict[FixedGrid, Places] = {}
         self._seen: list[tuple[list[tuple[str, Candidate]], int, int]] = []
@@ -98,38 +100,43 @@ class CloudsSampler:
                 )
         if not scans:
             raise UsageError(f"No scan starts in the period {request.start} to {request.end}: widen the period.")
-        waiting: dict[str, deque[Candidate]] = {name: deque() for name in self.shares}
-        found: Counter[str] = Counter()
-        shares = dict(self.shares)
-        last = dict.fromkeys(self.shares, 0)
-        looked = rank = 0
+        self._found, self._last, self._looked = Counter[str](), dict.fromkeys(self.shares, 0), 0
+        self._waiting: dict[str, deque[Candidate]] = {name: deque() for name in self.shares}
+        self._rank = 0
+        shares = {name: share for name, share in self.shares.items() if self._search(name, scans)}
+        absent = [name for name in self.shares if name not in shares]
+        if absent and (self._asked or not shares):
+            raise UsageError(self._why_absent(absent))
+        self.quotas = self.class_shares = dict(shares)
         for name in turns(shares):
-            while not waiting[name] and rank - last[name] < self.looks:
-                some, number, places = self._look(rank, scans)
-                rank, looked = rank + 1, looked + number
-                for kind, candidate in some:
-                    found[kind] += 1
-                    last[kind] = rank
-                    if kind in waiting:
-                        waiting[kind].append(self._weighed(candidate, places))
-            if waiting[name]:
-                candidate = waiting[name].popleft()
-                yield self._chanced(candidate, name, found[name] / max(looked, 1), shares)
+            if self._search(name, scans):
+                yield self._chanced(self._waiting[name].popleft(), name, shares)
             else:
-                self._give_up(name, found[name], looked, rank)
                 del shares[name]
+
+    def _search(self, name: str, scans: Sequence[Scan]) -> bool:
+        """Look on until a place of a class waits; whether one does before too many looks were in vain."""
+        while not self._waiting[name] and self._rank - self._last[name] < self.looks:
+            some, number, places = self._look(self._rank, scans)
+            self._rank, self._looked = self._rank + 1, self._looked + number
+            for kind, candidate in some:
+                self._found[kind] += 1
+                self._last[kind] = self._rank
+                if kind in self._waiting:
+                    self._waiting[kind].append(self._weighed(candidate, places))
+        return bool(self._waiting[name])
 
     def write_tables(self, directory: Path) -> list[Path]:
         """Write nothing: what was seen stays with the tiles."""
         return []
 
-    def _give_up(self, name: str, found: int, looked: int, looks: int) -> None:
-        """A class that is not found is left out, unless it was asked for and there is none."""
-        if found or not self._asked:
-            return
-        raise UsageError(
-            f"class {name} of `cloud_classes` is not among {looked} places of {looks} scans that were looked at; "
-            "leave it out, widen the period, or raise `cloud_looks`"
+    def _why_absent(self, absent: Sequence[str]) -> str:
+        if self.problems and not self._looked:
+            return f"no scan could be looked at; the first, {self.problems[0].source}: {self.problems[0].message}"
+        told = f"class {absent[0]} of `cloud_classes` is not" if self._asked else "no class is"
+        return (
+            f"{told} met at any of {self._looked} places of {self._rank} looks; "
+            f"{'leave it out, ' if self._asked else ''}widen the period, or raise `cloud_looks`"
         )
 
     def _look(self, rank: int, scans: Sequence[Scan]) -> tuple[list[tuple[str, Candidate]], int, int]:
@@ -186,14 +193,15 @@ class CloudsSampler:
             weight=1.0,
             probability=1.0,
             platform=scan.platform,
-            details={"class": kind, **told, "scan_id": scan.id, "row": origin[0], "col": origin[1]},
+            details={"class_name": kind, **told, "scan_id": scan.id, "row": origin[0], "col": origin[1]},
         )
 
     def _weighed(self, candidate: Candidate, places: int) -> Candidate:
         """Give a candidate the chance of one draw."""
         return Candidate(**{**vars(candidate), "probability": 1.0 / places})
 
-    def _chanced(self, candidate: Candidate, name: str, share: float, shares: dict[str, float]) -> Candidate:
+    def _chanced(self, candidate: Candidate, name: str, shares: dict[str, float]) -> Candidate:
+        share = self._found[name] / self._looked
         wanted = (self.request.num_tiles or 0) * shares[name] / sum(shares.values())
         return Candidate(**{**vars(candidate), "probability": min(1.0, wanted * candidate.probability / share)})
 
