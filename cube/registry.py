@@ -173,6 +173,7 @@ STRATA = Registry(
         "landcover": "cube.strata.landcover.plug:LANDCOVER",
         "events": "cube.strata.events.plug:EVENTS",
         "cloudsat": "cube.strata.cloudsat.plug:CLOUDSAT",
+        "clouds": "cube.strata.clouds.plug:CLOUDS",
     },
     ("sampler", "options", "tiles", "refusals", "parallel", "tables", "time_means"),
 )

@@ -44,7 +44,7 @@ class PackedBatch(Tensors):
     meta: dict[str, Tensor] = field(default_factory=dict)
     """By name, (B, ...): see docs/loaders.md."""
     labels: dict[str, Tensor] = field(default_factory=dict)
-    """By name, (B,)."""
+    """By name, (B,), or (B, ...) of what strata say of tiles."""
     parts: dict[int, StoredPart] = field(default_factory=dict)
     """By how often their pixels repeat on the grid, bands as they are stored, where some repeat: ``values`` is without
     bands then, (B, 0, T, Y, X), and ``mask`` None, until they are brought :meth:`on_grid`."""
@@ -214,7 +214,9 @@ def _kind(batch: PackedBatch) -> str:
     """What the samples of a batch are, in words."""
     steps, rows, columns = batch.values.shape[2:]  # there may be no bands yet: they come onto this grid
     form = "values" if batch.values.dtype.is_floating_point else "counts"
-    return f"{form} of {', '.join(batch.bands)} in {many(steps, 'step')} of {rows} x {columns} pixels"
+    told = f"{form} of {', '.join(batch.bands)} in {many(steps, 'step')} of {rows} x {columns} pixels"
+    several = {name: tuple(values.shape[1:]) for name, values in batch.labels.items() if values.ndim > 1}
+    return f"{told}, labels {several}" if several else told
 
 
 def _valid(mask: Tensor, rules: Sequence[BandRule]) -> Tensor:

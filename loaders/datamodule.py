@@ -60,7 +60,7 @@ class TileDataModule(LightningDataModule):
         test: str | None = "split == 'test'",
         bands: Sequence[str | int] | None = None,
         weights: str | Mapping[str, Mapping[Any, float]] | None = None,
-        labels: Sequence[str] = (),
+        labels: str | Sequence[str] = (),
         fields: Sequence[str] = (),
         on_error: OnError = "raise",
         storage_options: Mapping[str, Any] | None = None,

@@ -85,6 +85,8 @@ class TileStore:
     """Every variable of a few numbers a tile, in memory."""
     coarse: xr.Dataset
     """Angles and places at blocks of the tiles, in storage."""
+    ragged: xr.Dataset
+    """Profiles that cross the tiles, one tile's after another's, in storage."""
     plan: pd.DataFrame | None = None
 
     @classmethod
@@ -123,8 +125,10 @@ class TileStore:
         small = xr.decode_cf(raw.drop_vars(images))
         coarse = small[[n for n in COARSE if n in small]]
         scalars = [n for n in small.variables if small[n].ndim == 0]
-        small = small.drop_vars([*coarse.data_vars, *scalars]).load()
-        return cls(url, ChunkReader(url, options), facts, bands, small, coarse, _read_plan(url, options, small))
+        ragged = small[[n for n in small.data_vars if "profile" in small[n].dims]]
+        small = small.drop_vars([*coarse.data_vars, *ragged.data_vars, *scalars]).load()
+        plan = _read_plan(url, options, small)
+        return cls(url, ChunkReader(url, options), facts, bands, small, coarse, ragged, plan)
 
     def __len__(self) -> int:
         return int(self.small.sizes["tile"])

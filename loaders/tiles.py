@@ -22,6 +22,7 @@ from loaders.reading import lay_out, masks_of
 from loaders.rules import rule_of
 from loaders.statistics import make_decoder
 from loaders.store import TileStore, select, weigh
+from loaders.tile_labels import StoredLabel, is_stored, names_of, stored_label
 from stratacube.errors import SourceError, UsageError
 
 __all__ = ["TileDataset", "tile_loader", "time_code"]
@@ -48,7 +49,8 @@ class TileDataset(Dataset[PackedBatch]):
     weights
         See :func:`loaders.store.weigh`; how often each tile is drawn, relative to the others.
     labels
-        Columns of the table. Text becomes the place in :attr:`classes`.
+        Columns of the table, text becoming the place in :attr:`classes`; and what strata say of tiles, such as
+        ``landcover`` or ``cloudsat`` (:class:`loaders.tile_labels.StoredLabel`), which is kept in memory.
     fields
         Coarse angles and places wanted in ``meta``: view_zenith, view_azimuth, solar_zenith, solar_azimuth,
         latitude_coarse, longitude_coarse. They are kept in memory, once for all workers.
@@ -72,7 +74,7 @@ class TileDataset(Dataset[PackedBatch]):
         view: View | None = None,
         where: str | Sequence[int] | npt.NDArray[np.int64] | None = None,
         weights: str | Mapping[str, Mapping[Any, float]] | None = None,
-        labels: Sequence[str] = (),
+        labels: str | Sequence[str] = (),
         fields: Sequence[str] = (),
         on_error: OnError = "raise",
         storage_options: Mapping[str, Any] | None = None,
@@ -89,6 +91,8 @@ class TileDataset(Dataset[PackedBatch]):
         self.view = view or View()
         self.view.check(self.bands[0].shape)
         self.on_error = on_error
+        stored = [name for name in names_of(labels) if is_stored(opened, name)]
+        labels = [name for name in names_of(labels) if name not in stored]
         table = opened.table_for(where, weights, labels)
         self.tiles = select(table, where)
         if not len(self.tiles):
@@ -96,6 +100,10 @@ class TileDataset(Dataset[PackedBatch]):
         self.weights = weigh(table.iloc[self.tiles], weights)
         self.classes: dict[str, list[str]] = {}
         self._labels = {name: self._label(opened, name) for name in labels}
+        self._stored_labels: dict[str, StoredLabel] = {}
+        for name in stored:
+            self._stored_labels[name], names = stored_label(opened, name, self.tiles)
+            self.classes |= {name: names} if names else {}
         self.sizes: tuple[int, ...] = (len(self.tiles),)
         self.shares: tuple[float, ...] = ()
         self._keep_small(opened)
@@ -159,9 +167,16 @@ class TileDataset(Dataset[PackedBatch]):
             self.rules,
             tuple(p.orientation for p in places),
             self._meta(samples, frames, places) | {"failed": failed},
-            {name: codes[samples] for name, codes in self._labels.items()},
+            self._labels_of(samples, places),
             parts,
         )
+
+    def _labels_of(self, samples: Tensor, places: Sequence[Placement]) -> dict[str, Tensor]:
+        found = {name: codes[samples] for name, codes in self._labels.items()}
+        size = self.view.shape(self.bands[0].shape)[1:]
+        for name, stored in self._stored_labels.items():
+            found |= stored.of(name, samples, places, size)
+        return found
 
     def _read(
         self, tiles: npt.NDArray[np.int64], places: Sequence[Placement]
@@ -210,7 +225,9 @@ class TileDataset(Dataset[PackedBatch]):
 
     def share_memory(self) -> None:
         """Put the small tensors where worker processes share them instead of each having a copy."""
-        for tensor in (self._packing, self._coefficients, self._times, *self._scalars.values(), *self._fields.values()):
+        stored = [tensor for label in self._stored_labels.values() for tensor in label.tensors()]
+        small = (self._packing, self._coefficients, self._times, *self._scalars.values(), *self._fields.values())
+        for tensor in (*small, *stored):
             if tensor is not None:
                 tensor.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -269,7 +286,7 @@ def tile_loader(
     view: View | None = None,
     where: str | Sequence[int] | npt.NDArray[np.int64] | None = None,
     weights: str | Mapping[str, Mapping[Any, float]] | None = None,
-    labels: Sequence[str] = (),
+    labels: str | Sequence[str] = (),
     fields: Sequence[str] = (),
     on_error: OnError = "raise",
     storage_options: Mapping[str, Any] | None = None,

@@ -67,6 +67,8 @@ class SampleRequest:
     num_tiles: int | None = None
     """Tiles wanted; None for all a stratum has."""
     seed: int = 0
+    endpoint_url: str | None = None
+    """S3 endpoint, for a sampler that looks at pixels; None for AWS."""
     executor: Executor | None = None
     """Where a sampler may read its inputs in parallel; the candidates do not depend on it."""
 

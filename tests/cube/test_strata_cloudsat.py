@@ -236,9 +236,7 @@ def request(start: datetime = START, **more: Any) -> SampleRequest:
 
 
 def test_centres_are_every_so_many_profiles_that_can_have_a_chip(real: Path) -> None:
-    sampler = CloudsatSampler(
-        request(datetime(2019, 1, 2, 17, 50)), cloudsat_root=str(real.parent), inner_disk_margin=1600
-    )
+    sampler = CloudsatSampler(request(datetime(2019, 1, 2, 17, 50), margin=1600), cloudsat_root=str(real.parent))
     drawn = list(sampler.candidates())
     assert sorted(c.details["profile"] for c in drawn) != [c.details["profile"] for c in drawn]
     granule = read_granule(real)
@@ -254,10 +252,8 @@ def test_centres_are_every_so_many_profiles_that_can_have_a_chip(real: Path) -> 
     some = next(c for c in drawn if c.details["profile"] == wanted[7])
     assert some.time == granule.time[wanted[7]].astype(datetime)
     assert (some.latitude, some.longitude) == (granule.latitude[wanted[7]], granule.longitude[wanted[7]])
-    cloudy = CloudsatSampler(
-        request(datetime(2019, 1, 2, 17, 50)), cloudsat_root=str(real), require_cloud=True, transect=(-10, 10)
-    )
-    assert all(c.details["cloudy_share"] > 0 and abs(c.latitude) <= 10 for c in cloudy.candidates())
+    cloudy = CloudsatSampler(request(datetime(2019, 1, 2, 17, 50)), cloudsat_root=str(real), require_cloud=True)
+    assert all(c.details["cloudy_share"] > 0 for c in cloudy.candidates())
 
 
 def test_what_cannot_be_is_one_sentence(real: Path, tmp_path: Path) -> None:
@@ -284,7 +280,8 @@ def test_what_cannot_be_is_one_sentence(real: Path, tmp_path: Path) -> None:
     shutil.copy(real, tmp_path / "twice" / name.replace("2B-CLDCLASS", "2B-CLDCLASS-LIDAR"))
     assert "is there twice" in refused(tmp_path / "twice")
     assert "no granule of ECMWF-AUX" in refused(real, cloudsat_aux_root=str(tmp_path))
-    assert "not in sight of the satellite (" in refused(real, request(early), transect=(80, 90))
+    none = {"profile_stride": 100_000}
+    assert "not in sight of the satellite (1)" in refused(real, request(early), **none)
 
 
 def test_one_bad_granule_costs_itself(real: Path, tmp_path: Path) -> None:

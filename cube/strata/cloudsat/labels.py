@@ -102,11 +102,13 @@ class CloudsatLabels:
         self.paths = {path.name: path for path in find_granules(cloudsat_root, orbit=orbit)}
         self.aux = None if cloudsat_aux_root is None else aux_of(cloudsat_aux_root)
         self._read = lru_cache(maxsize=2)(read_granule)
-        self._counts: list[int] = [found.end - found.first for *_, found in self._transects()]
+        self._counts = np.zeros(tiles.tiles, "i4")
+        for tile, *_, found in self._transects():
+            self._counts[tile] = found.end - found.first
 
     def arrays(self) -> Mapping[str, ArraySpec]:
         """Describe the variables."""
-        total, tiles = max(1, sum(self._counts)), self.tiles.tiles
+        total, tiles = max(1, int(self._counts.sum())), self.tiles.tiles
         sizes = {"layer": _LAYERS, "height": BINS}
 
         def of_profiles(kind: str, fill: Any, more: tuple[str, ...], attributes: Mapping[str, Any]) -> ArraySpec:
@@ -144,13 +146,12 @@ class CloudsatLabels:
     def values(self) -> Iterator[tuple[str, int, npt.NDArray[Any]]]:
         """Read the granules again and yield the profiles, chunk by chunk."""
         yield "cloudsat_height", 0, BIN_CENTRES.astype("f4")
-        counts = np.array(self._counts, "i4")
-        yield "cloudsat_profile_count", 0, counts
-        yield "cloudsat_profile_start", 0, np.cumsum(counts, dtype="i8") - counts
+        yield "cloudsat_profile_count", 0, self._counts
+        yield "cloudsat_profile_start", 0, np.cumsum(self._counts, dtype="i8") - self._counts
         yield from self._of_tiles()
         waiting: dict[str, list[npt.NDArray[Any]]] = {f"cloudsat_{name}": [] for name in self._kinds()}
         written = held = 0
-        for granule, grid, track, found in self._transects():
+        for _, granule, grid, track, found in self._transects():
             some = self._of_transect(granule, grid, track, found)
             for name, values in some.items():
                 waiting[f"cloudsat_{name}"].append(values)
@@ -165,20 +166,22 @@ class CloudsatLabels:
 
     def _of_tiles(self) -> Iterator[tuple[str, int, npt.NDArray[Any]]]:
         for block in self.tiles.blocks():
-            details, start = [json.loads(text) for text in block["details"]], int(block["tile"].iloc[0])
-            yield "cloudsat_orbit", start, np.array([d["orbit"] for d in details], "i4")
-            yield "cloudsat_centre_profile", start, np.array([d["profile"] for d in details], "i4")
+            start, ours = int(block["tile"].iloc[0]), block["stratum"] == "cloudsat"
+            details = [json.loads(text) if own else {} for text, own in zip(block["details"], ours, strict=True)]
+            yield "cloudsat_orbit", start, np.array([d.get("orbit", -1) for d in details], "i4")
+            yield "cloudsat_centre_profile", start, np.array([d.get("profile", -1) for d in details], "i4")
 
-    def _transects(self) -> Iterator[tuple[Granule, FixedGrid, Track, Transect]]:
-        """By tile: its granule, its grid, where all profiles lie in it, and those that go with it."""
+    def _transects(self) -> Iterator[tuple[int, Granule, FixedGrid, Track, Transect]]:
+        """Of each tile of this stratum: granule, grid, where all profiles lie in it, and those that go with it."""
         for block in self.tiles.blocks():
-            for row in block.itertuples():
+            for row in block[block["stratum"] == "cloudsat"].itertuples():
                 told = json.loads(str(row.details))
                 if told["granule"] not in self.paths:
                     raise SourceError(f"granule {told['granule']} of the plan is not in {self.root}; bring it back")
                 granule, grid = self._read(Path(self.paths[told["granule"]])), self.tiles.grid(row)
                 track = locate(granule, grid, self.parallax)
-                yield granule, grid, track, transect(track, told["profile"], grid.width, self.selection, self.profiles)
+                found = transect(track, told["profile"], grid.width, self.selection, self.profiles)
+                yield int(row.tile), granule, grid, track, found
 
     def _of_transect(
         self, granule: Granule, grid: FixedGrid, track: Track, found: Transect

@@ -33,27 +33,15 @@ class CloudsatOptions(Options):
     parallax: Literal["surface", "top"] = Field(
         "surface", description="cloudsat: pixel of a profile by its place on the ground, or by its highest cloud's top"
     )
-    transect: list[float] = Field(
-        [-90.0, 90.0],
-        min_length=2,
-        max_length=2,
-        description="cloudsat: southern and northern bound of the tiles' centres, degrees",
-    )
     min_cloudsat_valid_fraction: float = Field(
         1.0, ge=0, le=1, description="cloudsat: share of a tile's profiles that must be observations"
     )
     require_cloud: bool = Field(False, description="cloudsat: leave out tiles without a cloud in their profiles")
-    inner_disk_margin: int = Field(0, ge=0, description="cloudsat: pixels left out along the edges of the sector")
 
     @model_validator(mode="after")
     def _agree(self) -> CloudsatOptions:
         if not self.cloudsat_root:
             raise ValueError("`stratification=cloudsat` needs `cloudsat_root`, a folder of granules")
-        south, north = self.transect
-        if not -90 <= south < north <= 90:
-            raise ValueError(
-                f"`transect` is {south:g} {north:g}: give a southern and a northern latitude, in that order"
-            )
         return self
 
 

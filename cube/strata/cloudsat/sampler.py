@@ -32,11 +32,8 @@ class _Wish:
     profiles: int
     selection: Selection
     parallax: Parallax
-    south: float
-    north: float
     valid: float
     cloud: bool
-    margin: int
 
 
 class CloudsatSampler:
@@ -52,9 +49,9 @@ class CloudsatSampler:
         What is wanted.
     cloudsat_root, cloudsat_aux_root : str
         Folders or globs of granules.
-    orbit, profile_stride, profiles_per_chip, profile_selection, parallax, transect : Any
+    orbit, profile_stride, profiles_per_chip, profile_selection, parallax : Any
         See :class:`cube.strata.cloudsat.plug.CloudsatOptions`.
-    min_cloudsat_valid_fraction, require_cloud, inner_disk_margin : Any
+    min_cloudsat_valid_fraction, require_cloud : Any
         See there.
 
     Raises
@@ -76,10 +73,8 @@ class CloudsatSampler:
         profiles_per_chip: int = 91,
         profile_selection: Selection = "fixed",
         parallax: Parallax = "surface",
-        transect: Sequence[float] = (-90.0, 90.0),
         min_cloudsat_valid_fraction: float = 1.0,
         require_cloud: bool = False,
-        inner_disk_margin: int = 0,
     ) -> None:
         self.request, self.problems = request, list[Problem]()
         self.wish = _Wish(
@@ -87,10 +82,8 @@ class CloudsatSampler:
             profiles_per_chip,
             profile_selection,
             parallax,
-            *transect,
             min_cloudsat_valid_fraction,
             require_cloud,
-            max(inner_disk_margin, request.margin),
         )
         first, last = (s.start for s in (request.scans[0], request.scans[-1])) if request.scans else (None, None)
         start = max((t for t in (first, request.start) if t), default=None)
@@ -158,15 +151,11 @@ class CloudsatSampler:
         return [_with_probability(candidate, chance) for candidate in found]
 
     def _centres(self, granule: Granule) -> list[int]:
-        """Profiles about which tiles may lie: every so many, in the period and within the transect's latitudes."""
+        """Profiles about which tiles may lie: every so many, in the period."""
         half = self.wish.profiles // 2 if self.wish.selection == "fixed" else 0
         profiles = np.arange(half, len(granule) - half, self.wish.stride)
-        latitude = granule.latitude[profiles]
-        inside = (latitude >= self.wish.south) & (latitude <= self.wish.north)
         times = granule.time[profiles].astype("M8[us]").astype(object)
-        period = np.array([self.request.in_period(time) for time in times], bool)
-        self.refused["outside of `transect`"] += int((period & ~inside).sum())
-        chosen: list[int] = profiles[inside & period].tolist()
+        chosen: list[int] = profiles[np.array([self.request.in_period(time) for time in times], bool)].tolist()
         return chosen
 
     def _by_grid(self, granule: Granule, profiles: Sequence[int]) -> Iterator[tuple[FixedGrid, Scan, list[int]]]:
@@ -199,13 +188,14 @@ class CloudsatSampler:
 
     def _placed(self, granule: Granule, grid: FixedGrid, scan: Scan, profiles: Sequence[int]) -> Iterator[Candidate]:
         track = locate(granule, grid, self.wish.parallax)
+        seen = track.seen
         size, align = self.request.tile_size, self.request.align
         for profile in profiles:
-            if not track.seen[profile]:
+            if not seen[profile]:
                 self.refused["not in sight of the satellite"] += 1
                 continue
             place = float(granule.longitude[profile]), float(granule.latitude[profile])
-            window = place_tile(grid, *place, size, align=align, margin=self.wish.margin)
+            window = place_tile(grid, *place, size, align=align, margin=self.request.margin)
             if window is None:
                 self.refused["tile not inside the sector and its margin"] += 1
                 continue

@@ -13,8 +13,8 @@ from cube.geostationary.grid import FixedGrid
 from cube.job.store import ArraySpec, pad_names
 from cube.strata.labelling import PlannedTiles
 from cube.strata.landcover.footprints import class_image, footprint_counts
-from cube.strata.landcover.legends import word
 from cube.strata.landcover.raster import NODATA, OFF_EARTH, open_landcover
+from cube.strata.shares import word
 
 __all__ = ["LandcoverLabels"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from stratacube.choices import nearest
-from stratacube.errors import UsageError
+from cube.strata.shares import shares_among, word
 
-__all__ = ["IGBP", "WORLDCOVER", "legend_of", "parse_legend", "shares_of", "word"]
+__all__ = ["IGBP", "WORLDCOVER", "legend_of", "parse_legend", "shares_of"]
 
 IGBP: Mapping[int, str] = {
     0: "Water Bodies",
@@ -72,11 +71,6 @@ def parse_legend(text: str) -> dict[int, str]:
     return {int(found[1]): found[2] for found in lines if found}
 
 
-def word(name: str) -> str:
-    """One word of a name: small letters, digits and underscores."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-
-
 def shares_of(asked: Sequence[str], classes: Sequence[int], names: Mapping[int, str]) -> dict[int, float]:
     """Shares of classes in the tiles to be drawn.
 
@@ -94,23 +88,6 @@ def shares_of(asked: Sequence[str], classes: Sequence[int], names: Mapping[int, 
     UsageError
         If a class does not exist, is named twice, or a share is not positive.
     """
-    if not asked:
-        return dict.fromkeys(classes, 1.0)
-    known = {word(names[number]): number for number in reversed(classes) if number in names}
-    known |= {str(number): number for number in classes}
-    shares: dict[int, float] = {}
-    for text in asked:
-        name, _, share = text.partition("=")
-        key = word(name)
-        if key not in known:
-            told = ", ".join(f"{n} {word(names[n])}" if n in names else str(n) for n in classes)
-            raise UsageError(f"`landcover_classes` names {name!r}; the raster has {told}{nearest(key, list(known))}")
-        if known[key] in shares:
-            raise UsageError(f"`landcover_classes` names class {name!r} twice; name each once")
-        try:
-            shares[known[key]] = float(share or 1)
-        except ValueError:
-            shares[known[key]] = 0.0
-        if not 0 < shares[known[key]] < float("inf"):
-            raise UsageError(f"`landcover_classes` gives {name!r} the share {share!r}; give a positive number")
-    return shares
+    known = {str(number): number for number in classes}
+    known |= {word(names[number]): number for number in reversed(classes) if number in names}
+    return shares_among(asked, known, "landcover_classes", "the raster has")

@@ -14,14 +14,15 @@ import pandas as pd
 from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid
 from cube.strata.base import Candidate, Problem, SampleRequest
-from cube.strata.landcover.legends import shares_of, word
+from cube.strata.landcover.legends import shares_of
 from cube.strata.landcover.places import ClassPlaces, classed
 from cube.strata.landcover.raster import LandCover, open_landcover
 from cube.strata.random import allowed_places
+from cube.strata.shares import word
 from cube.strata.turns import turns
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
-__all__ = ["LandcoverSampler", "turns"]
+__all__ = ["LandcoverSampler"]
 
 _GRIDS_KEPT = 4
 """A full disk's classes take 150 MB; sectors that move have many grids, and are small."""
