@@ -19,7 +19,7 @@ from cube.registry import STRATA, Registry
 from cube.selecting import MIXED, SelectSettings
 from cube.strata.plug import Options, Stratum
 from stratacube.addresses import checked_address
-from stratacube.choices import OneOf, Told
+from stratacube.choices import OneOf, Told, one_of
 from stratacube.errors import UsageError
 from stratacube.settings import RUN_ONLY, End, LocalPath, Start, formerly, refuse_empty
 
@@ -75,8 +75,19 @@ class TileConfig(SelectSettings):
 
     STRATA_BY_OPTION: ClassVar[Mapping[str, str]] = {}
     """The stratum each option belongs to."""
+    SHORT: ClassVar[Mapping[str, str]] = {
+        "stratification": "-r",
+        "output_dir": "-o",
+        "convection_regex": "-cr",
+        "tile_size": "-ts",
+        "channels": "-c",
+        "satellite": "-s",
+        "product": "-p",
+        "domain": "-d",
+    }
+    """SatVision-Pix4D's."""
 
-    output_dir: LocalPath = Field(description="folder of the build", json_schema_extra=RUN_ONLY)
+    output_dir: LocalPath = Field(Path("abi_tiles"), description="folder of the build", json_schema_extra=RUN_ONLY)
     stratification: Annotated[str, OneOf(_stratifications)] = Field(
         "random", description="how places and times are chosen"
     )
@@ -97,7 +108,10 @@ class TileConfig(SelectSettings):
     channels: Annotated[list[int], Told(_bands)] = Field(
         [], description="channels by number or name (default: all of the imager)", min_length=1
     )
-    start_dt: Start | None = Field(None, description="first scan start, ISO 8601 UTC (default: all there is locally)")
+    start_dt: Start | None = Field(
+        None,
+        description="first scan start, ISO 8601 UTC (default: that of the stratum's inputs, else all there is locally)",
+    )
     end_dt: End | None = Field(None, description="end of the period, exclusive; a date alone means that whole day")
     num_tiles: int | None = Field(
         None, ge=1, le=10_000_000, description="tiles to make (default: 100 for random, every record for convection)"
@@ -161,6 +175,12 @@ class TileConfig(SelectSettings):
     overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=RUN_ONLY)
     plan_only: bool = Field(
         False, description="stop after the plan and the metadata of the arrays", json_schema_extra=RUN_ONLY
+    )
+    archive: bool = Field(
+        True,
+        description="look for scans; without, and with `plan_only`, the stratum's inputs alone are read and their "
+        "tables written",
+        json_schema_extra=RUN_ONLY,
     )
     shard: Shard | None = Field(None, description=TOLD, json_schema_extra=RUN_ONLY)
     publish_only: bool = Field(
@@ -241,7 +261,12 @@ class TileConfig(SelectSettings):
             raise ValueError(
                 f"`surface={self.surface}` needs `landcover`, a raster of classes that tells land from sea"
             )
-        _ = self.parts  # whose options they may refuse
+        parts = self.parts  # whose options they may refuse
+        if not self.archive and not (self.plan_only and len(parts) == 1 and parts[0].stratum.alone):
+            able = [name for name, stratum in STRATA.all().items() if stratum.alone]
+            raise ValueError(
+                f"`no_archive` goes with `plan_only` and `stratification={one_of(able)}`; give both, or leave it out"
+            )
         return self
 
     @property

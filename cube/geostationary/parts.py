@@ -78,6 +78,7 @@ def parts_of(
             end=config.end_dt and config.end_dt - timedelta(microseconds=1),
             num_tiles=wanted,
             seed=seed,
+            reach=timedelta(minutes=config.steps * config.step_minutes + 1),
             executor=workers.executor if part.stratum.parallel else InlineExecutor(),
         )
         sampler = NamedSampler(part.name, part.stratum, request, part.options)

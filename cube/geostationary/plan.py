@@ -216,14 +216,13 @@ class _Planner:
             return "tile centre off the Earth"
         tile = TileSpec("", grid.left + window.col * grid.dx, grid.top + window.row * grid.dy, grid.projection)
         after = self._after_start(scan, lon, lat) or _AT_ONCE
-        frames = self._with_context(
-            self._frames(scan.platform, candidate.time, late), candidate, tile, (lon, lat), after
-        )
+        frames = self._with_context(self._frames(scan.platform, candidate.time, late), tile, (lon, lat), after)
         choice = choose_window(
             frames,
             self.wanted.steps,
             max_daylight_zenith=DAYLIGHT_ZENITH if self.wanted.daylight else None,
             bands=len(self.layout.instrument.bands),
+            system_pixels=candidate.details.get("system_pixels"),
         )
         kept = frames[choice.start : choice.start + self.wanted.steps]
         if reason := self._unfit(kept, whole=whole) or self._gives_way(scan, kept, fit_only=strict):
@@ -295,9 +294,9 @@ class _Planner:
         return self._at[key]
 
     def _with_context(
-        self, frames: list[Frame], candidate: Candidate, tile: TileSpec, place: tuple[float, float], after: timedelta
+        self, frames: list[Frame], tile: TileSpec, place: tuple[float, float], after: timedelta
     ) -> list[Frame]:
-        """Add what is known of the place: whether a moving sector sees it, its cloud system, the Sun.
+        """Add what is known of the place: whether a moving sector sees it, the Sun.
 
         ``place`` is a longitude and latitude, ``after`` how long after the start of a scan it is seen.
         """
@@ -307,9 +306,6 @@ class _Planner:
                 f if f.scan is None or self._sees(f.scan, tile) else replace(f, scan=None, missing=channels)
                 for f in frames
             ]
-        pixels: Mapping[Any, int] | None = candidate.details.get("system_pixels")
-        if pixels is not None:
-            frames = [replace(f, system_pixels=pixels.get(f.time, 0)) for f in frames]
         if self.wanted.daylight:
             seen = [f.scan.start + after if f.scan else f.time for f in frames]
             frames = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -67,6 +67,8 @@ class SampleRequest:
     num_tiles: int | None = None
     """Tiles wanted; None for all a stratum has."""
     seed: int = 0
+    reach: timedelta = timedelta(days=1)
+    """How far from an event its time window may go."""
     executor: Executor | None = None
     """Where a sampler may read its inputs in parallel; the candidates do not depend on it."""
 

@@ -28,7 +28,6 @@ def frames(
     repeated: Sequence[int] = (),
     missing: dict[int, int] | None = None,
     valid: dict[int, float] | None = None,
-    pixels: Sequence[int] | None = None,
     zenith: Sequence[float] | None = None,
 ) -> list[Frame]:
     made = []
@@ -36,9 +35,13 @@ def frames(
         scan = None if i in without else scan_at(TIMES[i - 1] if i in repeated else time)
         gone = 16 if scan is None else (missing or {}).get(i, 0)
         fraction = None if valid is None else valid.get(i)
-        system = None if pixels is None else pixels[i]
-        made.append(Frame(time, scan, gone, fraction, system, None if zenith is None else zenith[i]))
+        made.append(Frame(time, scan, gone, fraction, None if zenith is None else zenith[i]))
     return made
+
+
+def of(pixels: Sequence[int]) -> dict[datetime, int]:
+    """Pixels of a system at all candidate times."""
+    return dict(zip(TIMES, pixels, strict=True))
 
 
 def test_candidate_times_are_those_of_the_predecessor() -> None:
@@ -83,17 +86,17 @@ def test_fewer_missing_bands_decide_between_incomplete_windows() -> None:
 def test_valid_pixels_come_before_the_system_and_are_neutral_when_unknown() -> None:
     valid = dict.fromkeys(range(14), 0.9) | {7: 0.5}
     pixels = [0] * 7 + [5] * 7
-    assert choose(frames(valid=valid, pixels=pixels), 7).start == 0
-    assert choose(frames(valid=dict.fromkeys(range(3), 0.9), pixels=pixels), 7).start == 7
+    assert choose(frames(valid=valid), 7, system_pixels=of(pixels)).start == 0
+    assert choose(frames(valid=dict.fromkeys(range(3), 0.9)), 7, system_pixels=of(pixels)).start == 7
     almost = dict.fromkeys(range(14), 0.9) | {7: 0.899}
     assert choose(frames(valid=almost), 7).start == 4
 
 
 def test_presence_comes_before_growth_and_growth_before_the_centre() -> None:
     present = [0, 0, 0, 0, 0, 0, 9, 8, 7, 6, 5, 4, 3, 0]
-    assert choose(frames(pixels=present), 7).start == 6
+    assert choose(frames(), 7, system_pixels=of(present)).start == 6
     rising_then_falling = [1, 2, 3, 4, 5, 6, 7, 7, 6, 5, 4, 3, 2, 1]
-    assert choose(frames(pixels=rising_then_falling), 7).start == 3
+    assert choose(frames(), 7, system_pixels=of(rising_then_falling)).start == 3
 
 
 def test_daylight_counts_only_if_asked() -> None:
@@ -103,10 +106,10 @@ def test_daylight_counts_only_if_asked() -> None:
 
 
 def test_scores_order_windows_and_are_shares_of_the_best() -> None:
-    best = choose(frames(pixels=list(range(1, 15))), 7)
+    best = choose(frames(), 7, system_pixels=of(range(1, 15)))
     assert all(0 <= s <= 1 for s in best.scores)
     assert len(set(best.scores)) == 8
-    worse = choose(frames(pixels=list(range(1, 15)), without=[7]), 7)
+    worse = choose(frames(without=[7]), 7, system_pixels=of(range(1, 15)))
     assert max(worse.scores[1:]) < min(best.scores)
 
 
