@@ -16,8 +16,9 @@ from cube.geostationary.dialect import Dialect, dialect_of, told_of_imagers
 from cube.job.codec import BEFORE, CodecName
 from cube.job.parts import TOLD, Shard
 from cube.registry import STRATA, Registry
-from cube.selecting import MIXED, SelectSettings
+from cube.selecting import MIXED
 from cube.strata.plug import Options, Stratum
+from cube.windowing import WindowSettings
 from stratacube.addresses import checked_address
 from stratacube.choices import OneOf, Told, one_of
 from stratacube.errors import UsageError
@@ -70,7 +71,7 @@ class Part(NamedTuple):
     share: float
 
 
-class TileConfig(SelectSettings):
+class TileConfig(WindowSettings):
     """A build of tiles, but for the options of the strata; :data:`AbiConfig` has those too."""
 
     STRATA_BY_OPTION: ClassVar[Mapping[str, str]] = {}
@@ -128,8 +129,6 @@ class TileConfig(SelectSettings):
         description="0.5 km pixels on the 1 km grid: averaged, one of four taken, or kept as they are",
         json_schema_extra=formerly("mean"),
     )
-    steps: int = Field(7, ge=1, le=100, description="time steps of a tile")
-    step_minutes: int = Field(20, ge=1, le=1440, description="minutes between steps")
     tolerance_minutes: float = Field(10.0, ge=0, le=1440, description="how far a scan may start from the time wanted")
     max_view_zenith: float = Field(
         70.0, gt=0, le=90, description="largest view zenith angle of a tile's centre, degrees"
@@ -203,6 +202,8 @@ class TileConfig(SelectSettings):
         values.setdefault("channels", sorted(names.bands))
         if values.get("strata"):
             values.setdefault("stratification", MIXED)
+        if isinstance(values.get("offsets"), list) and values["offsets"]:
+            values.setdefault("steps", len(values["offsets"]))
         values["product"] = values.get("product") or names.product
         domain = values.get("domain")
         if domain is None or isinstance(domain, str):  # else it is refused as what it is

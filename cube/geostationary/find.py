@@ -77,8 +77,7 @@ def find(config: AbiConfig) -> list[Scan]:
     asked = period_of(config)
     if online and None in asked:
         raise UsageError("listing S3 needs a period; give `start_dt` and `end_dt`")
-    minutes = config.tolerance_minutes + (config.steps * config.step_minutes if config.steps > 1 else 0)
-    reach = timedelta(minutes=minutes)
+    reach = timedelta(minutes=config.tolerance_minutes + max(map(abs, config.minutes_about)))
     if any(
         part.stratum.time_means == "observation" for part in config.parts
     ):  # what a scan sees last, it sees long after its start

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from cube.job.ledger import Problem
 from cube.strata.base import Candidate, place_tile
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.streams import Stream
-from cube.strata.windows import Frame, candidate_times, choose_window
+from cube.strata.windows import Frame, choose_window
 from cube.sun import solar_angles
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
@@ -115,7 +114,10 @@ class _Wanted:
     """What a time window is to be like."""
 
     steps: int
-    step_minutes: int
+    told: str
+    """How far apart they are, in words."""
+    minutes_about: tuple[float, ...]
+    """From the event to each step that may be in it."""
     tolerance: timedelta
     """How far a scan may be from the time of its step."""
     gaps: bool
@@ -131,7 +133,8 @@ class _Wanted:
     def of(cls, config: AbiConfig) -> _Wanted:
         return cls(
             config.steps,
-            config.step_minutes,
+            config.steps_told,
+            config.minutes_about,
             timedelta(minutes=config.tolerance_minutes),
             config.allow_missing,
             config.sector in config.dialect.names.moving,
@@ -220,6 +223,7 @@ class _Planner:
         choice = choose_window(
             frames,
             self.wanted.steps,
+            event_index=min(range(len(frames)), key=lambda i: abs(self.wanted.minutes_about[i])),
             max_daylight_zenith=DAYLIGHT_ZENITH if self.wanted.daylight else None,
             bands=len(self.layout.instrument.bands),
             system_pixels=candidate.details.get("system_pixels"),
@@ -257,7 +261,7 @@ class _Planner:
     def _unfit(self, frames: Sequence[Frame], *, whole: bool) -> str | None:
         """Why a window may not be kept, if so."""
         if any(f.scan is None for f in frames) and not self.wanted.gaps:
-            return f"no run of {self.wanted.steps} scans at {self.wanted.step_minutes} min steps"
+            return f"no run of {self.wanted.steps} scans {self.wanted.told}"
         return "channels missing" if whole and any(f.missing for f in frames) else None
 
     def _gives_way(self, scan: Scan, frames: Sequence[Frame], *, fit_only: bool) -> str | None:
@@ -288,7 +292,7 @@ class _Planner:
         """Candidate steps around a time, of one satellite, worked out once; ``late`` as told with the event's scan."""
         key = platform, time, late
         if key not in self._at:
-            times = candidate_times(time, self.wanted.steps, self.wanted.step_minutes)
+            times = [time + timedelta(minutes=minutes) for minutes in self.wanted.minutes_about]
             frames = [self._frame(platform, t, late) for t in times]
             self._at[key] = _each_scan_once(frames, len(self.layout.channels), late)
         return self._at[key]

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from catalog.geostationary.scans import Scan
 from stratacube.errors import UsageError
 
-__all__ = ["Frame", "WindowChoice", "candidate_times", "choose_window"]
+__all__ = ["Frame", "WindowChoice", "choose_window"]
 
 
 _SLACK = timedelta(minutes=1)
@@ -60,36 +60,6 @@ class WindowChoice(NamedTuple):
     """By window start, in [0, 1]: 1 would be best in every part. The chosen window has the highest."""
 
 
-def candidate_times(event: datetime, steps: int = 7, step_minutes: float = 20) -> list[datetime]:
-    """Return the requested times around an event, of which a window of ``steps`` consecutive ones is kept.
-
-    Parameters
-    ----------
-    event : datetime
-        Time of the event.
-    steps : int
-        Length of a window.
-    step_minutes : float
-        Minutes between steps.
-
-    Returns
-    -------
-    list of datetime
-        ``event + i * step`` for i = -steps .. steps - 1, so the event has index ``steps``; the event alone
-        where ``steps`` is 1.
-
-    Raises
-    ------
-    UsageError
-        Not a positive number of steps or minutes.
-    """
-    if steps < 1 or step_minutes <= 0:
-        raise UsageError(f"A window needs at least 1 step and a positive step, not {steps} of {step_minutes} min.")
-    if steps == 1:
-        return [event]
-    return [event + timedelta(minutes=i * step_minutes) for i in range(-steps, steps)]
-
-
 def choose_window(
     frames: Sequence[Frame],
     steps: int,
@@ -110,7 +80,7 @@ def choose_window(
     bands : int
         Most that a frame can lack: those of the instrument.
     event_index : int, optional
-        Index of the event's frame; ``steps`` as in :func:`candidate_times` if not given (0 for one frame).
+        Index of the event's frame; ``steps`` if not given, for twice as many lie about it (0 for one frame).
     max_daylight_zenith : float, optional
         A frame is daylight where the Sun's zenith is at most this many degrees; daylight does not count if
         None.

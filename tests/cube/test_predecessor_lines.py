@@ -102,7 +102,7 @@ def test_metadata_of_masks_alone_and_tiles_of_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cube.geostationary.find.find_scans", lambda *_, **__: pytest.fail("scans were listed"))
     assert typed(lines()[4], masks, small_archive, "--workers", "1") == 0
-    assert capsys.readouterr().out == "2 tables in metadata\n"
+    assert capsys.readouterr().out == f"2 tables in {tmp_path / 'metadata'}\n"
     found = pd.read_csv("metadata/20200701_cloudsystems_metadata.csv", parse_dates=["datetime"])
     with h5py.File(masks / "20200701_cloudsystems.nc") as source:
         labels = source["DCS_number"][47:52]

@@ -15,8 +15,9 @@ from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.strata import Candidate, SampleRequest
 from cube.strata.convection import ConvectionSampler
-from cube.strata.windows import Frame, candidate_times, choose_window
+from cube.strata.windows import Frame, choose_window
 from stratacube.errors import SourceError, UsageError
+from tests.cube.test_strata_windows import candidate_times
 
 LAT = np.arange(-39.96, 40.0, 0.48)
 LON = 150.0 + 0.48 * np.arange(438)

@@ -23,9 +23,10 @@ from cube.strata.masks import find_masks, period_of_masks, survey_mask
 from cube.strata.plugs import ConvectionOptions
 from cube.strata.stages import SystemFilter
 from cube.strata.table import SystemTable, read_systems
-from cube.strata.windows import Frame, candidate_times, choose_window
+from cube.strata.windows import Frame, choose_window
 from stratacube.errors import UsageError
 from tests.cube.test_strata_masks import LAT, LON, write_mask
+from tests.cube.test_strata_windows import candidate_times
 
 DAY = datetime(2019, 12, 27)
 EPOCH = datetime(1970, 1, 1)

@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 
 from catalog.geostationary.scans import Scan
-from cube.strata.windows import Frame, candidate_times, choose_window
+from cube.strata.windows import Frame, choose_window
+from cube.windowing import WindowSettings
 from stratacube.errors import UsageError
 
 choose = partial(choose_window, bands=16)
 
 EVENT = datetime(2020, 6, 1, 12, 0)
+
+
+def candidate_times(event: datetime, steps: int = 7, **settings: Any) -> list[datetime]:
+    """Times of the steps that a build with these settings looks at."""
+    about = WindowSettings.check({"steps": steps, **settings}).minutes_about
+    return [event + timedelta(minutes=minutes) for minutes in about]
+
+
 TIMES = candidate_times(EVENT)
 
 
@@ -48,10 +59,71 @@ def test_candidate_times_are_those_of_the_predecessor() -> None:
     assert [EVENT + timedelta(minutes=20 * i) for i in range(-7, 7)] == TIMES
     assert TIMES[7] == EVENT
     assert candidate_times(EVENT, 1) == [EVENT]
-    assert candidate_times(EVENT, 2, 0.5) == [EVENT + timedelta(seconds=30 * i) for i in (-2, -1, 0, 1)]
-    for steps, minutes in ((0, 20), (7, 0)):
-        with pytest.raises(UsageError, match="at least 1 step"):
-            candidate_times(EVENT, steps, minutes)
+    assert candidate_times(EVENT, 2, step_minutes=5) == [EVENT + timedelta(minutes=5 * i) for i in (-2, -1, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "minutes"),
+    [
+        ({"candidates": 7}, [-60, -40, -20, 0, 20, 40, 60]),
+        ({"candidates": 9}, [-80, -60, -40, -20, 0, 20, 40, 60, 80]),
+        ({"event_index": 0}, [0, 20, 40, 60, 80, 100, 120]),
+        ({"event_index": 6, "step_minutes": 10}, [-60, -50, -40, -30, -20, -10, 0]),
+        ({"offsets": [-40, -20, 0, 20, 40], "steps": 5}, [-40, -20, 0, 20, 40]),
+        ({"offsets": [-180, 0, 5], "steps": 3}, [-180, 0, 5]),
+    ],
+)
+def test_steps_are_searched_for_or_fixed(settings: dict[str, Any], minutes: list[int]) -> None:
+    assert list(WindowSettings.check(settings).minutes_about) == minutes
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"candidates": 5}, "`candidates` is 5, fewer than the 7 of `steps`"),
+        ({"offsets": [0, 20]}, "`offsets` are 2 and `steps` 7; leave `steps` out"),
+        ({"offsets": [20, 0], "steps": 2}, "`offsets` 20 0 are not ascending minutes"),
+        ({"event_index": 7}, "`event_index` is 7, and steps are 0 to 6"),
+        ({"event_index": 3, "candidates": 9}, "`candidates` and `event_index` both say where the steps lie"),
+    ],
+)
+def test_steps_that_do_not_go_together_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        WindowSettings.check(settings)
+
+
+def test_the_window_is_that_of_an_exhaustive_search() -> None:
+    """The parts of the score compared one after the other, window by window, over made-up archives."""
+    rng = np.random.default_rng(5)
+    for _ in range(300):
+        steps, number = 4, 11
+        times = [EVENT + timedelta(minutes=20 * i) for i in range(-5, 6)]
+        lost = rng.random(number) < 0.2
+        lacks = rng.integers(0, 2, number) * 3
+        valid = np.round(rng.random(number), 2)
+        made = [
+            Frame(t, None if lost[i] else scan_at(t), 16 if lost[i] else int(lacks[i]), float(valid[i]))
+            for i, t in enumerate(times)
+        ]
+        own = {EVENT + timedelta(minutes=30 * i): int(rng.integers(0, 3)) for i in range(-4, 5)}
+
+        def parts(start: int) -> tuple[float, ...]:
+            chosen = range(start, start + steps)  # noqa: B023
+            inside = [(t, n) for t, n in own.items() if times[start] <= t <= times[start + steps - 1]]  # noqa: B023
+            minutes = np.array([(t - EVENT) / timedelta(minutes=1) for t, _ in inside])
+            pixels = np.array([n for _, n in inside], "f8")
+            return (
+                sum(not lost[i] and not lacks[i] for i in chosen),  # noqa: B023
+                -sum(16 if lost[i] else lacks[i] for i in chosen),  # noqa: B023
+                round(1000 * sum(float(valid[i]) for i in chosen) / steps),  # noqa: B023
+                round(1000 * (pixels > 0).sum() / len(pixels)),
+                float(((minutes - minutes.mean()) * pixels).sum() > 1e-6),
+                -abs(5 - start - 1.5),
+                -start,
+            )
+
+        best = max(range(number - steps + 1), key=parts)
+        assert choose_window(made, steps, bands=16, event_index=5, system_pixels=own).start == best
 
 
 def test_the_event_comes_to_the_centre_where_all_else_is_equal() -> None:
