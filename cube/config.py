@@ -16,10 +16,11 @@ from cube.geostationary.dialect import Dialect, dialect_of, together, told_of_im
 from cube.job.codec import BEFORE, CodecName
 from cube.job.parts import TOLD, Shard
 from cube.registry import STRATA, Registry
-from cube.selecting import MIXED, SelectSettings
+from cube.selecting import MIXED
 from cube.strata.plug import Options, Stratum
+from cube.windowing import WindowSettings
 from stratacube.addresses import checked_address
-from stratacube.choices import OneOf, Told, Worded
+from stratacube.choices import OneOf, Told, Worded, one_of
 from stratacube.errors import UsageError
 from stratacube.settings import RUN_ONLY, End, LocalPath, Start, formerly, refuse_empty
 
@@ -70,13 +71,24 @@ class Part(NamedTuple):
     share: float
 
 
-class TileConfig(SelectSettings):
+class TileConfig(WindowSettings):
     """A build of tiles, but for the options of the strata; :data:`AbiConfig` has those too."""
 
     STRATA_BY_OPTION: ClassVar[Mapping[str, str]] = {}
     """The stratum each option belongs to."""
+    SHORT: ClassVar[Mapping[str, str]] = {
+        "stratification": "-r",
+        "output_dir": "-o",
+        "convection_regex": "-cr",
+        "tile_size": "-ts",
+        "channels": "-c",
+        "satellite": "-s",
+        "product": "-p",
+        "domain": "-d",
+    }
+    """SatVision-Pix4D's."""
 
-    output_dir: LocalPath = Field(description="folder of the build", json_schema_extra=RUN_ONLY)
+    output_dir: LocalPath = Field(Path("abi_tiles"), description="folder of the build", json_schema_extra=RUN_ONLY)
     stratification: Annotated[str, OneOf(_stratifications)] = Field(
         "random", description="how places and times are chosen"
     )
@@ -100,7 +112,10 @@ class TileConfig(SelectSettings):
     channels: Annotated[list[int], Told(_bands)] = Field(
         [], description="channels by number or name (default: all of the imager)", min_length=1
     )
-    start_dt: Start | None = Field(None, description="first scan start, ISO 8601 UTC (default: all there is locally)")
+    start_dt: Start | None = Field(
+        None,
+        description="first scan start, ISO 8601 UTC (default: that of the stratum's inputs, else all there is locally)",
+    )
     end_dt: End | None = Field(None, description="end of the period, exclusive; a date alone means that whole day")
     num_tiles: int | None = Field(
         None, ge=1, le=10_000_000, description="tiles to make (default: 100 for random, every record for convection)"
@@ -117,8 +132,6 @@ class TileConfig(SelectSettings):
         description="0.5 km pixels on the 1 km grid: averaged, one of four taken, or kept as they are",
         json_schema_extra=formerly("mean"),
     )
-    steps: int = Field(7, ge=1, le=100, description="time steps of a tile")
-    step_minutes: int = Field(20, ge=1, le=1440, description="minutes between steps")
     tolerance_minutes: float = Field(10.0, ge=0, le=1440, description="how far a scan may start from the time wanted")
     max_view_zenith: float = Field(
         70.0, gt=0, le=90, description="largest view zenith angle of a tile's centre, degrees"
@@ -165,6 +178,12 @@ class TileConfig(SelectSettings):
     plan_only: bool = Field(
         False, description="stop after the plan and the metadata of the arrays", json_schema_extra=RUN_ONLY
     )
+    archive: bool = Field(
+        True,
+        description="look for scans; without, and with `plan_only`, the stratum's inputs alone are read and their "
+        "tables written",
+        json_schema_extra=RUN_ONLY,
+    )
     shard: Shard | None = Field(None, description=TOLD, json_schema_extra=RUN_ONLY)
     publish_only: bool = Field(
         False, description="build nothing; describe what jobs of `shard` have made", json_schema_extra=RUN_ONLY
@@ -186,6 +205,8 @@ class TileConfig(SelectSettings):
         values.setdefault("channels", sorted(names.bands))
         if values.get("strata"):
             values.setdefault("stratification", MIXED)
+        if isinstance(values.get("offsets"), list) and values["offsets"]:
+            values.setdefault("steps", len(values["offsets"]))
         values["product"] = values.get("product") or names.product
         domain = values.get("domain")
         if domain is None or isinstance(domain, str):  # else it is refused as what it is
@@ -244,7 +265,12 @@ class TileConfig(SelectSettings):
             raise ValueError(
                 f"`surface={self.surface}` needs `landcover`, a raster of classes that tells land from sea"
             )
-        _ = self.parts  # whose options they may refuse
+        parts = self.parts  # whose options they may refuse
+        if not self.archive and not (self.plan_only and len(parts) == 1 and parts[0].stratum.alone):
+            able = [name for name, stratum in STRATA.all().items() if stratum.alone]
+            raise ValueError(
+                f"`no_archive` goes with `plan_only` and `stratification={one_of(able)}`; give both, or leave it out"
+            )
         return self
 
     @property

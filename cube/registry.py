@@ -182,7 +182,14 @@ STRATA = Registry(
 MASKS = Registry(
     "kind of masks",
     "stratacube.masks",
-    {"daily": "cube.strata.masks:DAILY", "monthly": "cube.strata.masks:MONTHLY"},
+    {
+        "toocan": "cube.strata.readers.toocan:TOOCAN",
+        "flextrkr": "cube.strata.readers.flextrkr:FLEXTRKR",
+        "tobac": "cube.strata.readers.tobac:TOBAC",
+        "tracks": "cube.strata.readers.tracks:TRACKS",
+        "daily": "cube.strata.readers.daily:DAILY",
+        "monthly": "cube.strata.readers.daily:MONTHLY",
+    },
     ("example", "start", "survey"),
 )
 """Files of tracked cloud systems: :class:`cube.strata.masks.MaskKind`."""

@@ -55,7 +55,11 @@ class SelectSettings(SplitSettings):
         json_schema_extra=formerly("any"),
     )
     min_solar_zenith: float | None = Field(
-        None, ge=0, lt=180, description="least solar zenith angle of a tile's centre at its event, degrees"
+        None,
+        ge=0,
+        lt=180,
+        description="least solar zenith angle of a tile's centre at its event, degrees",
+        json_schema_extra=formerly(None),
     )
     margin: int = Field(
         0,
@@ -64,7 +68,10 @@ class SelectSettings(SplitSettings):
         json_schema_extra=formerly(0),
     )
     min_spacing_minutes: float | None = Field(
-        None, gt=0, description="tiles nearer in time keep `min_spacing_km` (default: the length of a time window)"
+        None,
+        gt=0,
+        description="tiles nearer in time keep `min_spacing_km` (default: the length of a time window)",
+        json_schema_extra=formerly(None),
     )
     surface: Literal["any", "land", "sea"] = Field(
         "any",

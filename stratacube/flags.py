@@ -126,7 +126,8 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
             options |= {"nargs": "+", "metavar": "{" + ",".join(map(str, choices)) + "}" if choices else name.upper()}
         else:
             options["metavar"] = PATH if kind is Path else name.upper()
-        action = parser.add_argument(flag(name), **options)
+        short = [model.SHORT[name]] if name in model.SHORT else []
+        action = parser.add_argument(*short, flag(name), **options)
         action.told = next((m for m in info.metadata if isinstance(m, Told)), None)  # type: ignore[attr-defined]
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic.config import JsonDict
@@ -56,6 +56,9 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    SHORT: ClassVar[Mapping[str, str]] = {}
+    """Short flags of fields, such as ``-o``, where there are some."""
 
     @model_validator(mode="before")
     @classmethod
@@ -115,7 +118,10 @@ class Settings(BaseModel):
     @classmethod
     def former(cls) -> dict[str, Any]:
         """What versions did that did not know a key (:func:`formerly`): where a build does not tell it, it is this."""
-        return {name: _formerly(info) for name, info in cls.model_fields.items() if _formerly(info) is not None}
+        marked = {name: info.json_schema_extra for name, info in cls.model_fields.items()}
+        return {
+            name: extra["formerly"] for name, extra in marked.items() if isinstance(extra, dict) and "formerly" in extra
+        }
 
     @classmethod
     def deciding(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,16 +141,17 @@ def _deciding(models: Sequence[type[Settings]], values: Mapping[str, Any]) -> di
     kept: dict[str, Any] = {}
     for key, value in values.items():
         infos = [model.model_fields[key] for model in models if key in model.model_fields]
-        if any(info.json_schema_extra == RUN_ONLY or _formerly(info) == value is not None for info in infos):
+        if any(info.json_schema_extra == RUN_ONLY or _is_former(info, value) for info in infos):
             continue
         inner = [model for info in infos for model in _sections(info.annotation)]
         kept[key] = _deciding(inner, value) if inner and isinstance(value, Mapping) else value
     return kept
 
 
-def _formerly(info: FieldInfo) -> Any:
+def _is_former(info: FieldInfo, value: Any) -> bool:
+    """Whether a value is what versions did that did not know the field; None may be it."""
     extra = info.json_schema_extra
-    return extra.get("formerly") if isinstance(extra, dict) else None
+    return isinstance(extra, dict) and "formerly" in extra and extra["formerly"] == value
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

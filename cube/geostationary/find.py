@@ -10,10 +10,13 @@ from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import Scan, find_scans
 from cube.config import AbiConfig
 from cube.geostationary.pixel_time import LONGEST_SCAN
+from cube.plug import imported_of_plug
+from cube.registry import STRATA
 from stratacube.errors import UsageError
+from stratacube.settings import refuse_empty
 from stratacube.times import shifted
 
-__all__ = ["archive_of", "find", "in_period"]
+__all__ = ["archive_of", "find", "in_period", "period_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,9 +38,32 @@ def archive_of(config: AbiConfig) -> Archive:
     return LocalArchive(config.local_data_dir, config.dialect.names, lineage)
 
 
-def in_period(config: AbiConfig, scan: Scan) -> bool:
-    """Whether a scan starts in the period asked for, and not just in reach of its time windows."""
-    return (config.start_dt or _BEGINNING) <= scan.start < (config.end_dt or _END)
+def period_of(config: AbiConfig) -> tuple[datetime | None, datetime | None]:
+    """First time and end (exclusive) of the scans asked for: where none is given, those of the stratum's inputs.
+
+    Raises
+    ------
+    UsageError
+        If the inputs of the stratum tell none.
+    """
+    start, end = config.start_dt, config.end_dt
+    if start is not None and end is not None:
+        return start, end
+    spans = []
+    for part in config.parts:
+        if part.stratum.period:
+            with STRATA.blamed(part.name):
+                spans.append(imported_of_plug(part.stratum.period)(part.options))
+    if not spans:
+        return start, end
+    start, end = start or min(first for first, _ in spans), end or max(last for _, last in spans)
+    refuse_empty(start, end, ("start_dt", "end_dt"))
+    return start, end
+
+
+def in_period(period: tuple[datetime | None, datetime | None], scan: Scan) -> bool:
+    """Whether a scan starts in a period, and not just in reach of its time windows."""
+    return (period[0] or _BEGINNING) <= scan.start < (period[1] or _END)
 
 
 def find(config: AbiConfig) -> list[Scan]:
@@ -51,10 +77,10 @@ def find(config: AbiConfig) -> list[Scan]:
         If the archive cannot be listed.
     """
     online = config.local_data_dir is None or config.download
-    if online and (config.start_dt is None or config.end_dt is None):
+    asked = period_of(config)
+    if online and None in asked:
         raise UsageError("listing S3 needs a period; give `start_dt` and `end_dt`")
-    minutes = config.tolerance_minutes + (config.steps * config.step_minutes if config.steps > 1 else 0)
-    reach = timedelta(minutes=minutes)
+    reach = timedelta(minutes=config.tolerance_minutes + max(map(abs, config.minutes_about)))
     if any(
         part.stratum.time_means == "observation" for part in config.parts
     ):  # what a scan sees last, it sees long after its start
@@ -66,8 +92,8 @@ def find(config: AbiConfig) -> list[Scan]:
             platform=satellite,
             sector=config.sector,
             channels=config.channels,
-            start=shifted(config.start_dt or _BEGINNING, -reach),
-            end=shifted(config.end_dt or _END, reach),
+            start=shifted(asked[0] or _BEGINNING, -reach),
+            end=shifted(asked[1] or _END, reach),
             naming=config.dialect.names,
         )
         for satellite in config.satellites
@@ -76,9 +102,9 @@ def find(config: AbiConfig) -> list[Scan]:
     for satellite, some in found.items():
         if not some and scans:
             _log.warning("no scan of %s in the period: all tiles are of the other satellites", satellite)
-    if not any(in_period(config, scan) for scan in scans):
+    if not any(in_period(asked, scan) for scan in scans):
         where = config.local_data_dir or config.s3_endpoint or "S3"
-        period = f"from {config.start_dt or 'the beginning'} to {config.end_dt or 'the end'}"
+        period = f"from {asked[0] or 'the beginning'} to {asked[1] or 'the end'}"
         channels = ", ".join(config.dialect.names.bands[c].name for c in config.channels)
         raise UsageError(
             f"no {config.satellite} {config.sector} scan with {channels} in {where} {period}; "

@@ -11,7 +11,7 @@ from isal import isal_zlib
 
 from cube.geostationary.file_index import ChunkTable
 
-__all__ = ["decode_chunk", "decode_strips", "is_large"]
+__all__ = ["decode_chunk", "decode_strips", "inflate", "is_large"]
 
 WHOLE_BYTES = 2**24
 """Decoded bytes of the largest chunk that is decoded at once."""
@@ -54,7 +54,7 @@ def decode_chunk(table: ChunkTable, data: bytes | memoryview) -> Pixels:
     raw: bytes | memoryview | Pixels = data
     for name in reversed(table.filters):
         if name == "deflate":
-            raw = _inflate(raw, expected)
+            raw = inflate(raw, expected)
         elif name != "shuffle":
             raise ValueError(f"the filter {name} is not known")
         elif dtype.itemsize > 1:  # shuffle: bytes of equal significance lie together
@@ -66,8 +66,14 @@ def decode_chunk(table: ChunkTable, data: bytes | memoryview) -> Pixels:
     return pixels.reshape(table.chunks).astype(dtype.newbyteorder("="), copy=False)
 
 
-def _inflate(data: Any, expected: int) -> bytes:
-    """Inflate at most one byte more than is expected: a few bytes may stand for a thousand times as many."""
+def inflate(data: Any, expected: int) -> bytes:
+    """Inflate at most one byte more than is expected: a few bytes may stand for a thousand times as many.
+
+    Raises
+    ------
+    ValueError
+        If there are more, or fewer.
+    """
     inflater = isal_zlib.decompressobj()
     raw: bytes = inflater.decompress(data, expected + 1)
     if len(raw) > expected:

@@ -79,6 +79,7 @@ def parts_of(
             num_tiles=wanted,
             seed=seed,
             endpoint_url=config.s3_endpoint,
+            reach=timedelta(minutes=max(map(abs, config.minutes_about)) + 1),
             executor=workers.executor if part.stratum.parallel else InlineExecutor(),
         )
         sampler = NamedSampler(part.name, part.stratum, request, part.options)
@@ -99,7 +100,6 @@ def limits_of(config: AbiConfig) -> Limits:
         most = min(HORIZON, HORIZON if most is None else most)
     elif config.light == "night":
         least = max(HORIZON, HORIZON if least is None else least)
-    window = float(config.steps * config.step_minutes)
     parts = config.parts
     return Limits(
         num_tiles=config.num_tiles if config.num_tiles is not None else parts[0].stratum.tiles,
@@ -108,7 +108,7 @@ def limits_of(config: AbiConfig) -> Limits:
         min_solar_zenith=least,
         latitudes=(config.latitudes[0], config.latitudes[1]) if config.latitudes else None,
         spacing_km=config.min_spacing_km or None,
-        spacing_minutes=window if config.min_spacing_minutes is None else config.min_spacing_minutes,
+        spacing_minutes=config.window_minutes if config.min_spacing_minutes is None else config.min_spacing_minutes,
         surface=_surface_of(config),
     )
 

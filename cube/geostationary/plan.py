@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from cube.job.ledger import Problem
 from cube.strata.base import Candidate, place_tile
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.streams import Stream
-from cube.strata.windows import Frame, candidate_times, choose_window
+from cube.strata.windows import Frame, choose_window
 from cube.sun import solar_angles
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
@@ -116,7 +115,10 @@ class _Wanted:
     """What a time window is to be like."""
 
     steps: int
-    step_minutes: int
+    told: str
+    """How far apart they are, in words."""
+    minutes_about: tuple[float, ...]
+    """From the event to each step that may be in it."""
     tolerance: timedelta
     """How far a scan may be from the time of its step."""
     gaps: bool
@@ -134,7 +136,8 @@ class _Wanted:
     def of(cls, config: AbiConfig) -> _Wanted:
         return cls(
             config.steps,
-            config.step_minutes,
+            config.steps_told,
+            config.minutes_about,
             timedelta(minutes=config.tolerance_minutes),
             config.allow_missing,
             config.sector in config.dialect.names.moving,
@@ -218,14 +221,14 @@ class _Planner:
             return "tile centre off the Earth"
         tile = TileSpec("", grid.left + window.col * grid.dx, grid.top + window.row * grid.dy, grid.projection)
         after = self._after_start(scan, lon, lat) or _AT_ONCE
-        frames = self._with_context(
-            self._frames(scan.platform, candidate.time, late), candidate, tile, (lon, lat), after
-        )
+        frames = self._with_context(self._frames(scan.platform, candidate.time, late), tile, (lon, lat), after)
         choice = choose_window(
             frames,
             self.wanted.steps,
+            event_index=min(range(len(frames)), key=lambda i: abs(self.wanted.minutes_about[i])),
             max_daylight_zenith=DAYLIGHT_ZENITH if self.wanted.daylight else None,
             bands=len(self.layout.instrument.bands),
+            system_pixels=candidate.details.get("system_pixels"),
         )
         kept = frames[choice.start : choice.start + self.wanted.steps]
         if reason := self._unfit(kept, whole=whole) or self._gives_way(scan, kept, fit_only=strict):
@@ -296,7 +299,7 @@ class _Planner:
     def _unfit(self, frames: Sequence[Frame], *, whole: bool) -> str | None:
         """Why a window may not be kept, if so."""
         if any(f.scan is None for f in frames) and not self.wanted.gaps:
-            return f"no run of {self.wanted.steps} scans at {self.wanted.step_minutes} min steps"
+            return f"no run of {self.wanted.steps} scans {self.wanted.told}"
         return "channels missing" if whole and any(f.missing for f in frames) else None
 
     def _gives_way(self, scan: Scan, frames: Sequence[Frame], *, fit_only: bool) -> str | None:
@@ -327,15 +330,15 @@ class _Planner:
         """Candidate steps around a time, of one satellite, worked out once; ``late`` as told with the event's scan."""
         key = platform, time, late
         if key not in self._at:
-            times = candidate_times(time, self.wanted.steps, self.wanted.step_minutes)
+            times = [time + timedelta(minutes=minutes) for minutes in self.wanted.minutes_about]
             frames = [self._frame(platform, t, late) for t in times]
             self._at[key] = _each_scan_once(frames, len(self.layout.channels), late)
         return self._at[key]
 
     def _with_context(
-        self, frames: list[Frame], candidate: Candidate, tile: TileSpec, place: tuple[float, float], after: timedelta
+        self, frames: list[Frame], tile: TileSpec, place: tuple[float, float], after: timedelta
     ) -> list[Frame]:
-        """Add what is known of the place: whether a moving sector sees it, its cloud system, the Sun.
+        """Add what is known of the place: whether a moving sector sees it, the Sun.
 
         ``place`` is a longitude and latitude, ``after`` how long after the start of a scan it is seen.
         """
@@ -345,9 +348,6 @@ class _Planner:
                 f if f.scan is None or self._sees(f.scan, tile) else replace(f, scan=None, missing=channels)
                 for f in frames
             ]
-        pixels: Mapping[Any, int] | None = candidate.details.get("system_pixels")
-        if pixels is not None:
-            frames = [replace(f, system_pixels=pixels.get(f.time, 0)) for f in frames]
         if self.wanted.daylight:
             seen = [f.scan.start + after if f.scan else f.time for f in frames]
             frames = [

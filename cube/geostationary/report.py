@@ -94,7 +94,7 @@ def tile_report(
             ("Period", f"{config.start_dt or 'the first scan'} to {config.end_dt or 'the last scan'}"),
             ("Channels", " ".join(str(channel) for channel in config.channels)),
             ("Tile", f"{config.tile_size} x {config.tile_size} pixels, {config.grid} grid{_form(config)}"),
-            ("Time steps", f"{config.steps} at {config.step_minutes} min, within {config.tolerance_minutes:g} min"),
+            ("Time steps", f"{config.steps} {config.steps_told}, within {config.tolerance_minutes:g} min"),
             ("Nearest scan", _NEAREST[plan.time_means or "scan_start"]),
             ("Greatest view zenith", f"{config.max_view_zenith:g} degrees"),
             *_splits(config),

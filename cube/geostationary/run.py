@@ -19,7 +19,7 @@ from catalog.geostationary.shelf import ScanShelf
 from cube.config import AbiConfig, default_workers
 from cube.geostationary.cutting import Cutting
 from cube.geostationary.estimate import estimate
-from cube.geostationary.find import find, in_period
+from cube.geostationary.find import find, in_period, period_of
 from cube.geostationary.findings import Findings
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
@@ -29,6 +29,7 @@ from cube.geostationary.layout import TileLayout
 from cube.geostationary.plan import Screen, make_plan
 from cube.geostationary.plan_map import draw_plan
 from cube.geostationary.plan_table import Plan, PlanTable, write_plan
+from cube.geostationary.predecessor import tables_alone, with_predecessors_defaults
 from cube.geostationary.publish import Publication, publish
 from cube.geostationary.references import IndexLater, write_references
 from cube.geostationary.screening import Screened, Screening
@@ -66,6 +67,9 @@ def run_abi(config: AbiConfig) -> Answer:
     StratacubeError
         If the build cannot be made at all.
     """
+    config = with_predecessors_defaults(config)
+    if not config.archive:
+        return tables_alone(config)
     build = AbiBuild(config)
     if config.half_km != "mean" and not build.layout.has_finer:
         _log.warning("`half_km=%s` changes nothing: none of `channels` has pixels of 0.5 km", config.half_km)
@@ -129,10 +133,9 @@ class AbiBuild:
 
         def make() -> None:
             scans = find(self.config)
-            asked = [s for s in scans if in_period(self.config, s)]
-            table = completeness(
-                asked, self.config.channels, start=self.config.start_dt, end=self.config.end_dt, names=self.names.names
-            )
+            start, end = period_of(self.config)
+            asked = [s for s in scans if in_period((start, end), s)]
+            table = completeness(asked, self.config.channels, start=start, end=end, names=self.names.names)
             write_completeness(table, self.folder.completeness)
             save_items(self.folder.sources_of(len(scans)), scans, naming=self.names)
             run.say("found %s, %s", many(len(scans), "scan"), many(sum(len(s.files) for s in scans), "file"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -69,6 +69,8 @@ class SampleRequest:
     seed: int = 0
     endpoint_url: str | None = None
     """S3 endpoint, for a sampler that looks at pixels; None for AWS."""
+    reach: timedelta = timedelta(days=1)
+    """How far from an event its time window may go."""
     executor: Executor | None = None
     """Where a sampler may read its inputs in parallel; the candidates do not depend on it."""
 

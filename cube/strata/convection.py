@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +16,45 @@ import numpy.typing as npt
 from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import GeosProjection
 from cube.strata.base import Candidate, Problem, SampleRequest
-from cube.strata.systems import SLOTS, SystemTable, read_systems, seen_from
+from cube.strata.labels import SystemSteps
+from cube.strata.stages import STAGES, SystemFilter, stage_of
+from cube.strata.systems import SLOTS, seen_from
+from cube.strata.table import Records, SystemTable, read_systems
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
 __all__ = ["ConvectionSampler"]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Records that may become candidates, by system then time."""
+
+    steps: SystemSteps
+    system: npt.NDArray[np.int64]
+    """Place of each one's system in the table."""
+    stage: npt.NDArray[np.int64]
+    """Place of its stage among :data:`STAGES`."""
+    slot: npt.NDArray[np.str_]
+    """What sees it."""
+    chance: npt.NDArray[np.float64]
+    """With which it was drawn among the records of its system."""
+
+    def take(self, index: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> _Chosen:
+        return _Chosen(
+            self.steps.take(index), self.system[index], self.stage[index], self.slot[index], self.chance[index]
+        )
+
+
+def _balanced(chosen: _Chosen, draw: np.random.Generator) -> _Chosen:
+    """One record a system: a stage that it has, each with the same chance, and one of the stage's records."""
+    groups, group, records = np.unique(
+        chosen.system * len(STAGES) + chosen.stage, return_inverse=True, return_counts=True
+    )
+    _, first, stages = np.unique(groups // len(STAGES), return_index=True, return_counts=True)
+    picked = first + draw.integers(0, stages)
+    begins = np.searchsorted(group, np.arange(len(groups)))  # records lie by system, then stage
+    index = begins[picked] + draw.integers(0, records[picked])
+    return replace(chosen.take(index), chance=1.0 / (stages * records[picked]))
 
 
 class ConvectionSampler:
@@ -28,7 +64,8 @@ class ConvectionSampler:
     time is in the period, whose anchor is in the box given, in the box of a satellite that has scans (the
     nearer of two) and within the view zenith limit; ``probability`` is ``num_tiles`` over their number, at
     most 1. ``platform`` is that of the scan nearest in time in that satellite's slot. ``details`` has
-    ``system_pixels``, the pixel count by time over the system's life.
+    ``system_pixels``, the pixel count by time at the masks' own steps within the request's reach of the event, 0 where
+    the system is not there; not of tables that tell one time a system.
 
     Parameters
     ----------
@@ -36,8 +73,11 @@ class ConvectionSampler:
         What is wanted.
     masks : str
         Glob of the mask files.
-    records : {"middle", "all"}
-        One record a system, at the middle time step of its life, or one a system and time step.
+    records : {"middle", "all", "balanced"}
+        One record a system, at the middle time step of its life; one a system and time step; or one a system, at a
+        stage of its life that is drawn uniformly from those it has in the limits, at one of the stage's steps.
+    limits : mapping, optional
+        Of area, lifetime, stage and coldest top: what a :class:`cube.strata.stages.SystemFilter` has.
     box : tuple of float, optional
         West, south, east, north in degrees; west may exceed east, across the antimeridian.
 
@@ -54,15 +94,20 @@ class ConvectionSampler:
         request: SampleRequest,
         *,
         masks: str,
-        records: Literal["middle", "all"] = "middle",
+        records: Records = "middle",
+        limits: Mapping[str, Any] | None = None,
         box: tuple[float, float, float, float] | None = None,
     ) -> None:
-        if records not in ("middle", "all"):
-            raise UsageError(f'Records are "middle" (one a system) or "all" (one a time step), not "{records}".')
+        if records not in get_args(Records):
+            raise UsageError(
+                f'Records are "middle" (one a system), "all" (one a time step) or "balanced" (one a system, at any '
+                f'stage of life), not "{records}".'
+            )
         if box and not -90 <= box[1] < box[3] <= 90:
             raise UsageError(f"The box {box} is not west, south, east, north in degrees: south must be below north.")
         self.request = request
         self.records = records
+        self.wanted = SystemFilter(**(limits or {}))
         self.box = box
         self.table: SystemTable
         self.problems: list[Problem]
@@ -76,26 +121,33 @@ class ConvectionSampler:
         UsageError
             No record satisfies the limits; raised at the first ``next``.
         """
-        index, slots = self._eligible()
+        chosen = self._eligible()
+        draw = np.random.default_rng(self.request.seed)
+        if self.records == "balanced":
+            chosen = _balanced(chosen, draw)
         chance = 1.0
         if self.request.num_tiles is not None:
-            chance = min(1.0, self.request.num_tiles / len(index))
-        longitude, latitude = self.table.places(index)
-        longitude = (longitude + 180.0) % 360.0 - 180.0
-        times = self.table.steps.time[index]
-        for i in np.random.default_rng(self.request.seed).permutation(len(index)).tolist():
-            time: datetime = times[i].item()
+            chance = min(1.0, self.request.num_tiles / len(chosen.steps))
+        steps = chosen.steps
+        longitude = (steps.longitude + 180.0) % 360.0 - 180.0
+        for i in draw.permutation(len(steps)).tolist():
+            time: datetime = steps.time[i].item()
             yield Candidate(
                 time=time,
-                latitude=float(latitude[i]),
+                latitude=float(steps.latitude[i]),
                 longitude=float(longitude[i]),
                 stratum=self.stratum,
                 weight=1.0,
-                probability=chance,
-                platform=self._nearest_platform(str(slots[i]), time),
-                system_id=int(self.table.steps.system_id[index[i]]),
-                details={"system_pixels": self.table.pixels_by_time(int(index[i]))},
+                probability=chance * float(chosen.chance[i]),
+                platform=self._nearest_platform(str(chosen.slot[i]), time),
+                system_id=int(steps.system_id[i]),
+                details=self._details(int(chosen.system[i]), time),
             )
+
+    def _details(self, system: int, time: datetime) -> dict[str, Any]:
+        if not self.table.tells_presence:
+            return {}
+        return {"system_pixels": self.table.pixels_by_time(system, time, self.request.reach)}
 
     def write_tables(self, directory: Path) -> list[Path]:
         """Write the metadata and lifetimes of all systems in the masks, as SatVision-Pix4D does."""
@@ -104,49 +156,52 @@ class ConvectionSampler:
             self.table.write_lifetimes_csv(directory),
         ]
 
-    def _eligible(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.str_]]:
+    def _eligible(self) -> _Chosen:
         """Find the records that satisfy the limits, and the slot that sees each."""
         request = self.request
-        index = self.table.records(self.records)
-        time = self.table.steps.time[index]
-        keep = np.ones(len(index), bool)
+        steps, system, age = self.table.records(self.records, self.wanted)
+        chosen = _Chosen(steps, system, stage_of(age), np.full(len(steps), "", "<U4"), np.ones(len(steps)))
+        if self.wanted:
+            self._some(chosen, f"of {self._asked}")
+        keep = np.ones(len(steps), bool)
         if request.start is not None:
-            keep &= time >= np.datetime64(request.start)
+            keep &= steps.time >= np.datetime64(request.start)
         if request.end is not None:
-            keep &= time <= np.datetime64(request.end)
-        index = self._some(index[keep], f"in the period {request.start} to {request.end}")
+            keep &= steps.time <= np.datetime64(request.end)
+        chosen = self._some(chosen.take(keep), f"in the period {request.start} to {request.end}")
         if self.box:
             west, south, east, north = self.box
-            longitude, latitude = self.table.places(index)
+            longitude, latitude = chosen.steps.longitude, chosen.steps.latitude
             width = 360.0 if east - west >= 360.0 else (east - west) % 360.0
             keep = ((longitude - west) % 360.0 <= width) & (latitude >= south) & (latitude <= north)
-            index = self._some(index[keep], f"in the box {self.box}")
-        longitude, latitude = self.table.places(index)
-        slots = seen_from(longitude, latitude, sorted(self._scans))
+            chosen = self._some(chosen.take(keep), f"in the box {self.box}")
+        slots = seen_from(chosen.steps.longitude, chosen.steps.latitude, sorted(self._scans))
         platforms = ", ".join(sorted({scan.platform for scan in request.scans}))
-        keep = slots != ""
-        index, slots = self._some(index[keep], f"in sight of {platforms}"), slots[keep]
+        chosen = self._some(replace(chosen, slot=slots).take(slots != ""), f"in sight of {platforms}")
         if request.max_view_zenith is not None:
-            keep = self._view_zenith(index, slots) <= request.max_view_zenith
+            keep = self._view_zenith(chosen) <= request.max_view_zenith
             limit = f"within the view zenith limit of {request.max_view_zenith:g} degrees of {platforms}"
-            index, slots = self._some(index[keep], limit), slots[keep]
-        return index, slots
+            chosen = self._some(chosen.take(keep), limit)
+        return chosen
 
-    def _some(self, index: npt.NDArray[np.int64], where: str) -> npt.NDArray[np.int64]:
-        if len(index):
-            return index
-        times = self.table.steps.time
-        span = f"from {times.min()} to {times.max()}" if len(times) else "at no time"
+    @property
+    def _asked(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in vars(self.wanted).items() if value not in (None, (), []))
+
+    def _some(self, chosen: _Chosen, where: str) -> _Chosen:
+        if len(chosen.steps):
+            return chosen
+        table = self.table
+        span = f"from {table.start.min()} to {table.end.max()}" if len(table) else "at no time"
         raise UsageError(
-            f"None of the {len(self.table.first)} cloud systems, present {span}, is {where}: "
-            "widen that limit or give other masks."
+            f"None of the {len(table)} cloud systems, present {span}, is {where}: widen that limit or give other masks."
         )
 
-    def _view_zenith(self, index: npt.NDArray[np.int64], slots: npt.NDArray[np.str_]) -> npt.NDArray[np.float64]:
-        longitude, latitude = self.table.places(index)
-        zenith = np.full(len(index), np.inf)
+    def _view_zenith(self, chosen: _Chosen) -> npt.NDArray[np.float64]:
+        longitude, latitude = chosen.steps.longitude, chosen.steps.latitude
+        zenith = np.full(len(longitude), np.inf)
         for slot, projection in self._projections.items():
-            here = slots == slot
+            here = chosen.slot == slot
             zenith[here] = np.nan_to_num(projection.view_angles(longitude[here], latitude[here])[0], nan=np.inf)
         return zenith
 

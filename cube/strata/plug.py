@@ -25,7 +25,7 @@ class Options(Settings):
         return [
             (name.replace("_", " ").capitalize(), value)
             for name, value in self.model_dump().items()
-            if value is not None
+            if value not in (None, [])
         ]
 
 
@@ -46,6 +46,12 @@ class Stratum:
     """What the times it proposes mean, and so which scan is nearest to one: ``scan_start``, that of the start of a
     scan, as of what was itself made from scans; or ``observation``, when the place was seen, as of what others saw or
     measured there."""
+    period: str | None = None
+    """``module:object`` that tells, from the options, the period its inputs are of, as its start and its end
+    (exclusive): what is taken where none is given. None where the inputs have none."""
+    alone: str | None = None
+    """``module:object`` that writes tables of its inputs without any scan: called with the options, a folder and an
+    executor, it returns the paths and the problems. None where there is nothing to tell."""
     tables: tuple[str, ...] = ()
     """Names of the files that it may write beside the plan."""
     labels: str = ""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cube.strata.plug import Options, Stratum
-from stratacube.settings import local_path
+from stratacube.settings import formerly, local_path
 
 __all__ = ["CONVECTION", "RANDOM", "ConvectionOptions", "RandomOptions"]
 
@@ -28,21 +28,64 @@ class ConvectionOptions(Options):
     """Options of the convection stratum."""
 
     convection_regex: Annotated[str, BeforeValidator(local_path)] | None = Field(
-        None, description="glob of cloud-system masks (YYYYMMDD_cloudsystems.nc or YYYYMM_DCS_number_monthly.nc)"
+        None,
+        description="glob of files of tracked cloud systems, or their folder: masks (YYYYMMDD_cloudsystems.nc, "
+        "YYYYMM_DCS_number_monthly.nc, TOOCAN's, PyFLEXTRKR's, tobac's) or tables (CSV, Parquet, GeoJSON)",
     )
-    systems: Literal["middle", "all"] = Field(
-        "middle", description="convection: one record a system (the middle of its life) or one every time step"
+    metadata_csv: Annotated[str, BeforeValidator(local_path)] | None = Field(
+        None,
+        description="convection: glob of the metadata that `no_archive` or SatVision-Pix4D wrote, in place of "
+        "`convection_regex`",
+        json_schema_extra=formerly(None),
+    )
+    systems: Literal["middle", "all", "balanced"] = Field(
+        "middle",
+        description="convection: one record a system (the middle of its life), one every time step, or one a system "
+        "at any of four stages of life alike",
+    )
+    min_area_km2: float | None = Field(
+        None, ge=0, description="convection: least area of a system at its event, km2", json_schema_extra=formerly(None)
+    )
+    max_area_km2: float | None = Field(
+        None, gt=0, description="convection: largest area", json_schema_extra=formerly(None)
+    )
+    min_lifetime_hours: float | None = Field(
+        None, ge=0, description="convection: least lifetime of a system, hours", json_schema_extra=formerly(None)
+    )
+    max_lifetime_hours: float | None = Field(
+        None, gt=0, description="convection: longest lifetime", json_schema_extra=formerly(None)
+    )
+    life_stages: list[Literal["initiating", "developing", "mature", "decaying"]] = Field(
+        [], description="convection: quarters of a system's life that events lie in", json_schema_extra=formerly([])
+    )
+    max_top_temperature: float | None = Field(
+        None,
+        gt=0,
+        description="convection: warmest that a system's coldest part may be at its event, K",
+        json_schema_extra=formerly(None),
     )
 
     @model_validator(mode="after")
     def _has_masks(self) -> ConvectionOptions:
-        if not self.convection_regex:
+        if self.convection_regex and self.metadata_csv:
+            raise ValueError("`convection_regex` and `metadata_csv` both tell the systems; give one of them")
+        if not self.files:
             raise ValueError("`stratification=convection` needs `convection_regex`, a glob of cloud-system masks")
+        for what in ("area_km2", "lifetime_hours"):
+            least, most = getattr(self, f"min_{what}"), getattr(self, f"max_{what}")
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"`min_{what}` is {least:g}, more than the {most:g} of `max_{what}`")
         return self
+
+    @property
+    def files(self) -> str:
+        """Glob of the files that tell the systems."""
+        return self.convection_regex or self.metadata_csv or ""
 
     def arguments(self) -> dict[str, Any]:
         """Return them as the sampler knows them."""
-        return {"masks": self.convection_regex, "records": self.systems}
+        limits = self.model_dump(exclude={"convection_regex", "metadata_csv", "systems"})
+        return {"masks": self.files, "records": self.systems, "limits": limits}
 
 
 RANDOM = Stratum("cube.strata.random:RandomSampler", RandomOptions, tiles=100, refusals=10_000, time_means="scan_start")
@@ -52,6 +95,8 @@ CONVECTION = Stratum(
     ConvectionOptions,
     parallel=True,
     time_means="scan_start",
+    period="cube.strata.masks:period_of_masks",
+    alone="cube.strata.table:write_tables_alone",
     tables=("convection_metadata.csv", "convection_lifetimes.csv"),
 )
 """Masks of tracked systems tell the start of the scan that each step was made from."""

@@ -5,18 +5,20 @@ The score of a window is lexicographic; each part decides only where all parts b
 1. complete frames: a scan within tolerance, no requested band missing, and no scan used a second time;
 2. fewest missing bands over all frames;
 3. mean valid fraction of the frames, to a thousandth (frames of unknown fraction do not count);
-4. frames in which the cloud system is present;
-5. whether the system grows: a positive least-squares slope of its pixel counts, absent steps counting 0;
+4. share of the mask's own steps within the window at which the cloud system is present, to a thousandth;
+5. whether the system grows: a positive least-squares slope of its pixel counts at those steps, 0 where it is absent;
 6. daylight frames, if asked;
 7. event nearest the window's centre;
 8. earliest window.
 
-Parts 4 and 5 hold for convection only, that is where system pixels are given.
+Parts 4 and 5 hold for convection only, that is where system pixels are given. Masks have a step of their own, which
+need not be that of the window: between two of their steps nothing is known of a system, so only they count. A window
+that holds none of them has the share of all steps around the event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -24,7 +26,13 @@ from typing import NamedTuple
 from catalog.geostationary.scans import Scan
 from stratacube.errors import UsageError
 
-__all__ = ["Frame", "WindowChoice", "candidate_times", "choose_window"]
+__all__ = ["Frame", "WindowChoice", "choose_window"]
+
+
+_SLACK = timedelta(minutes=1)
+"""Starts of scans, which masks tell as their times, are some seconds off the full minute."""
+_FLAT = 1e-6
+"""Pixel-minutes above which a sum is no rounding error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +47,6 @@ class Frame:
     """Requested channels that the scan lacks; all of them where there is no scan."""
     valid_fraction: float | None = None
     """Share of usable pixels in [0, 1], where known."""
-    system_pixels: int | None = None
-    """Pixels of the cloud system at this step, where it is known; None counts as absent."""
     solar_zenith: float | None = None
     """Degrees at the tile's centre when it was seen, where daylight is asked for."""
 
@@ -54,36 +60,6 @@ class WindowChoice(NamedTuple):
     """By window start, in [0, 1]: 1 would be best in every part. The chosen window has the highest."""
 
 
-def candidate_times(event: datetime, steps: int = 7, step_minutes: float = 20) -> list[datetime]:
-    """Return the requested times around an event, of which a window of ``steps`` consecutive ones is kept.
-
-    Parameters
-    ----------
-    event : datetime
-        Time of the event.
-    steps : int
-        Length of a window.
-    step_minutes : float
-        Minutes between steps.
-
-    Returns
-    -------
-    list of datetime
-        ``event + i * step`` for i = -steps .. steps - 1, so the event has index ``steps``; the event alone
-        where ``steps`` is 1.
-
-    Raises
-    ------
-    UsageError
-        Not a positive number of steps or minutes.
-    """
-    if steps < 1 or step_minutes <= 0:
-        raise UsageError(f"A window needs at least 1 step and a positive step, not {steps} of {step_minutes} min.")
-    if steps == 1:
-        return [event]
-    return [event + timedelta(minutes=i * step_minutes) for i in range(-steps, steps)]
-
-
 def choose_window(
     frames: Sequence[Frame],
     steps: int,
@@ -91,6 +67,7 @@ def choose_window(
     bands: int,
     event_index: int | None = None,
     max_daylight_zenith: float | None = None,
+    system_pixels: Mapping[datetime, int] | None = None,
 ) -> WindowChoice:
     """Choose the best run of consecutive frames by the score of this module.
 
@@ -103,10 +80,12 @@ def choose_window(
     bands : int
         Most that a frame can lack: those of the instrument.
     event_index : int, optional
-        Index of the event's frame; ``steps`` as in :func:`candidate_times` if not given (0 for one frame).
+        Index of the event's frame; ``steps`` if not given, for twice as many lie about it (0 for one frame).
     max_daylight_zenith : float, optional
         A frame is daylight where the Sun's zenith is at most this many degrees; daylight does not count if
         None.
+    system_pixels : mapping, optional
+        Pixels of the cloud system at the mask's own steps, 0 where it is absent; where nothing is known, no step.
 
     Returns
     -------
@@ -136,7 +115,7 @@ def choose_window(
             (_complete_frames(window), steps),
             (most_missing - sum(f.missing for f in window), most_missing),
             (round(1000 * _mean_valid(window, usual)), 1000),
-            *_system_digits(window, frames),
+            *_system_digits(window, frames, system_pixels),
             *_daylight_digits(window, max_daylight_zenith),
             (2 * len(frames) - off_centre, 2 * len(frames)),
             (last - start, last),
@@ -167,12 +146,25 @@ def _mean_valid(window: Sequence[Frame], usual: float) -> float:
     return sum(known) / len(known) if known else usual
 
 
-def _system_digits(window: Sequence[Frame], frames: Sequence[Frame]) -> list[tuple[int, int]]:
-    if all(f.system_pixels is None for f in frames):
+def _system_digits(
+    window: Sequence[Frame], frames: Sequence[Frame], system: Mapping[datetime, int] | None
+) -> list[tuple[int, int]]:
+    own = _within(window, system or {})
+    around = _within(frames, system or {})
+    if not around:
         return []
-    pixels = [f.system_pixels or 0 for f in window]
-    slope = sum((2 * i - (len(pixels) - 1)) * n for i, n in enumerate(pixels))
-    return [(sum(n > 0 for n in pixels), len(pixels)), (int(slope > 0), 1)]
+    present = sum(n > 0 for n in (own or around).values()) / len(own or around)
+    first = window[0].time
+    minutes = [(time - first) / timedelta(minutes=1) for time in own]
+    middle = sum(minutes) / len(minutes) if minutes else 0.0
+    slope = sum((minute - middle) * n for minute, n in zip(minutes, own.values(), strict=True))
+    return [(round(1000 * present), 1000), (int(slope > _FLAT), 1)]
+
+
+def _within(frames: Sequence[Frame], system: Mapping[datetime, int]) -> dict[datetime, int]:
+    """Those of the mask's steps that lie between the first and the last of some frames."""
+    low, high = frames[0].time - _SLACK, frames[-1].time + _SLACK
+    return {time: n for time, n in system.items() if low <= time <= high}
 
 
 def _daylight_digits(window: Sequence[Frame], limit: float | None) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.strata import Candidate, SampleRequest
 from cube.strata.convection import ConvectionSampler
-from cube.strata.windows import Frame, candidate_times, choose_window
+from cube.strata.windows import Frame, choose_window
 from stratacube.errors import SourceError, UsageError
+from tests.cube.test_strata_windows import candidate_times
 
 LAT = np.arange(-39.96, 40.0, 0.48)
 LON = 150.0 + 0.48 * np.arange(438)
@@ -75,8 +77,10 @@ def test_each_system_comes_once_at_the_middle_of_its_life(masks: str) -> None:
         assert (c.longitude % 360, c.latitude) == (pytest.approx(lon), lat)
         assert -180 <= c.longitude < 180
         pixels = c.details["system_pixels"]
-        assert list(pixels.values()) == [(2 * age + 1) ** 2 for age in range(life)]
-        assert list(pixels)[life // 2] == c.time
+        there = {time: n for time, n in pixels.items() if n}
+        assert list(there.values()) == [(2 * age + 1) ** 2 for age in range(life)]
+        assert list(there)[life // 2] == c.time
+        assert list(pixels) == [DAY + timedelta(minutes=20 * i) for i in range(72)]  # where it is not there too
         assert (c.probability, c.weight, c.stratum) == (1.0, 1.0, "convection")
 
 
@@ -188,6 +192,40 @@ def test_tables_go_with_the_records_chosen(masks: str, tmp_path: Path) -> None:
 def test_window_of_a_growing_system_is_the_one_that_holds_its_life(masks: str) -> None:
     event = next(c for c in drawn(masks, request("goes16", "goes17")) if c.system_id == 34)  # 7 steps, grows throughout
     pixels = event.details["system_pixels"]
-    frames = [Frame(t, scan("goes16", t), 0, None, pixels.get(t, 0)) for t in candidate_times(event.time)]
-    start = choose_window(frames, 7, bands=16).start
-    assert [f.time for f in frames[start : start + 7]] == list(pixels)
+    frames = [Frame(t, scan("goes16", t), 0) for t in candidate_times(event.time)]
+    start = choose_window(frames, 7, bands=16, system_pixels=pixels).start
+    assert [f.time for f in frames[start : start + 7]] == [time for time, n in pixels.items() if n]
+
+
+def test_balanced_records_come_alike_from_all_stages_that_a_system_has(masks: str) -> None:
+    """Each system once; how often a step of it comes is told by its chance, over the seeds."""
+    counts: dict[tuple[int, datetime], int] = {}
+    chances: dict[tuple[int, datetime], float] = {}
+    seeds = 100
+    maker = ConvectionSampler(request("goes16", "goes17"), masks=masks, records="balanced")
+    for seed in range(seeds):
+        maker.request = replace(maker.request, seed=seed)
+        found = list(maker.candidates())
+        assert sorted(c.system_id or 0 for c in found) == list(range(1, 61))
+        for c in found:
+            key = (c.system_id or 0, c.time)
+            counts[key] = counts.get(key, 0) + 1
+            chances[key] = c.probability
+    for system in (6, 34):  # of 7 steps: stages of 2, 1, 2, 2 of them
+        steps = sorted(time for one, time in chances if one == system)
+        assert [chances[system, time] for time in steps] == [1 / 8, 1 / 8, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 8]
+        expected = np.array([chances[system, time] * seeds for time in steps])
+        observed = np.array([counts[system, time] for time in steps])
+        assert ((observed - expected) ** 2 / expected).sum() < 22.5  # chi-square of 6 degrees, p = 0.001
+
+
+def test_limits_of_systems_are_kept_and_named(masks: str) -> None:
+    found = drawn(masks, request("goes16"), limits={"min_lifetime_hours": 2, "life_stages": ["initiating"]})
+    everything = drawn(masks, request("goes16"))
+    assert {c.system_id for c in found} == {c.system_id for c in everything if (c.system_id or 0) % 7 + 1 >= 6}
+    for c in found:
+        life = (c.system_id or 0) % 7 + 1
+        age = (c.time - DAY - timedelta(minutes=20 * (c.system_id or 0))) / timedelta(minutes=20)
+        assert (age + 0.5) / life < 0.25
+    with pytest.raises(UsageError, match=r"of min_area_km2 1000000000.0: widen that limit"):
+        drawn(masks, request("goes16"), limits={"min_area_km2": 1e9})

@@ -21,7 +21,8 @@ import pytest
 
 from cube.strata.labels import MaskGrid, survey_labels
 from cube.strata.masks import find_masks, survey_mask
-from cube.strata.systems import SLOTS, SystemTable, inside_inner_disk, read_systems, seen_from
+from cube.strata.systems import SLOTS, inside_inner_disk, seen_from
+from cube.strata.table import SystemTable, read_systems
 from stratacube.errors import UsageError
 
 LAT = np.arange(-39.96, 40.0, 2.4)
@@ -48,7 +49,9 @@ def write_mask(
             out[key] = axis
             if np.ndim(axis) == 1:
                 out[key].make_scale(key)
-        variable = out.create_dataset(name, data=labels, chunks=chunks, compression="gzip" if chunks else None)
+        # Of chunks of several steps, floats are read by another way than the others: as netCDF-4 packs them.
+        packing = {"compression": "gzip", "shuffle": chunks[0] > 1} if chunks else {}
+        variable = out.create_dataset(name, data=labels, chunks=chunks, **packing)
         for axis, dim in enumerate(dims):
             if dim not in out:
                 size = labels.shape[axis]
@@ -110,7 +113,7 @@ def lon_step(circular: bool) -> float:
 
 
 def as_records(table: SystemTable) -> list[tuple[Any, ...]]:
-    s = table.steps
+    s, _, _ = table.records()
     columns = (s.time, s.system_id, s.pixels, s.row, s.col, s.centroid_row, s.centroid_col)
     return sorted(zip(*(c.tolist() for c in columns), strict=True))
 
@@ -216,7 +219,7 @@ def test_metadata_has_the_columns_of_the_predecessor(tmp_path: Path) -> None:
         "satellite",
         "inside_inner_disk",
     ]
-    assert len(whole) == len(table.steps)
+    assert len(whole) == len(table.records()[0])
     assert (whole["latitude"] == LAT[whole["center_y"]]).all()
     assert (whole["longitude"] == LON[whole["center_x"]]).all()
     assert whole["longitude_norm"].between(-180, 180, inclusive="left").all()
@@ -283,7 +286,7 @@ def test_fill_values_and_infinities_are_no_systems(tmp_path: Path) -> None:
     labels = np.zeros((72, 34, 87))
     labels[0, 0, :4] = [9.969209968386869e36, np.inf, 3, 12345]
     table, _ = read_systems(str(write_mask(tmp_path / "20200101_x.nc", labels, fill=12345)))
-    assert table.steps.system_id.tolist() == [3]
+    assert table.records()[0].system_id.tolist() == [3]
 
 
 def test_a_file_of_no_system_is_fine(tmp_path: Path) -> None:
@@ -298,7 +301,7 @@ def test_single_precision_hours_and_odd_steps_are_taken_to_the_minute(tmp_path: 
     labels[:, 3, 3] = 1
     write_mask(tmp_path / "20200101_cloudsystems.nc", labels, (np.arange(9) / 3).astype("f4"))
     table, _ = read_systems(str(tmp_path / "*.nc"))
-    assert table.steps.time.tolist() == day_times(datetime(2020, 1, 1))[:9]
+    assert table.records()[0].time.tolist() == day_times(datetime(2020, 1, 1))[:9]
 
 
 GOOD = np.zeros((72, 34, 87))
@@ -324,7 +327,7 @@ GOOD[:, 5, 5] = 1
         ("20200102_x.nc", GOOD, {"hours": HOURS + 24}, "time runs from 24 to 47.6667"),
         ("20200102_x.nc", GOOD[:71], {"hours": HOURS[:70]}, r"time has shape \(70,\), expected \(71,\)"),
         ("20200102_x.nc", GOOD[:71], {"hours": None}, "time has shape none"),
-        ("20200101_y.nc", GOOD, {}, "holds 2020-01-01, as .*20200101_cloudsystems.nc does"),
+        ("20200101_y.nc", GOOD, {}, "holds 2020-01-01 00:00, as .*20200101_cloudsystems.nc does"),
         ("clouds.nc", GOOD, {}, "tells no date"),
         ("20201301_x.nc", GOOD, {}, "tells no date"),
     ],
@@ -335,7 +338,7 @@ def test_a_bad_file_drops_only_itself_and_says_why(
     write_mask(tmp_path / "20200101_cloudsystems.nc", GOOD)
     bad = write_mask(tmp_path / name, labels, **({"hours": HOURS if labels.ndim > 2 else None} | more))
     table, problems = read_systems(str(tmp_path / "*.nc"))
-    assert len(table.steps) == 72
+    assert len(table.records()[0]) == 72
     assert [p.source for p in problems] == [str(bad)]
     assert re.search(message, problems[0].message)
 
@@ -359,7 +362,7 @@ def test_truncated_and_foreign_files_drop_only_themselves(tmp_path: Path) -> Non
     damaged[middle : middle + 3000] = b"x" * 3000
     (tmp_path / "20200104_cloudsystems.nc").write_bytes(damaged)
     table, problems = read_systems(str(tmp_path / "*.nc"))
-    assert set(np.unique(table.steps.time.astype("M8[D]")).tolist()) == {datetime(2020, 1, 1).date()}
+    assert set(np.unique(table.records()[0].time.astype("M8[D]")).tolist()) == {datetime(2020, 1, 1).date()}
     assert [Path(p.source).name[:8] for p in problems] == ["20200102", "20200103", "20200104"]
     assert all("cannot be read as NetCDF-4" in p.message for p in problems)
 
@@ -373,7 +376,7 @@ def test_whatever_is_raised_on_a_mask_drops_only_it(
     def fail(*_: Any) -> None:
         raise fault
 
-    monkeypatch.setattr("cube.strata.masks._step_times", fail)
+    monkeypatch.setattr("cube.strata.readers.daily._step_times", fail)
     ((file,), _) = find_masks(str(path))
     problem = survey_mask(file).problem
     assert problem is not None
@@ -394,7 +397,7 @@ def test_files_are_found_at_any_depth_by_date(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     files, problems = find_masks(str(tmp_path / "**/*.nc"))
     assert not problems
-    assert [(f.start.day, f.monthly) for f in files] == [(1, True), (2, False), (3, False)]
+    assert [(f.start.day, f.kind == "monthly") for f in files] == [(1, True), (2, False), (3, False)]
     assert survey_mask(files[0]).problem is not None
 
 

@@ -366,7 +366,7 @@ def test_a_kind_of_masks(site: Path, small_archive: Path, tmp_path: Path, capsys
     pd.testing.assert_frame_equal(*plans)
     (tmp_path / "npz" / "day.npz").touch()
     told = refusal(site, capsys, *flags, "--output-dir", tmp_path / "x", "--convection-regex", tmp_path / "npz" / "d*")
-    assert "expected YYYYMMDD_cloudsystems.nc, YYYYMM_DCS_number_monthly.nc or YYYYMMDD_systems.npz" in told
+    assert "YYYYMMDD_cloudsystems.nc, YYYYMM_DCS_number_monthly.nc or YYYYMMDD_systems.npz" in told
 
 
 def test_a_law_that_is_unknown_leaves_its_instrument_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,1 @@
+"""Readers of tracked cloud systems, one file a maker; :data:`cube.registry.MASKS` lists them."""
