@@ -39,6 +39,7 @@ def compute_statistics(
     seed: int = 0,
     workers: int = 0,
     storage_options: dict[str, Any] | None = None,
+    tiles: Sequence[npt.NDArray[np.int64]] | None = None,
 ) -> Statistics:
     """Count every valid pixel of some tile stores, or of some composites and other cubes.
 
@@ -61,6 +62,8 @@ def compute_statistics(
         Processes that read and count; 0 for this one.
     storage_options
         For fsspec.
+    tiles
+        Numbers of the tiles of each store that count, in place of ``where``: they are the split train.
 
     Returns
     -------
@@ -78,8 +81,8 @@ def compute_statistics(
         raise UsageError(f"`sample` is {sample}: give 1 or more, or leave it out to look at all")
     opened = [_open(source, storage_options or {}) for source in stores]
     cubes = [found for found in opened if isinstance(found, xr.Dataset)]
-    tiles = [found for found in opened if isinstance(found, TileStore)]
-    if cubes and tiles:
+    tiled = [found for found in opened if isinstance(found, TileStore)]
+    if cubes and tiled:
         raise UsageError("tile stores and cubes hold different quantities; take their statistics in two runs")
     quantity = quantity or ("reflectance" if cubes else "radiance")
     if seed < 0:
@@ -88,7 +91,7 @@ def compute_statistics(
     if cubes:
         found, described = _of_cubes(cubes, quantity, bands, where, by, draw, workers)
     else:
-        found, described = _of_tiles(tiles, quantity, bands, where, by, draw, workers)
+        found, described = _of_tiles(tiled, quantity, bands, where, by, draw, workers, tiles)
     provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "software": f"stratacube {importlib.metadata.version('stratacube')}",
@@ -132,18 +135,19 @@ def _open(source: Any, options: dict[str, Any]) -> TileStore | xr.Dataset:
 
 def _of_tiles(
     stores: Sequence[TileStore], quantity: str, bands: Sequence[str | int] | None, where: str | None, by: str,
-    sample: _Sample, workers: int,
+    sample: _Sample, workers: int, given: Sequence[npt.NDArray[np.int64]] | None,
 ) -> Found:  # fmt: skip
     counted, described = [], []
-    for store in stores:
+    for number, store in enumerate(stores):
         table = store.table_for(where, by)
         if by not in table and by != "split":
             raise UsageError(f"{store.url} has no column {by!r} to split by; there are {', '.join(map(str, table))}")
-        tiles = sample.of(select(table, where))
+        tiles = sample.of(select(table, where if given is None else given[number]))
         described.append(
             {"store": plain_url(store.url), "fingerprint": store.fingerprint, "tiles": len(tiles), "of": len(store)}
         )
         splits = table[by].astype(str).to_numpy()[tiles] if by in table else np.full(len(tiles), "all")
+        splits = splits if given is None else np.full(len(tiles), "train")
         _check_quantity(store, bands, quantity)
         for group in _by_size(store, bands) if len(tiles) else ():
             counted.append((TileDataset(store, bands=group, where=tiles), splits.tolist()))

@@ -16,10 +16,10 @@ import torch
 import xarray as xr
 from dask.base import compute
 from torch.utils.data import Dataset
-from xbatcher import BatchSchema  # type: ignore[import-untyped]
 
 from loaders.augment import View, turned_transform
 from loaders.batch import Decoder, PackedBatch
+from loaders.layout import stored_chunks, touched, window_starts
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.statistics import make_decoder
@@ -78,6 +78,7 @@ class CubeDataset(Dataset[PackedBatch]):
     ) -> None:
         if sampling not in ("grid", "stratified", "random"):
             raise UsageError(f"sampling {sampling!r} is not known; choose grid, stratified or random")
+        self.cube = cube
         self.bands, self._images = images_of(cube, variables)
         first = self._images[0]
         images = self._images if len(self._images) > 1 else [first] * len(self.bands)  # of which one may hold all
@@ -91,13 +92,14 @@ class CubeDataset(Dataset[PackedBatch]):
         if unknown or (self._sizes > self._lengths).any() or self._sizes.min() < 1:
             raise UsageError(f"window {dict(window)} does not fit the cube's {lengths}; take sizes within it")
         self._starts = [
-            _starts(d, int(n), int(size), (overlap or {}).get(d, 0))
+            window_starts(d, int(n), int(size), (overlap or {}).get(d, 0))
             for d, n, size in zip(self.dims, self._lengths, self._sizes, strict=True)
         ]
-        self._chunks = _stored_chunks(first, self.dims)
+        self._chunks = stored_chunks(first, self.dims)
         self.sampling = sampling
         self._turns = View(flips=flips, rotations=rotations)
         self.weights = weights
+        self._chosen: Indices | None = None
         self._coordinates = {str(d): cube[d].values for d in self.dims if d in cube.coords}
         self.sizes: tuple[int, ...] = (len(self),)
         self.shares: tuple[float, ...] = ()
@@ -106,7 +108,33 @@ class CubeDataset(Dataset[PackedBatch]):
         self.fingerprint = self._fingerprint()
 
     def __len__(self) -> int:
-        return int(np.prod([len(s) for s in self._starts]))
+        return int(np.prod([len(s) for s in self._starts])) if self._chosen is None else len(self._chosen)
+
+    def choose(self, windows: Indices) -> None:
+        """Keep some windows of the grid only, such as those of a split (:func:`loaders.windows.window_extents`).
+
+        Raises
+        ------
+        UsageError
+            If none is left, or windows lie anywhere, so that choosing says nothing.
+        """
+        if self.sampling == "random":
+            raise UsageError(
+                "windows that lie anywhere (`sampling=random`) are of no split; take `sampling=stratified`"
+            )
+        if not len(windows):
+            raise UsageError("no window of the cube is left; take smaller blocks, or a smaller gap")
+        self.weights = None if self.weights is None else self.weights[windows]
+        self._chosen = np.asarray(windows, "i8")
+        self.sizes = (len(self),)
+        self.fingerprint = hashlib.sha256(self._fingerprint().encode() + self._chosen.tobytes()).hexdigest()[:16]
+
+    def reach(self) -> tuple[Indices, Indices]:
+        """First and last index, along each of :attr:`dims`, of all that each window may hold: it may be moved."""
+        first = np.stack([self.origin(i) for i in range(len(self))])
+        stride = np.array([s[1] - s[0] if len(s) > 1 else 1 for s in self._starts])
+        moved = np.where((self._sizes > 1) & (self.sampling != "grid"), stride - 1, 0)
+        return first, np.minimum(first + self._sizes + moved, self._lengths)
 
     def sample_weights(self) -> tuple[npt.NDArray[np.float64] | None, ...]:
         """How often each window is drawn, relative to the others."""
@@ -120,7 +148,8 @@ class CubeDataset(Dataset[PackedBatch]):
         sample = draw.sample if isinstance(draw, Pick) else int(draw)
         if not -len(self) <= sample < len(self):
             raise IndexError(f"window {sample} of {len(self)}")
-        places = np.unravel_index(sample % len(self), [len(s) for s in self._starts])
+        window = sample % len(self) if self._chosen is None else int(self._chosen[sample])
+        places = np.unravel_index(window, [len(s) for s in self._starts])
         start = np.array([s[i] for s, i in zip(self._starts, places, strict=True)])
         if self.sampling == "grid" or not isinstance(draw, Pick):
             return start
@@ -182,11 +211,11 @@ class CubeDataset(Dataset[PackedBatch]):
         if chunks is None:
             return origins, ends, np.arange(len(origins))
         lows, highs, place = origins.copy(), ends.copy(), np.empty(len(origins), "i8")
-        alone = _touched(origins, ends, chunks)
+        alone = touched(origins, ends, chunks)
         costs, used = alone.copy(), 0
         for i, (origin, end) in enumerate(zip(origins, ends, strict=True)):
             low, high = np.minimum(lows[:used], origin), np.maximum(highs[:used], end)
-            cost = _touched(low, high, chunks)
+            cost = touched(low, high, chunks)
             fits = np.flatnonzero(cost < costs[:used] + alone[i])
             box = int(fits[0]) if fits.size else used
             if fits.size:
@@ -292,20 +321,6 @@ def cube_loader(
     return Loader(dataset, batch_size, decoder=decoder, **options)
 
 
-def _stored_chunks(image: xr.Variable, dims: Sequence[str]) -> Indices | None:
-    """Sides of the chunks of an image in storage; None where they are not known, or Dask looks after them."""
-    stored = image.encoding.get("chunks")
-    if stored is None or len(stored) != image.ndim or image.chunks:
-        return None
-    return np.array([dict(zip(image.dims, stored, strict=True))[d] for d in dims])
-
-
-def _touched(lows: Indices, highs: Indices, chunks: Indices) -> Indices:
-    """Count the stored chunks that boxes touch."""
-    counts: Indices = ((highs - 1) // chunks - lows // chunks + 1).prod(axis=-1)
-    return counts
-
-
 def open_cube(source: Any, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
     """Open a Zarr store with a variable a band, decoded by CF and without Dask.
 
@@ -330,15 +345,6 @@ def open_cube(source: Any, storage_options: Mapping[str, Any] | None = None) -> 
     with translate_open_errors(url, "a Zarr store of a cube", remedy):
         opened: xr.Dataset = xr.open_zarr(url, chunks=None, decode_coords="all", storage_options=options or None)
     return opened
-
-
-def _starts(dim: str, length: int, size: int, overlap: int) -> Indices:
-    """First indices of xbatcher's windows along one dimension."""
-    if not 0 <= overlap < size:
-        raise UsageError(f"overlap {overlap} along {dim} is not less than the window's {size}")
-    axis = xr.Dataset(coords={dim: np.arange(length)})
-    schema = BatchSchema(axis, input_dims={dim: size}, input_overlap={dim: overlap} if overlap else None)
-    return np.array([window[dim].start for window in schema.selectors[0]])
 
 
 def images_of(

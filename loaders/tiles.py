@@ -8,13 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from catalog.splits import SplitRule
 from cube.instrument import lacking
 from loaders.augment import Placement, View, coarse_on, pixel_transform
 from loaders.batch import PackedBatch
+from loaders.extents import tile_extents
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.parts import StoredPart
@@ -59,6 +62,8 @@ class TileDataset(Dataset[PackedBatch]):
         ``meta["failed"]`` set, so that batches keep their size on every rank.
     storage_options
         For fsspec.
+    split
+        Makes the column ``split`` anew, by the tiles' footprints and times (:mod:`catalog.splits`).
 
     Raises
     ------
@@ -78,11 +83,13 @@ class TileDataset(Dataset[PackedBatch]):
         fields: Sequence[str] = (),
         on_error: OnError = "raise",
         storage_options: Mapping[str, Any] | None = None,
+        split: SplitRule | None = None,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise UsageError(f"on_error {on_error!r} is not known; choose raise or skip")
         opened = TileStore.open(store, storage_options)
         self.url, self.reader = opened.url, opened.reader
+        self.store = opened
         self.bands = opened.choose(bands)
         self.instrument = opened.instrument
         self.masks = list(dict.fromkeys(b.mask for b in self.bands))
@@ -94,9 +101,14 @@ class TileDataset(Dataset[PackedBatch]):
         stored = [name for name in names_of(labels) if is_stored(opened, name)]
         labels = [name for name in names_of(labels) if name not in stored]
         table = opened.table_for(where, weights, labels)
+        if split is not None:
+            table = table.assign(split=split.assign(tile_extents(opened)))
         self.tiles = select(table, where)
         if not len(self.tiles):
-            raise UsageError(f"filter {where!r} leaves none of the {len(opened)} tiles of {opened.url}; relax it")
+            raise UsageError(
+                f"filter {where!r} leaves none of the {len(opened)} tiles of {opened.url}{_splits_told(table)};"
+                " relax it"
+            )
         self.weights = weigh(table.iloc[self.tiles], weights)
         self.classes: dict[str, list[str]] = {}
         self._labels = {name: self._label(opened, name) for name in labels}
@@ -113,6 +125,10 @@ class TileDataset(Dataset[PackedBatch]):
 
     def __len__(self) -> int:
         return len(self.tiles)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to workers without what they do not read."""
+        return {**self.__dict__, "store": None}
 
     def units(self, quantity: str) -> dict[str, str]:
         """Units of a quantity of each band that has it."""
@@ -278,6 +294,15 @@ class TileDataset(Dataset[PackedBatch]):
         return torch.from_numpy(column.to_numpy()[self.tiles].copy())
 
 
+def _splits_told(table: pd.DataFrame) -> str:
+    """How many tiles each split has, for a sentence."""
+    if "split" not in table:
+        return ""
+    counts = table["split"].astype(str).value_counts()
+    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return f" (splits: {told}; `split` makes others, of smaller blocks)"
+
+
 def tile_loader(
     store: Any,
     batch_size: int,
@@ -290,6 +315,7 @@ def tile_loader(
     fields: Sequence[str] = (),
     on_error: OnError = "raise",
     storage_options: Mapping[str, Any] | None = None,
+    split: SplitRule | None = None,
     statistics: Any = None,
     quantity: str = "radiance",
     fill: float = 0.0,
@@ -299,7 +325,7 @@ def tile_loader(
 
     Parameters
     ----------
-    store, bands, view, where, weights, labels, fields, on_error, storage_options
+    store, bands, view, where, weights, labels, fields, on_error, storage_options, split
         See :class:`TileDataset`.
     batch_size
         Samples of one batch on one rank.
@@ -330,6 +356,7 @@ def tile_loader(
         fields=fields,
         on_error=on_error,
         storage_options=storage_options,
+        split=split,
     )
     dataset.require(quantity)
     return Loader(dataset, batch_size, decoder=make_decoder(statistics, quantity, fill), **options)

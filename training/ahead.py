@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Ahead:
     def __init__(self, batches: Iterator[Batch], masks: Callable[[int, int], TokenMask], device: torch.device) -> None:
         self.batches, self.masks, self.device = batches, masks, device
         self.taken = 0
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._side: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._ready: tuple[Batch, TokenMask] | None = None
 
     def take(self) -> tuple[Batch, TokenMask]:

@@ -16,7 +16,7 @@ from loaders.statistics import BandStatistics
 from loaders.statistics import Statistics as StoredStatistics
 from training.models.codes import NO_TIME
 
-__all__ = ["Batch", "BatchLoader", "Data", "Statistics", "TrainLoader", "minutes_of", "to_minutes"]
+__all__ = ["Batch", "BatchLoader", "Data", "Statistics", "TrainLoader", "minutes_of", "stored_statistics", "to_minutes"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,12 @@ class Statistics:
             for name, m, s, told in zip(values["bands"], values["mean"], values["std"], details, strict=True)
         }
         return StoredStatistics(values.get("quantity", ""), {"train": bands}, {"source": values["source"]})
+
+
+def stored_statistics(manifest: Mapping[str, Any]) -> StoredStatistics | None:
+    """Statistics that a model was trained with, of its manifest; None of versions that did not keep all of them."""
+    values = manifest["statistics"]
+    return Statistics.stored(values) if values.get("details") else None
 
 
 _UNKNOWN = {"count": 0, "min": math.nan, "max": math.nan}
@@ -126,8 +132,10 @@ class BatchLoader(Protocol):
 class TrainLoader(BatchLoader, Protocol):
     """Samples to learn from, beside epochs of batches as one stream without an end, the epochs one after another."""
 
-    samples: int
-    """Samples of an epoch, over all ranks."""
+    @property
+    def samples(self) -> int:
+        """Samples of an epoch, over all ranks."""
+        ...
 
     def stream(self, share: Share, first: int) -> Iterator[Batch]:
         """One rank's micro-batches of the steps that begin at sample number ``first`` of the stream."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,21 +19,32 @@ from loaders.labels import share_classes
 from loaders.loader import Loader, Source
 from loaders.mixture import Mixture
 from loaders.order import Share
-from loaders.statistics import BandStatistics, make_decoder
 from loaders.statistics import Statistics as StoredStatistics
+from loaders.statistics import make_decoder
 from loaders.tiles import TileDataset
+from loaders.windows import window_extents
 from stratacube.errors import UsageError
-from training.batches import Batch, Data, Statistics, minutes_of
+from training.batches import Batch, Data, minutes_of
 from training.config import PretrainConfig
+from training.leaks import refuse_leaks, refuse_leaks_of_cubes
 from training.models import ModelConfig
 from training.models.codes import NO_TIME
+from training.normalising import normalisation, own_statistics, warn_of_foreign
 from training.settings_data import BlobsData, CubeData, CubesData, StoreData, TilesData
 from training.synthetic import CLASSES, MemoryLoader, moving_blobs, unit_statistics
 
-__all__ = ["TileBatches", "open_data"]
+__all__ = ["TileBatches", "learned_from", "open_data", "write_own"]
 
 
-def open_data(config: PretrainConfig, rank: int, ranks: int, device: torch.device) -> Data:
+def open_data(
+    config: PretrainConfig,
+    rank: int,
+    ranks: int,
+    device: torch.device,
+    *,
+    stored: StoredStatistics | None = None,
+    strict: bool = True,
+) -> Data:
     """Open what a run reads.
 
     Parameters
@@ -44,6 +55,10 @@ def open_data(config: PretrainConfig, rank: int, ranks: int, device: torch.devic
         Which part of the samples is ours.
     device
         Where stored counts are decoded.
+    stored
+        Statistics that take the place of the config's: those that a model was trained with.
+    strict
+        Refuse data that are both learned from and judged on; else warn.
 
     Raises
     ------
@@ -53,8 +68,23 @@ def open_data(config: PretrainConfig, rank: int, ranks: int, device: torch.devic
     if isinstance(config.data, BlobsData):
         return _blobs(config, config.data, rank, ranks)
     if isinstance(config.data, CubesData):
-        return _cubes(config, config.data, rank, ranks, device)
-    return _tiles(config, config.data, rank, ranks, device)
+        return _cubes(config, config.data, _Opening(config, config.data, rank, ranks, device, stored), strict=strict)
+    return _tiles(config, config.data, _Opening(config, config.data, rank, ranks, device, stored), strict=strict)
+
+
+def learned_from(config: PretrainConfig) -> list[TileDataset] | list[CubeDataset]:
+    """Open what a run learns from, without its loaders."""
+    if isinstance(config.data, TilesData):
+        return [_dataset(store, config.data, config.model, training=True) for store in config.data.stores]
+    assert isinstance(config.data, CubesData)
+    return [_windows(cube, config.data, config.model, training=True) for cube in config.data.cubes]
+
+
+def write_own(config: PretrainConfig, file: Path) -> None:
+    """Take statistics of the samples that a run learns from, and of no others, and write them."""
+    assert not isinstance(config.data, BlobsData)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    own_statistics(learned_from(config), config.data.quantity).save(file)
 
 
 def _blobs(config: PretrainConfig, blobs: BlobsData, rank: int, ranks: int) -> Data:
@@ -139,37 +169,41 @@ class TileBatches:
         self.loader.load_state_dict(dict(state))
 
 
-def _tiles(config: PretrainConfig, tiles: TilesData, rank: int, ranks: int, device: torch.device) -> Data:
+def _tiles(config: PretrainConfig, tiles: TilesData, opening: _Opening, *, strict: bool) -> Data:
     train = [_dataset(store, tiles, config.model, training=True) for store in tiles.stores]
     stores = tiles.validation_stores or tiles.stores
     held_out = [_dataset(store, tiles, config.model, training=False) for store in stores]
-    _refuse_overlap(train, held_out)
+    refuse_leaks(train, held_out, strict=strict)
     if tiles.label is not None:
         share_classes([*train, *held_out], tiles.label)
     for dataset in (*train, *held_out):
         dataset.require(tiles.quantity)
     units = _same_units([d.units(tiles.quantity) for d in (*train, *held_out)], tiles.quantity)
-    open_ = _Opening(config.seed, tiles, rank, ranks, device)
-    training = open_.loader(train, [s.weight for s in tiles.stores], training=True, label=tiles.label)
+    training = opening.loader(train, [s.weight for s in tiles.stores], training=True, label=tiles.label)
+    if strict and opening.rank == 0:
+        warn_of_foreign(tiles, train)
     return Data(
         training,
-        open_.loader(held_out, [1.0] * len(stores), training=False, label=tiles.label),
-        _statistics(tiles, config.model.bands, units),
+        opening.loader(held_out, [1.0] * len(stores), training=False, label=tiles.label),
+        normalisation(tiles, config.model.bands, units, opening.stored),
         training.loader.source.fingerprint,
         tuple(train[0].classes.get(tiles.label, ())) if tiles.label is not None else (),
     )
 
 
-def _cubes(config: PretrainConfig, cubes: CubesData, rank: int, ranks: int, device: torch.device) -> Data:
+def _cubes(config: PretrainConfig, cubes: CubesData, opening: _Opening, *, strict: bool) -> Data:
     train = [_windows(cube, cubes, config.model, training=True) for cube in cubes.cubes]
-    held_out = [_windows(cube, cubes, config.model, training=False) for cube in cubes.validation_cubes]
+    judged = cubes.validation_cubes or (cubes.cubes if cubes.split is not None else ())
+    held_out = [_windows(cube, cubes, config.model, training=False) for cube in judged]
+    refuse_leaks_of_cubes(cubes, judged, train, held_out, strict=strict)
     units = _same_units([w.units for w in (*train, *held_out)], cubes.quantity)
-    open_ = _Opening(config.seed, cubes, rank, ranks, device)
-    training = open_.loader(train, [c.weight for c in cubes.cubes], training=True)
+    training = opening.loader(train, [c.weight for c in cubes.cubes], training=True)
+    if strict and opening.rank == 0:
+        warn_of_foreign(cubes, train)
     return Data(
         training,
-        open_.loader(held_out, [1.0] * len(held_out), training=False) if held_out else None,
-        _statistics(cubes, config.model.bands, units),
+        opening.loader(held_out, [1.0] * len(held_out), training=False) if held_out else None,
+        normalisation(cubes, config.model.bands, units, opening.stored),
         training.loader.source.fingerprint,
     )
 
@@ -185,11 +219,12 @@ def _minutes(batch: LoadedBatch) -> Tensor:
 class _Opening:
     """What the loaders of a run have in common."""
 
-    seed: int
+    config: PretrainConfig
     data: TilesData | CubesData
     rank: int
     ranks: int
     device: torch.device
+    stored: StoredStatistics | None
 
     def loader(
         self, datasets: Sequence[Source], weights: Sequence[float], *, training: bool, label: str | None = None
@@ -201,13 +236,13 @@ class _Opening:
             source,
             self.data.batch_size,
             shuffle=training,
-            seed=self.seed,
+            seed=self.config.seed,
             rank=self.rank,
             ranks=self.ranks,
             workers=self.data.workers,
             prefetch=self.data.prefetch,
             device=self.device,
-            decoder=make_decoder(self.data.statistics, self.data.quantity),
+            decoder=make_decoder(self.stored or self.data.statistics, self.data.quantity),
         )
         if training and made.samples < self.data.batch_size:
             raise UsageError(
@@ -226,7 +261,7 @@ def _windows(cube: CubeData, cubes: CubesData, model: ModelConfig, *, training: 
     window = {rows: model.height_width[0], columns: model.height_width[1]}
     if model.frames > 1:
         window["time"] = model.frames
-    return CubeDataset(
+    windows = CubeDataset(
         opened,
         window,
         overlap={rows: cubes.overlap, columns: cubes.overlap} if cubes.overlap else None,
@@ -235,6 +270,10 @@ def _windows(cube: CubeData, cubes: CubesData, model: ModelConfig, *, training: 
         flips=training and cubes.flips,
         rotations=training and cubes.rotations,
     )
+    if cubes.split is not None:
+        splits = cubes.split.rule().assign(window_extents(opened, windows))
+        windows.choose(np.flatnonzero(splits == ("train" if training else "val")))
+    return windows
 
 
 def _dataset(store: StoreData, tiles: TilesData, model: ModelConfig, *, training: bool) -> TileDataset:
@@ -258,18 +297,8 @@ def _dataset(store: StoreData, tiles: TilesData, model: ModelConfig, *, training
         labels=(tiles.label,) if tiles.label is not None else (),
         on_error=tiles.on_error,
         storage_options=tiles.storage_options,
+        split=None if tiles.split is None else tiles.split.rule(),
     )
-
-
-def _refuse_overlap(train: list[TileDataset], held_out: list[TileDataset]) -> None:
-    for learned in train:
-        for judged in held_out:
-            shared = set(learned.tiles.tolist()) & set(judged.tiles.tolist()) if learned.url == judged.url else set()
-            if shared:
-                raise UsageError(
-                    f"{len(shared)} tiles of {learned.url} are both learned from and judged on; set data.where and"
-                    " data.validation_where so that they share none"
-                )
 
 
 def _same_units(sources: Iterable[Mapping[str, str]], quantity: str) -> dict[str, str]:
@@ -282,54 +311,3 @@ def _same_units(sources: Iterable[Mapping[str, str]], quantity: str) -> dict[str
                     f"{quantity} of {band} is in {known[band]} in one source and in {unit} in another; take one kind"
                 )
     return known
-
-
-def _statistics(data: TilesData | CubesData, bands: tuple[str, ...], units: Mapping[str, str]) -> Statistics:
-    if isinstance(data.statistics, dict):
-        given = data.statistics
-        missing = [band for band in bands if band not in given]
-        chosen = [BandStatistics(0, *given[band], math.nan, math.nan) for band in bands if band in given]
-        source = "given in the config"
-    else:
-        stored = StoredStatistics.load(data.statistics)
-        known = stored.bands()
-        missing = [band for band in bands if band not in known]
-        chosen = [known[band] for band in bands if band in known]
-        source = f"{data.statistics}: {json.dumps(stored.provenance, default=str)}"
-    if missing:
-        raise UsageError(f"the statistics do not have bands {', '.join(missing)}; make them anew for all of {bands}")
-    flat = [
-        band for band, known in zip(bands, chosen, strict=True) if not (math.isfinite(known.mean) and known.std > 0)
-    ]
-    if flat:
-        raise UsageError(
-            f"the statistics of {', '.join(flat)} have no mean or no spread to normalise by: no pixel of them was"
-            " valid, or all are alike; leave these bands out, or make statistics of more tiles"
-        )
-    return Statistics(
-        bands,
-        tuple(band.mean for band in chosen),
-        tuple(band.std for band in chosen),
-        tuple(_span(band) for band in chosen),
-        _told(bands, {band: units.get(band) or known.units for band, known in zip(bands, chosen, strict=True)}),
-        source,
-        data.quantity,
-        tuple(replace(known, units=units.get(band) or known.units) for band, known in zip(bands, chosen, strict=True)),
-    )
-
-
-def _told(bands: tuple[str, ...], units: Mapping[str, str]) -> str:
-    """Units of all bands, with the bands of each where they differ; nothing where they are not known."""
-    by_unit: dict[str, list[str]] = {}
-    for band in bands:
-        by_unit.setdefault(units[band], []).append(band)
-    if len(by_unit) == 1:
-        return next(iter(by_unit))
-    return ", ".join(f"{unit or 'unknown'} ({' '.join(names)})" for unit, names in by_unit.items())
-
-
-def _span(band: BandStatistics) -> float:
-    """Range between the outermost percentiles, or six deviations where there are no percentiles."""
-    ends = sorted(band.percentiles, key=float)
-    span = band.percentiles[ends[-1]] - band.percentiles[ends[0]] if len(ends) > 1 else 0.0
-    return span if span > 0 else 6 * band.std

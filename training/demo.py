@@ -1,7 +1,7 @@
 """``python -m training.demo``: a short pre-training on the tiles of a build, on a CPU, and a picture of the result.
 
-It takes a minute or two: a small temporal model, trained on three quarters of the tiles and judged on the others beside
-the baselines.
+It takes a minute or two: a small temporal model, trained on tiles that share no pixel and time with those it is judged
+on, a quarter of all, beside the baselines.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from stratacube.command import Answer, Parser, add_common, run
-from stratacube.errors import UsageError
+from stratacube.errors import SourceError, UsageError
 from training.config import PretrainConfig, validate
 
 if TYPE_CHECKING:
+    from loaders.store import TileStore
     from training.validate import Report
 
 __all__ = ["demo_config", "main"]
@@ -36,14 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> Answer:
-    from loaders.counting import compute_statistics  # noqa: PLC0415  (--help does not wait for torch)
-    from training.evaluation import evaluate, table  # noqa: PLC0415
+    from training.evaluation import evaluate, table  # noqa: PLC0415  (--help does not wait for torch)
     from training.runs import open_run  # noqa: PLC0415
     from training.trainer import Trainer  # noqa: PLC0415
 
     output = options.output_dir or options.build / "training"
     output.mkdir(parents=True, exist_ok=True)
-    compute_statistics([str(options.build)]).save(output / "statistics.json")
     trainer = Trainer(demo_config(options.build, output, options.steps))
     tiles = trainer.data.train.samples
     sys.stdout.write(f"{trainer.parameters / 1e6:.1f} M parameters learn from {tiles} tiles\n")
@@ -80,7 +79,7 @@ def demo_config(build: Path, output: Path, steps: int) -> PretrainConfig:
         raise UsageError(f"{build} has {len(store)} tiles, too few to learn from some and judge on others; build more")
     shape = store.bands[0].shape
     bands = [band.name for band in store.bands if band.shape == shape]
-    held_out = max(1, len(store) // 4)
+    train, held_out = _parts(store)
     patch = 16 if min(shape[1:]) >= 64 else 8
     side = min(96, *shape[1:]) // patch * patch
     values: dict[str, Any] = {
@@ -98,10 +97,10 @@ def demo_config(build: Path, output: Path, steps: int) -> PretrainConfig:
         "data": {
             "source": "tiles",
             "stores": [{"path": str(build)}],
-            "where": f"tile < {len(store) - held_out}",
-            "validation_where": f"tile >= {len(store) - held_out}",
-            "statistics": str(output / "statistics.json"),
-            "batch_size": min(4, len(store) - held_out),
+            "where": f"tile in {train}",
+            "validation_where": f"tile in {held_out}",
+            "statistics": "own",
+            "batch_size": min(4, len(train)),
             "rotations": True,
             "workers": 0,
         },
@@ -111,6 +110,26 @@ def demo_config(build: Path, output: Path, steps: int) -> PretrainConfig:
         "validation": {"every_epochs": None},
     }
     return validate(values, "demo")
+
+
+def _parts(store: TileStore) -> tuple[list[int], list[int]]:
+    """Numbers of tiles to learn from, and to judge on: a quarter, which overlap fewest others, apart from the rest."""
+    from catalog.leaks import find_leaks  # noqa: PLC0415
+    from loaders.extents import tile_extents  # noqa: PLC0415
+
+    count = max(1, len(store) // 4)
+    near: dict[int, set[int]] = {tile: set() for tile in range(len(store))}
+    try:
+        extents = tile_extents(store)
+        for leak in find_leaks(extents, extents, 0.0, 0.0):
+            near[leak.one].add(leak.other)
+    except SourceError:  # a store that does not say where its tiles lie
+        return [*range(len(store) - count)], [*range(len(store) - count, len(store))]
+    held_out = sorted(sorted(near, key=lambda tile: (len(near[tile]), -tile))[:count])
+    train = [tile for tile in near if tile not in held_out and not near[tile] & {*held_out}]
+    if not train:
+        raise UsageError(f"all tiles of {store.url} overlap those to be judged on; build more, or smaller ones")
+    return train, held_out
 
 
 if __name__ == "__main__":

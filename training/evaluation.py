@@ -17,7 +17,7 @@ from lightning.fabric import Fabric
 
 from stratacube.errors import UsageError
 from stratacube.files import whole_file, write_text
-from training.batches import Data
+from training.batches import Data, stored_statistics
 from training.compute import make_fabric
 from training.config import RunConfig
 from training.data import open_data
@@ -64,7 +64,7 @@ def evaluate(
     if unknown:
         raise UsageError(f"bands {unknown} are not among the model's {list(config.model.bands)}")
     fabric = make_fabric(RunConfig(devices=1, precision=config.run.precision, matmul=config.run.matmul))
-    data = open_data(config, 0, 1, fabric.device)
+    data = open_data(config, 0, 1, fabric.device, stored=stored_statistics(opened.manifest), strict=False)
     if data.validation is None:
         raise UsageError(f"{config.name} has no validation data; set them in the config's data section")
     model = opened.model.to(fabric.device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from stratacube.errors import UsageError
-from training.batches import Batch, BatchLoader
+from training.batches import Batch, BatchLoader, stored_statistics
 from training.compute import make_fabric
 from training.config import RunConfig
 from training.data import open_data
@@ -49,7 +49,7 @@ def probe(opened: Opened, *, batches: int | None = None, decay: float = 1e-3) ->
     """
     config = opened.config
     fabric = make_fabric(RunConfig(devices=1, precision="32-true"))
-    data = open_data(config, 0, 1, fabric.device)
+    data = open_data(config, 0, 1, fabric.device, stored=stored_statistics(opened.manifest), strict=False)
     if data.validation is None:
         raise UsageError(f"{config.name} has no validation data; set them in the config's data section")
     trained = opened.model.to(fabric.device).eval()
@@ -83,7 +83,7 @@ def _classes(truth: Tensor, expected: Tensor) -> tuple[list[int], Tensor, Tensor
             f"`label` holds numbers with fractions, such as {float(together[0]):g}, and no classes; give a column of"
             " text or of whole numbers"
         )
-    values, places = together.unique(return_inverse=True)
+    values, places = torch.unique(together, return_inverse=True)
     if len(values) > max(2, len(together) // 2):
         raise UsageError(
             f"`label` has {len(values)} values in {len(together)} samples, so they are no classes; give a column whose"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from stratacube.addresses import options_without_secrets
 from stratacube.settings import RUN_ONLY, Settings
 
-__all__ = ["BlobsData", "CubeData", "CubesData", "StoreData", "TilesData"]
+if TYPE_CHECKING:
+    from catalog.splits import SplitRule
+
+__all__ = ["BlobsData", "CubeData", "CubesData", "SplitData", "StoreData", "TilesData"]
 
 Numbers = str | dict[str, tuple[float, float]]
 StorageOptions = dict[str, str | int | bool]
@@ -21,6 +24,28 @@ class _Stored(Settings):
     @model_validator(mode="after")
     def _keyless(self) -> Self:
         options_without_secrets(getattr(self, "storage_options", {}), "data.storage_options")
+        return self
+
+
+class SplitData(Settings):
+    """Splits by blocks of the Earth and of time, with a gap between them; see `catalog.splits`."""
+
+    block_km: float | None = Field(3000.0, gt=0, description="about the side of a block; null: the whole Earth")
+    block_hours: float | None = Field(168.0, gt=0, description="length of a block of time; null: all time")
+    gap_km: float = Field(100.0, ge=0, description="samples of two splits are so far apart in space,")
+    gap_hours: float = Field(24.0, ge=0, description="or so far in time; what is nearer is of none: gap")
+    shares: dict[str, float] = Field({"train": 0.8, "val": 0.1, "test": 0.1}, description="of the blocks, by split")
+    seed: int = Field(0, ge=0, description="of the assignment of blocks")
+
+    def rule(self) -> SplitRule:
+        """Make the rule; `UsageError` for blocks, gaps or shares that make none."""
+        from catalog.splits import SplitRule  # noqa: PLC0415  (a configuration is checked without it)
+
+        return SplitRule(**dict(self))
+
+    @model_validator(mode="after")
+    def _of_sense(self) -> Self:
+        self.rule()
         return self
 
 
@@ -47,9 +72,13 @@ class TilesData(_Stored):
         description="which tiles to be judged on; they must not be among those learned from",
         json_schema_extra=RUN_ONLY,
     )
+    split: SplitData | None = Field(
+        None, description="makes the column split anew, by footprints and times; else it is the plan's, or whole weeks"
+    )
     weights: str | None = Field(None, description="how often a tile is drawn: an expression of the plan's columns")
     statistics: Numbers = Field(
-        description="file of python -m loaders.stats, the preset satvision_pix4d, or band: [mean, std]"
+        description="file of python -m loaders.stats, own: taken of the samples learned from when the run begins, the"
+        " preset satvision_pix4d, or band: [mean, std]"
     )
     quantity: str = Field(
         "radiance",
@@ -85,7 +114,12 @@ class CubesData(_Stored):
     validation_cubes: tuple[CubeData, ...] = Field(
         (), description="cubes to be judged on: other places or years", json_schema_extra=RUN_ONLY
     )
-    statistics: Numbers = Field(description="file of python -m loaders.stats, or band: [mean, std]")
+    split: SplitData | None = Field(
+        None, description="windows of one cube to learn from (train) and to be judged on (val), by blocks of the Earth"
+    )
+    statistics: Numbers = Field(
+        description="file of python -m loaders.stats, own: taken when the run begins, or band: [mean, std]"
+    )
     quantity: str = Field("reflectance", description="what the cubes hold; the statistics must be of it")
     sampling: Literal["grid", "stratified", "random"] = Field(
         "stratified", description="places of training windows: a grid, at random near each of its places, or anywhere"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -18,23 +18,26 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from loaders.order import Share
+from loaders.statistics import Statistics as StoredStatistics
 from stratacube.claim import claimed
 from stratacube.errors import UsageError
 from stratacube.files import remove_strays, write_text
 from training.ahead import Ahead
-from training.batches import Data
+from training.batches import Data, stored_statistics
 from training.checkpoint import Checkpoints
 from training.compute import make_fabric, on_first_rank, raise_on_all, talk_beside
 from training.config import PretrainConfig, print_config
-from training.data import open_data
+from training.data import open_data, write_own
 from training.facts import RunFacts
 from training.logs import Logs
 from training.manifest import make_manifest, read_manifest, refuse_other_run
 from training.meter import Meter
 from training.models import MaskedAutoencoder, TokenMask, draw_masks
 from training.models.weights import load_weights, read_weights
+from training.normalising import OWN
 from training.optimizer import Average, adamw, step_if
 from training.saving import Writer, gather_state, load_state
+from training.settings_data import BlobsData
 from training.stopping import StopRequest, stop_on_signals
 from training.validate import validate
 from training.watch import Watch
@@ -73,7 +76,6 @@ class Trainer:
         self.fabric = fabric or make_fabric(config.run)
         self.fabric.seed_everything(config.seed, workers=False, verbose=False)
         rank, ranks, device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
-        self.data = data or open_data(config, rank, ranks, device)
         self.checkpoints = Checkpoints(
             config.output_dir / "checkpoints", config.checkpoints.keep_last, config.checkpoints.keep_best
         )
@@ -84,6 +86,7 @@ class Trainer:
                 f"{config.output_dir} holds checkpoints up to {self.newest.name}; resume, or use another folder"
             )
         before = None if self.newest is None else self._read(self.newest, read_manifest)
+        self.data = data or self._open_data(before)
         self.facts = RunFacts.begin(config, self.data.train.samples, ranks)
         if before is not None:
             assert self.newest is not None
@@ -118,6 +121,18 @@ class Trainer:
             self._read(self.newest, partial(load_state, self))
             self.manifest["resumed"] = [*before.get("resumed", []), {"step": self.step, "ranks": ranks}]
             _log.info("going on from %s", self.newest)
+
+    def _open_data(self, before: dict[str, Any] | None) -> Data:
+        """Open the data, with the statistics that the run began with."""
+        config, file = self.config, self.config.output_dir / "statistics.json"
+        stored = stored_statistics(before) if before is not None else None
+        if stored is None and not isinstance(config.data, BlobsData) and config.data.statistics == OWN:
+            on_first_rank(self.fabric, lambda: write_own(config, file))
+            stored = StoredStatistics.load(file)
+        fabric = self.fabric
+        return open_data(
+            config, fabric.global_rank, fabric.world_size, fabric.device, stored=stored, strict=before is None
+        )
 
     @property
     def batch(self) -> int:

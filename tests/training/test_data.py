@@ -200,7 +200,9 @@ def test_the_demo_ends_with_a_picture(store: Path, tmp_path: Path, capsys: pytes
 
 def test_learning_and_judging_on_the_same_tiles_is_refused(store: Path, tmp_path: Path) -> None:
     config = tiles_run(tmp_path, store, data={"validation_where": "tile >= 7"})
-    with pytest.raises(UsageError, match=r"1 tiles of .* are both learned from and judged on"):
+    with pytest.raises(
+        UsageError, match=r"1 tiles learned from share pixels and times.* with 1 judged on, such as tile 7 of"
+    ):
         open_data(config, 0, 1, CPU)
 
 

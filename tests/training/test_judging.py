@@ -185,7 +185,7 @@ def test_a_probe_needs_two_classes(trained: Path, monkeypatch) -> None:
     opened = open_run(trained)
     data = open_data(opened.config, 0, 1, torch.device("cpu"))
     data.train.data.labels.zero_()  # type: ignore[attr-defined]
-    monkeypatch.setattr(probing, "open_data", lambda *_: data)
+    monkeypatch.setattr(probing, "open_data", lambda *_, **__: data)
     with pytest.raises(UsageError, match="one class"):
         probing.probe(opened)
 
@@ -199,7 +199,7 @@ def test_a_label_that_is_no_class_is_refused(trained: Path, monkeypatch, labels:
     data = open_data(opened.config, 0, 1, torch.device("cpu"))
     object.__setattr__(data.train.data, "labels", labels)  # type: ignore[attr-defined]
     object.__setattr__(data.validation.data, "labels", labels[:6])  # type: ignore[union-attr]
-    monkeypatch.setattr(probing, "open_data", lambda *_: data)
+    monkeypatch.setattr(probing, "open_data", lambda *_, **__: data)
     with pytest.raises(UsageError, match=message):
         probing.probe(opened)
 

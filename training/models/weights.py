@@ -99,10 +99,9 @@ def load_weights(model: MaskedAutoencoder, config: ModelConfig, weights: dict[st
     missing = [n for n in own if n not in weights and n.startswith(ENCODER_PARTS)]
     if wrong or missing:
         first = (wrong or missing)[0]
-        there = tuple(weights[first].shape) if first in weights else "nothing"
-        here = tuple(own[first].shape) if first in own else "nothing"
+        shapes = [tuple(w[first].shape) if first in w else "nothing" for w in (weights, own)]
         raise UsageError(
-            f"{source} does not fit the model: {first} is {there} in the file and {here} in the model"
+            f"{source} does not fit the model: {first} is {shapes[0]} in the file and {shapes[1]} in the model"
             f" ({len(wrong) + len(missing)} differ); take the model's settings from the file"
         )
     with torch.no_grad():

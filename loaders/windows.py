@@ -1,0 +1,101 @@
+"""Where and when the windows of a cube lie, for splits within it and for the checker of splits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from pyproj import CRS, Transformer
+
+from catalog.leaks import Extents
+from loaders.cubes import CubeDataset
+from stratacube.errors import UsageError
+
+__all__ = ["cube_extent", "window_extents"]
+
+Floats = npt.NDArray[np.float64]
+
+_SIDE = 5
+"""Points along a side of an outline: sides of a map are no arcs."""
+_ANY_TIME = np.datetime64("1970-01-01T00:00", "us")
+"""Of cubes without times: they all are of one."""
+
+
+def window_extents(cube: xr.Dataset | xr.DataArray, windows: CubeDataset) -> Extents:
+    """What the windows of a cube cover, wherever they are moved within their reach.
+
+    Parameters
+    ----------
+    cube
+        With coordinates of its last two dimensions, and a grid mapping (``spatial_ref``).
+    windows
+        Made of it.
+
+    Raises
+    ------
+    UsageError
+        If the cube does not say where it lies.
+    """
+    first, end = windows.reach()
+    return _extents(cube, windows.dims, first, end)
+
+
+def cube_extent(cube: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> Extents:
+    """What a whole cube covers, in pieces that are no wider than footprints can be.
+
+    Parameters
+    ----------
+    cube
+        As of :func:`window_extents`.
+    dims
+        Of its bands; the last two are the image.
+    """
+    sizes = np.array([cube.sizes[d] for d in dims])
+    pieces = [np.linspace(0, n, min(n, 8) + 1).astype("i8") if d in dims[-2:] else np.array([0, n])
+              for d, n in zip(dims, sizes, strict=True)]  # fmt: skip
+    first = np.stack(np.meshgrid(*[p[:-1] for p in pieces], indexing="ij"), -1).reshape(-1, len(dims))
+    end = np.stack(np.meshgrid(*[p[1:] for p in pieces], indexing="ij"), -1).reshape(-1, len(dims))
+    return _extents(cube, dims, first, end)
+
+
+def _extents(cube: xr.Dataset | xr.DataArray, dims: tuple[str, ...], first: Any, end: Any) -> Extents:
+    edges = [_edges(cube, d) for d in dims[-2:]]
+    to_earth = Transformer.from_crs(_crs(cube), "EPSG:4326", always_xy=True)
+    share = np.arange(_SIDE) / _SIDE
+    ones = np.ones(_SIDE)
+    across = np.concatenate([share, ones, 1 - share, 0 * ones])
+    down = np.concatenate([0 * ones, share, ones, 1 - share])
+    sides = [(e[a][:, None], e[b][:, None]) for e, a, b in zip(edges, first[:, -2:].T, end[:, -2:].T, strict=True)]
+    (top, bottom), (left, right) = sides
+    lon, lat = to_earth.transform(left + (right - left) * across, top + (bottom - top) * down)
+    rings = np.stack([lon, lat], axis=-1)
+    start, last = _times(cube, dims, first, end)
+    return Extents.of(list(rings), start, last)
+
+
+def _edges(cube: xr.Dataset | xr.DataArray, dim: str) -> Floats:
+    """Coordinates of the borders of pixels, one more than those."""
+    if dim not in cube.coords or cube.sizes[dim] < 2:
+        raise UsageError(f"the cube has no coordinates of {dim}, so it does not say where it lies; it cannot be split")
+    centres = cube[dim].values.astype("f8")
+    step = centres[1] - centres[0]
+    found: Floats = np.append(centres - step / 2, centres[-1] + step / 2)
+    return found
+
+
+def _crs(cube: xr.Dataset | xr.DataArray) -> CRS:
+    for variable in cube.coords.values() if isinstance(cube, xr.DataArray) else cube.variables.values():
+        text = variable.attrs.get("crs_wkt") or variable.attrs.get("spatial_ref")
+        if text:
+            return CRS.from_user_input(text)
+    raise UsageError("the cube does not tell its CRS (no grid mapping with crs_wkt), so it cannot be split by place")
+
+
+def _times(cube: xr.Dataset | xr.DataArray, dims: tuple[str, ...], first: Any, end: Any) -> tuple[Any, Any]:
+    if "time" in dims and "time" in cube.coords and cube["time"].dtype.kind == "M":
+        times, place = cube["time"].values.astype("M8[us]"), dims.index("time")
+        return times[first[:, place]], times[end[:, place] - 1]
+    same = np.full(len(first), _ANY_TIME)
+    return same, same

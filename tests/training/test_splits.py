@@ -1,0 +1,241 @@
+"""What is learned from and judged on shares no pixel, and statistics are of what is learned from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zarr
+from pyproj import CRS
+
+from catalog.splits import SplitRule
+from loaders.counting import compute_statistics
+from loaders.cubes import CubeDataset
+from loaders.extents import tile_extents
+from loaders.statistics import Statistics as StoredStatistics
+from loaders.tiles import TileDataset
+from loaders.windows import window_extents
+from stratacube.errors import UsageError
+from tests.training.small import small_run
+from tests.training.test_data import BANDS, CPU, STATISTICS, _write_store, tiles_run
+from training.config import PretrainConfig
+from training.data import open_data
+from training.runs import open_run
+from training.trainer import Trainer
+
+HOURS = {"block_km": None, "block_hours": 72.0, "gap_hours": 1.0, "shares": {"train": 0.5, "val": 0.5}}
+"""Blocks of three days, as the tiny store's tiles come."""
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that says where its tiles lie: 0 and 1, and 2 and 3 and so on, overlap in space; all differ in time."""
+    folder = tmp_path_factory.mktemp("placed")
+    path = _write_store()(folder, tiles=12, steps=4, size=32)
+    group = zarr.open_group(path)
+    for name, step in (("longitude_coarse", 1.0), ("latitude_coarse", -1.0)):
+        axis = np.linspace(0, 4, 8) * step
+        grid = np.broadcast_to(axis[None, :] if step > 0 else axis[:, None], (8, 8))
+        places = (np.arange(12) // 2 * 10 - 60)[:, None, None] * (1 if step > 0 else 0) + grid
+        array = group.create_array(
+            name, shape=places.shape, dtype="f4", chunks=places.shape, dimension_names=("tile", "y_coarse", "x_coarse")
+        )
+        array[...] = places.astype("f4")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(path)
+    return folder
+
+
+def at_one_time(folder: Path, source: Path) -> Path:
+    """The same store, all of whose tiles are of one scan."""
+    import shutil
+
+    shutil.copytree(source, folder)
+    group = zarr.open_group(folder / "tiles.zarr", mode="r+")
+    for name in ("requested_time", "scan_start", "scan_mid"):
+        values = group[name][...]
+        group[name][...] = np.broadcast_to(values[:1], values.shape)
+    return folder
+
+
+def test_tiles_that_overlap_are_refused_however_paths_are_spelt(
+    placed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = at_one_time(tmp_path / "now", placed)
+    open_data(tiles_run(tmp_path, store, data={"where": "tile < 6", "validation_where": "tile >= 6"}), 0, 1, CPU)
+    (tmp_path / "link").symlink_to(store)
+    monkeypatch.chdir(tmp_path)
+    for spelt in (
+        str(store),
+        "./now",
+        f"{store.parent}/../{store.parent.name}/now/tiles.zarr",
+        "link",
+        f"file://{store}",
+    ):
+        data = {
+            "where": "tile in [0, 2, 4]",
+            "validation_stores": [{"path": spelt}],
+            "validation_where": "tile in [1, 7]",
+        }
+        with pytest.raises(
+            UsageError, match=r"1 tiles learned from share pixels and times.* with 1 judged on.*tile 0 of"
+        ):
+            open_data(tiles_run(tmp_path, store, data=data), 0, 1, CPU)
+
+
+def test_a_run_that_began_with_shared_pixels_goes_on_with_a_warning(
+    placed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = at_one_time(tmp_path / "now", placed)
+    config = tiles_run(tmp_path / "run", store, data={"where": "tile < 7", "validation_where": "tile >= 7"})
+    with pytest.raises(UsageError, match="share pixels and times"):
+        Trainer(config)
+    with monkeypatch.context() as before:
+        before.setattr("training.data.refuse_leaks", lambda *_, **__: None)
+        Trainer(config).fit(1)
+    with caplog.at_level(logging.WARNING, "training"):
+        assert Trainer(config).fit(2) is False
+    assert "share pixels and times" in caplog.text
+
+
+def test_a_store_is_split_by_blocks_with_a_gap(placed: Path, tmp_path: Path) -> None:
+    rule = SplitRule(**HOURS)
+    names = rule.assign(tile_extents(placed))
+    assert {"train", "val"} <= set(names)
+    run = tiles_run(
+        tmp_path, placed, data={"split": HOURS, "where": "split == 'train'", "validation_where": "split == 'val'"}
+    )
+    data = open_data(run, 0, 1, CPU)
+    assert data.train.samples == (names == "train").sum()
+    seen = torch.cat([batch.samples for batch in data.validation or ()])
+    assert len(seen) == (names == "val").sum()
+    assert (
+        TileDataset(placed, where="split == 'val'", split=rule).tiles.tolist()
+        == np.flatnonzero(names == "val").tolist()
+    )
+
+
+def test_a_filter_that_leaves_nothing_tells_the_splits(placed: Path) -> None:
+    with pytest.raises(UsageError, match=r"leaves none of the 12 tiles .*\(splits: .*train \d+.*`split` makes others"):
+        TileDataset(placed, where="split == 'nowhere'")
+
+
+def test_own_statistics_are_of_what_is_learned_from(placed: Path, tmp_path: Path) -> None:
+    config = tiles_run(tmp_path / "run", placed, data={"statistics": "own"})
+    trainer = Trainer(config)
+    truth = compute_statistics([placed], where="tile < 8", bands=BANDS).bands("all")
+    assert trainer.data.statistics.mean == tuple(truth[band].mean for band in BANDS)
+    assert trainer.data.statistics.std == tuple(truth[band].std for band in BANDS)
+    trainer.fit(1)
+    (tmp_path / "run" / "statistics.json").unlink()  # they travel with the checkpoint
+    again = Trainer(config).data.statistics
+    assert (again.mean, again.std, again.span) == tuple(
+        getattr(trainer.data.statistics, n) for n in ("mean", "std", "span")
+    )
+    opened = open_run(tmp_path / "run")
+    assert opened.manifest["statistics"]["mean"] == list(again.mean)
+
+
+def test_statistics_of_all_tiles_are_told(placed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = compute_statistics([placed], where="tile >= 0")
+    StoredStatistics("radiance", {"all": whole.bands("all")}, whole.provenance).save(tmp_path / "all.json")
+    with caplog.at_level(logging.WARNING, "training"):
+        open_data(tiles_run(tmp_path, placed, data={"statistics": str(tmp_path / "all.json")}), 0, 1, CPU)
+    assert "all.json has no split train: its statistics are of all tiles" in caplog.text
+
+
+def test_foreign_constants_are_told_band_by_band(
+    placed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = compute_statistics([placed], where="tile < 8", bands=BANDS).bands("all")
+    given = {band: [own[band].mean * 1.05, own[band].std * 0.95] for band in BANDS}
+    given["C08"] = [own["C08"].mean * 1.2, own["C08"].std]
+    with caplog.at_level(logging.WARNING, "training"):
+        open_data(tiles_run(tmp_path, placed, data={"statistics": given}), 0, 1, CPU)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "constants of C08 are not those of these data: mean" in told
+    assert "(+20%)" in told
+    assert "deviation" not in told
+
+
+def cube_run(folder: Path, cube: Path, **data: Any) -> PretrainConfig:
+    base = small_run(folder).model_dump(mode="json")
+    base["model"] |= {"kind": "group", "bands": ["B02", "B8A"], "groups": [["B8A"], ["B02"]], "frames": 1}
+    section = {"source": "cubes", "cubes": [{"path": str(cube)}], "statistics": {"B02": [0.2, 0.1], "B8A": [0.2, 0.1]}}
+    return PretrainConfig.model_validate({**base, "data": {**section, "batch_size": 2, "workers": 0, **data}})
+
+
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 x 240 pixels of 10 m in UTM; the values tell row and column."""
+    path = tmp_path_factory.mktemp("cube") / "composites.zarr"
+    rows, columns = np.mgrid[:160, :240]
+    image = (rows + columns / 1000).astype("f4")
+    coordinates = {"y": 7_600_000 - 10 * (np.arange(160) + 0.5), "x": 400_000 + 10 * (np.arange(240) + 0.5)}
+    bands = {band: (("y", "x"), image, {"grid_mapping": "spatial_ref"}) for band in ("B02", "B8A")}
+    mapping = ((), 0, {"crs_wkt": CRS(32606).to_wkt()})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        xr.Dataset({**bands, "spatial_ref": mapping}, coordinates).to_zarr(path, zarr_format=3)
+    return path
+
+
+BLOCKS = {"block_km": 0.4, "block_hours": None, "gap_km": 0.04, "gap_hours": 0.0, "shares": {"train": 0.6, "val": 0.4}}
+
+
+def test_a_cube_is_split_within_itself_by_blocks_with_a_gap(cube: Path, tmp_path: Path) -> None:
+    data = open_data(cube_run(tmp_path, cube, split=BLOCKS, flips=False, rotations=False), 0, 1, CPU)
+    pixels: dict[str, set[tuple[int, int]]] = {"train": set(), "val": set()}
+
+    def seen(name: str, batch: Any) -> None:
+        for image in (batch.pixels[:, 0, 1] * 0.1 + 0.2).double():
+            row = round(float(image[0, 0]))
+            column = round((float(image[0, 0]) - row) * 1000)
+            if column < 0:
+                row, column = row - 1, column + 1000
+            pixels[name] |= {(row + i, column + j) for i in range(16) for j in range(16)}
+
+    from loaders.order import Share
+
+    for _, batch in zip(range(60), data.train.stream(Share(2, 2), 0), strict=False):
+        seen("train", batch)
+    for batch in data.validation or ():
+        seen("val", batch)
+    assert min(map(len, pixels.values())) > 256
+    apart = min(max(abs(a - c), abs(b - d)) for a, b in list(pixels["train"])[::7] for c, d in list(pixels["val"])[::7])
+    assert apart >= 3  # of 10 m: the gap is 40 m
+
+
+def test_windows_of_one_cube_on_both_sides_are_refused(cube: Path, tmp_path: Path) -> None:
+    spelt = os.path.relpath(cube)
+    with pytest.raises(UsageError, match="share pixels and times, and are both learned from and judged on"):
+        open_data(cube_run(tmp_path, cube, validation_cubes=[{"path": spelt}]), 0, 1, CPU)
+
+
+def test_windows_anywhere_are_of_no_split(cube: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="are of no split"):
+        open_data(cube_run(tmp_path, cube, split=BLOCKS, sampling="random"), 0, 1, CPU)
+
+
+def test_own_statistics_of_a_cube_are_of_the_windows_learned_from(cube: Path, tmp_path: Path) -> None:
+    trainer = Trainer(cube_run(tmp_path, cube, split=BLOCKS, statistics="own"))
+    opened = xr.open_zarr(cube, chunks=None)
+    windows = CubeDataset(opened, {"y": 16, "x": 16}, variables=["B02", "B8A"], sampling="stratified")
+    names = SplitRule(**BLOCKS).assign(window_extents(opened, windows))
+    values = np.concatenate([windows[int(i)].values[0, 0].numpy().ravel() for i in np.flatnonzero(names == "train")])
+    assert trainer.data.statistics.mean[0] == pytest.approx(values.astype("f8").mean(), rel=1e-6)
+    assert trainer.data.statistics.std[0] == pytest.approx(values.astype("f8").std(), rel=1e-6)
+
+
+def test_a_split_without_sense_is_one_sentence(tmp_path: Path, placed: Path) -> None:
+    with pytest.raises(ValueError, match=r"`block_hours` is 72, and the gap 100; give blocks larger than the gap"):
+        tiles_run(tmp_path, placed, data={"split": {**HOURS, "gap_hours": 100.0}})
+    assert STATISTICS
