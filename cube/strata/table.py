@@ -201,7 +201,8 @@ def _minutes_of(times: npt.NDArray[np.datetime64]) -> Floats:
     if len(times) < 2:
         return np.zeros(len(times))
     gaps = np.diff(times) / np.timedelta64(60, "s")
-    return np.minimum(np.append(gaps, np.inf), np.append(np.inf, gaps))
+    nearer: Floats = np.minimum(np.append(gaps, np.inf), np.append(np.inf, gaps))
+    return nearer
 
 
 def _metadata_of(steps: SystemSteps) -> pd.DataFrame:

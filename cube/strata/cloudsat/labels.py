@@ -103,7 +103,7 @@ class CloudsatLabels:
         self.aux = None if cloudsat_aux_root is None else aux_of(cloudsat_aux_root)
         self._read = lru_cache(maxsize=2)(read_granule)
         self._counts = np.zeros(tiles.tiles, "i4")
-        for tile, *_, found in self._transects():
+        for tile, *_rest, found in self._transects():
             self._counts[tile] = found.end - found.first
 
     def arrays(self) -> Mapping[str, ArraySpec]:
