@@ -71,7 +71,7 @@ class _Cells(ABC):
             ]
             here, steps = self._vectors(row, col), np.zeros(len(row))
             for i, end in enumerate(ends):
-                lost: npt.NDArray[np.bool_] = np.isnan(np.asarray(end)).any(axis=1)
+                lost = np.atleast_1d(np.isnan(np.asarray(end)).any(axis=1))
                 ends[i] = np.where(lost[:, None], here, end)
                 steps += (~lost) & (np.abs(ends[i] - here).max(axis=1) > 0)
             sides.append((ends[1] - ends[0]) / np.maximum(steps, 1)[:, None])
