@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -69,20 +70,20 @@ def test_one_variable_knows_where_it_lies(node: xr.Dataset, name: str) -> None:
 
 def test_a_real_scan_lies_where_satpy_puts_it(abi_data: Path) -> None:
     satpy = pytest.importorskip("satpy")
-    (path,) = sorted(abi_data.rglob("OR_ABI-L1b-RadC-M*C13_G16*.nc"))[:1]
+    path = sorted(abi_data.rglob("OR_ABI-L1b-RadM1-M6C13_G17*.nc"))[0]
     scene = satpy.Scene([str(path)], reader="abi_l1b")
     scene.load(["C13"])
     area = scene["C13"].attrs["area"]
-    start = path.name.split("_s")[1][:13]
-    when = datetime.strptime(start, "%Y%j%H%M%S")
-    tree = cube.open_abi(abi_data, ["C13"], when.replace(second=0), platform="goes16", sector="C")
+    when = datetime.strptime(path.name.split("_s")[1][:13], "%Y%j%H%M%S")
+    period = when - timedelta(minutes=1), when + timedelta(minutes=1)
+    tree = cube.open_abi(abi_data, ["C13"], *period, platform="goes17", sector="M1")
     found = tree["2km"].to_dataset()
     x, y = area.get_proj_vectors()
     np.testing.assert_allclose(found["x"], x, atol=20)  # a hundredth of a pixel
     np.testing.assert_allclose(found["y"], y, atol=20)
-    lon, lat = area.get_lonlat(700, 1200)
+    lon, lat = area.get_lonlat(70, 120)
     pixel = cube.pixels_at(found, lat, lon)
-    assert (int(np.abs(found.y.values - float(pixel.y)).argmin()), float(pixel.x)) == (700, float(found.x[1200]))
+    assert (int(np.abs(found.y.values - float(pixel.y)).argmin()), float(pixel.x)) == (70, float(found.x[120]))
 
 
 def test_places_are_found_by_latitude_and_longitude(node: xr.Dataset) -> None:
@@ -160,3 +161,18 @@ def test_one_tile_is_an_object_in_its_place(tiles: Path) -> None:
             cube.one_tile(opened, bad)
     with pytest.raises(UsageError, match="give what open_tiles returns"):
         cube.one_tile(tile, 0)
+
+
+def test_the_code_of_a_report_runs_where_it_stands(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tiles)
+    blocks = re.findall(r"```python\n(.*?)```", (tiles / "report.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "report.md", "exec"), {})
+    import matplotlib.pyplot as plt
+
+    axes = plt.gcf().axes[0]
+    assert axes.get_ylim()[1] > axes.get_ylim()[0] > 0  # north is up
+    assert axes.get_xlabel().endswith("[m]")
+    plt.close()
