@@ -115,12 +115,12 @@ $(PY):
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(PY)
 	@echo "installing stratacube into $(VENV); the first time this takes some minutes"
-	@$(TIDILY) $(PY) -m pip install -q -e . -c constraints.txt
+	@$(TIDILY) $(PY) -m pip install -q -e '.[explore]' -c constraints.txt
 	@touch $@
 
 $(VENV)/installed-train: pyproject.toml constraints.txt | $(PY)
 	@echo "installing stratacube and what it trains with into $(VENV); the first time this takes some minutes"
-	@$(TIDILY) $(PY) -m pip install -q -e '.[train]' -c constraints.txt
+	@$(TIDILY) $(PY) -m pip install -q -e '.[train,explore]' -c constraints.txt
 	@touch $(VENV)/installed $@
 
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(PY)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cube.build import build
     from cube.geostationary.open import open_abi
+    from cube.geostationary.place import one_tile, pixels_at, reproject, within_bbox
     from cube.geostationary.references import write_references
     from cube.geostationary.tilestore import open_tiles
     from cube.sentinel2.lazy import open_composites, open_sentinel2
@@ -27,10 +28,14 @@ __all__ = [
     "UsageError",
     "__version__",
     "build",
+    "one_tile",
     "open_abi",
     "open_composites",
     "open_sentinel2",
     "open_tiles",
+    "pixels_at",
+    "reproject",
+    "within_bbox",
     "write_references",
 ]
 
@@ -41,10 +46,14 @@ _HOMES = {
     "UnavailableError": "stratacube.errors",
     "UsageError": "stratacube.errors",
     "build": "cube.build",
+    "one_tile": "cube.geostationary.place",
     "open_abi": "cube.geostationary.open",
     "open_composites": "cube.sentinel2.lazy",
     "open_sentinel2": "cube.sentinel2.lazy",
     "open_tiles": "cube.geostationary.tilestore",
+    "pixels_at": "cube.geostationary.place",
+    "reproject": "cube.geostationary.place",
+    "within_bbox": "cube.geostationary.place",
     "write_references": "cube.geostationary.references",
 }
 

@@ -85,9 +85,9 @@ def open_abi(
     -------
     DataTree
         Groups ``500m``, ``1km`` and ``2km`` of (time, band, y, x): ``radiance``, ``reflectance``,
-        ``brightness_temperature`` and ``dqf`` as lazy float32, coordinates in radians of scan angle, and each file's
-        coefficients. Files of different encodings are decoded each by its own; a missing file is NaN. A file that
-        cannot be read is left out with a warning.
+        ``brightness_temperature`` and ``dqf`` as lazy float32, ``x`` and ``y`` in metres of the projection, scan angles
+        ``x_rad`` and ``y_rad``, and each file's coefficients. Files of different encodings are decoded each by its
+        own; a missing file is NaN. A file that cannot be read is left out with a warning.
 
     Raises
     ------

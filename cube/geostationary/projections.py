@@ -13,7 +13,7 @@ import xarray as xr
 from cube.geostationary.grid import GeosProjection
 from stratacube.errors import SourceError
 
-__all__ = ["VARIABLE", "TileViews", "Views", "distinct", "read_views"]
+__all__ = ["VARIABLE", "TileViews", "Views", "distinct", "parse_projection", "read_views"]
 
 VARIABLE = "projection"
 """Of a store with several: by tile, the number of its grid mapping; the names are its flag meanings."""
@@ -109,10 +109,11 @@ def read_views(store: xr.Dataset) -> TileViews:
         raise SourceError(
             f"the store has {len(named)} grid mappings and does not say which tile has which; build it again"
         )
-    return TileViews([_projection(store[n].attrs) for n in named], indices)
+    return TileViews([parse_projection(store[n].attrs) for n in named], indices)
 
 
-def _projection(attributes: Mapping[str, Any]) -> GeosProjection:
+def parse_projection(attributes: Mapping[str, Any]) -> GeosProjection:
+    """Projection that the attributes of a grid mapping tell."""
     return GeosProjection(
         float(attributes["perspective_point_height"]),
         float(attributes["semi_major_axis"]),

@@ -35,7 +35,7 @@ OPENING = """\
 import cube
 
 tiles = cube.open_tiles("tiles.zarr", physical="{physical}")
-tiles["{band}"].isel(tile=0, time={step}).plot()
+cube.one_tile(tiles, 0)["{band}"].isel(time={step}).plot()
 ```
 
 Or by way of the catalog, from any program that reads STAC and Zarr:

@@ -21,6 +21,7 @@ from cube.geostationary.dialect import imager_of
 from cube.geostationary.file_index import FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection, Window
 from cube.geostationary.pixel_time import describe_timelines, seconds_after_start
+from cube.geostationary.place import coordinates, mapping_variable
 from cube.geostationary.read import ReadCount, read_windows, stream_images
 from cube.geostationary.references import Reference
 from cube.instrument import Instrument
@@ -258,14 +259,11 @@ def _group(
         coords={
             "time": ("time", scans, {"standard_name": "time", "long_name": "start of scan"}),
             "band": ("band", [imager.band(c).name for c in channels], {"long_name": f"{imager.title} band"}),
-            "y": ("y", grid.y, {"standard_name": "projection_y_coordinate", "units": "rad", "axis": "Y"}),
-            "x": ("x", grid.x, {"standard_name": "projection_x_coordinate", "units": "rad", "axis": "X"}),
+            **coordinates(grid),
+            mapping: mapping_variable(grid.projection),
             "wavelength": ("band", [imager.band(c).wavelength_um for c in channels], {"units": "um"}),
         },
         attrs={"resolution": grid.resolution, "Conventions": "CF-1.11"},
-    )
-    data[mapping] = xr.Variable(
-        (), np.int32(0), {**grid.projection.cf_attributes(), "crs_wkt": grid.projection.crs.to_wkt()}
     )
     platforms = [next(c.header.source.platform for c in row if c is not None) for row in table]
     data.coords["platform"] = ("time", platforms, {"long_name": "satellite"})

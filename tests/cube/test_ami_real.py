@@ -123,7 +123,7 @@ def test_corners_of_resolutions_coincide_and_lie_where_the_file_says(ami_data: P
     edges = {}
     for name, band in (("1km", "vi004"), ("2km", "ir105")):
         node = tree[name].dataset
-        x, y, dx = node["x"].values, node["y"].values, {"1km": 28e-6, "2km": 56e-6}[name]
+        x, y, dx = node["x_rad"].values, node["y_rad"].values, {"1km": 28e-6, "2km": 56e-6}[name]
         np.testing.assert_allclose(np.diff(x), dx, atol=1e-12)
         np.testing.assert_allclose(np.diff(y), -dx, atol=1e-12)
         edges[name] = [x[0] - dx / 2, x[-1] + dx / 2, y[-1] - dx / 2, y[0] + dx / 2]
@@ -152,7 +152,7 @@ def test_navigation_equals_pyproj(ami_data: Path) -> None:
         )
         lon = float(np.degrees(h5.attrs["sub_longitude"][0]))
     projection = pyproj.Proj(proj="geos", h=r - a, lon_0=lon, a=a, b=b, sweep="y")
-    x, y = np.meshgrid(node["x"], node["y"])
+    x, y = np.meshgrid(node["x_rad"], node["y_rad"])
     wanted = projection(x * (r - a), y * (r - a), inverse=True)
     for name, truth in zip(("longitude", "latitude"), wanted, strict=True):
         np.testing.assert_allclose(node[name], truth, atol=1e-7)

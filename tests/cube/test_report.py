@@ -111,7 +111,7 @@ def test_long_period_is_told_by_month(made):
 
 
 def test_code_is_for_the_bands_at_hand(made):
-    assert 'tiles["C13"].isel(tile=0, time=3)' in made()
+    assert 'one_tile(tiles, 0)["C13"].isel(time=3)' in made()
     text = made(channels=[2])
     assert 'physical="reflectance"' in text
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
