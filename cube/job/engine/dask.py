@@ -264,6 +264,7 @@ def _slurm(options: DaskOptions) -> Any:
         walltime=options.walltime,
         interface=options.interface,
         local_directory=None if options.scratch is None else str(options.scratch),
+        log_directory=None if options.job_logs is None else str(options.job_logs),
         job_extra_directives=[line.strip() for line in options.directives.splitlines() if line.strip()],
         job_script_prologue=[*threads, *options.prologue.splitlines()],
         scheduler_options={"dashboard": False, "dashboard_address": "127.0.0.1:0"},

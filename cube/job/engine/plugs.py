@@ -28,6 +28,7 @@ class DaskOptions(Settings):
     )
     interface: str | None = Field(None, description="network interface, such as ib0")
     scratch: LocalPath | None = Field(None, description="folder of workers' own scratch, on a disk of the node")
+    job_logs: LocalPath | None = Field(None, description="folder of the jobs' own logs (default: the current one)")
     directives: str = Field("", description="more lines of the job's head, without #SBATCH")
     prologue: str = Field("", description="lines of shell before a worker starts, such as module load")
     wait_minutes: float = Field(60.0, gt=0, description="minutes to wait while there is no worker, as in a queue")
@@ -37,7 +38,7 @@ class DaskOptions(Settings):
         running = [name for name in ("scheduler", "scheduler_file") if getattr(self, name) is not None]
         if len(running) > 1:
             raise ValueError("`scheduler` and `scheduler_file` are both given; give one")
-        of_jobs = ("queue", "account", "walltime", "interface", "directives", "prologue")
+        of_jobs = ("queue", "account", "walltime", "interface", "job_logs", "directives", "prologue")
         given = [name for name in of_jobs if getattr(self, name)] + ["cores"] * (self.cores != 1)
         if given and (running or self.cluster != "slurm"):
             raise ValueError(f"`{given[0]}` is of jobs; give `cluster=slurm` too, and no running scheduler")
