@@ -18,6 +18,7 @@ from catalog.geostationary.scans import Scan, SourceFile
 from catalog.geostationary.shelf import ScanShelf
 from cube.config import AbiConfig, default_workers
 from cube.geostationary.cutting import Cutting
+from cube.geostationary.edited_plan import edited_plan
 from cube.geostationary.estimate import estimate
 from cube.geostationary.find import find, in_period, period_of
 from cube.geostationary.findings import Findings
@@ -207,6 +208,12 @@ class AbiBuild:
 
     def _draw(self, run: Run, screen: Screen | None) -> Plan:
         scans = load_items(self.folder.sources, self.names)
+        if self.config.plan is not None:
+            plan, named = edited_plan(self.config.plan, self.config, scans, self.headers), {s.id: s for s in scans}
+            if screen is not None:
+                used = {*plan.tiles["event_scan"], *(n for names in plan.tiles["scan_ids"] for n in names if n)}
+                screen([named[name] for name in sorted(used)])
+            return plan
         return make_plan(self.config, scans, self.headers, self.folder.root, run.workers, screen)
 
     @cached_property
