@@ -92,6 +92,11 @@ class TileConfig(WindowSettings):
     stratification: Annotated[str, OneOf(_stratifications)] = Field(
         "random", description="how places and times are chosen"
     )
+    plan: LocalPath | None = Field(
+        None,
+        description="build the tiles of an edited plan (plan.parquet, or a CSV of its columns), and draw none",
+        json_schema_extra=formerly(None),
+    )
     local_data_dir: LocalPath | None = Field(
         None, description="folder of local files, any depth; S3 alone if not given"
     )

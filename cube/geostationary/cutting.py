@@ -173,6 +173,7 @@ def _record(run: Run, outcome: Outcome[ShardTask, ShardResult]) -> None:
         "valid_share": sum(result.valid_shares) / len(result.valid_shares),
         "lowest_valid": min(result.valid_shares),
         "lattice_shift": result.shift,
+        "tiles": len(task.tiles),
     }
     status = "partial" if result.problems else "done"
     run.record(task.key, status, result.problems, figures, result.empty, outcome.written)

@@ -46,6 +46,13 @@ class AbiFolder(BuildFolder):
         "tiles.zarr",
     )
 
+    def may_grow(self, before: Mapping[str, Any], described: Mapping[str, Any]) -> bool:
+        """Whether nothing but more tiles is asked for."""
+        if any(before.get(key) != described.get(key) for key in {*before, *described} - {"num_tiles"}):
+            return False
+        few, many = _asked(before), _asked(described)
+        return few is not None and many is not None and many > few
+
     @property
     def sources(self) -> Path:
         """All scans found: a STAC ItemCollection, or of very many a stac-geoparquet table, whichever is there."""
@@ -126,3 +133,12 @@ class AbiFolder(BuildFolder):
     def published(self) -> tuple[Path, ...]:
         """What describes the tiles."""
         return self.catalog, self.report, self.previews, self.root / "tiles", self.root / "sources"
+
+
+def _asked(values: Mapping[str, Any]) -> int | None:
+    """Tiles that a configuration asks for; None for all that there are."""
+    if values.get("num_tiles") is not None:
+        return int(values["num_tiles"])
+    name = values.get("stratification")
+    tiles: int | None = STRATA.load(name).tiles if name in STRATA.names() else None
+    return tiles

@@ -22,7 +22,7 @@ from cube.strata.select import Limits
 from cube.strata.streams import Stream
 from cube.strata.turns import counts_of
 
-__all__ = ["PlannedPart", "limits_of", "parts_of", "time_means_of"]
+__all__ = ["PlannedPart", "Wanted", "limits_of", "parts_of", "time_means_of"]
 
 HORIZON = 90.0
 """Solar zenith angle of day's end, degrees: that of the Sun's centre, without refraction."""
@@ -52,6 +52,44 @@ class PlannedPart:
             self.by_observation,
             (lambda: self.quotas) if self.quotas else partial(self.sampler.shares, "quotas"),
             partial(self.sampler.shares, "class_shares"),
+        )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a time window is to be like."""
+
+    steps: int
+    told: str
+    """How far apart they are, in words."""
+    minutes_about: tuple[float, ...]
+    """From the event to each step that may be in it."""
+    tolerance: timedelta
+    """How far a scan may be from the time of its step."""
+    gaps: bool
+    """Whether steps may lack a scan."""
+    moving: bool
+    """Whether the sector moves, so that not every scan sees a place."""
+    daylight: bool
+    """Whether daylight counts."""
+    together: bool
+    """Whether there are several satellites, each event being of that which sees it best."""
+    margin: int
+    """Pixels along the edges of the sector that no tile touches."""
+
+    @classmethod
+    def of(cls, config: AbiConfig) -> Wanted:
+        """What a build asks for."""
+        return cls(
+            config.steps,
+            config.steps_told,
+            config.minutes_about,
+            timedelta(minutes=config.tolerance_minutes),
+            config.allow_missing,
+            config.sector in config.dialect.names.moving,
+            config.max_solar_zenith is not None or config.light == "day",
+            len(config.satellites) > 1,
+            config.margin,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cube.config import AbiConfig
 from cube.geostationary.grid import FixedGrid, Window
 from cube.geostationary.headers import Headers, PlannedHeaders
 from cube.geostationary.layout import TileLayout, TileSpec
-from cube.geostationary.parts import limits_of, parts_of, time_means_of
+from cube.geostationary.parts import Wanted, limits_of, parts_of, time_means_of
 from cube.geostationary.pixel_time import LONGEST_SCAN, seconds_after_start
 from cube.geostationary.plan_table import Plan, Spot, table_of
 from cube.geostationary.splitting import splits_of
@@ -80,7 +80,7 @@ def make_plan(
     limits = limits_of(config)
     try:
         planner, selection = _select(
-            lambda unfit: _Planner(_Wanted.of(config), layout, scans, views, unfit, whole=whole),
+            lambda unfit: _Planner(Wanted.of(config), layout, scans, views, unfit, whole=whole),
             lambda unfit: [
                 part.stream(strict=limits.num_tiles is not None and (whole or bool(unfit))) for part in parts
             ],
@@ -107,44 +107,15 @@ def make_plan(
     splits = None if rule is None else splits_of(rule, layout.side, selection.tiles)
     seeds = {part.name: part.seed for part in parts}
     table = table_of(config.channels, seeds, layout, selection.tiles, splits)
-    return Plan(table, selection.refused, problems, time_means_of(config), selection.tallies)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What a time window is to be like."""
-
-    steps: int
-    told: str
-    """How far apart they are, in words."""
-    minutes_about: tuple[float, ...]
-    """From the event to each step that may be in it."""
-    tolerance: timedelta
-    """How far a scan may be from the time of its step."""
-    gaps: bool
-    """Whether steps may lack a scan."""
-    moving: bool
-    """Whether the sector moves, so that not every scan sees a place."""
-    daylight: bool
-    """Whether daylight counts."""
-    together: bool
-    """Whether there are several satellites, each event being of that which sees it best."""
-    margin: int
-    """Pixels along the edges of the sector that no tile touches."""
-
-    @classmethod
-    def of(cls, config: AbiConfig) -> _Wanted:
-        return cls(
-            config.steps,
-            config.steps_told,
-            config.minutes_about,
-            timedelta(minutes=config.tolerance_minutes),
-            config.allow_missing,
-            config.sector in config.dialect.names.moving,
-            config.max_solar_zenith is not None or config.light == "day",
-            len(config.satellites) > 1,
-            config.margin,
-        )
+    return Plan(
+        table,
+        selection.refused,
+        problems,
+        time_means_of(config),
+        selection.tallies,
+        limits.num_tiles,
+        min(layout.tiles_per_shard, len(table)),
+    )
 
 
 def _select(
@@ -178,7 +149,7 @@ class _Planner:
 
     def __init__(
         self,
-        wanted: _Wanted,
+        wanted: Wanted,
         layout: TileLayout,
         scans: Sequence[Scan],
         headers: PlannedHeaders,

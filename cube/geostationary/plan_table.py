@@ -69,6 +69,12 @@ class Plan:
     """What the times of events mean: see :attr:`cube.strata.plug.Stratum.time_means`; or ``mixed``."""
     tallies: list[Tally]
     """What was asked of each stratum and class, found and refused."""
+    asked: int | None
+    """How many tiles were asked for; None for all there are."""
+    per_shard: int
+    """Tiles of a shard of the store."""
+    grown: tuple[int, ...] = ()
+    """Tiles that it had, each time before it grew."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +182,9 @@ def write_plan(plan: Plan, path: Path) -> None:
         "refused": json.dumps(plan.refused),
         "problems": json.dumps([asdict(p) for p in plan.problems]),
         "time_means": plan.time_means,
+        "asked": plan.asked,
+        "per_shard": plan.per_shard,
+        "grown": list(plan.grown),
         "tallies": json.dumps([{**vars(t), "refused": dict(t.refused), "refused_at": []} for t in plan.tallies]),
     }
     write_frame(path, frame, row_group=ROW_GROUP)
@@ -213,6 +222,12 @@ class PlanTable:
             self._projections = [GeosProjection(**p) for p in attrs["projections"]] if self._tells else []
             self.time_means: str | None = attrs.get("time_means")
             """What the times of events mean; None in plans of before, which matched them with starts of scans."""
+            self.asked: int | None = attrs.get("asked")
+            """How many tiles were asked for; None for all there are, and in plans of before."""
+            self.per_shard: int | None = attrs.get("per_shard")
+            """Tiles of a shard of the store; None in plans of before, whose stores go by their layout."""
+            self.grown: tuple[int, ...] = tuple(attrs.get("grown", ()))
+            """Tiles that it had, each time before it grew."""
             self.tallies = [
                 Tally(**(t | {"refused": Counter(t["refused"])})) for t in json.loads(attrs.get("tallies", "[]"))
             ]
@@ -269,6 +284,11 @@ class PlanTable:
         frame = pd.concat(self.blocks(columns), ignore_index=True)
         frame.attrs = {}
         return frame
+
+    def cut_by_growth(self) -> dict[int, int]:
+        """Shards that were made with fewer tiles than they are to have now, by how many that is."""
+        of = self.per_shard or 1
+        return {n // of: min(of, self.tiles - n // of * of) for n in self.grown if n % of}
 
     def shards(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:
         """Yield the number and the rows of each shard, or of some. Tiles of a shard follow one another."""

@@ -88,7 +88,7 @@ def tile_report(
         title=f"{names.observatory().mission} {names.title} tiles, {config.stratification}",
         summary=_summary(config.num_tiles, plan.tiles, made),
         asked=[
-            ("Stratification", config.stratification),
+            *([("Plan", config.plan)] if config.plan else [("Stratification", config.stratification)]),
             *(row for part in config.parts for row in part.options.rows()),
             ("Satellite, sector", f"{config.satellite}, {config.sector}"),
             ("Period", f"{config.start_dt or 'the first scan'} to {config.end_dt or 'the last scan'}"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from functools import cached_property, partial
 from itertools import groupby
@@ -18,11 +18,13 @@ from catalog.geostationary.scans import Scan, SourceFile
 from catalog.geostationary.shelf import ScanShelf
 from cube.config import AbiConfig, default_workers
 from cube.geostationary.cutting import Cutting
+from cube.geostationary.edited_plan import edited_plan
 from cube.geostationary.estimate import estimate
 from cube.geostationary.find import find, in_period, period_of
 from cube.geostationary.findings import Findings
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
+from cube.geostationary.growth import grown
 from cube.geostationary.headers import Headers
 from cube.geostationary.index import IndexTask, index_file
 from cube.geostationary.layout import TileLayout
@@ -144,17 +146,21 @@ class AbiBuild:
 
     def plan(self, run: Run) -> Planned:
         """Choose places, times and windows."""
-        screened = self._screen(run)
+        grows = self._grows(run)
+        screened = self._screen(run, anew=grows)
 
         def make() -> None:
             plan = self._drawn or self._draw(run, screened)
+            if grows:
+                plan = self._grown(plan)
             draw_plan(self.folder.plan_map, plan.tiles, plan.tallies)
             write_plan(plan, self.folder.plan)
 
         def parts() -> list[Path]:
             return [self.folder.plan, *(t for t in (self.folder.plan_map, *self.folder.tables) if t.exists())]
 
-        if run.keep("plan", make, parts, mark=self.folder.plan, fixed=True):
+        if run.keep("plan", make, parts, mark=self.folder.plan, fixed=not grows, anew=grows):
+            self.__dict__.pop("table", None)
             for problem in self.table.problems:
                 run.say("%s: %s %s", problem.kind, problem.input, problem.reason)
         shortage = self.table.shortage(self.config.num_tiles)
@@ -164,7 +170,23 @@ class AbiBuild:
             [shortage] if shortage else [],
         )
 
-    def _screen(self, run: Run) -> Screened | None:
+    def _grows(self, run: Run) -> bool:
+        """Whether the plan that is there is to have more tiles."""
+        wanted = self.config.num_tiles
+        if wanted is None or "plan" not in run.ledger.entries or not run.holds(["plan"]):
+            return False
+        return wanted > (self.table.tiles if self.table.asked is None else self.table.asked)
+
+    def _grown(self, plan: Plan) -> Plan:
+        """Append what is new in a plan to the one that is there."""
+        before = self.table
+        per_shard = before.per_shard or min(self.layout.tiles_per_shard, before.tiles)
+        rows = before.frame()
+        rows.attrs = {"projections": [asdict(view) for view in before.projections]}
+        tiles = grown(rows, plan.tiles, per_shard)
+        return replace(plan, tiles=tiles, per_shard=per_shard, grown=(*before.grown, before.tiles))
+
+    def _screen(self, run: Run, *, anew: bool) -> Screened | None:
         """Look at the files that tiles would be cut from; which those are, drawing the plan tells."""
         planned = "plan" in run.ledger.entries or self.folder.plan.exists()
         screened = "screen" in run.ledger.entries or self.folder.screening.exists()
@@ -181,11 +203,17 @@ class AbiBuild:
             screening.write(self.folder.screening)
             run.say("%s", screening.words)
 
-        run.keep("screen", make, lambda: [self.folder.screening], mark=self.folder.screening)
+        run.keep("screen", make, lambda: [self.folder.screening], mark=self.folder.screening, anew=anew)
         return Screened(self.folder.screening)
 
     def _draw(self, run: Run, screen: Screen | None) -> Plan:
         scans = load_items(self.folder.sources, self.names)
+        if self.config.plan is not None:
+            plan, named = edited_plan(self.config.plan, self.config, scans, self.headers), {s.id: s for s in scans}
+            if screen is not None:
+                used = {*plan.tiles["event_scan"], *(n for names in plan.tiles["scan_ids"] for n in names if n)}
+                screen([named[name] for name in sorted(used)])
+            return plan
         return make_plan(self.config, scans, self.headers, self.folder.root, run.workers, screen)
 
     @cached_property
@@ -281,7 +309,9 @@ class AbiBuild:
     def _done(self, run: Run, shards: Sequence[int]) -> set[int]:
         """Shards that were made and are there as they were written."""
         keys = {shard_key(n): n for n in shards}
-        return {keys[key] for key in run.done(keys, self.manner.standing)}
+        done = {keys[key] for key in run.done(keys, self.manner.standing)}
+        told = {n: run.ledger.entries[shard_key(n)].figures.get("tiles") for n in done}
+        return done - {n for n, tiles in self.table.cut_by_growth().items() if told.get(n) != tiles}
 
     def _index(self, run: Run, scans: Sequence[str]) -> dict[str, str]:
         """Index every file of some scans, into the cache; return why some could not be, by address."""

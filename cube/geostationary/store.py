@@ -13,6 +13,7 @@ import yaml
 
 from cube.config import AbiConfig
 from cube.geostationary.folder import AbiFolder
+from cube.geostationary.growth import enlarge_store
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.numbers import gather, gathered_names
 from cube.geostationary.plan_table import PlanTable
@@ -54,7 +55,8 @@ class TileStore:
         store = self.folder.tiles
         of_old = (store / "packing_scale" / "zarr.json").exists()  # 0.1.0 recorded no arrays
         known = "arrays" in run.ledger.entries
-        if known and run.holds(["arrays"]):
+        enlarged = known and bool(self.table.grown) and enlarge_store(store, self._images, self.table.tiles)
+        if known and not enlarged and run.holds(["arrays"]):
             return True
         run.clear(["arrays"])
         attributes = {
@@ -101,7 +103,7 @@ class TileStore:
     def _template(self) -> Iterator[Path]:
         """Descriptions of all arrays, and those that hold what the plan tells."""
         store = self.folder.tiles
-        images = {*(self.layout.band(c).name for c in self.layout.channels), *self.layout.mask_groups()}
+        images = self._images
         yield store / "zarr.json"
         for array in sorted(p for p in store.iterdir() if p.is_dir()):
             yield array / "zarr.json" if array.name in images or array.name in self._gathered else array
@@ -109,6 +111,11 @@ class TileStore:
     @cached_property
     def _gathered(self) -> list[str]:
         return gathered_names(self.layout)
+
+    @cached_property
+    def _images(self) -> list[str]:
+        """Names of the arrays of pixels."""
+        return [*(self.layout.band(c).name for c in self.layout.channels), *self.layout.mask_groups()]
 
     def gather(self, run: Run, *, anew: bool) -> None:
         """Put what the tasks found in headers into the store's arrays, and say where one packing serves a band.

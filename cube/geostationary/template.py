@@ -56,7 +56,7 @@ def create_tile_store(
         Arrays that the stratum adds.
     """
     fills = fills_of(layout, path)
-    arrays = _band_specs(layout, plan.tiles, fills, {}, views.names) | _gathered_specs(path, layout, plan.tiles)
+    arrays = _band_specs(layout, plan, fills, {}, views.names) | _gathered_specs(path, layout, plan.tiles)
     first = next(plan.blocks())
     for name, (dims, values, attrs) in _planned(layout, first, views).items():  # all blocks have the same forms
         shape = tuple(plan.tiles if d == "tile" else n for d, n in zip(dims, values.shape, strict=True))
@@ -185,7 +185,7 @@ def _gathered_specs(path: Path, layout: TileLayout, tiles: int) -> dict[str, Arr
 
 def _band_specs(
     layout: TileLayout,
-    tiles: int,
+    plan: PlanTable,
     fills: Mapping[int, int],
     packing: Mapping[int, tuple[float, float]],
     mappings: Sequence[str],
@@ -195,7 +195,7 @@ def _band_specs(
     for channel in layout.channels:
         attrs = _band_attributes(layout, channel, packing.get(channel)) | grid_mapping(mappings)
         attrs["_FillValue"] = fills[channel]
-        specs[layout.band(channel).name] = _image_spec(layout, tiles, channel, "<u2", fills[channel], attrs)
+        specs[layout.band(channel).name] = _image_spec(layout, plan, channel, "<u2", fills[channel], attrs)
     for name, channels in layout.mask_groups().items():
         attrs = {
             "long_name": "bands whose pixel is usable",
@@ -205,7 +205,7 @@ def _band_specs(
             **told_of_pixels(layout, channels[0]),
             **grid_mapping(mappings),
         }
-        specs[name] = _image_spec(layout, tiles, channels[0], layout.instrument.mask_dtype, 0, attrs)
+        specs[name] = _image_spec(layout, plan, channels[0], layout.instrument.mask_dtype, 0, attrs)
     return specs
 
 
@@ -239,16 +239,16 @@ def _band_attributes(layout: TileLayout, channel: int, packing: tuple[float, flo
 
 
 def _image_spec(
-    layout: TileLayout, tiles: int, channel: int, dtype: str, fill: int, attrs: Mapping[str, Any]
+    layout: TileLayout, plan: PlanTable, channel: int, dtype: str, fill: int, attrs: Mapping[str, Any]
 ) -> ArraySpec:
     size, suffix = layout.band_size(channel), layout.suffix(channel)
     sample = (1, layout.steps, size, size)
     return ArraySpec(
         ("tile", "time", "y" + suffix, "x" + suffix),
-        (tiles, *sample[1:]),
+        (plan.tiles, *sample[1:]),
         dtype,
         sample,
-        (min(layout.tiles_per_shard, tiles), *sample[1:]),
+        (plan.per_shard or min(layout.tiles_per_shard, plan.tiles), *sample[1:]),
         fill,
         attrs,
     )

@@ -180,8 +180,19 @@ class BuildFolder:
         there = self._stored()
         if there is not None:
             self._refuse_newer(there)
-            if there["digest"] != digest and (self.plan.exists() or "plan" in Ledger(self.ledger).entries):
+            planned = self.plan.exists() or "plan" in Ledger(self.ledger).entries
+            if there["digest"] != digest and planned and not self._grows(there, described):
                 raise UsageError(self._difference(there["build"], described))
+
+    def may_grow(self, before: Mapping[str, Any], described: Mapping[str, Any]) -> bool:
+        """Whether a build of one configuration can be gone on with as one of another, which makes more of the same."""
+        return False
+
+    def _grows(self, there: Mapping[str, Any], described: Mapping[str, Any]) -> bool:
+        """Whether what is there can become what is asked for; what other rules drew is not a part of a larger draw."""
+        alike = there.get("format") == FORMAT and there.get("rules") == RULES
+        before, now = {**self.FORMERLY, **there["build"]}, {**self.FORMERLY, **described}
+        return alike and self.may_grow(before, now)
 
     def _begin(self, described: Mapping[str, Any], digest: str, *, overwrite: bool) -> None:
         there, recorded_as = self._stored(), self._recorded()
@@ -196,8 +207,14 @@ class BuildFolder:
                 if recorded_as is None and there.get("format") == FORMAT:  # the ledger was lost: it is to know it again
                     self._record(there["created"], digest, [self._written()])
                 return
+            if self._grows(there, described) and (self.plan.exists() or "plan" in Ledger(self.ledger).entries):
+                self._renew(described, digest, there["created"])
+                return
         self._remove_build()
-        created = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+        self._renew(described, digest, datetime.now(UTC).replace(tzinfo=None, microsecond=0))
+
+    def _renew(self, described: Mapping[str, Any], digest: str, created: datetime) -> None:
+        """Write the configuration, and let the ledger know it."""
         with recorded(self.root) as written:
             self._write(described, digest, created)
         self._record(created, digest, written)

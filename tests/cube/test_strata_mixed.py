@@ -188,7 +188,8 @@ def test_what_cannot_be_is_refused_in_a_sentence(settings: dict[str, Any], told:
 
 def test_digests_are_those_of_before_where_nothing_of_it_is_asked() -> None:
     plain = AbiConfig.check({"output_dir": "out", "splits": "off"}).described()
-    new = {"strata", "quotas", "latitudes", "light", "margin", "surface"}
+    new = {"strata", "quotas", "latitudes", "light", "margin", "surface", "plan", "min_solar_zenith"}
+    new |= {"min_spacing_minutes"}
     assert not new & plain.keys()
     mixed = AbiConfig.check(
         {"output_dir": "out", "strata": ["random=1", "landcover=3"], "landcover": "x", "num_tiles": 4}

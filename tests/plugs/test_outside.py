@@ -146,7 +146,7 @@ def refusal(site: Path, capsys: pytest.CaptureFixture[str], *arguments: str | Pa
 
 def test_all_lists_know_them(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command, words in {
-        ("abi",): (f"{{{','.join(STRATA.ours)},transect}}", "local, dask, mpi or spawned", "--transect-step"),
+        ("abi",): (f"{{{','.join(STRATA.ours)},transect,mixed}}", "local, dask, mpi or spawned", "--transect-step"),
         (): ("squares",),
     }.items():
         with plugged(site), pytest.raises(SystemExit):

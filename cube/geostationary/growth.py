@@ -1,0 +1,100 @@
+"""A build that grows: more tiles of the same draw are appended to its plan and to its store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from cube.geostationary.grid import GeosProjection
+from cube.geostationary.projections import distinct
+from stratacube.files import remove
+
+__all__ = ["enlarge_store", "grown"]
+
+
+def grown(before: pd.DataFrame, after: pd.DataFrame, per_shard: int) -> pd.DataFrame:
+    """Append to a plan what a larger draw has besides.
+
+    Parameters
+    ----------
+    before
+        Rows of the plan that is there; they keep their numbers.
+    after
+        Rows of the plan of the larger draw, which has those of the smaller one.
+    per_shard
+        Tiles of a shard of the store.
+
+    Returns
+    -------
+    DataFrame
+        The rows of before, with the chances of the larger draw, then the new ones in order of time.
+    """
+    views = distinct(_views(before) + _views(after))
+    keys = [_keys(before), _keys(after)]
+    known, found = set(keys[0]), dict(zip(keys[1], after.index, strict=True))
+    new = after[[key not in known for key in keys[1]]]
+    # Those of before that are not drawn any more, for an archive that has changed, have taken the place of others.
+    new = new.sort_values("rank").head(max(0, len(after) - len(before))).sort_index()
+    kept = before.copy()
+    for name in ("probability", "rank"):
+        if name in before:
+            here = [found.get(key) for key in keys[0]]
+            kept[name] = [
+                old if i is None else after.at[i, name] for i, old in zip(here, before[name].tolist(), strict=True)
+            ]
+    parts = []
+    for part, own in ((kept, _views(before)), (new, _views(after))):
+        numbers = [views.index(own[n]) for n in part["projection"]]
+        parts.append(part.assign(projection=np.array(numbers, "i8")))
+    rows = pd.concat(parts, ignore_index=True)
+    rows["tile"] = np.arange(len(rows))
+    rows["shard"] = rows["tile"] // per_shard
+    rows.attrs = {"projections": [asdict(view) for view in views]}
+    return rows
+
+
+def _views(plan: pd.DataFrame) -> list[GeosProjection]:
+    return [GeosProjection(**told) for told in plan.attrs["projections"]]
+
+
+def _keys(plan: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """What tells the pixels and times of each tile; see :attr:`cube.geostationary.plan_table.Spot.content`."""
+    return [
+        (round(row.x_left * 1e9), round(row.y_top * 1e9), tuple(name for name in row.scan_ids if name))
+        for row in plan.itertuples()
+    ]
+
+
+def enlarge_store(store: Path, images: Sequence[str], tiles: int) -> bool:
+    """Make room for more tiles: take away what says how many a store holds, and what is written anew.
+
+    Its shards of pixels stay; the template, written once more, says what they are part of.
+
+    Parameters
+    ----------
+    store
+        The tile store.
+    images
+        Names of its arrays of pixels.
+    tiles
+        How many they are to hold.
+
+    Returns
+    -------
+    bool
+        Whether it held fewer.
+    """
+    described = [path for name in images if (path := store / name / "zarr.json").exists()]
+    if not any(zarr.open_array(path.parent, mode="r", zarr_format=3).shape[0] < tiles for path in described):
+        return False
+    for folder in sorted(path for path in store.iterdir() if path.is_dir() and path.name not in images):
+        remove(folder)
+    for path in (store / "zarr.json", *described):  # last, for by these it is known that there is more to do
+        remove(path)
+    return True
