@@ -32,8 +32,8 @@ class CloudsSampler:
     A look is a scan drawn uniformly and ``cloud_places`` places in it, uniform in scan angle, with random numbers of
     its own from the seed and its rank; only what lies under those places is read. ``details`` has ``class_name`` and
     the features of the tile (:mod:`cube.strata.clouds.definitions`), ``scan_id``, ``row`` and ``col``. ``probability``
-    is the class's share of ``num_tiles``, over its share of the places looked at so far and over all places of all scans:
-    an estimate that gets better by the tile.
+    is the class's share of ``num_tiles``, over its share of the places looked at so far and over all places of all
+    scans: an estimate that gets better by the tile.
 
     Parameters
     ----------
