@@ -112,10 +112,11 @@ class TileDataset(Dataset[PackedBatch]):
         self.weights = weigh(table.iloc[self.tiles], weights)
         self.classes: dict[str, list[str]] = {}
         self._labels = {name: self._label(opened, name) for name in labels}
+        self.label_classes: dict[str, list[str]] = {}  # of what strata say: the same in all stores
         self._stored_labels: dict[str, StoredLabel] = {}
         for name in stored:
             self._stored_labels[name], names = stored_label(opened, name, self.tiles)
-            self.classes |= {name: names} if names else {}
+            self.label_classes |= {name: names} if names else {}
         self.sizes: tuple[int, ...] = (len(self.tiles),)
         self.shares: tuple[float, ...] = ()
         self._keep_small(opened)

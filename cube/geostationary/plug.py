@@ -7,6 +7,13 @@ from cube.plug import Command, SourcePlug
 __all__ = ["SOURCE"]
 
 SOURCE = SourcePlug(
-    commands={"abi": Command("stratified ABI tiles", "cube.config:AbiConfig", "cube.geostationary.run:run_abi")},
+    commands={
+        "abi": Command("stratified ABI tiles", "cube.config:AbiConfig", "cube.geostationary.run:run_abi"),
+        "cloudsat": Command(
+            "ABI chips along CloudSat's track",
+            "cube.geostationary.cloudsat:CloudsatConfig",
+            "cube.geostationary.cloudsat:run_cloudsat",
+        ),
+    },
     inspection="cube.geostationary.inspect:ABI",
 )

@@ -332,11 +332,14 @@ def test_the_console_script_has_its_own_name(monkeypatch: pytest.MonkeyPatch) ->
 
 
 HELP = [
-    *(("cube.build", name) for name in ("abi", "sentinel2", "make-grid", "status", "verify", "errors", "demo")),
+    *(
+        ("cube.build", name)
+        for name in ("abi", "cloudsat", "sentinel2", "make-grid", "status", "verify", "errors", "demo")
+    ),
     *((f"loaders.{name}",) for name in ("stats", "bench")),
     *((f"training.{name}",) for name in ("pretrain", "evaluate", "probe", "publish", "demo")),
 ]
-WITH_SETTINGS = {"abi", "sentinel2", "make-grid", "training.pretrain", "training.demo"}
+WITH_SETTINGS = {"abi", "cloudsat", "sentinel2", "make-grid", "training.pretrain", "training.demo"}
 LISTS_INSTRUMENTS = {"numpy", "pyproj"}
 """What instruments take with them, of which only the help of ``abi`` tells."""
 SLOW = {"numpy", "pandas", "pyproj", "rasterio", "requests", "scipy", "shapely", "torch", "xarray", "zarr"}
@@ -405,7 +408,7 @@ def test_building_from_python_is_the_command(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"unknown key `cell_sze`; did you mean `cell_size`\?"):
         stratacube.build("make-grid", output=tmp_path / "c.csv", cell_sze=5)
     with pytest.raises(
-        UsageError, match=r"`source` is 'abbi': give abi, sentinel2 or make-grid \(did you mean abi\?\)"
+        UsageError, match=r"`source` is 'abbi': give abi, cloudsat, sentinel2 or make-grid \(did you mean abi\?\)"
     ):
         stratacube.build("abbi")
 

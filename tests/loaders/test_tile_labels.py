@@ -84,7 +84,7 @@ def test_profiles_come_padded_with_their_tiles(labelled: Path) -> None:
         inside = (row[own] >= 0) & (row[own] < side) & (col[own] >= 0) & (col[own] < side) & (valid[own] != 0)
         assert np.array_equal(batch.labels["cloudsat_mask"][tile, :count], inside)
         assert not batch.labels["cloudsat_mask"][tile, count:].any()
-    assert TileDataset(labelled, labels="cloudsat").classes["cloudsat"][:2] == ["missing", "clear"]
+    assert TileDataset(labelled, labels="cloudsat").label_classes["cloudsat"][:2] == ["missing", "clear"]
 
 
 @pytest.mark.filterwarnings("ignore:Consolidated metadata")
@@ -111,7 +111,7 @@ def test_fractions_and_single_variables_are_labels_too(labelled: Path) -> None:
     dataset = TileDataset(labelled, labels=["landcover", "cloudsat_layer_top", "stratum"], where=[4, 0])
     batch = dataset[[0, 1]]
     assert np.array_equal(batch.labels["landcover"], held(labelled, "landcover_fraction")[[4, 0]])
-    assert dataset.classes["landcover"] == ["water", "forest", "crops"]
+    assert dataset.label_classes["landcover"] == ["water", "forest", "crops"]
     tops = batch.labels["cloudsat_layer_top"]
     assert tops.shape == (2, 4, 10)
     assert np.array_equal(tops[1, :3], held(labelled, "cloudsat_layer_top")[:3])

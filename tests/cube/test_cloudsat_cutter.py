@@ -1,0 +1,102 @@
+"""SatVision-Pix4D's cutter by its own options: what they come to, and a build by the command."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cube
+from cube.build import main
+from cube.geostationary.cloudsat import CloudsatConfig
+from cube.testing import write_cloudsat_granule
+from stratacube.errors import UsageError
+from stratacube.parquet import read_frame
+
+
+def config(**values: Any) -> CloudsatConfig:
+    return CloudsatConfig.check({"cloudsat_root": "cs", "abi_root": "abi", **values})
+
+
+def test_defaults_are_the_cutters() -> None:
+    build = config(year=2020, day_start=61, day_end=61).build()
+    assert (build.stratification, build.satellite, build.sector) == ("cloudsat", "goes16", "F")
+    assert (build.start_dt, build.end_dt) == (datetime(2020, 3, 1), datetime(2020, 3, 2))
+    assert (build.offsets, build.steps, build.tile_size) == ([-40, -20, 0, 20, 40], 5, 128)
+    assert (build.tolerance_minutes, build.min_valid, build.margin, build.num_tiles) == (8.0, 1.0, 1600, None)
+    options = build.parts[0].options.arguments()
+    assert (options["profile_stride"], options["profiles_per_chip"], options["profile_selection"]) == (45, 91, "fixed")
+    assert options["cloudsat_root"] == str(Path("cs").absolute())
+    assert options["cloudsat_aux_root"] is None
+
+
+def test_options_go_where_they_belong() -> None:
+    given = config(
+        year=2019, day_start=1, day_skip=2, transect=[-30, 30], max_chips=9, chip_size=512, offsets=[-60, 0, 60],
+        metadata=["cloudsat", "cloudsat_aux"], cloudsat_aux_root="aux", profile_selection="chip", require_cloud=True,
+        channels=["C02", "13"], orbit=67551, parallax="top", allow_missing_timesteps=True,
+    )  # fmt: skip
+    build = given.build()
+    assert (build.start_dt, build.end_dt) == (datetime(2019, 1, 3), datetime(2020, 1, 1))
+    assert (build.latitudes, build.num_tiles, build.tile_size, build.steps) == ([-30, 30], 9, 512, 3)
+    assert (build.channels, build.allow_missing) == ([2, 13], True)
+    options = build.parts[0].options.arguments()
+    assert options["cloudsat_aux_root"] == str(Path("aux").absolute())
+    assert (options["orbit"], options["parallax"], options["require_cloud"]) == (67551, "top", True)
+
+
+def test_flags_of_its_readme_are_the_same() -> None:
+    given = CloudsatConfig.check(
+        {"cloudsat_path": "cs", "root_dir": "cs/lidar", "abi_data": "abi", "lat_lon_path": "x"}
+    )
+    assert given.cloudsat_root == Path("cs/lidar").absolute()
+    assert given.abi_root == Path("abi").absolute()
+    assert given.year == 2019
+    assert given.output_dir == Path("abi_tiles").absolute()
+    notes = list(given.notes())
+    assert "`lat_lon_path` is not needed" in notes[0]
+    assert notes[1].startswith("by default: `output_dir` ")
+    assert list(config(output_dir="o", year=2019).notes()) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"cloudsat_root": None}, "`cloudsat_root` is required"),
+        ({"metadata": ["merra2"]}, "`metadata=merra2` is not taken"),
+        ({"metadata": ["cloudsat_aux"]}, "needs `cloudsat_aux_root`"),
+        ({"year": 2019, "day_end": 366}, "2019 has the days 1 to 365"),
+        ({"day_start": 9, "day_end": 8}, "are 9 and 8"),
+        ({"profile_strid": 4}, "did you mean `profile_stride`"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        config(**values)
+
+
+def test_the_command_cuts_chips(small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = datetime(2020, 7, 1, 16, 10)
+    write_cloudsat_granule(tmp_path / "cs", start, longitude=-58.7, profiles=9000, before_equator=600.0)
+    words = [
+        "cloudsat", "--abi-root", small_archive, "--cloudsat-root", tmp_path / "cs", "--output-dir", tmp_path / "out",
+        "--year", 2020, "--day-start", 183, "--day-end", 183, "--domain", "M1", "--channels", 13,
+        "--offsets", -10, 0, 10,
+        "--inner-disk-margin", 0, "--min-valid-fraction", 0.5, "--profile-selection", "chip", "--workers", 1,
+        "--latlon-path", "ABI_EAST_GEO.nc", "--max-chips", 2,
+    ]  # fmt: skip
+    assert main([*map(str, words), "--plan-only"]) == 0
+    assert "--latlon-path is not needed" in capsys.readouterr().err
+    assert main([*map(str, words)]) == 0
+    plan = read_frame(tmp_path / "out" / "plan.parquet")
+    assert len(plan) == 2
+    for row in plan.itertuples():
+        steps = np.asarray(row.requested_times, "M8[us]")
+        assert (np.diff(steps) == np.timedelta64(10, "m")).all()
+        seen = start + timedelta(seconds=0.16 * json.loads(row.details)["profile"])
+        assert abs(steps[1] - np.datetime64(seen, "us")) < np.timedelta64(1, "s")
+    assert cube.open_tiles(tmp_path / "out").sizes["profile"] > 200
