@@ -53,7 +53,8 @@ class Picture:
         UsageError
             If the store has none of the name, or of pixels of another size.
         """
-        known = store.pictures
+        taken = {*(b.name for b in store.bands), *(b.mask for b in store.bands)}
+        known = {n: told for n, told in store.shapes.items() if is_picture(told[0]) and n not in taken}
         if name not in known:
             raise UsageError(f"{store.url} has no {name!r} for each pixel; it has {', '.join(known) or 'none'}")
         dims, (_, steps, rows, cols), dtype = known[name]

@@ -137,12 +137,6 @@ class TileStore:
     def __len__(self) -> int:
         return int(self.small.sizes["tile"])
 
-    @cached_property
-    def pictures(self) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], np.dtype[Any]]]:
-        """Labels of each pixel by name: dimensions, shape and type; they stay in storage."""
-        bands = {*(b.name for b in self.bands), *(b.mask for b in self.bands)}
-        return {name: told for name, told in self.shapes.items() if is_picture(told[0]) and name not in bands}
-
     def choose(self, bands: Sequence[str | int] | None) -> tuple[StoredBand, ...]:
         """Bands by name or channel, in the order given; all by default.
 
