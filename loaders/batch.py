@@ -44,7 +44,7 @@ class PackedBatch(Tensors):
     meta: dict[str, Tensor] = field(default_factory=dict)
     """By name, (B, ...): see docs/loaders.md."""
     labels: dict[str, Tensor] = field(default_factory=dict)
-    """By name, (B,), or (B, ...) of what strata say of tiles."""
+    """By name, (B,), or (B, ...) of what strata say of tiles; of each pixel (B, steps, Y, X)."""
     parts: dict[int, StoredPart] = field(default_factory=dict)
     """By how often their pixels repeat on the grid, bands as they are stored, where some repeat: ``values`` is without
     bands then, (B, 0, T, Y, X), and ``mask`` None, until they are brought :meth:`on_grid`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,6 +20,7 @@ from catalog.geostationary.s3 import faults
 from cube.instrument import Instrument, Quantity, instrument_of
 from cube.masks import mask_bit
 from loaders.chunks import ChunkReader
+from loaders.pictures import is_picture
 from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, StratacubeError, UsageError
 from stratacube.expression import evaluate
@@ -88,6 +89,8 @@ class TileStore:
     ragged: xr.Dataset
     """Profiles that cross the tiles, one tile's after another's, in storage."""
     plan: pd.DataFrame | None = None
+    shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
+    """Of each variable: dimensions, shape and type."""
 
     @classmethod
     def open(cls, source: Any, storage_options: Mapping[str, Any] | None = None) -> TileStore:
@@ -121,14 +124,15 @@ class TileStore:
         with named(plain_url(url)):
             facts, bands = _described(url, raw)
             names = [band.name for band in bands]
-        images = {*names, *(b.mask for b in bands)}
+        images = {*names, *(b.mask for b in bands), *(str(n) for n, v in raw.variables.items() if is_picture(v.dims))}
+        shapes = {str(n): (tuple(map(str, v.dims)), v.shape, v.dtype) for n, v in raw.variables.items()}
         small = xr.decode_cf(raw.drop_vars(images))
         coarse = small[[n for n in COARSE if n in small]]
         scalars = [n for n in small.variables if small[n].ndim == 0]
         ragged = small[[n for n in small.data_vars if "profile" in small[n].dims]]
         small = small.drop_vars([*coarse.data_vars, *ragged.data_vars, *scalars]).load()
         plan = _read_plan(url, options, small)
-        return cls(url, ChunkReader(url, options), facts, bands, small, coarse, ragged, plan)
+        return cls(url, ChunkReader(url, options), facts, bands, small, coarse, ragged, plan, shapes)
 
     def __len__(self) -> int:
         return int(self.small.sizes["tile"])

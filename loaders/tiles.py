@@ -21,6 +21,7 @@ from loaders.extents import tile_extents
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.parts import StoredPart
+from loaders.pictures import Picture
 from loaders.reading import lay_out, masks_of
 from loaders.rules import rule_of
 from loaders.statistics import make_decoder
@@ -57,6 +58,10 @@ class TileDataset(Dataset[PackedBatch]):
     fields
         Coarse angles and places wanted in ``meta``: view_zenith, view_azimuth, solar_zenith, solar_azimuth,
         latitude_coarse, longitude_coarse. They are kept in memory, once for all workers.
+    targets
+        Variables with a number for each pixel of a tile, such as system_number or life_stage_ahead: they come in
+        ``labels``, (B, steps, Y, X), cropped and turned as the pixels are. Of those that have the tile's own steps, the
+        sample's are taken.
     on_error
         What to do with a tile of which a chunk is damaged: ``raise``, or ``skip``: it comes with no valid pixel and
         ``meta["failed"]`` set, so that batches keep their size on every rank.
@@ -81,6 +86,7 @@ class TileDataset(Dataset[PackedBatch]):
         weights: str | Mapping[str, Mapping[Any, float]] | None = None,
         labels: str | Sequence[str] = (),
         fields: Sequence[str] = (),
+        targets: Sequence[str] = (),
         on_error: OnError = "raise",
         storage_options: Mapping[str, Any] | None = None,
         split: SplitRule | None = None,
@@ -121,6 +127,7 @@ class TileDataset(Dataset[PackedBatch]):
         self.shares: tuple[float, ...] = ()
         self._keep_small(opened)
         self._fields = {name: self._field(opened, name) for name in fields}
+        self._targets = [Picture.of(opened, name, self.bands[0].shape) for name in targets]
         picture = repr((opened.fingerprint, [b.name for b in self.bands], self.view)).encode()
         self.fingerprint = hashlib.sha256(picture + self.tiles.tobytes()).hexdigest()[:16]
 
@@ -184,7 +191,7 @@ class TileDataset(Dataset[PackedBatch]):
             self.rules,
             tuple(p.orientation for p in places),
             self._meta(samples, frames, places) | {"failed": failed},
-            self._labels_of(samples, places),
+            self._labels_of(samples, places) | self._pictures(self.tiles[samples.numpy()], places, failed),
             parts,
         )
 
@@ -215,6 +222,20 @@ class TileDataset(Dataset[PackedBatch]):
             (part,) = parts.values()
             return part.values, part.mask if len(part.masks) > 1 else part.mask[:, 0], {}, failed
         return torch.empty((len(tiles), 0, *seen), dtype=torch.uint16), None, parts, failed
+
+    def _pictures(self, tiles: npt.NDArray[np.int64], places: Sequence[Placement], failed: Tensor) -> dict[str, Tensor]:
+        """Read what was asked for of each pixel; a damaged tile is failed, as for its bands."""
+        seen = self.view.shape(self.bands[0].shape)
+        found = {}
+        for picture in self._targets:
+            stack, errors = picture.read(self.reader, tiles.tolist(), places, seen)
+            if self.on_error == "raise" and errors:
+                place, error = errors[0]
+                raise SourceError(f"tile {tiles[place]} of {self.url}, {picture.name}: {error}") from error
+            for place, _ in errors:
+                failed[place] = True
+            found[picture.name] = torch.from_numpy(stack)
+        return found
 
     def _keep_small(self, store: TileStore) -> None:
         """Keep in memory what is small, of the chosen tiles and bands."""
@@ -314,6 +335,7 @@ def tile_loader(
     weights: str | Mapping[str, Mapping[Any, float]] | None = None,
     labels: str | Sequence[str] = (),
     fields: Sequence[str] = (),
+    targets: Sequence[str] = (),
     on_error: OnError = "raise",
     storage_options: Mapping[str, Any] | None = None,
     split: SplitRule | None = None,
@@ -326,7 +348,7 @@ def tile_loader(
 
     Parameters
     ----------
-    store, bands, view, where, weights, labels, fields, on_error, storage_options, split
+    store, bands, view, where, weights, labels, fields, targets, on_error, storage_options, split
         See :class:`TileDataset`.
     batch_size
         Samples of one batch on one rank.
@@ -355,6 +377,7 @@ def tile_loader(
         weights=weights,
         labels=labels,
         fields=fields,
+        targets=targets,
         on_error=on_error,
         storage_options=storage_options,
         split=split,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from cube.geostationary.grid import GeosProjection
 from cube.strata.labels import EARTH_RADIUS_KM, Floats, Ints
@@ -89,8 +91,7 @@ class _Cells(ABC):
 
     def _vectors(self, row: Ints, col: Ints) -> Floats:
         """Unit vectors of cells, (n, 3)."""
-        lon, lat = (np.radians(v) for v in self.place(row, col))
-        return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
+        return _unit(*self.place(row, col))
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,24 @@ class CellGrid(_Cells):
         """Longitude and latitude of cells."""
         return self.longitude[row, col], self.latitude[row, col]
 
+    def locate(self, longitude: Floats, latitude: Floats) -> Ints:
+        """Flat position of the cell whose centre is nearest, -1 farther than a cell's side from any."""
+        cells, tree, reach = self._tree
+        seen = np.isfinite(longitude) & np.isfinite(latitude)
+        found = np.full(np.shape(longitude), -1, "i8")
+        apart, nearest = tree.query(_unit(longitude[seen], latitude[seen]))
+        found[seen] = np.where(apart <= reach, cells[nearest], -1)
+        return found
+
+    @cached_property
+    def _tree(self) -> tuple[Ints, cKDTree, float]:
+        """Flat positions of the cells on the Earth, their directions, and the usual side of one."""
+        on = np.isfinite(self.latitude) & np.isfinite(self.longitude)
+        vectors = _unit(self.longitude, self.latitude)
+        sides = [np.linalg.norm(np.diff(vectors, axis=axis), axis=-1) for axis in (0, 1)]
+        reach = max(float(np.nanmedian(side)) for side in sides)
+        return np.flatnonzero(on), cKDTree(vectors[on]), reach
+
 
 @dataclass(frozen=True)
 class SeenGrid(_Cells):
@@ -162,3 +181,19 @@ class SeenGrid(_Cells):
     def place(self, row: Ints, col: Ints) -> tuple[Floats, Floats]:
         """Longitude and latitude of pixels."""
         return self.projection.to_lonlat(self.x[col], self.y[row])
+
+    def locate(self, longitude: Floats, latitude: Floats) -> Ints:
+        """Flat position of the pixel that sees a place, -1 where none does."""
+        x, y = self.projection.to_angles(longitude, latitude)
+        col = np.rint((x - self.x[0]) / np.median(np.diff(self.x)))
+        row = np.rint((y - self.y[0]) / np.median(np.diff(self.y)))
+        with np.errstate(invalid="ignore"):
+            inside = (row >= 0) & (row < len(self.y)) & (col >= 0) & (col < len(self.x))
+        flat = np.where(inside, row, 0).astype("i8") * len(self.x) + np.where(inside, col, 0).astype("i8")
+        return np.where(inside, flat, -1)
+
+
+def _unit(longitude: Floats, latitude: Floats) -> Floats:
+    """Directions of places, (..., 3)."""
+    lon, lat = np.radians(longitude), np.radians(latitude)
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)

@@ -80,6 +80,8 @@ class ConvectionSampler:
         Of area, lifetime, stage and coldest top: what a :class:`cube.strata.stages.SystemFilter` has.
     box : tuple of float, optional
         West, south, east, north in degrees; west may exceed east, across the antimeridian.
+    **_ : Any
+        Options of the labels.
 
     Raises
     ------
@@ -97,6 +99,7 @@ class ConvectionSampler:
         records: Records = "middle",
         limits: Mapping[str, Any] | None = None,
         box: tuple[float, float, float, float] | None = None,
+        **_: Any,
     ) -> None:
         if records not in get_args(Records):
             raise UsageError(

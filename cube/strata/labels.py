@@ -41,6 +41,10 @@ class Grid(SameGrid, Protocol):
         """Longitude and latitude of cells' centres, degrees."""
         ...
 
+    def locate(self, longitude: Floats, latitude: Floats) -> Ints:
+        """Flat position of the cell that a place lies in, -1 where none does."""
+        ...
+
     def area(self, row: Ints, col: Ints) -> Floats:
         """Areas of cells, km2."""
         ...
@@ -112,6 +116,18 @@ class MaskGrid:
     def place(self, row: Ints, col: Ints) -> tuple[Floats, Floats]:
         """Longitude and latitude of cells, as the axes give them."""
         return self.longitude[col], self.latitude[row]
+
+    def locate(self, longitude: Floats, latitude: Floats) -> Ints:
+        """Flat position of the cell whose centre is nearest, -1 beyond the outermost or off the Earth."""
+        rows, cols = self.shape
+        lat_step, lon_step = self.steps
+        with np.errstate(invalid="ignore"):
+            row = np.rint((latitude - self.latitude[0]) / lat_step)
+            east = (longitude - self.longitude[0]) * np.sign(lon_step)
+            col = np.floor(((east + abs(lon_step) / 2) % 360.0) / abs(lon_step))
+            inside = (row >= 0) & (row < rows) & (col >= 0) & (col < cols)
+        flat = np.where(inside, row, 0).astype("i8") * cols + np.where(inside, col, 0).astype("i8")
+        return np.where(inside, flat, -1)
 
     def area(self, row: Ints, col: Ints) -> Floats:
         """Areas of cells, km2: what lies between two meridians and two parallels of a sphere."""

@@ -7,23 +7,34 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cube.registry import MASKS
 from cube.strata.base import Problem
-from cube.strata.labels import SameGrid, SystemSteps
+from cube.strata.labels import Floats, Grid, Ints, SameGrid, SystemSteps
 from stratacube.choices import one_of
 from stratacube.errors import PlugError, SourceError, UnavailableError, UsageError
 from stratacube.guard import guarded
 
-__all__ = ["UNDATED", "MaskFile", "MaskKind", "Survey", "find_masks", "period_of_masks", "survey_mask", "times_of"]
+__all__ = [
+    "UNDATED",
+    "GridImage",
+    "Image",
+    "MaskFile",
+    "MaskKind",
+    "Survey",
+    "find_masks",
+    "period_of_masks",
+    "survey_mask",
+    "times_of",
+]
 
 Times = npt.NDArray[np.datetime64]
 UNDATED = datetime.min
@@ -59,6 +70,35 @@ class Survey:
     problem: Problem | None = None
 
 
+class Image(Protocol):
+    """What a file shows at one of its steps."""
+
+    time: datetime
+
+    def numbers(self, longitude: Floats, latitude: Floats) -> Ints:
+        """Number of the system at each place, 0 for none, -1 where the file shows nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class GridImage:
+    """An image of a mask: the labelled cells of a grid."""
+
+    time: datetime
+    grid: Grid
+    labels: Ints
+    position: Ints
+    """Flat positions of the labelled cells, ascending."""
+
+    def numbers(self, longitude: Floats, latitude: Floats) -> Ints:
+        """Number of the system at each place."""
+        cell = self.grid.locate(longitude, latitude)
+        if not len(self.position):
+            return np.minimum(cell, 0)
+        found = np.minimum(np.searchsorted(self.position, cell), len(self.position) - 1)
+        return np.where(cell < 0, -1, np.where(self.position[found] == cell, self.labels[found], 0))
+
+
 @dataclass(frozen=True)
 class MaskKind:
     """A kind of files: what their names look like, and how one is read."""
@@ -73,6 +113,8 @@ class MaskKind:
     """Reads one; raises a UsageError or SourceError for one that cannot be used."""
     ends: Callable[[datetime], datetime] = lambda start: start + timedelta(days=1)
     """From the start that a name tells to the end of the period it stands for, exclusive."""
+    images: Callable[[MaskFile, Collection[datetime]], Iterator[Image]] | None = None
+    """Reads what a file shows at some of its steps, in their order; None where it shows no more than places."""
 
 
 def find_masks(pattern: str) -> tuple[list[MaskFile], list[Problem]]:

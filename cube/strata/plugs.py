@@ -65,6 +65,26 @@ class ConvectionOptions(Options):
         json_schema_extra=formerly(None),
     )
 
+    system_labels: bool = Field(
+        False,
+        description="convection: store which system, at which stage of life, is under each pixel and step",
+        json_schema_extra=formerly(False),
+    )
+    forecast_steps: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="convection: the same at so many steps after a tile's last, to be forecast",
+        json_schema_extra=formerly(0),
+    )
+    forecast_step_minutes: int | None = Field(
+        None,
+        ge=1,
+        le=1440,
+        description="convection: minutes between those (default: the masks' own step)",
+        json_schema_extra=formerly(None),
+    )
+
     @model_validator(mode="after")
     def _has_masks(self) -> ConvectionOptions:
         if self.convection_regex and self.metadata_csv:
@@ -84,8 +104,10 @@ class ConvectionOptions(Options):
 
     def arguments(self) -> dict[str, Any]:
         """Return them as the sampler knows them."""
-        limits = self.model_dump(exclude={"convection_regex", "metadata_csv", "systems"})
-        return {"masks": self.files, "records": self.systems, "limits": limits}
+        labels = {"system_labels", "forecast_steps", "forecast_step_minutes"}
+        limits = self.model_dump(exclude={"convection_regex", "metadata_csv", "systems", *labels})
+        given = {"masks": self.files, "records": self.systems, "limits": limits}
+        return given | self.model_dump(include=labels)
 
 
 RANDOM = Stratum("cube.strata.random:RandomSampler", RandomOptions, tiles=100, refusals=10_000, time_means="scan_start")
@@ -97,6 +119,7 @@ CONVECTION = Stratum(
     time_means="scan_start",
     period="cube.strata.masks:period_of_masks",
     alone="cube.strata.table:write_tables_alone",
+    labels="cube.strata.system_labels:SystemLabels",
     tables=("convection_metadata.csv", "convection_lifetimes.csv"),
 )
 """Masks of tracked systems tell the start of the scan that each step was made from."""

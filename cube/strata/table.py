@@ -52,6 +52,7 @@ class SystemTable:
 
     def __init__(self, grid: SameGrid | None, file: RecordFile, times: npt.NDArray[np.datetime64]) -> None:
         self.grid, self.file, self.times = grid, file, np.unique(times)
+        self._held: _Held | None = None
         self._minutes = _minutes_of(self.times)
         kinds = ("i8", "M8[s]", "M8[s]", "f8")
         columns = [[np.zeros(0, kind)] for kind in kinds]
@@ -128,9 +129,13 @@ class SystemTable:
 
     def age(self, steps: SystemSteps, system: Ints) -> Floats:
         """Share of its system's life that has passed in the middle of each record's step."""
+        return self.age_at(system, steps.time)
+
+    def age_at(self, system: Ints, time: np.datetime64 | npt.NDArray[np.datetime64]) -> Floats:
+        """Share of systems' lives, by their places among the systems, that has passed in the middle of steps."""
         minute = np.timedelta64(60, "s")
-        own = self._minutes_at(steps.time)
-        since = (steps.time - self.start[system]) / minute + own / 2
+        time = np.broadcast_to(time, np.shape(system))
+        since = (time - self.start[system]) / minute + self._minutes_at(time) / 2
         whole = (self.end[system] - self.start[system]) / minute + self._minutes_at(self.end[system])
         # Where there is but one step, nothing tells how long it is.
         return np.asarray(np.divide(since, whole, out=np.full(len(whole), 0.5), where=whole > 0))
@@ -143,6 +148,18 @@ class SystemTable:
         life = self.file.life(system)
         near = (life.time >= low) & (life.time <= high)
         return told | dict(zip(life.time[near].tolist(), life.pixels[near].tolist(), strict=True))
+
+    def file_at(self, time: datetime) -> MaskFile:
+        """File that speaks of one of :attr:`times`.
+
+        Raises
+        ------
+        KeyError
+            If none does.
+        """
+        if self._held is None:
+            raise KeyError(time)
+        return self._held.files[self._held.file_of[int(np.datetime64(time, "s").astype("i8"))]]
 
     def metadata(self, which: Records = "middle") -> pd.DataFrame:
         """One row a record, by time then system, in SatVision-Pix4D's columns.
@@ -255,11 +272,13 @@ def read_systems(pattern: str, executor: Executor | None = None) -> tuple[System
         elif survey.steps is not None:
             held.add(survey)
             heaps.add(survey.steps)
-    if not held.paths:
+    if not held.files:
         raise UsageError(
             f'None of the {len(problems)} files that "{pattern}" matches can be used. {problems[0].message}'
         )
-    return SystemTable(held.grid, heaps.sorted(), np.array(sorted(held.path_of), "M8[s]")), problems
+    table = SystemTable(held.grid, heaps.sorted(), np.array(sorted(held.file_of), "M8[s]"))
+    table._held = held
+    return table, problems
 
 
 def write_tables_alone(options: Any, directory: Path, executor: Executor) -> tuple[list[Path], list[Problem]]:
@@ -322,22 +341,22 @@ class _Held:
 
     def __init__(self) -> None:
         self.grid: SameGrid | None = None
-        self.paths: list[str] = []
-        self.path_of: dict[int, int] = {}
+        self.files: list[MaskFile] = []
+        self.file_of: dict[int, int] = {}
         """By time in seconds, which of the files."""
 
     def add(self, survey: Survey) -> None:
         """Take a file."""
         self.grid = self.grid or survey.grid
-        self.path_of |= dict.fromkeys(survey.times.astype("M8[s]").astype("i8").tolist(), len(self.paths))
-        self.paths.append(survey.file.path)
+        self.file_of |= dict.fromkeys(survey.times.astype("M8[s]").astype("i8").tolist(), len(self.files))
+        self.files.append(survey.file)
 
     def conflict(self, survey: Survey) -> Problem | None:
         """Say why a good file does not go with those before it."""
         path = survey.file.path
         times = survey.times.astype("M8[s]").astype("i8").tolist()
-        if survey.grid is not None and (twice := next((t for t in times if t in self.path_of), None)) is not None:
-            when, other = np.datetime64(twice, "s").item(), self.paths[self.path_of[twice]]
+        if survey.grid is not None and (twice := next((t for t in times if t in self.file_of), None)) is not None:
+            when, other = np.datetime64(twice, "s").item(), self.files[self.file_of[twice]].path
             return Problem(path, f"{path} holds {when:%Y-%m-%d %H:%M}, as {other} does: give each time once.")
         if self.grid is not None and survey.grid is not None and not self.grid.same(survey.grid):
             return Problem(

@@ -9,7 +9,7 @@ has 72 steps of 20 minutes.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 
 import h5py
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
-from cube.strata.masks import MaskFile, MaskKind, Survey, times_of
+from cube.strata.masks import GridImage, MaskFile, MaskKind, Survey, times_of
 from cube.strata.readers.netcdf import by_step, dim_names, refuse_unbound, variable
 from stratacube.errors import UsageError
 
@@ -38,6 +38,16 @@ def _survey(file: MaskFile) -> Survey:
             for day, step, sparse in by_step(labels, len(times))
         ]
     return Survey(file, grid, SystemSteps.concatenate(steps), times_of(time for day in times for time in day))
+
+
+def _images(file: MaskFile, wanted: Collection[datetime]) -> Iterator[GridImage]:
+    with h5py.File(file.path, "r") as source:
+        labels = _labels(source, file)
+        grid = _grid(source, labels, file)
+        times = _step_times(source, labels.shape, file)
+        for day, step, sparse in by_step(labels, len(times)):
+            if times[day][step] in wanted:
+                yield GridImage(times[day][step], grid, sparse.labels, sparse.position)
 
 
 def _is_monthly(file: MaskFile) -> bool:
@@ -122,5 +132,7 @@ def _month(start: datetime) -> datetime:
     return (start.replace(day=28) + timedelta(days=4)).replace(day=1)
 
 
-DAILY = MaskKind("YYYYMMDD_cloudsystems.nc", _dated(r"^(\d{8})(?!\d)", "%Y%m%d"), _survey)
-MONTHLY = MaskKind("YYYYMM_DCS_number_monthly.nc", _dated(r"^(\d{6})(?!\d)", "%Y%m"), _survey, ends=_month)
+DAILY = MaskKind("YYYYMMDD_cloudsystems.nc", _dated(r"^(\d{8})(?!\d)", "%Y%m%d"), _survey, images=_images)
+MONTHLY = MaskKind(
+    "YYYYMM_DCS_number_monthly.nc", _dated(r"^(\d{6})(?!\d)", "%Y%m"), _survey, ends=_month, images=_images
+)

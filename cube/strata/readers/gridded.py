@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,12 +16,13 @@ from cube.geostationary.grid import GeosProjection
 from cube.geostationary.hdf5 import text
 from cube.strata.cells import CellGrid, SeenGrid
 from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
-from cube.strata.masks import MaskFile, Survey, times_of
+from cube.strata.masks import GridImage, MaskFile, Survey, times_of
 from cube.strata.readers.netcdf import Sparse, by_step, refuse_unbound, variable
 from stratacube.errors import UsageError
 
-__all__ = ["dated_name", "survey_gridded", "times_in"]
+__all__ = ["dated_name", "images_gridded", "survey_gridded", "times_in"]
 
+Systems = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]
 LATITUDES, LONGITUDES = ("latitude", "lat"), ("longitude", "lon")
 _MOST_CELLS = 2**26
 """Cells of a grid whose latitudes and longitudes are read: 1 GB of them."""
@@ -47,7 +48,7 @@ def survey_gridded(
     *,
     temperature: str | None = None,
     times: str = "time",
-    systems: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]] | None = None,
+    systems: Systems | None = None,
 ) -> Survey:
     """Survey a mask of (time, row, column) or (row, column).
 
@@ -69,6 +70,39 @@ def survey_gridded(
     UsageError
         If it has no such variable, or it is laid out otherwise.
     """
+    records, at = [], []
+    grid: MaskGrid | CellGrid | SeenGrid | None = None
+    for time, grid, sparse in _read_steps(file, source, names, temperature, times, systems):
+        at.append(time)
+        records.append(survey_labels(sparse.labels, sparse.position, grid, time, sparse.beside))
+    named = grid.named if isinstance(grid, CellGrid | SeenGrid) else grid
+    return Survey(file, named, SystemSteps.concatenate(records), times_of(at))
+
+
+def images_gridded(
+    file: MaskFile,
+    source: h5py.File,
+    names: Sequence[str],
+    wanted: Collection[datetime],
+    *,
+    times: str = "time",
+    systems: Systems | None = None,
+) -> Iterator[GridImage]:
+    """Read some steps of a mask; see :func:`survey_gridded`."""
+    for time, grid, sparse in _read_steps(file, source, names, None, times, systems):
+        if time in wanted:
+            yield GridImage(time, grid, sparse.labels, sparse.position)
+
+
+def _read_steps(
+    file: MaskFile,
+    source: h5py.File,
+    names: Sequence[str],
+    temperature: str | None,
+    times: str,
+    systems: Systems | None,
+) -> Iterator[tuple[datetime, MaskGrid | CellGrid | SeenGrid, Sparse]]:
+    """Yield time, grid and labelled pixels of each step."""
     found = variable(source, *names)
     if found is None:
         held = ", ".join(sorted(source)) or "nothing"
@@ -86,16 +120,12 @@ def survey_gridded(
     beside = None if temperature is None else variable(source, temperature)
     if beside is not None and beside.shape != found.shape:
         beside = None
-    records = []
     for time, sparse in zip(at, _steps(found, beside), strict=True):
         known = sparse if isinstance(grid, MaskGrid) else sparse.where(grid.on_earth(sparse.position))
         if systems is not None:
             numbers = systems(known.labels)
             known = Sparse(numbers, known.position, known.beside).where(numbers > 0)
-        records.append(survey_labels(known.labels, known.position, grid, time, known.beside))
-    return Survey(
-        file, grid if isinstance(grid, MaskGrid) else grid.named, SystemSteps.concatenate(records), times_of(at)
-    )
+        yield time, grid, known
 
 
 def _steps(labels: h5py.Dataset, beside: h5py.Dataset | None) -> Any:

@@ -8,6 +8,7 @@ doi:10.5194/gmd-12-4551-2019.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -16,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cube.strata.masks import UNDATED, MaskFile, MaskKind, Survey
-from cube.strata.readers.gridded import survey_gridded
+from cube.strata.masks import UNDATED, Image, MaskFile, MaskKind, Survey
+from cube.strata.readers.gridded import Systems, images_gridded, survey_gridded
 from cube.strata.readers.netcdf import variable
 from stratacube.errors import UsageError
 from stratacube.parquet import read_frame
@@ -31,7 +32,23 @@ def _start(name: str) -> datetime | None:
     return UNDATED if re.search(r"segmentation.*\.nc4?$", name, re.IGNORECASE) else None
 
 
+NUMBERS = ("segmentation_mask", "segmentation")
+
+
 def _survey(file: MaskFile) -> Survey:
+    systems = _systems(file)
+    with h5py.File(file.path, "r") as source:
+        return survey_gridded(file, source, NUMBERS, systems=systems)
+
+
+def _images(file: MaskFile, wanted: Collection[datetime]) -> Iterator[Image]:
+    systems = _systems(file)
+    with h5py.File(file.path, "r") as source:
+        yield from images_gridded(file, source, NUMBERS, wanted, systems=systems)
+
+
+def _systems(file: MaskFile) -> Systems:
+    """From features to cells."""
     feature, cell = _cells(file)
 
     def systems(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -40,8 +57,7 @@ def _survey(file: MaskFile) -> Survey:
         place = np.minimum(np.searchsorted(feature, labels), len(feature) - 1)
         return np.where(feature[place] == labels, cell[place], 0)
 
-    with h5py.File(file.path, "r") as source:
-        return survey_gridded(file, source, ["segmentation_mask", "segmentation"], systems=systems)
+    return systems
 
 
 def _cells(file: MaskFile) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -72,4 +88,4 @@ def _read(table: Path) -> pd.DataFrame:
         return pd.DataFrame({name: np.ravel(v[()]) for name, v in found.items() if v is not None})
 
 
-TOBAC = MaskKind("segmentation.nc", _start, _survey)
+TOBAC = MaskKind("segmentation.nc", _start, _survey, images=_images)

@@ -8,12 +8,13 @@ doi:10.5194/essd-16-4021-2024.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Collection, Iterator
+from datetime import datetime, timedelta
 
 import h5py
 
-from cube.strata.masks import MaskFile, MaskKind, Survey
-from cube.strata.readers.gridded import dated_name, survey_gridded
+from cube.strata.masks import Image, MaskFile, MaskKind, Survey
+from cube.strata.readers.gridded import dated_name, images_gridded, survey_gridded
 
 __all__ = ["TOOCAN"]
 
@@ -23,9 +24,15 @@ def _survey(file: MaskFile) -> Survey:
         return survey_gridded(file, source, ["DCS_number"])
 
 
+def _images(file: MaskFile, wanted: Collection[datetime]) -> Iterator[Image]:
+    with h5py.File(file.path, "r") as source:
+        yield from images_gridded(file, source, ["DCS_number"], wanted)
+
+
 TOOCAN = MaskKind(
     "ToocanCloudMask_YYYYMMDD_HHMM.nc",
     dated_name(r"toocan.*?_(\d{8})[_-]?(\d{4})(?!\d).*\.nc4?$"),
     _survey,
     ends=lambda start: start + timedelta(minutes=1),
+    images=_images,
 )

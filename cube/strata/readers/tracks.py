@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pyproj
 import shapely
 from shapely.geometry import shape
 
-from cube.strata.labels import SystemSteps
+from cube.strata.labels import Floats, SystemSteps
 from cube.strata.masks import UNDATED, MaskFile, MaskKind, Survey
 from stratacube.errors import UsageError
 from stratacube.parquet import read_frame
@@ -48,6 +49,38 @@ _NUMBER_BITS = 53
 
 def _start(name: str) -> datetime | None:
     return UNDATED if re.search(r"\.(csv|parquet|geojson)$", name, re.IGNORECASE) else None
+
+
+@dataclass(frozen=True)
+class _Outlines:
+    """Outlines of systems at one time."""
+
+    time: datetime
+    systems: npt.NDArray[np.int64]
+    shapes: npt.NDArray[np.object_]
+
+    def numbers(self, longitude: Floats, latitude: Floats) -> npt.NDArray[np.int64]:
+        """Number of the system at each place; where outlines overlap, of the later in the table."""
+        found = np.where(np.isfinite(longitude) & np.isfinite(latitude), 0, -1).astype("i8")
+        seen = found == 0
+        for system, outline in zip(self.systems.tolist(), self.shapes, strict=True):
+            west, _, _, _ = outline.bounds
+            east_of = west + (longitude[seen] - west) % 360.0  # in the outline's own turn of the Earth
+            found[seen] = np.where(shapely.contains_xy(outline, east_of, latitude[seen]), system, found[seen])
+        return found
+
+
+def _images(file: MaskFile, wanted: Collection[datetime]) -> Iterator[_Outlines]:
+    frame = _read(Path(file.path))
+    names = {what: _found(frame, COLUMNS[what]) for what in ("system", "time", "outline")}
+    if names["outline"] is None:
+        raise UsageError(f"{file.path} tells places of systems, no outlines: there is nothing to draw of them.")
+    times, systems = _times(file, frame[names["time"]]), _systems(file, frame[names["system"]])
+    shapes = _shapes(file, frame[names["outline"]])
+    for time in sorted(wanted):
+        mine = times == np.datetime64(time, "s")
+        if mine.any():
+            yield _Outlines(time, systems[mine], shapes[mine])
 
 
 def _survey(file: MaskFile) -> Survey:
@@ -178,4 +211,4 @@ def _whole(column: Any, number: int) -> npt.NDArray[np.int32]:
     return (numbers if len(numbers) else np.full(number, -1.0)).astype("i4")
 
 
-TRACKS = MaskKind("tracks.csv", _start, _survey)
+TRACKS = MaskKind("tracks.csv", _start, _survey, images=_images)
