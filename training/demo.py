@@ -113,7 +113,7 @@ def demo_config(build: Path, output: Path, steps: int) -> PretrainConfig:
 
 
 def _parts(store: TileStore) -> tuple[list[int], list[int]]:
-    """Numbers of tiles to learn from and to judge on: a quarter, those that overlap fewest others, and what is apart."""
+    """Numbers of tiles to learn from and to judge on: of these a quarter, those that overlap the fewest others."""
     from catalog.leaks import find_leaks  # noqa: PLC0415
     from loaders.extents import tile_extents  # noqa: PLC0415
 
