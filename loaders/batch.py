@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -160,6 +161,8 @@ class Decoder(nn.Module):
         self.quantity = quantity
         self.mean, self.std = dict(mean or {}), dict(std or {})
         self.fill = fill
+        self._kept: dict[tuple[Any, ...], Tensor] = {}
+        """Mean and deviation by bands and device: made anew for each batch, they would keep the device waiting."""
 
     def forward(self, packed: PackedBatch) -> Batch:
         """Decode a batch.
@@ -178,7 +181,7 @@ class Decoder(nn.Module):
             pixels = pixels.mul_(scale).add_(offset)
             self._calibrate(pixels, packed)
         if self.mean:
-            mean, std = (self._by_band(packed, numbers) for numbers in (self.mean, self.std))
+            mean, std = (self._by_band(packed, name) for name in ("mean", "std"))
             pixels = pixels.sub_(mean).div_(std)
         valid = valid & torch.isfinite(pixels)
         pixels = pixels.masked_fill_(~valid, self.fill)
@@ -201,13 +204,15 @@ class Decoder(nn.Module):
             band = radiance[:, :, c]
             band.copy_(apply_law(law, band, numbers, TORCH))
 
-    @staticmethod
-    def _by_band(packed: PackedBatch, numbers: Mapping[str, float]) -> Tensor:
+    def _by_band(self, packed: PackedBatch, name: str) -> Tensor:
+        key, numbers = (name, packed.bands, packed.values.device), getattr(self, name)
+        if key in self._kept:
+            return self._kept[key]
         missing = [b for b in packed.bands if b not in numbers]
         if missing:
             raise UsageError(f"the statistics have {', '.join(numbers)}, but not {', '.join(missing)}")
         values = torch.tensor([numbers[b] for b in packed.bands], device=packed.values.device, dtype=torch.float32)
-        return values[:, None, None]
+        return self._kept.setdefault(key, values[:, None, None])
 
 
 def _kind(batch: PackedBatch) -> str:
@@ -223,11 +228,17 @@ def _valid(mask: Tensor, rules: Sequence[BandRule]) -> Tensor:
     """Take each band's bit out of the masks; (B, T, C, Y, X)."""
     # Torch shifts signed integers only. The highest bit of the widest comes out as the sign, which the 1 cuts off.
     wide = mask.to(torch.int32 if mask.element_size() < 4 else torch.int64)
-    bits = torch.tensor([r.bit for r in rules], device=mask.device, dtype=wide.dtype)[:, None, None]
+    bits = _numbers(tuple(r.bit for r in rules), mask.device, wide.dtype)[:, None, None]
     if mask.ndim == 4:
         return (wide[:, :, None] >> bits) & 1 != 0
-    which = torch.tensor([r.mask for r in rules], device=mask.device)
+    which = _numbers(tuple(r.mask for r in rules), mask.device, torch.int64)
     return (wide[:, which].transpose(1, 2) >> bits) & 1 != 0
+
+
+@lru_cache(maxsize=64)
+def _numbers(numbers: tuple[int, ...], device: torch.device, kind: torch.dtype) -> Tensor:
+    """Small numbers on a device, copied there once."""
+    return torch.tensor(numbers, device=device, dtype=kind)
 
 
 def _turn(image: Tensor, orientation: Sequence[int]) -> Tensor:

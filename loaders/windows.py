@@ -13,7 +13,7 @@ from catalog.leaks import Extents
 from loaders.cubes import CubeDataset
 from stratacube.errors import UsageError
 
-__all__ = ["cube_extent", "window_extents"]
+__all__ = ["crs_of", "rings_of", "unit_of", "window_extents"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,8 +42,13 @@ def window_extents(cube: xr.Dataset | xr.DataArray, windows: CubeDataset) -> Ext
     return _extents(cube, windows.dims, first, end)
 
 
-def cube_extent(cube: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> Extents:
-    """What a whole cube covers, in pieces that are no wider than footprints can be.
+def _extents(cube: xr.Dataset | xr.DataArray, dims: tuple[str, ...], first: Any, end: Any) -> Extents:
+    start, last = _times(cube, dims, first, end)
+    return Extents.of(list(rings_of(cube, dims, first, end)), start, last)
+
+
+def rings_of(cube: xr.Dataset | xr.DataArray, dims: tuple[str, ...], first: Any, end: Any) -> Floats:
+    """Outlines of boxes of a cube, longitudes and latitudes in degrees; infinite where the Earth is not seen.
 
     Parameters
     ----------
@@ -51,18 +56,16 @@ def cube_extent(cube: xr.Dataset | xr.DataArray, dims: tuple[str, ...]) -> Exten
         As of :func:`window_extents`.
     dims
         Of its bands; the last two are the image.
+    first, end
+        (boxes, dims): first index, and that after the last.
+
+    Raises
+    ------
+    UsageError
+        If the cube does not say where it lies.
     """
-    sizes = np.array([cube.sizes[d] for d in dims])
-    pieces = [np.linspace(0, n, min(n, 8) + 1).astype("i8") if d in dims[-2:] else np.array([0, n])
-              for d, n in zip(dims, sizes, strict=True)]  # fmt: skip
-    first = np.stack(np.meshgrid(*[p[:-1] for p in pieces], indexing="ij"), -1).reshape(-1, len(dims))
-    end = np.stack(np.meshgrid(*[p[1:] for p in pieces], indexing="ij"), -1).reshape(-1, len(dims))
-    return _extents(cube, dims, first, end)
-
-
-def _extents(cube: xr.Dataset | xr.DataArray, dims: tuple[str, ...], first: Any, end: Any) -> Extents:
     edges = [_edges(cube, d) for d in dims[-2:]]
-    to_earth = Transformer.from_crs(_crs(cube), "EPSG:4326", always_xy=True)
+    to_earth = Transformer.from_crs(crs_of(cube), "EPSG:4326", always_xy=True)
     share = np.arange(_SIDE) / _SIDE
     ones = np.ones(_SIDE)
     across = np.concatenate([share, ones, 1 - share, 0 * ones])
@@ -70,9 +73,8 @@ def _extents(cube: xr.Dataset | xr.DataArray, dims: tuple[str, ...], first: Any,
     sides = [(e[a][:, None], e[b][:, None]) for e, a, b in zip(edges, first[:, -2:].T, end[:, -2:].T, strict=True)]
     (top, bottom), (left, right) = sides
     lon, lat = to_earth.transform(left + (right - left) * across, top + (bottom - top) * down)
-    rings = np.stack([lon, lat], axis=-1)
-    start, last = _times(cube, dims, first, end)
-    return Extents.of(list(rings), start, last)
+    rings: Floats = np.stack([lon, lat], axis=-1)
+    return rings
 
 
 def _edges(cube: xr.Dataset | xr.DataArray, dim: str) -> Floats:
@@ -81,11 +83,30 @@ def _edges(cube: xr.Dataset | xr.DataArray, dim: str) -> Floats:
         raise UsageError(f"the cube has no coordinates of {dim}, so it does not say where it lies; it cannot be split")
     centres = cube[dim].values.astype("f8")
     step = centres[1] - centres[0]
-    found: Floats = np.append(centres - step / 2, centres[-1] + step / 2)
+    found: Floats = np.append(centres - step / 2, centres[-1] + step / 2) * unit_of(cube, dim)
     return found
 
 
-def _crs(cube: xr.Dataset | xr.DataArray) -> CRS:
+def unit_of(cube: xr.Dataset | xr.DataArray, dim: str) -> float:
+    """Metres of the CRS a unit of a coordinate: of scan angles the height from which they are seen."""
+    if cube[dim].attrs.get("units") not in ("rad", "radian", "radians"):
+        return 1.0
+    heights = [
+        v.attrs["perspective_point_height"] for v in cube.coords.values() if "perspective_point_height" in v.attrs
+    ]
+    if isinstance(cube, xr.Dataset):
+        heights += [v.attrs["perspective_point_height"] for v in cube.values() if "perspective_point_height" in v.attrs]
+    return float(heights[0]) if heights else 1.0
+
+
+def crs_of(cube: xr.Dataset | xr.DataArray) -> CRS:
+    """CRS of a cube, by its grid mapping.
+
+    Raises
+    ------
+    UsageError
+        If it has none.
+    """
     for variable in cube.coords.values() if isinstance(cube, xr.DataArray) else cube.variables.values():
         text = variable.attrs.get("crs_wkt") or variable.attrs.get("spatial_ref")
         if text:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +44,14 @@ def small_run(folder: Path, *, model: dict[str, Any] | None = None, **changes: A
     for section, change in changes.items():
         values[section] = {**values[section], **change} if isinstance(change, dict) else change
     return validate(values, "test")
+
+
+def write_store() -> Callable[..., Path]:
+    """Function that writes the tiny stores of the loaders' tests."""
+    path = Path(__file__).parents[1] / "loaders" / "tiny_store.py"
+    spec = importlib.util.spec_from_file_location("tiny_store_of_loaders", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.write_store  # type: ignore[no-any-return]

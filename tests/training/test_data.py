@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from loaders.statistics import BandStatistics
 from loaders.statistics import Statistics as StoredStatistics
 from loaders.tiles import tile_loader
 from stratacube.errors import UsageError
-from tests.training.small import small_run
+from tests.training.small import small_run, write_store
 from training import demo, evaluate, evaluation
 from training.batches import Batch, to_minutes
 from training.config import PretrainConfig
@@ -38,20 +36,10 @@ BANDS = ("C13", "C01", "C08")
 """Not in the store's order, and not all of it."""
 
 
-def _write_store() -> Callable[..., Path]:
-    path = Path(__file__).parents[1] / "loaders" / "tiny_store.py"
-    spec = importlib.util.spec_from_file_location("tiny_store_of_loaders", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.write_store  # type: ignore[no-any-return]
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("build")
-    _write_store()(folder, tiles=12, steps=4, size=32)
+    write_store()(folder, tiles=12, steps=4, size=32)
     return folder
 
 
@@ -84,7 +72,7 @@ def test_units_are_those_of_the_store(store: Path, tmp_path: Path) -> None:
 def test_sources_of_two_units_are_not_learned_from_together(store: Path, tmp_path: Path) -> None:
     facts = instrument("abi")
     other = replace(facts, quantities=tuple(replace(q, units="groat") for q in facts.quantities))
-    odd = _write_store()(tmp_path / "odd", steps=4, attributes={"grid": "1km", "instrument": other.described()})
+    odd = write_store()(tmp_path / "odd", steps=4, attributes={"grid": "1km", "instrument": other.described()})
     for where in ("stores", "validation_stores"):
         config = tiles_run(tmp_path, store, data={where: [{"path": str(store)}, {"path": str(odd.parent)}]})
         with pytest.raises(UsageError, match=r"radiance of C13 is in mW m-2 .* in one source and in groat in another"):

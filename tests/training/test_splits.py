@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 import xarray as xr
 import zarr
-from pyproj import CRS
 
 from catalog.splits import SplitRule
 from loaders.counting import compute_statistics
@@ -24,7 +22,7 @@ from loaders.tiles import TileDataset
 from loaders.windows import window_extents
 from stratacube.errors import UsageError
 from tests.training.small import small_run
-from tests.training.test_data import BANDS, CPU, STATISTICS, _write_store, tiles_run
+from tests.training.test_data import BANDS, CPU, STATISTICS, tiles_run
 from training.config import PretrainConfig
 from training.data import open_data
 from training.runs import open_run
@@ -32,26 +30,6 @@ from training.trainer import Trainer
 
 HOURS = {"block_km": None, "block_hours": 72.0, "gap_hours": 1.0, "shares": {"train": 0.5, "val": 0.5}}
 """Blocks of three days, as the tiny store's tiles come."""
-
-
-@pytest.fixture(scope="module")
-def placed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that says where its tiles lie: 0 and 1, and 2 and 3 and so on, overlap in space; all differ in time."""
-    folder = tmp_path_factory.mktemp("placed")
-    path = _write_store()(folder, tiles=12, steps=4, size=32)
-    group = zarr.open_group(path)
-    for name, step in (("longitude_coarse", 1.0), ("latitude_coarse", -1.0)):
-        axis = np.linspace(0, 4, 8) * step
-        grid = np.broadcast_to(axis[None, :] if step > 0 else axis[:, None], (8, 8))
-        places = (np.arange(12) // 2 * 10 - 60)[:, None, None] * (1 if step > 0 else 0) + grid
-        array = group.create_array(
-            name, shape=places.shape, dtype="f4", chunks=places.shape, dimension_names=("tile", "y_coarse", "x_coarse")
-        )
-        array[...] = places.astype("f4")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        zarr.consolidate_metadata(path)
-    return folder
 
 
 def at_one_time(folder: Path, source: Path) -> Path:
@@ -171,21 +149,6 @@ def cube_run(folder: Path, cube: Path, **data: Any) -> PretrainConfig:
     base["model"] |= {"kind": "group", "bands": ["B02", "B8A"], "groups": [["B8A"], ["B02"]], "frames": 1}
     section = {"source": "cubes", "cubes": [{"path": str(cube)}], "statistics": {"B02": [0.2, 0.1], "B8A": [0.2, 0.1]}}
     return PretrainConfig.model_validate({**base, "data": {**section, "batch_size": 2, "workers": 0, **data}})
-
-
-@pytest.fixture(scope="module")
-def cube(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """160 x 240 pixels of 10 m in UTM; the values tell row and column."""
-    path = tmp_path_factory.mktemp("cube") / "composites.zarr"
-    rows, columns = np.mgrid[:160, :240]
-    image = (rows + columns / 1000).astype("f4")
-    coordinates = {"y": 7_600_000 - 10 * (np.arange(160) + 0.5), "x": 400_000 + 10 * (np.arange(240) + 0.5)}
-    bands = {band: (("y", "x"), image, {"grid_mapping": "spatial_ref"}) for band in ("B02", "B8A")}
-    mapping = ((), 0, {"crs_wkt": CRS(32606).to_wkt()})
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        xr.Dataset({**bands, "spatial_ref": mapping}, coordinates).to_zarr(path, zarr_format=3)
-    return path
 
 
 BLOCKS = {"block_km": 0.4, "block_hours": None, "gap_km": 0.04, "gap_hours": 0.0, "shares": {"train": 0.6, "val": 0.4}}
