@@ -23,6 +23,8 @@ __all__ = ["Mixture"]
 class Mixture(Dataset[PackedBatch]):
     """Samples of several sources in one order, such as the stores of several years, or of two instruments.
 
+    Classes of text labels are numbered alike in all sources, by :attr:`classes`.
+
     Parameters
     ----------
     sources
@@ -30,8 +32,6 @@ class Mixture(Dataset[PackedBatch]):
     shares
         Of each in an epoch, relative; None gives every sample once. A source with a share beyond its size is seen
         several times an epoch, one with less goes on in the next epoch where this one ended.
-
-    Classes of text labels are numbered alike in all sources, by :attr:`classes`.
     """
 
     def __init__(self, sources: Sequence[Source], shares: Sequence[float] | None = None) -> None:

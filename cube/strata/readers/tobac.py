@@ -1,4 +1,4 @@
-"""tobac's segmentation masks with the table of tracked features beside them.
+"""Segmentation masks of tobac with the table of tracked features beside them.
 
 A mask holds numbers of features, one time each; the table says which ``cell`` a ``feature`` belongs to, and a cell is a
 system. -1 is a feature that was not tracked. Source: tobac's documentation of its output; Heikenfeld et al. 2019,
