@@ -174,6 +174,12 @@ class TileConfig(WindowSettings):
         description="minutes after which a task that does not end is given up",
         json_schema_extra=RUN_ONLY,
     )
+    previews: int = Field(
+        64,
+        ge=0,
+        description="tiles of which a picture is drawn, at even steps; the same command with more draws them",
+        json_schema_extra=RUN_ONLY,
+    )
     overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=RUN_ONLY)
     plan_only: bool = Field(
         False, description="stop after the plan and the metadata of the arrays", json_schema_extra=RUN_ONLY
