@@ -67,7 +67,7 @@ def write_table(path: Path, items: Callable[[], Iterable[dict[str, Any]]]) -> No
     if not model.count:
         raise UsageError("GeoParquet cannot hold no item at all; list more of the archive")
     model.item |= {"links": [_LINK]}
-    schema = model.schema()
+    schema = model.batch([]).schema
     rows = iter(items())
     batches = iter(lambda: list(islice(rows, _ROW_GROUP)), [])
     written = 0

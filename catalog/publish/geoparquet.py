@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,6 @@ class ItemModel:
 
         (batch,) = parse_stac_items_to_arrow([self.item, *map(_placed, items)])
         return batch.slice(1)
-
-    def schema(self) -> pa.Schema:
-        """Return the columns."""
-        return self.batch([]).schema
 
 
 def _empty(value: Any) -> bool:
@@ -95,5 +91,7 @@ def write_index(lines: Path, path: Path, collection: dict[str, Any], model: Item
             while rows := [json.loads(line) for line in islice(file, _BATCH)]:
                 yield model.batch(rows)
 
-    reader = pa.RecordBatchReader.from_batches(model.schema(), batches())
+    waiting = batches()
+    first = next(waiting)
+    reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], waiting))
     to_parquet(reader, path, collections={collection["id"]: collection}, compression="zstd")
