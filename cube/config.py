@@ -89,7 +89,7 @@ class TileConfig(WindowSettings):
     """SatVision-Pix4D's."""
 
     output_dir: LocalPath = Field(Path("abi_tiles"), description="folder of the build", json_schema_extra=RUN_ONLY)
-    stratification: Annotated[str, OneOf(_stratifications)] = Field(
+    stratification: Annotated[str, OneOf(_stratifications, STRATA.failed)] = Field(
         "random", description="how places and times are chosen"
     )
     local_data_dir: LocalPath | None = Field(
@@ -206,8 +206,6 @@ class TileConfig(WindowSettings):
         names = dialect_of(satellite.partition(" ")[0]).names
         if "satellite" in values:
             values["satellite"] = satellite
-        if str(values.get("grid", "1km")) != "1km":
-            values["store"] = "common"  # there the two forms are one
         values.setdefault("channels", sorted(names.bands))
         if values.get("strata"):
             values.setdefault("stratification", MIXED)
@@ -248,6 +246,8 @@ class TileConfig(WindowSettings):
         if not self.good_dqf or not all(0 <= flag <= last for flag in self.good_dqf):
             told = f"the quality of {names.title} has the values 0 to {last}, and one must be good"
             raise ValueError(f"`good_dqf` is {self.good_dqf}; {told}")
+        if self.grid != "1km":
+            self.__dict__["store"] = "common"  # there the two forms are one; that it was given is still known
         if self.half_km != "mean" and (self.grid != "1km" or (self.half_km, self.store) == ("keep", "common")):
             where = "grid=1km" if self.grid != "1km" else "store=native"
             raise ValueError(f"`half_km={self.half_km}` goes with `{where}`; leave it out or give that")

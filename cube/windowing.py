@@ -49,9 +49,7 @@ class WindowSettings(SelectSettings):
         if self.candidates is not None and self.candidates < self.steps:
             raise ValueError(f"`candidates` is {self.candidates}, fewer than the {self.steps} of `steps`; give more")
         if self.event_index is not None and self.event_index >= self.steps:
-            raise ValueError(
-                f"`event_index` is {self.event_index}, and steps are 0 to {self.steps - 1}; give one"
-            )
+            raise ValueError(f"`event_index` is {self.event_index}, and steps are 0 to {self.steps - 1}; give one")
         return self
 
     @property

@@ -20,6 +20,7 @@ from catalog.geostationary.s3 import faults
 from cube.instrument import Instrument, Quantity, instrument_of
 from cube.masks import mask_bit
 from loaders.chunks import ChunkReader
+from loaders.rules import grid_side, on_grid
 from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, StratacubeError, UsageError
 from stratacube.expression import evaluate
@@ -88,6 +89,8 @@ class TileStore:
     ragged: xr.Dataset
     """Profiles that cross the tiles, one tile's after another's, in storage."""
     plan: pd.DataFrame | None = None
+    side: int | None = None
+    """Pixels along a tile's side on the grid that bands share; None where each has its own."""
 
     @classmethod
     def open(cls, source: Any, storage_options: Mapping[str, Any] | None = None) -> TileStore:
@@ -128,13 +131,13 @@ class TileStore:
         ragged = small[[n for n in small.data_vars if "profile" in small[n].dims]]
         small = small.drop_vars([*coarse.data_vars, *ragged.data_vars, *scalars]).load()
         plan = _read_plan(url, options, small)
-        return cls(url, ChunkReader(url, options), facts, bands, small, coarse, ragged, plan)
+        return cls(url, ChunkReader(url, options), facts, bands, small, coarse, ragged, plan, grid_side(raw.attrs))
 
     def __len__(self) -> int:
         return int(self.small.sizes["tile"])
 
     def choose(self, bands: Sequence[str | int] | None) -> tuple[StoredBand, ...]:
-        """Bands by name or channel, in the order given; all by default.
+        """Bands by name or channel, in the order given; by default all that lie on one grid.
 
         Raises
         ------
@@ -142,6 +145,8 @@ class TileStore:
             If a band is not there, or their tiles differ in pixels.
         """
         there = {b.name: b for b in self.bands}
+        if bands is None:
+            bands = on_grid(self.url, {b.name: b.shape[1] for b in self.bands}, self.side)
         names = {b.number: b.name for b in self.instrument.bands}
         wanted = [names.get(b, str(b)) if isinstance(b, int) else b for b in bands] if bands is not None else [*there]
         unknown = [b for b in wanted if b not in there]

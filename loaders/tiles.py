@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cube.instrument import lacking
+from cube.instrument import COUNTS, lacking
 from loaders.augment import Placement, View, coarse_on, pixel_transform
 from loaders.batch import PackedBatch
 from loaders.loader import Loader
@@ -115,7 +115,9 @@ class TileDataset(Dataset[PackedBatch]):
         return len(self.tiles)
 
     def units(self, quantity: str) -> dict[str, str]:
-        """Units of a quantity of each band that has it."""
+        """Units of a quantity of each band that has it; counts have none."""
+        if quantity == COUNTS:
+            return {band.name: "1" for band in self.bands}
         found = {b.name: self.instrument.quantity(quantity, b.name) for b in self.bands}
         return {name: q.units for name, q in found.items() if q is not None}
 
@@ -128,8 +130,8 @@ class TileDataset(Dataset[PackedBatch]):
             If one does not.
         """
         for band, rule in zip(self.bands, self.rules, strict=True):
-            if rule.law(quantity) is None:
-                raise lacking(band.name, quantity, rule.names)
+            if quantity != COUNTS and rule.law(quantity) is None:
+                raise lacking(band.name, quantity, [COUNTS, *rule.names])
 
     def sample_weights(self) -> tuple[npt.NDArray[np.float64] | None, ...]:
         """How often each sample is drawn, relative to the others."""

@@ -48,7 +48,8 @@ class ItemModel:
 
 
 def _empty(value: Any) -> bool:
-    return value is None or value == []
+    """Whether a value does not tell its kind."""
+    return value is None or (isinstance(value, list) and all(one is None for one in value))
 
 
 def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.projections import read_views
 from cube.geostationary.report import tile_report
 from cube.geostationary.screening import Screened
-from cube.job.ledger import Problem
+from cube.job.ledger import Entry, Problem
 from cube.job.report import write_report
 from cube.job.run import Run
 from stratacube.errors import SourceError
@@ -36,6 +36,8 @@ from stratacube.errors import SourceError
 __all__ = ["Publication", "publish"]
 
 _HALF_KM = {"mean": "500 m bands averaged to 1 km", "decimate": "of 500 m bands one of four pixels", "keep": "as it is"}
+_TIMES = "publishing"
+"""Key in the ledger of how long it took."""
 _KEPT = 256
 """Items of scans held at once: tiles come in order of time."""
 _LINEAGE = "each band at its own resolution on the fixed grid, {half}; the 1 km grid repeats 2 km pixels"
@@ -73,9 +75,15 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         folder.plan_map.relative_to(folder.root) if folder.plan_map.exists() else None,
     )
 
+    known = run.ledger.entries.get(_TIMES)
+
     def tell() -> None:
-        seconds = {**laps, "previews": drawn - began, "catalog": time.monotonic() - drawn}
-        write_report(folder.report, report, problems, seconds, folder.created(), config.digest())
+        seconds = {"previews": drawn - began, "catalog": time.monotonic() - drawn}
+        if known is None or run.changed:
+            run.ledger.record(Entry(_TIMES, "done", figures=seconds))
+        else:  # a report that was lost comes back as it was
+            seconds = dict(known.figures)
+        write_report(folder.report, report, problems, {**laps, **seconds}, folder.created(), config.digest())
 
     tell()  # the catalogue names it, and it is written once more when that is prepared
     if made.empty:

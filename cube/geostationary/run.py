@@ -74,6 +74,8 @@ def run_abi(config: AbiConfig) -> Answer:
     build = AbiBuild(config)
     if config.half_km != "mean" and not build.layout.has_finer:
         _log.warning("`half_km=%s` changes nothing: none of `channels` has pixels of 0.5 km", config.half_km)
+    if config.grid != "1km" and "store" in config.model_fields_set:
+        _log.warning("`store` changes nothing: with `grid=%s` there is one way to store the bands", config.grid)
     with INSTRUMENTS.blamed(build.layout.instrument_name):
         return run_job(build, dry_run=config.dry_run)
 
@@ -355,7 +357,7 @@ class AbiBuild:
         """Draw, report and describe the tiles."""
         laps = {step: run.seconds(step) or 0.0 for step in ("find", "screen", "plan", "arrays", "references")}
         tasks = (entry.figures for key, entry in run.ledger.entries.items() if key.startswith("shard-"))
-        laps["tiles, of all workers"] = sum(figures.get("seconds", 0.0) for figures in tasks)
+        laps["tiles"] = sum(figures.get("seconds", 0.0) for figures in tasks)
         unmade = len({p.product for p in problems if p.kind == "product"})
         build = Publication(self.config, self.folder, self.table, self.shelf, self.headers)
         run.keep(

@@ -404,15 +404,17 @@ def test_beyond_a_limit_items_and_scans_are_in_tables_alone(tmp_path, monkeypatc
 
 
 def test_fields_that_only_late_items_have_are_in_the_table(tmp_path, monkeypatch):
-    monkeypatch.setattr("catalog.publish.geoparquet._BATCH", 2)
+    monkeypatch.setattr("catalog.publish.geoparquet._BATCH", 1)
     output = tmp_path / "out"
     plan, build = make_build(output, TILES)
     last = pd.DataFrame([{"tile": plan["tile_id"].iloc[-1], "scan": "", "file": "late.nc", "reason": "late"}])
     plan["system_id"] = pd.array([pd.NA] * (TILES - 1) + [17], dtype="Int64")
+    plan.at[0, "scan_starts"] = [None] * len(plan["scan_starts"][0])
     publish_tiles(output, plan, replace(build, errors=last))
     items = list(stac_geoparquet.arrow.stac_table_to_items(parquet.read_table(output / "tiles" / "items.parquet")))
     told = [item["properties"] for item in items]
     assert [t.get("stratacube:system_id") for t in told] == [None] * (TILES - 1) + [17]
+    assert [t["stratacube:scan_starts"][0] is None for t in told] == [True] + [False] * (TILES - 1)
     assert [e["reason"] for t in told for e in t.get("stratacube:errors") or []] == ["late"]
 
 
