@@ -189,8 +189,10 @@ def test_what_fails_to_import_is_not_told_as_unknown(
     flags = ["abi", "--local-data-dir", small_archive, "--domain", "M1", "--channels", "13", "--num-tiles", "1"]
     told = " of torn 1.0 cannot be used (RuntimeError: quite torn); mend or uninstall it"
     out = tmp_path / "out"
-    said = failed(site, capsys, *flags, "--output-dir", out, "--stratification", "torn", code=2)
-    assert f"error: stratum 'torn'{told}" in said
+    with plugged(site), pytest.raises(SystemExit) as stop:
+        main([*map(str, flags), "--output-dir", str(out), "--stratification", "torn"])
+    assert stop.value.code == 2
+    assert f"error: stratum 'torn'{told}" in capsys.readouterr().err
     (tmp_path / "build.yaml").write_text("stratification: torn\n")
     said = failed(site, capsys, *flags, "--output-dir", out, "--config", tmp_path / "build.yaml", code=2)
     assert f"stratum 'torn'{told}" in said
