@@ -145,8 +145,7 @@ class TileStore:
             If a band is not there, or their tiles differ in pixels.
         """
         there = {b.name: b for b in self.bands}
-        if bands is None:
-            bands = on_grid(self.url, {b.name: b.shape[1] for b in self.bands}, self.side)
+        bands = on_grid(self.url, {b.name: b.shape[1] for b in self.bands}, self.side) if bands is None else bands
         names = {b.number: b.name for b in self.instrument.bands}
         wanted = [names.get(b, str(b)) if isinstance(b, int) else b for b in bands] if bands is not None else [*there]
         unknown = [b for b in wanted if b not in there]
