@@ -89,7 +89,7 @@ class TileConfig(WindowSettings):
     """SatVision-Pix4D's."""
 
     output_dir: LocalPath = Field(Path("abi_tiles"), description="folder of the build", json_schema_extra=RUN_ONLY)
-    stratification: Annotated[str, OneOf(_stratifications)] = Field(
+    stratification: Annotated[str, OneOf(_stratifications, STRATA.failed)] = Field(
         "random", description="how places and times are chosen"
     )
     plan: LocalPath | None = Field(
@@ -179,6 +179,12 @@ class TileConfig(WindowSettings):
         description="minutes after which a task that does not end is given up",
         json_schema_extra=RUN_ONLY,
     )
+    previews: int = Field(
+        64,
+        ge=0,
+        description="tiles of which a picture is drawn, at even steps; the same command with more draws them",
+        json_schema_extra=RUN_ONLY,
+    )
     overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=RUN_ONLY)
     plan_only: bool = Field(
         False, description="stop after the plan and the metadata of the arrays", json_schema_extra=RUN_ONLY
@@ -205,8 +211,6 @@ class TileConfig(WindowSettings):
         names = dialect_of(satellite.partition(" ")[0]).names
         if "satellite" in values:
             values["satellite"] = satellite
-        if str(values.get("grid", "1km")) != "1km":
-            values["store"] = "common"  # there the two forms are one
         values.setdefault("channels", sorted(names.bands))
         if values.get("strata"):
             values.setdefault("stratification", MIXED)
@@ -247,6 +251,8 @@ class TileConfig(WindowSettings):
         if not self.good_dqf or not all(0 <= flag <= last for flag in self.good_dqf):
             told = f"the quality of {names.title} has the values 0 to {last}, and one must be good"
             raise ValueError(f"`good_dqf` is {self.good_dqf}; {told}")
+        if self.grid != "1km":
+            self.__dict__["store"] = "common"  # there the two forms are one; that it was given is still known
         if self.half_km != "mean" and (self.grid != "1km" or (self.half_km, self.store) == ("keep", "common")):
             where = "grid=1km" if self.grid != "1km" else "store=native"
             raise ValueError(f"`half_km={self.half_km}` goes with `{where}`; leave it out or give that")

@@ -19,6 +19,7 @@ from stratacube.guard import reason_of
 __all__ = [
     "ATTRIBUTE",
     "BRIGHTNESS",
+    "COUNTS",
     "MIXED",
     "REFLECTANCE",
     "Band",
@@ -37,6 +38,8 @@ __all__ = [
 ATTRIBUTE = "instrument"
 """Of the root of a store: the record, as plain values."""
 
+COUNTS = "counts"
+"""Asked for in place of a quantity: what is stored, not decoded."""
 MIXED = "mixed"
 """Instead of a quantity: of each band what it is best told in."""
 
@@ -205,6 +208,11 @@ class Instrument:
     def quantity_names(self) -> tuple[str, ...]:
         """Names of the quantities, each once."""
         return tuple(dict.fromkeys(q.name for q in self.quantities))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that pixels may be asked for in, by who opens them and who trains on them: quantities and more."""
+        return (COUNTS, *self.quantity_names, MIXED)
 
     @property
     def coefficients(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from cube.instrument import BRIGHTNESS, REFLECTANCE, Band, instrument_of
 from cube.masks import mask_bit
 from stratacube.files import whole_file
 
-__all__ = ["CLEAN_WINDOW", "contact_sheet", "open_raw", "thumbnail"]
+__all__ = ["CLEAN_WINDOW", "contact_sheet", "open_raw", "sample", "thumbnail"]
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -34,6 +34,8 @@ WINDOWS = ("lwir", "lwir11", "lwir12")
 DAY_LIMIT = 85.0
 """Solar zenith angle in degrees beyond which the visible bands show too little."""
 GAMMA = 2.2
+_LEVEL = 1
+"""Of deflate: the highest makes them an eighth smaller and takes four times as long, more than drawing them."""
 HAZE = {RED: 0.03, NEAR_INFRARED: 0.0, BLUE: 0.06}
 """Greatest reflectance that is taken for air, where the darkest pixels of a band have it, and taken off."""
 WINDOW_RANGE = (195.0, 310.0)
@@ -76,7 +78,7 @@ def thumbnail(dataset: xr.Dataset, tile: int, path: Path, size: int = 256) -> st
     """
     picture, caption = _draw(_Tile(dataset, tile, size))
     with whole_file(path) as part:
-        picture.save(part, format="PNG", optimize=True)
+        picture.save(part, format="PNG", compress_level=_LEVEL)
     return caption
 
 
@@ -103,8 +105,7 @@ def contact_sheet(previews: Path, tiles: pd.DataFrame, path: Path, *, cell: int 
     """
     if tiles.empty:
         return 0
-    even = np.linspace(0, len(tiles) - 1, min(limit, len(tiles)))
-    shown = tiles.iloc[np.unique(even.round().astype(int))]
+    shown = sample(tiles, limit)
     font = ImageFont.load_default(size=10)
     captions = [
         f"{row.tile_id}\n{pd.Timestamp(row.event_time):%Y-%m-%d %H:%M}\n{row.stratum}" for row in shown.itertuples()
@@ -125,8 +126,14 @@ def contact_sheet(previews: Path, tiles: pd.DataFrame, path: Path, *, cell: int 
         sheet.paste(small, (left, top), small)
         draw.multiline_text((left, top + cell + 2), text, fill=(220, 220, 220), font=font, spacing=2)
     with whole_file(path) as part:
-        sheet.save(part, format="PNG", optimize=True)
+        sheet.save(part, format="PNG", compress_level=_LEVEL)
     return len(shown)
+
+
+def sample(tiles: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Return some rows at even steps, the first and the last among them; all where there are no more."""
+    even = np.linspace(0, len(tiles) - 1, min(most, len(tiles)))
+    return tiles.iloc[np.unique(even.round().astype(int))]
 
 
 @dataclass

@@ -57,6 +57,8 @@ class Registry:
         self.kind, self.group, self.ours, self.needs = kind, group, dict(ours), tuple(needs)
         self._loaded: dict[str, Any] = {}
         self._outside: dict[str, EntryPoint] | None = None
+        self.failed: dict[str, str] = {}
+        """Why some of other people's cannot be used, by name: who asks for one is told that, not that it is unknown."""
 
     @property
     def outside(self) -> dict[str, EntryPoint]:
@@ -86,6 +88,8 @@ class Registry:
             If there is none of the name, or it fails to import.
         """
         if name not in self._loaded:
+            if name in self.failed:
+                raise UsageError(self.failed[name])
             if name not in self.ours and name not in self.outside:
                 known = self.names()
                 raise UsageError(f"{self.kind} {name!r} is unknown: give {one_of(known)}{nearest(name, known)}")
@@ -140,6 +144,9 @@ class Registry:
 
     def drop(self, name: str, reason: Exception) -> None:
         """Leave one of other people's out from now on, with one warning."""
+        self.failed[name] = (
+            f"{self.maker(name)} cannot be used ({_told(reason.__cause__ or reason)}); mend or uninstall it"
+        )
         point = self.outside.pop(name)
         self._leave_out(point, _told(reason.__cause__ or reason))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cube.decode import LAWS, apply_law
-from cube.instrument import lacking
+from cube.instrument import COUNTS, lacking
 from loaders.parts import StoredPart, on_grid
 from loaders.rules import TORCH, BandRule
 from loaders.travel import Tensors
@@ -139,8 +139,8 @@ class Decoder(nn.Module):
     quantity
         What counts are decoded to, by the name that the store's instrument has for it, such as ``radiance``,
         ``reflectance`` or ``brightness_temperature``, in the units that the store says (:meth:`TileDataset.units`); or
-        ``mixed``: of each band the first of its quantities that is not the radiance. Values that are stored decoded
-        stay.
+        ``mixed``: of each band the first of its quantities that is not the radiance; or ``counts``: as stored, as
+        numbers. Values that are stored decoded stay.
     mean, std
         By band, to normalise by, in the units of the quantity; None leaves physical values.
     fill
@@ -176,7 +176,7 @@ class Decoder(nn.Module):
         values = packed.values.permute(0, 2, 1, 3, 4)
         pixels = values.to(torch.float32, memory_format=torch.contiguous_format)
         valid = torch.isfinite(pixels) if packed.mask is None else _valid(packed.mask, packed.rules)
-        if packed.packing is not None:
+        if packed.packing is not None and self.quantity != COUNTS:
             scale, offset = (n[..., None, None] for n in packed.packing.unbind(-1))
             pixels = pixels.mul_(scale).add_(offset)
             self._calibrate(pixels, packed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +11,9 @@ from torch import Tensor
 
 from cube.instrument import Instrument
 
-__all__ = ["TORCH", "BandRule", "rule_of"]
+__all__ = ["TORCH", "BandRule", "grid_side", "on_grid", "rule_of"]
+
+_log = logging.getLogger(__name__)
 
 
 class BandRule(NamedTuple):
@@ -35,6 +39,21 @@ class BandRule(NamedTuple):
 def rule_of(instrument: Instrument, band: str, mask: int, bit: int) -> BandRule:
     """Make the rule of a band of an instrument."""
     return BandRule(mask, bit, tuple((name, q.law) for name, q in instrument.quantities_of(band).items()))
+
+
+def grid_side(attributes: Mapping[str, Any]) -> int | None:
+    """Pixels along a tile's side on the grid that bands share, by a store's attributes; None where each has its own."""
+    return attributes.get("tile_size") if attributes.get("grid") in ("1km", "2km") else None
+
+
+def on_grid(url: str, sides: Mapping[str, int], side: int | None) -> list[str]:
+    """Return the bands that lie on one grid, by name and pixels along a side of a tile; all where none does."""
+    finer = [name for name, own in sides.items() if side is not None and own > side]
+    if not finer or len(finer) == len(sides):
+        return [*sides]
+    told = f"their pixels are finer than the grid; give `bands={finer}` to load them"
+    _log.warning("%s is read without %s: %s", url, ", ".join(finer), told)
+    return [name for name in sides if name not in finer]
 
 
 class _TorchOps:

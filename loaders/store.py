@@ -21,6 +21,7 @@ from cube.instrument import Instrument, Quantity, instrument_of
 from cube.masks import mask_bit
 from loaders.chunks import ChunkReader
 from loaders.pictures import is_picture
+from loaders.rules import grid_side, on_grid
 from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, StratacubeError, UsageError
 from stratacube.expression import evaluate
@@ -91,6 +92,8 @@ class TileStore:
     plan: pd.DataFrame | None = None
     shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
     """Of each variable: dimensions, shape and type."""
+    side: int | None = None
+    """Pixels along a tile's side on the grid that bands share; None where each has its own."""
 
     @classmethod
     def open(cls, source: Any, storage_options: Mapping[str, Any] | None = None) -> TileStore:
@@ -132,13 +135,15 @@ class TileStore:
         ragged = small[[n for n in small.data_vars if "profile" in small[n].dims]]
         small = small.drop_vars([*coarse.data_vars, *ragged.data_vars, *scalars]).load()
         plan = _read_plan(url, options, small)
-        return cls(url, ChunkReader(url, options), facts, bands, small, coarse, ragged, plan, shapes)
+        return cls(
+            url, ChunkReader(url, options), facts, bands, small, coarse, ragged, plan, shapes, grid_side(raw.attrs)
+        )
 
     def __len__(self) -> int:
         return int(self.small.sizes["tile"])
 
     def choose(self, bands: Sequence[str | int] | None) -> tuple[StoredBand, ...]:
-        """Bands by name or channel, in the order given; all by default.
+        """Bands by name or channel, in the order given; by default all that lie on one grid.
 
         Raises
         ------
@@ -146,6 +151,7 @@ class TileStore:
             If a band is not there, or their tiles differ in pixels.
         """
         there = {b.name: b for b in self.bands}
+        bands = on_grid(self.url, {b.name: b.shape[1] for b in self.bands}, self.side) if bands is None else bands
         names = {b.number: b.name for b in self.instrument.bands}
         wanted = [names.get(b, str(b)) if isinstance(b, int) else b for b in bands] if bands is not None else [*there]
         unknown = [b for b in wanted if b not in there]

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from catalog.splits import SplitRule
-from cube.instrument import lacking
+from cube.instrument import COUNTS, lacking
 from loaders.augment import Placement, View, coarse_on, pixel_transform
 from loaders.batch import PackedBatch
 from loaders.extents import tile_extents
@@ -139,7 +139,9 @@ class TileDataset(Dataset[PackedBatch]):
         return {**self.__dict__, "store": None}
 
     def units(self, quantity: str) -> dict[str, str]:
-        """Units of a quantity of each band that has it."""
+        """Units of a quantity of each band that has it; counts have none."""
+        if quantity == COUNTS:
+            return {band.name: "1" for band in self.bands}
         found = {b.name: self.instrument.quantity(quantity, b.name) for b in self.bands}
         return {name: q.units for name, q in found.items() if q is not None}
 
@@ -152,8 +154,8 @@ class TileDataset(Dataset[PackedBatch]):
             If one does not.
         """
         for band, rule in zip(self.bands, self.rules, strict=True):
-            if rule.law(quantity) is None:
-                raise lacking(band.name, quantity, rule.names)
+            if quantity != COUNTS and rule.law(quantity) is None:
+                raise lacking(band.name, quantity, [COUNTS, *rule.names])
 
     def sample_weights(self) -> tuple[npt.NDArray[np.float64] | None, ...]:
         """How often each sample is drawn, relative to the others."""

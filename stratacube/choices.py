@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,9 +40,12 @@ class OneOf:
     ----------
     names
         Tells them.
+    failed
+        Why some others cannot be used, by name; it may be filled later.
     """
 
     names: Callable[[], Sequence[str]]
+    failed: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Let pydantic check it."""
@@ -52,6 +55,8 @@ class OneOf:
 
     def _checked(self, name: str) -> str:
         known = self.names()
+        if name not in known and name in self.failed:
+            raise ValueError(self.failed[name])
         if name not in known:
             raise ValueError(f"give {one_of(known)}{nearest(name, known)}")
         return name

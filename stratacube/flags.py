@@ -85,6 +85,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse what is no choice. Overridden: from Python 3.14 on argparse itself says what was perhaps meant."""
+        if value in (failed := getattr(action, "failed", {})):
+            self.error(failed[value])
         if action.choices is not None and value not in action.choices:
             choices = list(map(str, action.choices))
             hint = nearest(str(value), choices) or f"; give {', '.join(choices)}"
@@ -110,12 +112,13 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
         kind, text = bare(info.annotation), dashed(info.description or "", flags)
         if info.default not in (None, [], {}) and not info.is_required() and "(default" not in text:
             text += f" (default: {_shown(info.default)})"
+        named = next((m for m in info.metadata if isinstance(m, OneOf)), None)
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif get_origin(kind) is Literal:
             options["choices"] = get_args(kind)
-        elif named := next((m for m in info.metadata if isinstance(m, OneOf)), None):
+        elif named is not None:
             options["choices"] = named.names()
         elif words := next((m for m in info.metadata if isinstance(m, Worded)), None):
             options |= {"nargs": "+", "metavar": (words.first, words.more)}
@@ -128,6 +131,7 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
             options["metavar"] = PATH if kind is Path else name.upper()
         short = [model.SHORT[name]] if name in model.SHORT else []
         action = parser.add_argument(*short, flag(name), **options)
+        action.failed = named.failed if named else {}  # type: ignore[attr-defined]
         action.told = next((m for m in info.metadata if isinstance(m, Told)), None)  # type: ignore[attr-defined]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from catalog.publish.geoparquet import ItemModel
 from stratacube.errors import UsageError
 from stratacube.files import whole_file
 from stratacube.guard import guarded
@@ -27,9 +28,6 @@ _ROW_GROUP = 512
 but each group adds a description of every column to the end of the file: of 180 columns, some 15 kB."""
 _KEPT = 4
 """Row groups held while items are asked for: the moments around one lie in one group, or in two."""
-_NOWHERE: dict[str, Any] = {"geometry": {"type": "Polygon", "coordinates": []}, "bbox": [float("nan")] * 4}
-"""Where an item without a place lies: stac-geoparquet's library neither writes nor reads a geometry that is null, and
-RFC 7946, 3.1, takes one without coordinates for null. The library makes of it what is here."""
 _LINK = {"rel": "", "href": ""}
 _FIXED = {"type", "stac_version", "stac_extensions", "id", "geometry", "bbox", "links", "assets", "collection"}
 """Columns that are not properties."""
@@ -63,9 +61,13 @@ def write_table(path: Path, items: Callable[[], Iterable[dict[str, Any]]]) -> No
     # The library brings geopandas: a second that only this format should pay.
     from stac_geoparquet.arrow import to_parquet  # noqa: PLC0415
 
-    model, count = _model(items())
-    schema = _batch(model, []).schema
-    assert isinstance(schema, pa.Schema)
+    model = ItemModel()
+    for item in items():
+        model.add(item)
+    if not model.count:
+        raise UsageError("GeoParquet cannot hold no item at all; list more of the archive")
+    model.item |= {"links": [_LINK]}
+    schema = model.batch([]).schema
     rows = iter(items())
     batches = iter(lambda: list(islice(rows, _ROW_GROUP)), [])
     written = 0
@@ -74,48 +76,18 @@ def write_table(path: Path, items: Callable[[], Iterable[dict[str, Any]]]) -> No
         nonlocal written
         for batch in batches:
             written += len(batch)
-            yield _batch(model, batch)
+            yield model.batch(batch)
 
     with whole_file(path) as part:
         # Bounds of columns serve those who look for a time or an id; of 16 addresses a row they would double the end.
         bounded = [field.name for field in schema if field.name not in _FIXED - {"id"}]
         reader = pa.RecordBatchReader.from_batches(schema, converted())
         to_parquet(reader, part, compression="zstd", write_statistics=bounded, write_page_checksum=True)
-        if written != count:
+        if written != model.count:
             raise UsageError(
-                f"{count} items were to be written to {path}, and {written} came; give them in a list, "
+                f"{model.count} items were to be written to {path}, and {written} came; give them in a list, "
                 "not as what can be gone through once"
             )
-
-
-def _model(items: Iterable[dict[str, Any]]) -> tuple[dict[str, Any], int]:
-    """Return an item with every field that any has, from which each batch gets the same columns; and their number."""
-    model: dict[str, Any] = {}
-    seen, count = set(), 0
-    for count, item in enumerate(items, 1):  # noqa: B007  (it is their number in the end)
-        form = tuple(item["properties"]), tuple((name, tuple(asset)) for name, asset in item["assets"].items())
-        if form not in seen:
-            seen.add(form)
-            model = _joined(model, _placed(item))
-    if not model:
-        raise UsageError("GeoParquet cannot hold no item at all; list more of the archive")
-    return model | {"links": [_LINK]}, count
-
-
-def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    both = {**other, **one}
-    return {k: _joined(v, other[k]) if isinstance(v, dict) and k in other else v for k, v in both.items()}
-
-
-def _placed(item: dict[str, Any]) -> dict[str, Any]:
-    return item if item["geometry"] is not None else item | _NOWHERE
-
-
-def _batch(model: dict[str, Any], items: Iterable[dict[str, Any]]) -> pa.RecordBatch:
-    from stac_geoparquet.arrow import parse_stac_items_to_arrow  # noqa: PLC0415  (as above)
-
-    (batch,) = parse_stac_items_to_arrow([model, *map(_placed, items)])
-    return batch.slice(1)
 
 
 class ItemTable:

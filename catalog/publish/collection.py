@@ -11,6 +11,7 @@ from catalog.publish import vocabulary as voc
 from catalog.publish.assets import STORE, THUMBNAIL, finest_resolution, lineage, store_asset
 from catalog.publish.datacube import StoreInfo
 from catalog.publish.footprints import Box, enclosing_box
+from catalog.publish.frame import Geostationary
 from catalog.publish.model import TileBuild
 from catalog.publish.values import relative, timestamp
 
@@ -86,9 +87,12 @@ def _in_time(text: str) -> str:
     return text.rstrip("Z")
 
 
-def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -> dict[str, Any]:
-    """Return the collection, its links to items or days not yet added."""
+def collection(
+    output: Path, build: TileBuild, store: StoreInfo, tally: Tally, projection: Geostationary | None
+) -> dict[str, Any]:
+    """Return the collection, its links to items or days not yet added; with the projection that all tiles share."""
     folder, observatory = "tiles", build.observatory
+    place = projection.proj_fields() if projection else {}
     assets: dict[str, Any] = {"store": {"href": relative(STORE, folder), **store_asset(build, store)}}
     for key, path, media_type, title, role in COMPANIONS:
         if (output / path).exists():
@@ -104,7 +108,11 @@ def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -
         "type": "Collection",
         "stac_version": voc.STAC_VERSION,
         "stac_extensions": sorted(
-            [voc.DATACUBE, voc.EO, voc.PROCESSING, voc.RASTER, voc.SAT, voc.VIEW, voc.ZARR, *observatory.extensions]
+            [
+                *(voc.DATACUBE, voc.EO, voc.PROCESSING, voc.RASTER, voc.SAT, voc.VIEW, voc.ZARR),
+                *([voc.PROJECTION] if place else []),
+                *observatory.extensions,
+            ]
         ),
         "id": build.id,
         "title": build.title,
@@ -129,7 +137,7 @@ def collection(output: Path, build: TileBuild, store: StoreInfo, tally: Tally) -
         },
         "cube:dimensions": _dimensions(store, tally),
         "cube:variables": _variables(build, store),
-        "item_assets": {"tiles": store_asset(build, store), "thumbnail": THUMBNAIL},
+        "item_assets": {"tiles": {**store_asset(build, store), **place}, "thumbnail": THUMBNAIL},
         "stratacube:grid": build.grid,
         "stratacube:tile_size": build.tile_size,
         "stratacube:seed": build.seed,

@@ -17,8 +17,10 @@ __all__ = ["Box", "enclosing_box", "footprint"]
 Box = tuple[float, float, float, float]
 """West, south, east, north in degrees; west is greater than east where the antimeridian is crossed."""
 
-DECIMALS = 6
-"""Of a degree: a tenth of a metre."""
+DECIMALS = 5
+"""Of a degree: a metre."""
+STRAIGHT = 4e-3
+"""Degrees by which an outline may leave out a bend: half a pixel of 1 km."""
 
 
 def footprint(ring: npt.ArrayLike) -> tuple[dict[str, Any], Box]:
@@ -33,7 +35,8 @@ def footprint(ring: npt.ArrayLike) -> tuple[dict[str, Any], Box]:
     Returns
     -------
     geometry : dict
-        A GeoJSON Polygon, or a MultiPolygon cut at the antimeridian.
+        A GeoJSON Polygon, or a MultiPolygon cut at the antimeridian. Points without which it is the same to
+        :data:`STRAIGHT` are left out.
     bbox : Box
         Its bounds, RFC 7946 section 5.2.
 
@@ -47,7 +50,7 @@ def footprint(ring: npt.ArrayLike) -> tuple[dict[str, Any], Box]:
         raise StratacubeError(
             f"a footprint needs three or more finite points, got {points.tolist()}; clip it at the limb first"
         )
-    polygon = Polygon(np.column_stack([_unwrap(points[:, 0]), points[:, 1]]))
+    polygon = Polygon(np.column_stack([_unwrap(points[:, 0]), points[:, 1]])).simplify(STRAIGHT)
     parts = _parts(polygon)
     boxes = [part.bounds for part in parts]
     box = (boxes[0][0], min(b[1] for b in boxes), boxes[-1][2], max(b[3] for b in boxes))
@@ -104,7 +107,8 @@ def _polygons(shape: Any, shift: float) -> list[Polygon]:
 def _ring(polygon: Polygon) -> list[list[float]]:
     """Return closed, counterclockwise coordinates."""
     exterior = polygon.exterior if polygon.exterior.is_ccw else polygon.exterior.reverse()
-    return [list(_round(point)) for point in exterior.coords]
+    points: list[list[float]] = (shapely.get_coordinates(exterior).round(DECIMALS) + 0.0).tolist()
+    return points
 
 
 def _wrap(longitude: float) -> float:
@@ -113,5 +117,5 @@ def _wrap(longitude: float) -> float:
 
 
 def _round(values: tuple[float, ...]) -> Any:
-    """Round, without negative zeros."""
-    return tuple(round(value, DECIMALS) + 0.0 for value in values)
+    """Round, without negative zeros, as the points are: a double that is decimal to its last digit."""
+    return tuple((np.round(values, DECIMALS) + 0.0).tolist())

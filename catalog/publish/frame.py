@@ -1,9 +1,8 @@
-"""Where a tile lies on the fixed grid, in the terms of the projection, datacube and view extensions."""
+"""Where a tile lies on the fixed grid, in the terms of the projection and view extensions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,24 +15,31 @@ __all__ = ["Geostationary", "TileFrame", "geostationary"]
 class Geostationary:
     """What is asked of a geostationary projection for every tile, worked out once."""
 
-    crs: pyproj.CRS
+    geod: pyproj.Geod
+    """Its ellipsoid."""
     height: float
     """Perspective point height in metres: a metre of the projection is a scan angle times this."""
     longitude: float
     """Longitude of the satellite in degrees east."""
     wkt: str
-    """WKT 2, from which every reader of the projection extension can make the CRS."""
+    """WKT 2, from which every reader of the projection extension can make the CRS; short, for each item has it."""
+
+    def proj_fields(self) -> dict[str, Any]:
+        """Fields of the projection extension that say which it is: a fixed grid has no code of an authority."""
+        return {"proj:code": None, "proj:wkt2": self.wkt}
 
 
-@cache
 def geostationary(crs: pyproj.CRS) -> Geostationary:
     """Return the facts of a projection."""
     cf = crs.to_cf()
+    geod = crs.get_geod()
+    if geod is None:  # a projection of no datum; never so for a fixed grid
+        raise ValueError(f"{crs.name} has no ellipsoid")
     return Geostationary(
-        crs,
+        geod,
         float(cf["perspective_point_height"]),
         float(cf["longitude_of_projection_origin"]),
-        crs.to_wkt(),
+        crs.to_wkt("WKT2_2019_SIMPLIFIED"),
     )
 
 
@@ -52,13 +58,7 @@ class TileFrame:
         """Affine transform from column and row to metres."""
         height = self.projection.height
         step = self.pixel * height
-        return [step, 0.0, self.x_left * height, 0.0, -step, self.y_top * height]
-
-    @property
-    def bbox(self) -> list[float]:
-        """West, south, east, north in metres."""
-        step, _, left, _, _, top = self.transform
-        return [left, top - step * self.size, left + step * self.size, top]
+        return [round(m, 6) for m in (step, 0.0, self.x_left * height, 0.0, -step, self.y_top * height)]
 
     @property
     def off_nadir(self) -> float:
@@ -69,32 +69,12 @@ class TileFrame:
 
     def azimuth(self, longitude: float, latitude: float) -> float:
         """Direction from the sub-satellite point to a place, in degrees clockwise from north."""
-        geod = self.projection.crs.get_geod()
-        if geod is None:  # a projection of no datum; never so for a fixed grid
-            raise ValueError(f"{self.projection.crs.name} has no ellipsoid")
-        forward, _, _ = geod.inv(self.projection.longitude, 0.0, longitude, latitude)
+        forward, _, _ = self.projection.geod.inv(self.projection.longitude, 0.0, longitude, latitude)
         return round(float(forward) % 360.0, 3) % 360.0
 
     def proj_fields(self) -> dict[str, Any]:
-        """Fields of the projection extension: the fixed grid has no code of an authority."""
+        """Fields of the projection extension that say where in its CRS it lies."""
         return {
-            "proj:code": None,
-            "proj:wkt2": self.projection.wkt,
             "proj:shape": [self.size, self.size],
             "proj:transform": self.transform,
-            "proj:bbox": self.bbox,
-        }
-
-    def dimension(self, axis: str, length: int) -> dict[str, Any]:
-        """Return the dimension object of ``axis`` (``x`` or ``y``) with ``length`` pixels."""
-        west, south, east, north = self.bbox
-        extent = [west, east] if axis == "x" else [south, north]
-        step = (extent[1] - extent[0]) / length
-        return {
-            "type": "spatial",
-            "axis": axis,
-            "extent": extent,
-            "step": step if axis == "x" else -step,
-            "unit": "m",
-            "reference_system": self.projection.wkt,
         }

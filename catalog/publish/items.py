@@ -1,4 +1,4 @@
-"""STAC items of tiles."""
+"""STAC items of tiles: what tells one from another. What all have in common stands in their collection, once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from catalog.publish import vocabulary as voc
-from catalog.publish.assets import STORE, THUMBNAIL, finest_resolution, lineage, store_asset
-from catalog.publish.datacube import StoreInfo
+from catalog.publish.assets import STORE, THUMBNAIL
 from catalog.publish.footprints import footprint
-from catalog.publish.frame import TileFrame, geostationary
+from catalog.publish.frame import Geostationary, TileFrame, geostationary
 from catalog.publish.model import TileBuild
 from catalog.publish.sources import source_end, source_href
 from catalog.publish.values import as_list, number, relative, timestamp
@@ -24,25 +23,29 @@ from stratacube.errors import SourceError, UsageError
 
 __all__ = ["TileDescriber"]
 
-EXTENSIONS = (
-    voc.DATACUBE,
-    voc.EO,
-    voc.PROCESSING,
-    voc.PROJECTION,
-    voc.RASTER,
-    voc.SAT,
-    voc.VIEW,
-    voc.ZARR,
-)
+EXTENSIONS = (voc.PROJECTION, voc.VIEW)
 
 
 @dataclass(frozen=True)
 class TileDescriber:
-    """Turns rows of a plan into STAC items; ``output`` is the folder with the store and the previews."""
+    """Turns rows of a plan into STAC items.
+
+    Parameters
+    ----------
+    output
+        The folder with the store and the previews.
+    build
+        What the tiles are of.
+    linked
+        Whether the items of their scans lie beside them, to be linked to.
+    placed
+        Whether the collection tells the CRS, which all tiles share.
+    """
 
     output: Path
     build: TileBuild
-    store: StoreInfo
+    linked: bool = True
+    placed: bool = False
 
     def item(self, row: Any, folder: str) -> dict[str, Any]:
         """Return the item of one tile.
@@ -70,28 +73,34 @@ class TileDescriber:
             raise UsageError(f"tile {row.tile_id} has no footprint; give one for every tile of the plan")
         frame = self._frame(row)
         geometry, bbox = footprint(self.build.footprints[row.tile])
+        own = self._satellite(row)
+        orbit = [voc.SAT] if any(name.startswith("sat:") for name in own) else []
         return {
             "type": "Feature",
             "stac_version": voc.STAC_VERSION,
-            "stac_extensions": sorted([*EXTENSIONS, *self.build.observatory.extensions]),
+            "stac_extensions": sorted([*EXTENSIONS, *orbit, *self.build.observatory.extensions]),
             "id": row.tile_id,
             "collection": self.build.id,
             "geometry": geometry,
             "bbox": list(bbox),
             "properties": {
-                **self._common(row),
+                "platform": self.build.observatory.platform_name(row.platform),
                 **self._times(row),
+                **({} if self.placed else frame.projection.proj_fields()),
                 **frame.proj_fields(),
                 "proj:centroid": {"lat": round(row.latitude, 6), "lon": round(row.longitude, 6)},
-                **self._satellite(row),
+                **own,
                 **self._view(row, frame),
-                **self._processing,
-                **self._cube(row, frame),
                 **self._provenance(row),
             },
             "links": self._links(row, folder),
             "assets": self._assets(row, folder),
         }
+
+    @cached_property
+    def _projected(self) -> dict[int, tuple[Any, Geostationary]]:
+        """What was worked out of a CRS, by its identity: comparing two takes longer than describing a tile."""
+        return {}
 
     def _frame(self, row: Any) -> TileFrame:
         build = self.build
@@ -101,21 +110,9 @@ class TileDescriber:
             raise UsageError(
                 f"tile {row.tile_id} is of {row.platform}, but projections are given for {known}; add that platform"
             )
-        return TileFrame(geostationary(crs), row.x_left, row.y_top, build.pixel, build.tile_size)
-
-    def _common(self, row: Any) -> dict[str, Any]:
-        observatory = self.build.observatory
-        name = observatory.platform_name(row.platform)
-        when = pd.Timestamp(row.event_time)
-        return {
-            "title": f"{name} {row.sector}, {row.stratum} tile of {when:%Y-%m-%d %H:%M} UTC",
-            "created": timestamp(self.build.created),
-            "mission": observatory.mission,
-            "constellation": observatory.mission,
-            "platform": name,
-            "instruments": list(observatory.instruments),
-            "gsd": finest_resolution(self.build),
-        }
+        if id(crs) not in self._projected:
+            self._projected[id(crs)] = crs, geostationary(crs)
+        return TileFrame(self._projected[id(crs)][1], row.x_left, row.y_top, build.pixel, build.tile_size)
 
     def _times(self, row: Any) -> dict[str, Any]:
         """Event time, and the time the scans took; the requested times where no scan is known."""
@@ -131,7 +128,7 @@ class TileDescriber:
 
     def _satellite(self, row: Any) -> dict[str, Any]:
         sources = [self.build.sources.get(scan) for scan in _scans(row)]
-        return {"sat:orbit_state": "geostationary", **self.build.observatory.fields(row, sources)}
+        return self.build.observatory.fields(row, sources)
 
     def _view(self, row: Any, frame: TileFrame) -> dict[str, Any]:
         fields = {
@@ -151,37 +148,6 @@ class TileDescriber:
             fields["view:sun_azimuth"] = round(solar_azimuth % 360.0, 3) % 360.0
         return fields
 
-    @cached_property
-    def _processing(self) -> dict[str, Any]:
-        return {
-            "processing:level": self.build.observatory.level,
-            "processing:lineage": lineage(self.build),
-            "processing:datetime": timestamp(self.build.created),
-            "processing:version": self.build.version,
-            "processing:software": {"stratacube": self.build.version, **self.build.software},
-        }
-
-    def _cube(self, row: Any, frame: TileFrame) -> dict[str, Any]:
-        """Describe the part of the store that is this tile."""
-        requested = [pd.Timestamp(t) for t in as_list(row.requested_times)]
-        dimensions: dict[str, Any] = {
-            "tile": {"type": "index", "values": [int(row.tile)]},
-            "time": {
-                "type": "temporal",
-                "description": "requested times; the actual ones are in stratacube:scan_starts",
-                "extent": [timestamp(min(requested, default=None)), timestamp(max(requested, default=None))],
-                "values": [timestamp(time) for time in requested],
-            },
-        }
-        stored, sizes = self.store.variables, self.store.sizes
-        variables = {band.name: stored[band.name] for band in self.build.bands if band.name in stored}
-        spatial = {dim for variable in variables.values() for dim in variable.dims} - dimensions.keys()
-        dimensions |= {dim: frame.dimension(dim[0], sizes[dim]) for dim in sorted(spatial)}
-        return {
-            "cube:dimensions": dimensions,
-            "cube:variables": {name: variable.to_cube("data") for name, variable in variables.items()},
-        }
-
     def _provenance(self, row: Any) -> dict[str, Any]:
         return {
             "stratacube:tile_index": int(row.tile),
@@ -190,19 +156,13 @@ class TileDescriber:
             "stratacube:sector": row.sector,
             "stratacube:row": int(row.row),
             "stratacube:col": int(row.col),
-            "stratacube:system_id": number(row.system_id),
-            "stratacube:seed": self.build.seed,
-            "stratacube:probability": number(row.probability),
-            "stratacube:score": number(row.score),
-            "stratacube:requested_times": [timestamp(t) for t in as_list(row.requested_times)],
+            **_known(system_id=number(row.system_id), probability=_short(row.probability), score=_short(row.score)),
             "stratacube:scan_starts": [timestamp(t) for t in as_list(row.scan_starts)],
             **self._observed(row),
-            "stratacube:scan_ids": [str(scan) for scan in as_list(row.scan_ids)],
-            "stratacube:missing": [str(m) for m in as_list(row.missing)],
+            **({} if self.linked else _known(scan_ids=[str(scan) for scan in as_list(row.scan_ids)])),
             "stratacube:window_start": int(row.window_start),
-            "stratacube:window_scores": [number(s) for s in as_list(row.window_scores)],
-            "stratacube:errors": self._tile_errors(row),
-            "stratacube:config_hash": self.build.config_hash,
+            "stratacube:window_scores": [_short(s) for s in as_list(row.window_scores)],
+            **_known(missing=[str(m) for m in as_list(row.missing)], errors=self._tile_errors(row)),
         }
 
     def _observed(self, row: Any) -> dict[str, Any]:
@@ -226,32 +186,43 @@ class TileDescriber:
 
     def _links(self, row: Any, folder: str) -> list[dict[str, Any]]:
         collection = relative("tiles/collection.json", folder)
-        parent = collection if folder == "tiles/items" else "./catalog.json"
+        parent = collection if folder in ("tiles", "tiles/items") else "./catalog.json"
         links = [
             {"rel": "root", "href": relative("catalog.json", folder), "type": voc.JSON_TYPE},
             {"rel": "parent", "href": parent, "type": voc.JSON_TYPE},
             {"rel": "collection", "href": collection, "type": voc.JSON_TYPE},
         ]
-        for scan in _scans(row):
+        for scan in _scans(row) if self.linked else ():
             if scan not in self.build.sources:
                 raise SourceError(
                     f"tile {row.tile_id} was cut from scan {scan}, which is not among the "
                     f"{len(self.build.sources)} sources given; publish with the plan's own sources"
                 )
             href = relative(source_href(scan, self.build.sources[scan]), folder)
-            links.append({"rel": "derived_from", "href": href, "type": voc.GEOJSON_TYPE, "title": scan})
+            links.append({"rel": "derived_from", "href": href})
         return links
 
     def _assets(self, row: Any, folder: str) -> dict[str, Any]:
-        store = {"href": relative(STORE, folder), **self._store_asset, "stratacube:tile_index": int(row.tile)}
+        store: dict[str, Any] = {"href": relative(STORE, folder), "type": voc.ZARR_TYPE, "roles": ["data"]}
+        store["stratacube:tile_index"] = int(row.tile)
         picture = f"previews/{row.tile_id}.png"
         if not (self.output / picture).is_file():
             return {"tiles": store}
-        return {"tiles": store, "thumbnail": {"href": relative(picture, folder), **THUMBNAIL}}
+        return {
+            "tiles": store,
+            "thumbnail": {"href": relative(picture, folder), "type": THUMBNAIL["type"], "roles": ["thumbnail"]},
+        }
 
-    @cached_property
-    def _store_asset(self) -> dict[str, Any]:
-        return store_asset(self.build, self.store)
+
+def _known(**values: Any) -> dict[str, Any]:
+    """Those of our own fields that say something."""
+    return {f"stratacube:{name}": value for name, value in values.items() if value is not None and value != []}
+
+
+def _short(value: Any) -> int | float | None:
+    """Return a number to six digits."""
+    known = number(value)
+    return float(f"{known:.6g}") if isinstance(known, float) else known
 
 
 def _scans(row: Any) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,34 @@ from catalog.publish import vocabulary as voc
 from catalog.publish.assets import STORE
 from catalog.publish.collection import Tally, collection, day_catalog, root_catalog
 from catalog.publish.datacube import describe_store
-from catalog.publish.geoparquet import write_index
+from catalog.publish.frame import Geostationary, geostationary
+from catalog.publish.geoparquet import ItemModel, write_index
 from catalog.publish.items import TileDescriber
 from catalog.publish.model import TileBuild
 from catalog.publish.sources import SOURCES, source_item
 from catalog.publish.values import as_list
 from stratacube.errors import StratacubeError, UsageError
-from stratacube.files import aside, check_guards, remove, tell_folder, write_json
+from stratacube.files import aside, check_guards, remove, tell_folder, write_json, write_text
 
 __all__ = ["publish_tiles"]
 
 FLAT_LIMIT = 1000
 """Up to so many tiles the collection links its items itself; beyond that, one catalogue a day does."""
+FILES_LIMIT = 10_000
+"""Up to so many tiles each has a file of its own, and so has each scan; more are in tables alone. A file system takes
+longer to make a million files than a build takes to make its tiles, and nobody opens them one by one."""
 
 
-def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
+def publish_tiles(
+    output: Path, plan: pd.DataFrame, build: TileBuild, prepared: Callable[[], None] = lambda: None
+) -> Path:
     """Write the STAC catalogue of a tile store.
 
     Written are ``tiles/`` (collection, items, ``items.parquet``), ``sources/`` (the item of each scan used)
-    and ``catalog.json``. All is prepared aside; then the old catalogue is taken away, the folders are
-    exchanged, and the new ``catalog.json`` is put in place last: where there is one, it is whole. Running it
-    again replaces everything. The bytes depend on the arguments and the files at hand alone.
+    and ``catalog.json``. Beyond :data:`FILES_LIMIT` tiles the items are in ``items.parquet`` alone; beyond as many
+    scans, these are in the list of sources that the collection names. All is prepared aside; then the old catalogue is
+    taken away, the folders are exchanged, and the new ``catalog.json`` is put in place last: where there is one, it is
+    whole. Running it again replaces everything. The bytes depend on the arguments and the files at hand alone.
 
     Parameters
     ----------
@@ -46,6 +53,8 @@ def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
         The tiles to publish: rows of ``plan.parquet`` whose tile was built.
     build : TileBuild
         What is said of the build as a whole.
+    prepared : callable
+        Called when all is prepared, before anything is exchanged: for what tells how long this took.
 
     Returns
     -------
@@ -70,6 +79,7 @@ def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
     try:
         stage.mkdir(parents=True)
         _write_tree(output, stage, plan.sort_values("tile"), build)
+        prepared()
         return _exchange(output, stage, root_catalog(build))
     except StratacubeError:
         raise
@@ -85,39 +95,56 @@ def publish_tiles(output: Path, plan: pd.DataFrame, build: TileBuild) -> Path:
 def _write_tree(output: Path, stage: Path, plan: pd.DataFrame, build: TileBuild) -> None:
     """Write ``tiles/`` and ``sources/`` below ``stage``."""
     store = describe_store(output / STORE)
-    describer, tally = TileDescriber(output, build, store), Tally(build.observatory.summarised)
+    scans = sorted({scan for scans in plan["scan_ids"] for scan in as_list(scans) if scan})
+    linked = len(scans) <= FILES_LIMIT
+    shared = _shared_projection(plan, build)
+    describer = TileDescriber(output, build, linked, shared is not None)
+    tally, model = Tally(build.observatory.summarised), ItemModel()
     by_day: dict[str, list[str]] = defaultdict(list)
+    (stage / "tiles").mkdir()
     lines = stage / "items.ndjson"
     with lines.open("w", encoding="utf-8") as all_items:
         for row, folder in _placed(plan):
             item = describer.item(row, folder)
-            write_json(stage / folder / f"{row.tile_id}.json", item)
-            all_items.write(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n")
+            text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+            all_items.write(text)
             tally.add(item)
+            model.add(item)
             by_day[folder].append(row.tile_id)
+            if folder != "tiles":
+                write_text(stage / folder / f"{row.tile_id}.json", text)
     (stage / SOURCES).mkdir()
-    for scan in sorted({scan for scans in plan["scan_ids"] for scan in as_list(scans) if scan}):
+    for scan in scans if linked else ():
         source = build.sources[scan]
         if not isinstance(source, str):
-            write_json(stage / SOURCES / f"{scan}.json", source_item(source))
+            write_json(stage / SOURCES / f"{scan}.json", source_item(source), indent=None)
 
-    described = collection(output, build, store, tally)
-    write_index(lines, stage / "tiles" / "items.parquet", described)
+    described = collection(output, build, store, tally, shared)
+    write_index(lines, stage / "tiles" / "items.parquet", described, model)
     lines.unlink()
     described["links"] += _children(stage, build, by_day)
     write_json(stage / "tiles" / "collection.json", described)
 
 
+def _shared_projection(plan: pd.DataFrame, build: TileBuild) -> Geostationary | None:
+    """Return the projection of all tiles, if it is one."""
+    places = zip(plan["tile"], plan["platform"], strict=True)
+    first, *others = (build.projections.get(tile) or build.projections.get(platform) for tile, platform in places)
+    return geostationary(first) if first is not None and all(crs is first for crs in others) else None
+
+
 def _placed(plan: pd.DataFrame) -> Iterator[tuple[Any, str]]:
-    """Rows of a plan with the folder of their item."""
-    flat = len(plan) <= FLAT_LIMIT
+    """Rows of a plan with the folder of their item; that of the table where it has no file of its own."""
+    one = "tiles" if len(plan) > FILES_LIMIT else "tiles/items" if len(plan) <= FLAT_LIMIT else None
     days = plan["event_time"].dt.strftime("%Y-%m-%d")
     for row, day in zip(plan.itertuples(index=False), days, strict=True):
-        yield row, "tiles/items" if flat else f"tiles/{day}"
+        yield row, one or f"tiles/{day}"
 
 
 def _children(stage: Path, build: TileBuild, by_day: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """Links of the collection to its items, or to the catalogues of the days, which are written."""
+    """Links of the collection to its items, or to the catalogues of the days, which are written; or none."""
+    if list(by_day) == ["tiles"]:
+        return []
     if list(by_day) == ["tiles/items"]:
         ids = by_day["tiles/items"]
         return [{"rel": "item", "href": f"./items/{i}.json", "type": voc.GEOJSON_TYPE} for i in ids]

@@ -48,7 +48,10 @@ def estimate(config: AbiConfig, folder: AbiFolder, layout: TileLayout, manner: M
     stored *= config.steps * len(tiles)
     memory = _BASE_MEMORY + 6 * max(2 * layout.tiles_per_shard * layout.band_size(c) ** 2 for c in config.channels)
     seconds = _expected_seconds(read, stored, len(files)) / manner.workers
-    yield "tiles", f"{len(tiles)} of {config.tile_size} px, {config.steps} steps, {len(config.channels)} bands"
+    yield (
+        "tiles",
+        f"{len(tiles)} of {config.tile_size} px, {many(config.steps, 'step')}, {many(len(config.channels), 'band')}",
+    )
     read_from = f"{many(len(files), 'file')} ({human_bytes(sum(f.size for f in files))}) of {many(len(used), 'scan')}"
     yield "read", f"{human_bytes(read)} of {read_from}"
     yield "download", human_bytes(moved)

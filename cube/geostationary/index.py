@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +25,9 @@ from stratacube.guard import guarded
 
 __all__ = ["ChunkTable", "FileIndex", "IndexTask", "index_file"]
 
+_KEPT = 64
+"""Indexes held in memory once they were read from the cache: four scans of 16 bands, which every step asks for anew.
+Of full disks they take 4 MB."""
 _S3_BLOCK = 2**20  # HDF5's metadata lies scattered between the chunks: small blocks fetch less of what is not needed
 
 
@@ -71,9 +75,9 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
     """
     source = with_current_stat(source)
     cached = None if cache is None else cache / cache_name(source)
-    known = None if cached is None else load_index(cached, source)
-    if known is not None:
-        return known
+    if cached is not None:
+        with suppress(LookupError):
+            return _known(cached, source)
     dialect = dialect_of(source.platform)
     with (
         guarded(f"{source.href} is not a readable {dialect.files} file"),
@@ -86,6 +90,15 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
             save_index(index, cached)
         except OSError as error:  # a cache that cannot be kept costs time, nothing else
             warnings.warn(f"index of {source.href} is not cached ({error.strerror}: {cached.parent})", stacklevel=2)
+    return index
+
+
+@lru_cache(_KEPT)
+def _known(path: Path, source: SourceFile) -> FileIndex:
+    """Index of a file from the cache; LookupError if it is not there, which is not remembered."""
+    index = load_index(path, source)
+    if index is None:
+        raise LookupError(path)
     return index
 
 

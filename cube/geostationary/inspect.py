@@ -16,6 +16,8 @@ from cube.geostationary.tiles import shard_key
 from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger
 from cube.job.source import Planned
+from cube.registry import INSTRUMENTS
+from stratacube.errors import UsageError
 from stratacube.progress import iterate
 
 __all__ = ["ABI"]
@@ -29,7 +31,14 @@ class _Abi:
 
     def title(self, config: Mapping[str, Any]) -> str:
         """Say what a configuration makes."""
-        title, satellite = imager_of(config["satellite"].split()[0]).title, config["satellite"]
+        satellite = config["satellite"]
+        try:
+            title = imager_of(satellite.split()[0]).title
+        except UsageError as error:
+            raise UsageError(
+                f"it is of the satellite {satellite!r}, and none of the instruments known here "
+                f"({', '.join(INSTRUMENTS.names())}) flies on that; install the package that its instrument came from"
+            ) from error
         return f"{title} tiles, {config['stratification']}, {satellite} {config['domain']}"
 
     def planned(self, folder: BuildFolder) -> Planned:

@@ -36,9 +36,11 @@ def footprint_ring(
     u = np.concatenate([np.zeros_like(t), t, np.ones_like(t), 1 - t])
     v = np.concatenate([t, np.ones_like(t), 1 - t, np.zeros_like(t)])
     x, y = left + u * width, top - v * height
-    inside_x, inside_y = _point_on_earth(projection, left, top, width, height)
     lon, lat = projection.to_lonlat(x, y)
     beyond = np.isnan(lat)
+    if not beyond.any():
+        return np.stack([lon, lat], axis=1)
+    inside_x, inside_y = _point_on_earth(projection, left, top, width, height)
     near, far = np.zeros(beyond.sum()), np.ones(beyond.sum())
     for _ in range(40):
         share = (near + far) / 2

@@ -259,6 +259,19 @@ class PlanTable:
     def _read(
         self, columns: Sequence[str] | None, rows: int, within: tuple[str, int, int] | None
     ) -> Iterator[pd.DataFrame]:
+        if within is None and 0 < self.tiles <= min(rows, BLOCK):
+            yield self._whole.filter([*self._whole] if columns is None else columns).copy()
+        else:
+            yield from self._read_blocks(columns, rows, within)
+
+    @cached_property
+    def _whole(self) -> pd.DataFrame:
+        """All of a short plan, which a run goes through a score of times."""
+        return pd.concat(self._read_blocks(None, self.tiles, None))
+
+    def _read_blocks(
+        self, columns: Sequence[str] | None, rows: int, within: tuple[str, int, int] | None
+    ) -> Iterator[pd.DataFrame]:
         place: int | None = None
         with self._guarded():
             for block in iter_frames(self.path, rows, columns, within):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,19 +23,23 @@ from cube.geostationary.folder import AbiFolder
 from cube.geostationary.headers import Headers
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.outline import footprint_ring
+from cube.geostationary.pictures import draw_previews
 from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.projections import read_views
 from cube.geostationary.report import tile_report
 from cube.geostationary.screening import Screened
-from cube.job.ledger import Problem
+from cube.job.ledger import Entry, Problem
 from cube.job.report import write_report
 from cube.job.run import Run
-from cube.preview import contact_sheet, open_raw, thumbnail
-from stratacube.errors import SourceError, StratacubeError
+from stratacube.errors import SourceError
 
 __all__ = ["Publication", "publish"]
 
 _HALF_KM = {"mean": "500 m bands averaged to 1 km", "decimate": "of 500 m bands one of four pixels", "keep": "as it is"}
+_TIMES = "publishing"
+"""Key in the ledger of how long it took."""
+_KEPT = 256
+"""Items of scans held at once: tiles come in order of time."""
 _LINEAGE = "each band at its own resolution on the fixed grid, {half}; the 1 km grid repeats 2 km pixels"
 
 
@@ -55,7 +60,9 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
     failed = {p.product for p in problems if p.kind == "product"}
     tiles = build.plan.frame()
     made = tiles[~tiles["tile_id"].isin(failed)]
-    _previews(folder, made, run)
+    began = time.monotonic()
+    draw_previews(folder, made, run, config.previews)
+    drawn = time.monotonic()
     sheet = folder.previews / "contact_sheet.png"
     report = tile_report(
         config,
@@ -67,12 +74,23 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         Screened(folder.screening).by_scan if folder.screening.exists() else {},
         folder.plan_map.relative_to(folder.root) if folder.plan_map.exists() else None,
     )
-    write_report(folder.report, report, problems, laps, folder.created(), config.digest())
+
+    known = run.ledger.entries.get(_TIMES)
+
+    def tell() -> None:
+        seconds = {"previews": drawn - began, "catalog": time.monotonic() - drawn}
+        if known is None or run.changed:
+            run.ledger.record(Entry(_TIMES, "done", figures=seconds))
+        else:  # a report that was lost comes back as it was
+            seconds = dict(known.figures)
+        write_report(folder.report, report, problems, {**laps, **seconds}, folder.created(), config.digest())
+
+    tell()  # the catalogue names it, and it is written once more when that is prepared
     if made.empty:
         return
     layout, observatory = TileLayout.of(config), config.dialect.names.observatory()
-    with open_raw(folder.tiles) as store:
-        views = read_views(store)
+    with xr.open_zarr(folder.tiles, chunks=None) as store:
+        views, observed, angles = read_views(store), _observed(store), _angles(store, made)
     corners = made.set_index("tile")[["x_left", "y_top"]]
 
     def ring(tile: int) -> npt.NDArray[np.float64]:
@@ -98,7 +116,7 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         created=folder.created(),
         seed=config.seed,
         time_means=build.plan.time_means,
-        observed=_observed(folder.tiles),
+        observed=observed,
         grid=config.grid,
         lineage=_LINEAGE.format(half=_HALF_KM[config.half_km]) if layout.is_view else "",
         tile_size=config.tile_size,
@@ -110,10 +128,10 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         sources=_Sources(build),
         errors=errors,
         dropped=dict(build.plan.refused),
-        angles=_angles(folder.tiles, made),
+        angles=angles,
         software={name: importlib.metadata.version(name) for name in ("zarr", "numpy", "isal", "h5py")},
     )
-    publish_tiles(folder.root, made, described)
+    publish_tiles(folder.root, made, described, tell)
 
 
 def _valid(run: Run) -> str:
@@ -148,20 +166,29 @@ class _PerTile(Mapping[Any, Any]):
 
 
 class _Sources(Mapping[str, Any]):
-    """Items of the source scans, each made when it is asked for."""
+    """Items of the source scans, each made when it is asked for; the tiles of a scan ask one after the other."""
 
     def __init__(self, build: Publication) -> None:
         self.build = build
+        self._item = lru_cache(_KEPT)(self._made)
+        self._ring = lru_cache(_KEPT)(footprint_ring)
+        self._names = {*build.plan.named}
 
     def __getitem__(self, name: str) -> Any:
         """Item of a scan, with the sector's outline where one of its files can be read."""
+        return self._item(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def _made(self, name: str) -> Any:
         scan, names = self.build.shelf[name], self.build.config.dialect.names
         try:
             grid = self.build.headers.of(scan).grid
         except SourceError:
             return scan_item(scan, naming=names)
         side = grid.width * grid.dx, grid.height * -grid.dy
-        ring = footprint_ring(grid.projection, grid.left, grid.top, *side)
+        ring = self._ring(grid.projection, grid.left, grid.top, *side)
         return scan_item(scan, geometry=ring, projection=grid.projection.crs, naming=names)
 
     def __iter__(self) -> Iterator[str]:
@@ -186,62 +213,15 @@ def _band_info(layout: TileLayout, channel: int) -> BandInfo:
     )
 
 
-def _angles(store: Path, tiles: pd.DataFrame) -> pd.DataFrame:
+def _angles(data: xr.Dataset, tiles: pd.DataFrame) -> pd.DataFrame:
     """Angles at the centre of each tile: the middle of the coarse grid, at the middle of the window."""
-    with xr.open_zarr(store, chunks=None) as data:
-        middle = {"y_coarse": data.sizes["y_coarse"] // 2, "x_coarse": data.sizes["x_coarse"] // 2}
-        centre = data[["view_zenith", "solar_zenith", "solar_azimuth"]].isel(middle)
-        centre = centre.isel(time=data.sizes["time"] // 2, tile=tiles["tile"].to_numpy()).load()
+    middle = {"y_coarse": data.sizes["y_coarse"] // 2, "x_coarse": data.sizes["x_coarse"] // 2}
+    centre = data[["view_zenith", "solar_zenith", "solar_azimuth"]].isel(middle)
+    centre = centre.isel(time=data.sizes["time"] // 2, tile=tiles["tile"].to_numpy()).load()
     return pd.DataFrame({name: centre[name].values for name in centre.data_vars}, index=tiles["tile"].to_numpy())
 
 
-def _observed(store: Path) -> Mapping[int, npt.NDArray[np.datetime64]]:
+def _observed(data: xr.Dataset) -> Mapping[int, npt.NDArray[np.datetime64]]:
     """When each tile was seen, by frame, NaT where not known; nothing of stores that do not tell."""
-    with xr.open_zarr(store, chunks=None) as data:
-        times = data["observation_time"].values.astype("M8[us]") if "observation_time" in data else []
-    return dict(enumerate(times))
-
-
-@dataclass(frozen=True)
-class _PreviewTask:
-    """Thumbnails of the tiles of one shard."""
-
-    shard: int
-    store: Path
-    tiles: tuple[tuple[int, Path], ...]
-
-    @property
-    def key(self) -> str:
-        return f"previews-{self.shard:06d}"
-
-
-def _draw(task: _PreviewTask) -> None:
-    numbers = [tile for tile, _ in task.tiles]
-    first, last = min(numbers), max(numbers)
-    with open_raw(task.store) as data:
-        part = data.isel(tile=slice(first, last + 1))
-        # What is small lies in chunks of very many tiles, each of which would be decoded for every tile.
-        images = {d for d in part.dims if str(d)[:1] in "xy" and not str(d).endswith("_coarse")}
-        small = [n for n in part.variables if "tile" in part[n].dims and not images & {*part[n].dims}]
-        part = part.assign({n: part[n].load() for n in small})
-        for tile, path in task.tiles:
-            thumbnail(part, tile - first, path)
-
-
-def _previews(folder: AbiFolder, tiles: pd.DataFrame, run: Run) -> None:
-    folder.previews.mkdir(exist_ok=True)
-    tasks = [
-        _PreviewTask(
-            int(shard),
-            folder.tiles,
-            tuple((int(r.tile), folder.previews / f"{r.tile_id}.png") for r in rows.itertuples()),
-        )
-        for shard, rows in tiles.groupby("shard")
-    ]
-    for outcome in run.do(tasks, _draw, "drawing"):
-        if outcome.error:
-            raise StratacubeError(
-                f"thumbnails of shard {outcome.task.shard} could not be drawn ({outcome.error}); "
-                "`verify` names what is damaged: remove that and run the same command again"
-            )
-    contact_sheet(folder.previews, tiles, folder.previews / "contact_sheet.png")
+    times: Any = data["observation_time"].values.astype("M8[us]") if "observation_time" in data else []
+    return _PerTile(pd.RangeIndex(len(times)), lambda tile: times[tile])

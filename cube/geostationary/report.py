@@ -11,6 +11,7 @@ import pandas as pd
 
 from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import Scan
+from catalog.publish.tiles import FILES_LIMIT
 from cube.config import AbiConfig
 from cube.geostationary.dialect import imager_of
 from cube.geostationary.layout import TileLayout
@@ -38,6 +39,9 @@ tiles = cube.open_tiles("tiles.zarr", physical="{physical}")
 cube.one_tile(tiles, 0)["{band}"].isel(time={step}).plot()
 ```
 
+{catalog}"""
+
+BY_CATALOG = """\
 Or by way of the catalog, from any program that reads STAC and Zarr:
 
 ```python
@@ -48,6 +52,18 @@ catalog = pystac.Catalog.from_file("catalog.json")
 item = next(catalog.get_items(recursive=True))
 asset = item.assets["tiles"]
 tile = xr.open_zarr(asset.get_absolute_href()).isel(tile=asset.extra_fields["stratacube:tile_index"])
+```
+"""
+
+BY_TABLE = """\
+Or by way of the table of all items, one row a tile, for they are too many for a file each:
+
+```python
+import pandas as pd
+import xarray as xr
+
+items = pd.read_parquet("tiles/items.parquet")
+tile = xr.open_zarr("tiles.zarr").isel(tile=items["stratacube:tile_index"][0])
 ```
 """
 
@@ -104,7 +120,7 @@ def tile_report(
         picture=picture,
         sources=_completeness(config.channels, scans, names, screened or {}),
         left_out=_left_out(plan, drawn),
-        opening=_opening(config),
+        opening=_opening(config, BY_TABLE if len(made) > FILES_LIMIT else BY_CATALOG),
     )
 
 
@@ -213,10 +229,10 @@ class _Calendar:
         return markdown_table(header, rows)
 
 
-def _opening(config: AbiConfig) -> str:
+def _opening(config: AbiConfig, catalog: str) -> str:
     imager = imager_of(config.satellites[0])
     bands = [imager.band(c) for c in config.channels]
     emissive = [b for b in bands if imager.standard(BRIGHTNESS, b.name)]
     band = next((b for b in emissive if b.common_name == CLEAN_WINDOW), (emissive or bands)[0])
     told = imager.standard(BRIGHTNESS, band.name) or imager.quantity(MIXED, band.name) or imager.packed(band.name)
-    return OPENING.format(physical=told.name, band=band.name, step=config.steps // 2)
+    return OPENING.format(physical=told.name, band=band.name, step=config.steps // 2, catalog=catalog)

@@ -28,6 +28,7 @@ from cube.geostationary.growth import grown
 from cube.geostationary.headers import Headers
 from cube.geostationary.index import IndexTask, index_file
 from cube.geostationary.layout import TileLayout
+from cube.geostationary.pictures import has_previews
 from cube.geostationary.plan import Screen, make_plan
 from cube.geostationary.plan_map import draw_plan
 from cube.geostationary.plan_table import Plan, PlanTable, write_plan
@@ -75,6 +76,8 @@ def run_abi(config: AbiConfig) -> Answer:
     build = AbiBuild(config)
     if config.half_km != "mean" and not build.layout.has_finer:
         _log.warning("`half_km=%s` changes nothing: none of `channels` has pixels of 0.5 km", config.half_km)
+    if config.grid != "1km" and "store" in config.model_fields_set:
+        _log.warning("`store` changes nothing: with `grid=%s` there is one way to store the bands", config.grid)
     with INSTRUMENTS.blamed(build.layout.instrument_name):
         return run_job(build, dry_run=config.dry_run)
 
@@ -382,14 +385,17 @@ class AbiBuild:
 
     def publish(self, run: Run, problems: Sequence[Problem]) -> None:
         """Draw, report and describe the tiles."""
-        laps = {step: run.seconds(step) or 0.0 for step in ("find", "plan", "arrays", "references")}
+        laps = {step: run.seconds(step) or 0.0 for step in ("find", "screen", "plan", "arrays", "references")}
+        tasks = (entry.figures for key, entry in run.ledger.entries.items() if key.startswith("shard-"))
+        laps["tiles"] = sum(figures.get("seconds", 0.0) for figures in tasks)
+        unmade = len({p.product for p in problems if p.kind == "product"})
         build = Publication(self.config, self.folder, self.table, self.shelf, self.headers)
         run.keep(
             "publish",
             lambda: publish(build, problems, laps, run),
             lambda: [p for p in self.folder.published if p.exists() or self.folder.catalog.exists()],
             mark=self.folder.catalog,
-            anew=run.changed,
+            anew=run.changed or not has_previews(self.folder, self.table.tiles - unmade, self.config.previews),
         )
 
 

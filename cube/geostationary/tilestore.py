@@ -11,8 +11,9 @@ import xarray as xr
 from cube.decode import apply_law, to_radiance
 from cube.geostationary.projections import VARIABLE, read_views
 from cube.geostationary.view import on_grid
-from cube.instrument import ATTRIBUTE, Band, Instrument, Quantity, instrument_of
+from cube.instrument import ATTRIBUTE, COUNTS, Band, Instrument, Quantity, instrument_of
 from cube.masks import mask_bit
+from stratacube.choices import nearest
 from stratacube.errors import UsageError
 from stratacube.guard import guarded, named
 
@@ -31,7 +32,8 @@ def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto", *,
         Path or URL of ``tiles.zarr``, of the folder of a build, or a STAC item or collection of one.
     physical
         ``radiance`` (units of the files), ``reflectance`` (1; not divided by the cosine of the solar zenith angle),
-        ``brightness_temperature`` (K), or ``counts`` as stored. Bands without the wanted quantity are left out.
+        ``brightness_temperature`` (K), ``mixed`` (of each band the first that is not its radiance), or ``counts`` as
+        stored: the words that loaders know too. Bands without the wanted quantity are left out.
     chunks
         Passed to Dask: one tile a chunk by default; None reads everything at once, without Dask.
     repeat
@@ -62,8 +64,9 @@ def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto", *,
 
 def _decoded(raw: xr.Dataset, path: str, physical: str, chunks: Any, *, repeat: bool) -> xr.Dataset:
     facts = instrument_of(raw.attrs)
-    if physical != "counts" and physical not in facts.quantity_names:
-        raise UsageError(f"{physical!r} is not one of counts, {', '.join(facts.quantity_names)}")
+    if physical not in facts.words:
+        hint = nearest(str(physical), facts.words)
+        raise UsageError(f"`physical` is {physical!r}, which is not one of {', '.join(facts.words)}{hint}")
     bands = [band for band in facts.bands if band.name in raw]
     names = [band.name for band in bands]
     rest = xr.decode_cf(raw.drop_vars(names))
@@ -76,7 +79,7 @@ def _decoded(raw: xr.Dataset, path: str, physical: str, chunks: Any, *, repeat: 
         data = _with_views(data)
     for band in bands:
         quantity = facts.quantity(physical, band.name)
-        if physical == "counts":
+        if physical == COUNTS:
             data[band.name] = images[band.name]
         elif quantity is not None:
             data[band.name] = _decode(images[band.name], masks, data, facts, band, quantity)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -294,7 +296,7 @@ class BuildFolder:
     def _stored(self) -> dict[str, Any] | None:
         """What ``config.yaml`` says, if it is that of a build."""
         try:
-            stored = parse_yaml(self.config.read_text(), str(self.config))
+            stored = _parsed(self.config.read_text(), str(self.config))
         except (OSError, UnicodeDecodeError, UsageError):
             return None
         ours = isinstance(stored, dict) and {"created", "digest", "build"} <= stored.keys()
@@ -358,3 +360,11 @@ class BuildFolder:
             )
         of: type[BuildFolder] = imported_of_plug(SOURCES.load(source).inspection).folder
         return of(self.root).parts
+
+
+def _parsed(text: str, name: str) -> Any:
+    """Parse the configuration, which a run asks for again and again; what is returned is the caller's own."""
+    return deepcopy(_parsed_once(text, name))
+
+
+_parsed_once = lru_cache(8)(parse_yaml)

@@ -20,7 +20,7 @@ from cube.job.ranks import Ranks, joined, refuse_ranks
 from cube.job.run import Run
 from cube.job.source import Manner, Planned, Source, Splittable
 from cube.job.split import opened_part, refuse_missing, take_in
-from cube.registry import SOURCES
+from cube.registry import ENGINES, SOURCES
 from stratacube.choices import many
 from stratacube.claim import refuse_claimed
 from stratacube.command import Answer
@@ -55,6 +55,8 @@ def run_job(source: Source, *, dry_run: bool = False) -> Answer:
     refuse_ranks()
     folder, manner = source.folder, source.manner
     engine = _engine(manner)
+    if engine.executor is None:
+        ENGINES.load(engine.name)  # what cannot be imported is told before a folder is made
     if dry_run:
         return _estimate(source)
     _refuse_contrary(manner)

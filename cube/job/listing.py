@@ -40,7 +40,7 @@ class Listing:
             self._sizes[part] = dict(self._walk(part))
         return self._sizes[part].get(path)
 
-    def faults(self, files: Iterable[Written], *, thorough: bool = False) -> Iterable[str]:
+    def faults(self, files: Iterable[Written], *, thorough: bool = False, small: bool = False) -> Iterable[str]:
         """Yield what is not as it was written.
 
         Parameters
@@ -49,6 +49,8 @@ class Listing:
             What was written.
         thorough
             Read every byte, not only those of small tables and descriptions.
+        small
+            Read those of any small file.
         """
         for file in files:
             size = self.size(file.path)
@@ -56,7 +58,7 @@ class Listing:
                 yield f"{file.path} is missing"
             elif size != file.size:
                 yield f"{file.path} has {size} bytes where {file.size} were written"
-            elif file.digest and (thorough or (size <= _SMALL and file.path.endswith(_ALWAYS_READ))):
+            elif file.digest and (thorough or (size <= _SMALL and (small or file.path.endswith(_ALWAYS_READ)))):
                 try:
                     same = digest_of(self.root / file.path) == file.digest
                 except OSError as error:
@@ -65,9 +67,9 @@ class Listing:
                 if not same:
                     yield f"{file.path} holds other bytes than were written"
 
-    def holds(self, files: Iterable[Written]) -> bool:
+    def holds(self, files: Iterable[Written], *, small: bool = False) -> bool:
         """Whether all is there as it was written, by names, sizes, and the digests of small files."""
-        return next(iter(self.faults(files)), None) is None
+        return next(iter(self.faults(files, small=small)), None) is None
 
     def _walk(self, part: str) -> Iterable[tuple[str, int]]:
         """Files below a part, however deep; of the folder itself and of a store, those that lie at its top."""

@@ -138,7 +138,7 @@ class Run:
         listing = self._listed()
         for _, files in self.ledger.files_of(keys):
             for file in files or ():
-                if listing.size(file.path) is not None and not listing.holds([file]):
+                if listing.size(file.path) is not None and not listing.holds([file], small=True):
                     self._listing = None
                     check_guards(self.folder.root / file.path)
                     with suppress(OSError):  # what cannot be removed will not be replaced either, and that is told
@@ -172,7 +172,7 @@ class Run:
         """
         keys = list(keys)
         unknown = [k for k in keys if k not in self.ledger.entries]
-        return not (unknown and "config" in self.ledger.entries) and not self._lost(keys)
+        return not (unknown and "config" in self.ledger.entries) and not self._lost(keys, small=True)
 
     def require(self, step: str, told: Path) -> None:
         """Refuse to go on without what a step wrote, which is not this job's to write.
@@ -202,14 +202,15 @@ class Run:
         self.clear(known.keys() - whole)
         return whole
 
-    def _lost(self, keys: Iterable[str]) -> set[str]:
+    def _lost(self, keys: Iterable[str], *, small: bool = False) -> set[str]:
+        """Tasks whose files are not as they were written; of steps, which are few, all small files are read."""
         listing, lost, news = self._listed(), set[str](), list[str]()
         for key, files in self.ledger.files_of(keys):
             if files is None:
                 paths = self._expected(self.ledger.entries[key])
                 fault = next((f"{p} is missing" for p in paths if listing.size(p) is None), None)
             else:
-                fault = next(iter(listing.faults(files)), None)
+                fault = next(iter(listing.faults(files, small=small)), None)
             if fault is not None:
                 lost.add(key)
                 news += [f"{fault}; {key} is made again"] * (key not in self._warned)

@@ -32,7 +32,8 @@ def put(obj, path, value):
 
 
 PROPERTIES = ("item", "properties")
-BAND = ("item", "assets", "tiles", "bands", 0)
+BAND = ("collection", "item_assets", "tiles", "bands", 0)
+PROVIDER = ("collection", "providers", 1)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ BAND = ("item", "assets", "tiles", "bands", 0)
         (("item", "bbox"), [0, 0, 1, 1]),
         ((*PROPERTIES, "datetime"), "yesterday"),
         ((*PROPERTIES, "end_datetime"), "2019-01-01T00:00:00Z"),
-        ((*PROPERTIES, "proj:wkt2"), None),
+        (("collection", "item_assets", "tiles", "proj:wkt2"), None),
         ((*PROPERTIES, "proj:shape"), [512]),
         ((*PROPERTIES, "proj:epsg"), 4326),
         ((*PROPERTIES, "goes:image_type"), "MESO"),
@@ -51,16 +52,14 @@ BAND = ("item", "assets", "tiles", "bands", 0)
         ((*PROPERTIES, "goes:mode"), 6),
         ((*PROPERTIES, "sat:orbit_state"), "fixed"),
         ((*PROPERTIES, "view:off_nadir"), 91),
-        ((*PROPERTIES, "processing:software"), {"zarr": 3}),
-        ((*PROPERTIES, "cube:dimensions", "time", "extent"), None),
-        ((*PROPERTIES, "cube:dimensions", "x", "axis"), None),
-        ((*PROPERTIES, "cube:dimensions", "tile", "values"), None),
-        ((*PROPERTIES, "cube:variables", "C02", "dimensions"), None),
+        ((*PROVIDER, "processing:software"), {"zarr": 3}),
+        (("collection", "cube:dimensions", "time", "extent"), None),
+        (("collection", "cube:variables", "C02", "dimensions"), None),
         ((*PROPERTIES, "file:size"), 3),
         ((*BAND, "eo:common_name"), "crimson"),
         ((*BAND, "raster:sampling"), "round"),
         ((*BAND, "data_type"), "u2"),
-        (("item", "assets", "tiles", "zarr:zarr_format"), 4),
+        (("collection", "assets", "store", "zarr:zarr_format"), 4),
         (("item", "stac_extensions", 0), "https://stac-extensions.github.io/nosuch/v1.0.0/schema.json"),
         (("collection", "extent"), None),
         (("collection", "license"), None),

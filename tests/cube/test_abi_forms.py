@@ -19,6 +19,7 @@ import cube
 from cube.build import main
 from cube.config import AbiConfig
 from cube.geostationary.layout import TileLayout
+from loaders.tiles import tile_loader
 from stratacube.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +97,9 @@ def test_a_store_of_bands_of_2_km_alone_is_on_the_grid_too(small_archive: Path, 
     assert view["C13"].attrs["ancillary_variables"] == "valid"
 
 
-def test_half_km_pixels_may_be_taken_or_kept(small_archive: Path, native: Path, tmp_path: Path) -> None:
+def test_half_km_pixels_may_be_taken_or_kept(
+    small_archive: Path, native: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fine = raw(build(small_archive, tmp_path / "fine", "--grid", "native", channels=("2", "13")))
     one = raw(build(small_archive, tmp_path / "one", "--half-km", "decimate", channels=("2", "13")))
     kept = build(small_archive, tmp_path / "kept", "--half-km", "keep", channels=("2", "13"))
@@ -105,6 +108,10 @@ def test_half_km_pixels_may_be_taken_or_kept(small_archive: Path, native: Path, 
     assert one["C02"].attrs["_FillValue"] == fine["C02"].attrs["_FillValue"]
     np.testing.assert_array_equal(raw(kept)["C02"], fine["C02"])
     assert raw(kept)["C02"].dims[-1] == "x_500m"
+    batch = next(iter(tile_loader(kept, 1, workers=0)))  # those that share the grid, and it is told which do not
+    assert batch.bands == ("C13",)
+    assert "is read without C02: their pixels are finer than the grid; give `bands=['C02']`" in caplog.text
+    assert next(iter(tile_loader(kept, 1, bands=["C02"], workers=0))).pixels.shape[-1] == 256
     viewed = cube.open_tiles(kept, "radiance")
     assert dict(viewed["C02"].sizes)["x_500m"] == 2 * dict(viewed["C13"].sizes)["x"]
     mean = cube.open_tiles(native, "radiance")["C02"].values
@@ -169,3 +176,39 @@ def test_half_km_without_such_a_band_is_told(
     ):
         assert main([*given, "--half-km", *flags]) == 0
         assert (told.format(flags[0]) in capsys.readouterr().err) == said, flags
+
+
+def test_a_store_off_the_1_km_grid_is_told_to_change_nothing(
+    small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["abi", "--output-dir", str(tmp_path), "--local-data-dir", str(small_archive), *BASE, "--dry-run"]
+    for flags, said in (
+        (["--grid", "2km", "--store", "common"], True),
+        (["--grid", "native", "--store", "native"], True),
+        (["--grid", "2km"], False),
+        (["--grid", "1km", "--store", "common"], False),
+    ):
+        assert main([*given, "--channels", "13", "--steps", "1", *flags]) == 0
+        told = capsys.readouterr()
+        assert ("warning: --store changes nothing: with --grid" in told.err) == said, flags
+        assert " px, 1 step, 1 band" in told.out
+    one, other = (AbiConfig(output_dir=tmp_path, grid="2km", **given) for given in ({}, {"store": "common"}))
+    assert one.digest() == other.digest()
+    assert one.store == "common"
+
+
+def test_openers_and_loaders_know_the_same_words(native: Path) -> None:
+    stored = raw(native)
+    counts = tile_loader(native, 1, bands=["C13"], quantity="counts", workers=0)
+    batch = next(iter(counts))
+    tile = int(batch.meta["tile"][0])
+    seen = np.where(batch.valid, batch.pixels, 0)[0, :, 0]
+    expected = np.repeat(np.repeat(stored["C13"].values[tile], 2, -2), 2, -1)
+    np.testing.assert_array_equal(seen, np.where(batch.valid[0, :, 0], expected, 0))
+    mixed = cube.open_tiles(native, "mixed")
+    xr.testing.assert_identical(mixed["C13"], cube.open_tiles(native, "brightness_temperature")["C13"])
+    xr.testing.assert_identical(mixed["C02"], cube.open_tiles(native, "reflectance")["C02"])
+    with pytest.raises(
+        UsageError, match=r"'reflectence', which is not one of counts, .*mixed \(did you mean reflectance\?\)"
+    ):
+        cube.open_tiles(native, "reflectence")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -210,14 +211,14 @@ def test_everything_promised_is_there_and_opens(built: Path) -> None:
     opened = xr.open_zarr(asset.get_absolute_href()).isel(tile=asset.extra_fields["stratacube:tile_index"])
     stored = cube.open_tiles(items[3], repeat=False)["C13"].isel(tile=3)
     np.testing.assert_allclose(opened["C13"].values, stored.values, rtol=1e-5, equal_nan=True)
-    bands = {band["name"]: band for band in asset.to_dict()["bands"]}
+    collection = next(iter(catalog.get_children())).to_dict(transform_hrefs=False)
+    bands = {band["name"]: band for band in collection["item_assets"]["tiles"]["bands"]}
     assert {name: bands[name]["raster:spatial_resolution"] for name in ("C02", "C03", "C13")} == {
         **{"C02": 1000, "C03": 1000},
         **{"C13": 2000},
     }
-    assert (
-        "500 m bands averaged to 1 km; the 1 km grid repeats 2 km pixels" in items[3].properties["processing:lineage"]
-    )
+    lineage = collection["providers"][1]["processing:lineage"]
+    assert "500 m bands averaged to 1 km; the 1 km grid repeats 2 km pixels" in lineage
     assert "1km grid, 2 km bands stored once" in (built / "report.md").read_text()
     bt = cube.open_tiles(items[3], "brightness_temperature")
     assert 180 < float(bt["C13"].mean()) < 320
@@ -227,6 +228,28 @@ def test_everything_promised_is_there_and_opens(built: Path) -> None:
     assert set(tree.children) == {"500m", "1km", "2km"}
     assert (built / "previews" / "contact_sheet.png").exists()
     assert not (built / "errors.csv").exists()
+
+
+def test_pictures_are_of_a_sample_and_more_are_drawn_on_demand(
+    built: Path, small_archive: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "build"
+    shutil.copytree(built, output)
+    shutil.rmtree(output / "previews")
+    planned = list(pd.read_parquet(output / "plan.parquet")["tile_id"])
+
+    def drawn(previews: int) -> list[str]:
+        assert build(small_archive, output, "--workers", "1", "--previews", str(previews)) == 0
+        shown = [p.stem for p in (output / "tiles" / "items").iterdir() if "thumbnail" in p.read_text()]
+        there = {p.stem for p in (output / "previews").iterdir()} - {"contact_sheet"}
+        assert there == {*shown}
+        return sorted(shown, key=planned.index)
+
+    assert drawn(3) == [planned[0], planned[4], planned[9]]
+    assert drawn(5) == [planned[i] for i in (0, 2, 4, 7, 9)]
+    assert drawn(2) == [planned[i] for i in (0, 2, 4, 7, 9)]  # that is not fewer on demand
+    report = (output / "report.md").read_text()
+    assert re.search(r"\| previews \| \d+\.\d \|\n\| catalog \| \d+\.\d \|", report)
 
 
 def test_store_tells_where_and_when(built: Path, small_archive: Path) -> None:

@@ -72,6 +72,14 @@ def test_whole_build(made):
     assert text.isascii()
 
 
+def test_too_many_tiles_for_a_file_each_are_opened_by_their_table(made, monkeypatch):
+    assert "pystac" in made()
+    monkeypatch.setattr("cube.geostationary.report.FILES_LIMIT", 5)
+    text = made()
+    assert "pystac" not in text
+    assert 'items = pd.read_parquet("tiles/items.parquet")' in text
+
+
 def test_errors_are_counted_by_reason(made):
     reasons = ["cut short"] * 3 + ["no | pipe"] + [f"reason {i:02d}" for i in range(30)]
     text = made(problems=[Problem("source", reason, "t1", href="f") for reason in reasons])

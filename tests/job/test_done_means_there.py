@@ -184,6 +184,8 @@ DAMAGED = {
         ("half built", "config.yaml", flip),
         ("half built", SHARD["abi"], truncate),  # written, and not in the ledger yet
         ("published", "tiles.zarr/packing_scale/zarr.json", flip),
+        ("published", "tiles.zarr/latitude/c/0", flip),
+        ("published", "tiles.zarr/packing_scale/c/0/0/0", flip),
         ("published", "catalog.json", noise),
         ("published", SHARD["abi"], truncate),
     ],

@@ -49,6 +49,7 @@ def plugged(site: Path) -> Iterator[None]:
             if isinstance(one, registry.Registry):
                 one._outside = None
                 one._loaded.clear()
+                one.failed.clear()
 
     try:
         with pytest.MonkeyPatch.context() as patch:

@@ -179,3 +179,24 @@ def test_ours_are_not_blamed() -> None:
         _ = 1 / 0
     with pytest.raises(FileNotFoundError), registry.STRATA.blamed("random"):
         Path("nowhere").read_text()
+
+
+def test_what_fails_to_import_is_not_told_as_unknown(
+    small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = {"stratacube.strata": {"torn": "torn:STRATUM"}, "stratacube.engines": {"worn": "torn:engine"}}
+    site = install(tmp_path / "site", "torn", {"torn.py": "raise RuntimeError('quite torn')"}, points)
+    flags = ["abi", "--local-data-dir", small_archive, "--domain", "M1", "--channels", "13", "--num-tiles", "1"]
+    told = " of torn 1.0 cannot be used (RuntimeError: quite torn); mend or uninstall it"
+    out = tmp_path / "out"
+    with plugged(site), pytest.raises(SystemExit) as stop:
+        main([*map(str, flags), "--output-dir", str(out), "--stratification", "torn"])
+    assert stop.value.code == 2
+    assert f"error: stratum 'torn'{told}" in capsys.readouterr().err
+    (tmp_path / "build.yaml").write_text("stratification: torn\n")
+    said = failed(site, capsys, *flags, "--output-dir", out, "--config", tmp_path / "build.yaml", code=2)
+    assert f"stratum 'torn'{told}" in said
+    assert "error: engine 'worn'" + told in failed(
+        site, capsys, *flags, "--output-dir", out, "--engine", "worn", code=2
+    )
+    assert not out.exists()

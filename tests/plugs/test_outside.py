@@ -302,6 +302,14 @@ def test_a_satellite(site: Path, far: Path) -> None:
     assert "FAR flies on far1" in told
 
 
+def test_a_build_whose_instrument_is_not_installed(far: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("status", "verify"):
+        assert main([command, str(far)]) == 2
+        said = capsys.readouterr().err
+        assert "it is of the satellite 'far1', and none of the instruments known here (abi, ami) flies on that" in said
+        assert "install the package that its instrument came from" in said
+
+
 def caption(out: Path) -> str:
     """What the picture of the first tile shows."""
     with open_raw(out / "tiles.zarr") as tiles:
