@@ -197,20 +197,20 @@ class AbiBuild:
             return None  # what an earlier version planned is built as it was planned
 
         def make() -> None:
-            screening = Screening(
-                run, self.config.good_dqf, self.config.screen == "full", self.folder.index, self.config.s3_endpoint
-            )
-            if self.config.screen == "full":
-                screening(load_items(self.folder.sources, self.names))
-            self._drawn = self._draw(run, screening)
+            config, scans = self.config, load_items(self.folder.sources, self.names)
+            full = config.screen == "full"
+            screening = Screening(run, config.good_dqf, full, self.folder.index, config.s3_endpoint, scans)
+            if full:
+                screening(scans)
+            self._drawn = self._draw(run, screening, scans)
             screening.write(self.folder.screening)
             run.say("%s", screening.words)
 
         run.keep("screen", make, lambda: [self.folder.screening], mark=self.folder.screening, anew=anew)
         return Screened(self.folder.screening)
 
-    def _draw(self, run: Run, screen: Screen | None) -> Plan:
-        scans = load_items(self.folder.sources, self.names)
+    def _draw(self, run: Run, screen: Screen | None, scans: Sequence[Scan] | None = None) -> Plan:
+        scans = scans or load_items(self.folder.sources, self.names)
         if self.config.plan is not None:
             plan, named = edited_plan(self.config.plan, self.config, scans, self.headers), {s.id: s for s in scans}
             if screen is not None:

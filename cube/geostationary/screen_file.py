@@ -18,6 +18,8 @@ from cube.geostationary.inflate import is_large
 from cube.geostationary.read import ReadCount, stream_images
 from cube.geostationary.screen_rows import ROW_FAULTS, look_at
 from cube.geostationary.screen_tiles import fault_in
+from cube.instrument import REFLECTANCE
+from cube.sun import solar_angles
 
 __all__ = ["FileRecord", "chunks_on_earth", "lattice", "record_of"]
 
@@ -33,6 +35,10 @@ _CONSTANT = 250
 darkest night in the real files 220 times."""
 _OVERHEAD = 64
 """Bytes that deflate adds to any chunk, and more."""
+
+
+_QUARTERS, _NOTHING = 4.0, 65535
+"""A mean is kept in quarters of a count, of 14 bits at most; this stands for none."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,28 @@ class FileRecord:
     """Median of each chunk decoded, in counts."""
     spread: float = float("nan")
     """Standard deviation of all pixels, in counts."""
+    empty: float = float("nan")
+    """Share of the pixels of chunks on the Earth without a count."""
+    seams: int = 0
+    """Places where a row has nothing to do with the next, of all chunks."""
+    scene: bytes = field(default=b"", repr=False)
+    """Mean counts of parts of each chunk decoded, in quarters of a count; see :meth:`parts`."""
+    dark: float = float("nan")
+    """Count of no radiance."""
+    sun: tuple[float, ...] = ()
+    """Of a band of reflected sunlight, the cosine of the Sun's zenith angle at each chunk decoded."""
     cost: float = 0.0
     """Seconds that this took beyond the index."""
+
+    @property
+    def pixels(self) -> str:
+        """What tells the pixels of its image and where it is looked at, whatever its band."""
+        return " ".join(self.place.split()[:-2])
+
+    def parts(self) -> npt.NDArray[np.float64]:
+        """Mean counts of parts of each chunk decoded (chunk, part); NaN where pixels have none."""
+        stored = np.frombuffer(self.scene, "<u2").reshape(self.chunks, -1)
+        return np.where(stored == _NOTHING, np.nan, stored / _QUARTERS)
 
     @classmethod
     def damaged(cls, source: SourceFile, scan: str, error: str) -> FileRecord:
@@ -136,6 +162,7 @@ def record_of(
         unwritten_chunks=int((earth & (table.sizes == 0)).sum()),
         earth_share=_earth_share(index.grid),
         told_valid=index.valid_fraction,
+        dark=-index.offset / index.scale,
     )
     chosen = np.argwhere(earth).tolist() if full else lattice(earth, constant)
     if chosen and (full or not is_large(table)):
@@ -235,7 +262,27 @@ def _of_pixels(
         "stripes": sum(look.uneven for look in looks) / seen / spread if spread else 0.0,
         "middle": tuple(look.middle for look in looks),
         "spread": spread,
+        "empty": sum(look.empty for look in looks) / pixels,
+        "seams": sum(look.seams for look in looks),
+        "scene": _kept(np.stack([look.blocks for look in looks])),
+        "sun": _sun(index, windows),
     }
+
+
+def _kept(means: npt.NDArray[Any]) -> bytes:
+    return np.where(np.isnan(means), _NOTHING, np.rint(means * _QUARTERS)).astype("<u2").tobytes()
+
+
+def _sun(index: FileIndex, windows: Sequence[Window]) -> tuple[float, ...]:
+    """Cosine of the Sun's zenith angle at the middles of windows, at the start; nothing of bands that emit."""
+    imager = imager_of(index.source.platform)
+    if imager.standard(REFLECTANCE, imager.band(index.source.channel).name) is None:
+        return ()
+    rows, cols = (np.array([at + side / 2 for at, side in sides]) for sides in (
+        [(w.row, w.height) for w in windows], [(w.col, w.width) for w in windows]
+    ))
+    zenith, _ = solar_angles(np.datetime64(index.source.start, "us"), *index.grid.lonlat(rows, cols))
+    return tuple(np.cos(np.radians(zenith)).tolist())
 
 
 def _flag(names: Sequence[str], name: str) -> int | None:

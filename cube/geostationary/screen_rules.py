@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from cube.geostationary.dialect import dialect_of, imager_of
 from cube.geostationary.screen_file import FileRecord
+from cube.geostationary.screen_scene import of_another_band, twins, unlike
 from cube.instrument import BRIGHTNESS
+from stratacube.choices import many
 
-__all__ = ["Verdict", "judge", "neighbours", "strangers", "told_unfit"]
+__all__ = ["NEAR", "Verdict", "judge", "neighbours", "strangers", "told_unfit"]
 
 ROWS = 0.02
 """Share of rows that may be bad: 5 % of an image's rows are found in the sample, and the worst real file has 0.6 %."""
@@ -23,15 +27,17 @@ _CONTRAST = 5.0
 """Counts that an image scatters by before its stripes count: night is a count or two, of which rows are the pattern."""
 _WARM = 0.001
 """Share of pixels whose focal plane was too warm above which that is told: GOES-17's, in nights about the equinoxes."""
-_NEAR = np.timedelta64(60, "m")
+NEAR = timedelta(minutes=60)
+"""Within which scans are compared."""
 _FEWEST = 2
 """Others that a file is compared with at least: of two that differ nobody knows which is wrong."""
 _SIZES = (0.4, 2.5)
 """Bytes of thermal counts, by those of its neighbours in time: within an hour they change by a fifth at most."""
 _SPREADS = (1 / 3, 3.0)
 """Scatter of thermal counts by that of the neighbours, which is that of the scene."""
-_APART = 1.5
-"""How far chunks' medians may lie from those of the neighbours, by the scatter of the whole scene."""
+_UNLIKE, _TIMES = 0.03, 4.0
+"""How unlike a file may be to the neighbour that is most like it, of the variance, and by how unlike those are to each other: as
+a scene changes the more the longer it takes, it is about half as unlike."""
 _ASIDE = 30.0
 """Microradians by which images of one scan may lie aside: mesoscale files up to 2019 are half a pixel of 1 km off."""
 _TOLD = {
@@ -55,7 +61,9 @@ def told_unfit(href: str, reason: str) -> str:
     return f"{href} is not fit to be used: {reason}"
 
 
-def judge(record: FileRecord, others: Sequence[FileRecord]) -> Verdict:
+def judge(
+    record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]] = ()
+) -> Verdict:
     """Say whether a file is fit to be used.
 
     Parameters
@@ -64,8 +72,10 @@ def judge(record: FileRecord, others: Sequence[FileRecord]) -> Verdict:
         What was found of it.
     others
         What was found of its neighbours in time; see :func:`neighbours`.
+    foreign
+        For each of these, what was found of the other bands of its scan.
     """
-    reason = _by_itself(record) or _by_neighbours(record, others)
+    reason = _by_itself(record) or _by_scene(record, others, foreign) or _by_neighbours(record, others)
     if reason:
         return Verdict("unfit", reason)
     warm = _share_of_flag(record, "focal_plane_temperature_exceeded")
@@ -77,14 +87,19 @@ def judge(record: FileRecord, others: Sequence[FileRecord]) -> Verdict:
 def strangers(records: Sequence[FileRecord]) -> dict[str, str]:
     """Of the files of one scan, by address, those that do not look where most others do, and why; of two both.
 
-    All channels of a scan are seen at once: their images have one corner and one view of the Earth.
+    All channels of a scan are seen at once: their images have one corner and one view of the Earth. Of two bands with the
+    very same pixels nobody knows which is right.
     """
     opened = [r for r in records if not r.error]
+    copied = twins(opened)
     found = {}
     for record in opened:
         others = [r for r in opened if r.href != record.href]
         alike = [r for r in others if r.seen_from == record.seen_from and _apart(r, record) <= _ASIDE]
-        if 2 * len(alike) < len(others):
+        if (band := copied.get(record.href)) is not None:
+            name = imager_of(record.platform).band(band).name
+            found[record.href] = f"its pixels are those of {name} in the same scan"
+        elif 2 * len(alike) < len(others):
             apart = float(np.median([_apart(r, record) for r in others]))
             found[record.href] = (
                 f"its pixels lie {apart:.0f} microradians from those of the scan's other files"
@@ -106,7 +121,7 @@ def neighbours(record: FileRecord, records: Iterable[FileRecord]) -> list[FileRe
         if other.href != record.href
         and (other.platform, other.sector, other.channel, other.place)
         == (record.platform, record.sector, record.channel, record.place)
-        and abs(other.start - record.start) <= _NEAR
+        and abs(other.start - record.start) <= np.timedelta64(NEAR)
         and not _by_itself(other)
     ]
 
@@ -129,6 +144,10 @@ def _by_pixels(record: FileRecord) -> str:
     for name, share in record.row_shares.items():
         if share > ROWS:
             return f"{share:.1%} of the rows looked at {_TOLD[name]}"
+    if record.seams:
+        return f"{many(record.seams, 'row')} of those looked at have nothing to do with the next"
+    if record.empty > ROWS:
+        return f"{record.empty:.1%} of the pixels looked at, all on the Earth, hold no count"
     if record.small:
         return record.small
     if record.valid < VALID:
@@ -152,12 +171,25 @@ def _by_neighbours(record: FileRecord, others: Sequence[FileRecord]) -> str:
     spread = float(np.median([o.spread for o in seen]))
     if spread > _CONTRAST and not _SPREADS[0] <= record.spread / spread <= _SPREADS[1]:
         return f"its counts scatter {record.spread / spread:.2g} times as much as those of its neighbours in time"
-    number = min(len(o.middle) for o in (record, *seen))
-    usual = np.median([o.middle[:number] for o in seen], axis=0)
-    apart = float(np.nanmedian(np.abs(usual - record.middle[:number]))) / max(spread, _CONTRAST)
-    return f"its counts are not those of its neighbours in time ({apart:.2g} times their scatter off)" * (
-        apart > _APART
-    )
+    return ""
+
+
+def _by_scene(
+    record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]]
+) -> str:
+    """What does not show what its neighbours in time show."""
+    if record.level < 2 or len(others) < _FEWEST or any(o.level < 2 for o in others):
+        return ""
+    if foreign and (another := of_another_band(record, others, foreign)):
+        return f"its pixels are those of {another}, by its neighbours in time"
+    apart = min(unlike(record, o) for o in others)
+    usual = max(unlike(one, two) for one, two in combinations(others, 2))
+    if apart > _UNLIKE + _TIMES * usual:
+        return (
+            f"its pixels are not those of its neighbours in time ({apart:.2g} of their variance off, "
+            f"where those are {usual:.2g} from each other)"
+        )
+    return ""
 
 
 def _share_of_flag(record: FileRecord, name: str) -> float:

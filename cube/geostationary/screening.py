@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,7 +17,7 @@ from cube.geostationary.index import index_file
 from cube.geostationary.index_cache import with_current_stat
 from cube.geostationary.screen_file import FileRecord, record_of
 from cube.geostationary.screen_rows import FLAGS, ROW_FAULTS
-from cube.geostationary.screen_rules import Verdict, judge, neighbours, strangers, told_unfit
+from cube.geostationary.screen_rules import NEAR, Verdict, judge, neighbours, strangers, told_unfit
 from cube.job.run import Run
 from stratacube.choices import many
 from stratacube.errors import SourceError, UnavailableError
@@ -76,12 +77,27 @@ class Screening:
         Folder of cached indexes.
     endpoint_url
         S3 endpoint, for files on S3.
+    listed
+        All scans there are, sorted by start: what a scan is compared with is told by them, not by what is asked for.
     """
 
-    def __init__(self, run: Run, good: Sequence[int], full: bool, cache: Path, endpoint_url: str | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        good: Sequence[int],
+        full: bool,
+        cache: Path,
+        endpoint_url: str | None,
+        listed: Iterable[Scan] = (),
+    ) -> None:
         self.run, self.good, self.full, self.cache, self.endpoint_url = run, tuple(good), full, cache, endpoint_url
+        self._by_sector: dict[Any, list[Scan]] = defaultdict(list)
+        for scan in listed:
+            self._by_sector[scan.platform, scan.sector].append(scan)
         self.records: dict[str, list[FileRecord]] = {}
-        """By scan."""
+        """By scan, also of those that others were compared with."""
+        self.judged: set[str] = set()
+        """Scans that were asked for."""
         self.verdicts: dict[str, Verdict] = {}
         """By address."""
 
@@ -93,10 +109,27 @@ class Screening:
         UnavailableError
             If a file could not be read now.
         """
+        fresh = [scan for scan in scans if scan.id not in self.judged]
+        near = {scan.id: self._near(scan) for scan in fresh}
+        self._look([*fresh, *(other for some in near.values() for other in some)])
+        for scan in fresh:
+            self._judge(scan, near[scan.id])
+        return self._unfit(scans)
+
+    def _near(self, scan: Scan) -> list[Scan]:
+        """The scans before and after one, within an hour; where there is none on one side, two of the other."""
+        scans = self._by_sector[scan.platform, scan.sector]
+        at = bisect_left(scans, (scan.start, scan.id), key=lambda s: (s.start, s.id))
+        places = [at - 1, at + 1, at - 2, at + 2]
+        found = [scans[i] for i in places if 0 <= i < len(scans) and abs(scans[i].start - scan.start) <= NEAR]
+        return found[:2]
+
+    def _look(self, scans: Iterable[Scan]) -> None:
+        """Look at the files of scans that were not looked at yet."""
+        wanted = {scan.id: scan for scan in scans if scan.id not in self.records}
         tasks = [
             ScreenTask(file, scan.id, self.good, self.full, self.cache, self.endpoint_url)
-            for scan in scans
-            if scan.id not in self.records
+            for scan in wanted.values()
             for _, file in sorted(scan.files.items())
         ]
         found: dict[str, list[FileRecord]] = defaultdict(list)
@@ -105,22 +138,24 @@ class Screening:
                 raise UnavailableError(f"{outcome.task.key} could not be screened ({outcome.error})") from outcome.fault
             found[outcome.task.scan].append(outcome.result)
         self.records |= {scan: sorted(records, key=lambda r: r.channel) for scan, records in found.items()}
-        alike: dict[Any, list[FileRecord]] = defaultdict(list)
-        for records in self.records.values():
-            for record in records:
-                alike[record.platform, record.sector, record.channel].append(record)
-        for records in found.values():
-            aside = strangers(records)
-            for record in records:
-                near = neighbours(record, alike[record.platform, record.sector, record.channel])
-                other = aside.get(record.href)
-                self.verdicts[record.href] = Verdict("unfit", other) if other else judge(record, near)
-        return self._unfit(scans)
+
+    def _judge(self, scan: Scan, near: Sequence[Scan]) -> None:
+        records = self.records.get(scan.id, [])
+        aside = strangers(records)
+        for record in records:
+            if other := aside.get(record.href):
+                self.verdicts[record.href] = Verdict("unfit", other)
+                continue
+            alike = {n.id: neighbours(record, self.records.get(n.id, ())) for n in near}
+            others = {scan: found[0] for scan, found in alike.items() if found}
+            foreign = [[r for r in self.records[n] if r.level == 2 and r.href != o.href] for n, o in others.items()]
+            self.verdicts[record.href] = judge(record, [*others.values()], foreign)
+        self.judged.add(scan.id)
 
     def _unfit(self, scans: Sequence[Scan]) -> Unfit:
         unfit: Unfit = defaultdict(dict)
         for scan in scans:
-            for record in self.records[scan.id]:
+            for record in self.records.get(scan.id, ()):
                 verdict = self.verdicts[record.href]
                 if verdict.word == "unfit":
                     unfit[scan.id][record.channel] = _told(record, verdict)
@@ -131,12 +166,12 @@ class Screening:
         """What came of it."""
         count = Counter(verdict.word for verdict in self.verdicts.values())
         found = f"{count['unfit']} not fit to be used" + f", {count['flagged']} flagged" * bool(count["flagged"])
-        return f"screened {many(len(self.verdicts), 'file')} of {many(len(self.records), 'scan')}: {found}"
+        return f"screened {many(len(self.verdicts), 'file')} of {many(len(self.judged), 'scan')}: {found}"
 
     def write(self, path: Path) -> None:
         """Write the record: a row a file, in order of time and channel."""
         records = sorted(
-            (r for some in self.records.values() for r in some), key=lambda r: (r.start, r.scan, r.channel)
+            (r for scan in self.judged for r in self.records.get(scan, ())), key=lambda r: (r.start, r.scan, r.channel)
         )
         write_frame(path, pd.DataFrame([_row(r, self.verdicts[r.href]) for r in records], columns=_COLUMNS))
 

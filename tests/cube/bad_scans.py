@@ -16,7 +16,7 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import SourceFile
 from cube.testing import write_abi_file
 
-__all__ = ["FEW", "KINDS", "SHAPE", "Images", "few_spoilt", "images_of", "intact", "source_of", "spoiled"]
+__all__ = ["FEW", "KINDS", "SHAPE", "TURNED", "Images", "few_spoilt", "images_of", "intact", "source_of", "spoiled"]
 
 SHAPE = (500, 500)
 """Of the images, in chunks of 250 x 250."""
@@ -108,6 +108,12 @@ def _good_fill(rng: np.random.Generator, counts: Pixels, flags: Pixels) -> None:
     counts[rows, :: int(rng.integers(2, 8))] = FILL
 
 
+def _moved_rows(rng: np.random.Generator, counts: Pixels, flags: Pixels) -> None:
+    rows, by = _Band.drawn(rng).rows, int(SHAPE[1] * rng.uniform(0.1, 0.9))
+    for image in (counts, flags):
+        image[rows] = np.roll(image[rows], by, axis=1)
+
+
 KINDS: dict[str, Callable[[np.random.Generator, Pixels, Pixels], None]] = {
     "all fill": _all_fill,
     "a band of fill": _band_of_fill,
@@ -118,8 +124,21 @@ KINDS: dict[str, Callable[[np.random.Generator, Pixels, Pixels], None]] = {
     "noise": _noise,
     "counts that flags deny": _denied_counts,
     "fill that flags call good": _good_fill,
+    "moved rows": _moved_rows,
 }
 """What spoils images in place, by what one file alone tells."""
+
+
+def _rolled(rng: np.random.Generator, image: Pixels) -> Pixels:
+    return np.roll(image, int(SHAPE[0] * rng.uniform(0.1, 0.9)), axis=0)
+
+
+TURNED: dict[str, Callable[[np.random.Generator, Pixels], Pixels]] = {
+    "rolled": _rolled,
+    "upside down": lambda _, image: image[::-1],
+    "mirrored": lambda _, image: image[:, ::-1],
+}
+"""What becomes of whole images, as only others tell."""
 
 
 def spoiled(folder: Path, whole: Images, kind: str, seed: int) -> Path:
@@ -150,6 +169,9 @@ def _few_rows(kind: str, rng: np.random.Generator, counts: Pixels, flags: Pixels
         flags[rows] = 3
     elif kind == "fill that flags call good":
         some[:, :: int(rng.integers(2, 8))] = FILL
+    elif kind == "moved rows":
+        for image in (counts, flags):
+            image[rows] = np.roll(image[rows], image.shape[1] // 2, axis=1)
     else:
         some[:], flags[rows] = FILL, 3
 

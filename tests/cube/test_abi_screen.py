@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import find_scans
 from cube.geostationary.grid import Window
 from cube.geostationary.index import index_file
 from cube.geostationary.screen_file import FileRecord, chunks_on_earth, lattice, record_of
 from cube.geostationary.screen_rules import Verdict, judge, neighbours, strangers
 from cube.geostationary.screen_tiles import fault_in
+from cube.geostationary.screening import Screening, ScreenTask
 from cube.testing import write_abi_file
-from tests.cube.bad_scans import FEW, KINDS, SHAPE, few_spoilt, images_of, intact, source_of, spoiled
+from tests.cube.bad_scans import FEW, KINDS, SHAPE, TURNED, few_spoilt, images_of, intact, source_of, spoiled
 from tests.cube.bad_scans import FILL as FILL13
 
 SEEDS = int(os.environ.get("SEEDS", "1"))
@@ -61,7 +66,7 @@ def test_small_faults_are_told_by_the_pixels_that_a_tile_is_cut_from(whole: Path
     rng = np.random.default_rng([seed, sorted(KINDS).index(kind)])
     side = int(rng.choice([64, 128, 256]))
     top, left = (int(rng.integers(0, SHAPE[0] - side)) for _ in range(2))
-    first = int(rng.integers(top, top + min(side, 128) - FEW))
+    first = int(rng.integers(top + 5, top + min(side, 128) - FEW - 5))
     chunk = slice(0, 250) if left + side // 2 < 250 else slice(250, 500)
     cols = chunk if kind == "a band of fill" else slice(None)
     counts, flags = few_spoilt(images, kind, seed, slice(first, first + FEW), cols)
@@ -71,19 +76,77 @@ def test_small_faults_are_told_by_the_pixels_that_a_tile_is_cut_from(whole: Path
     assert fault_in(index, window, counts[part], flags[part]), (kind, window, first)
 
 
+def judged(bad: FileRecord, near: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]] = ()) -> Verdict:
+    others = neighbours(bad, near)
+    assert len(others) == len(near) == 2
+    return judge(bad, others, foreign)
+
+
+@pytest.mark.parametrize("channel", [1, 13])
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_what_only_its_neighbours_in_time_tell(tmp_path: Path, seed: int) -> None:
-    near = [record(intact(tmp_path / str(m), seed, m)) for m in (0, 10, 30)]
-    for i in range(3):
-        others = neighbours(near[i], near)
-        assert len(others) == 2
-        assert judge(near[i], others).word == "fit"
-    for channel in (8, 16):
-        other, _ = images_of(intact(tmp_path / "other", seed, channel=channel, shape=SHAPE))
-        content = np.where(other >= 2 ** {16: 10}.get(channel, 12) - 1, FILL13, other)
-        swapped = record(intact(tmp_path / f"c{channel}", seed, 20, counts=content))
-        verdict = judge(swapped, neighbours(swapped, [*near, swapped]))
-        assert verdict.word == "unfit", channel
+def test_what_only_its_neighbours_in_time_tell(tmp_path: Path, seed: int, channel: int) -> None:
+    """Of sunlight as of heat: turned images, other bands and other times; each scan by those beside it is fit."""
+    fills = {1: 1023, 8: 4095, 13: 4095, 3: 1023}
+    other = {1: 3, 13: 8}[channel]
+    paths = {(c, m): intact(tmp_path / f"{c}-{m}", seed, m, channel=c) for c in (channel, other) for m in (0, 10, 20)}
+    records = {key: record(path) for key, path in paths.items()}
+    for minute in (0, 10, 20):
+        near = [m for m in (0, 10, 20) if m != minute]
+        foreign = [[records[other, m]] for m in near]
+        assert judged(records[channel, minute], [records[channel, m] for m in near], foreign).word == "fit"
+    images = images_of(paths[channel, 10])
+    rng = np.random.default_rng(seed)
+    spoilt = {kind: [np.ascontiguousarray(turn(rng, image)) for image in images] for kind, turn in TURNED.items()}
+    counts, flags = images_of(paths[other, 10])
+    fill = fills[channel]
+    spoilt["another band"] = [np.where(counts == fills[other], fill, np.minimum(counts, fill - 1)), flags]
+    spoilt["another time"] = [*images_of(intact(tmp_path / "late", seed, 10 - 24 * 60, channel=channel))]
+    for kind, (pixels, quality) in spoilt.items():
+        path = intact(tmp_path / kind, seed, 10, channel=channel, counts=pixels.astype("u2"), dqf=quality)
+        near = [records[channel, m] for m in (0, 20)]
+        verdict = judged(record(path), near, [[records[other, m]] for m in (0, 20)])
+        assert verdict.word == "unfit", kind
+        if kind == "another band":
+            assert f"its pixels are those of C{other:02d}" in verdict.reason
+
+
+def test_two_bands_with_the_same_pixels_are_told(tmp_path: Path) -> None:
+    first = intact(tmp_path / "a", 1, channel=13)
+    counts, flags = images_of(first)
+    second = intact(tmp_path / "b", 1, channel=14, counts=counts, dqf=flags)
+    other = intact(tmp_path / "c", 1, channel=15)
+    told = strangers([record(path) for path in (first, second, other)])
+    assert told == {
+        str(first): "its pixels are those of C14 in the same scan",
+        str(second): "its pixels are those of C13 in the same scan",
+    }
+
+
+def test_what_a_scan_is_compared_with_is_told_by_the_archive(tmp_path: Path) -> None:
+    """One is asked for; those before and after it are looked at too, and are no part of the record."""
+    for minute in (0, 10, 20, 30):
+        path = intact(tmp_path, 1, minute)
+        if minute == 20:
+            counts, flags = images_of(path)
+            path.unlink()
+            intact(tmp_path, 1, minute, counts=counts[::-1], dqf=flags[::-1])
+    scans = find_scans(LocalArchive(tmp_path), platform="goes16", sector="C")
+
+    class Inline:
+        """A run whose tasks are done here."""
+
+        def do(self, tasks: Iterable[ScreenTask], look: Any, _: str) -> Iterator[Any]:
+            for task in tasks:
+                yield SimpleNamespace(task=task, result=look(task), error=None, fault=None)
+
+    screening = Screening(Inline(), (0, 1), False, tmp_path / "index", None, scans)  # type: ignore[arg-type]
+    assert screening([scans[1]]) == {}
+    assert set(screening.records) == {scan.id for scan in scans[:3]}
+    assert set(screening([scans[2]])) == {scans[2].id}
+    assert set(screening.verdicts) == {scan.files[13].href for scan in scans[1:3]}
+    edge = Screening(Inline(), (0, 1), False, tmp_path / "index", None, scans)  # type: ignore[arg-type]
+    assert edge([scans[0]]) == {}
+    assert set(edge.records) == {scan.id for scan in scans[:3]}
 
 
 def test_a_file_of_another_place_or_time_is_no_neighbour(tmp_path: Path) -> None:
@@ -213,7 +276,7 @@ def test_a_view_that_is_not_the_other_files_is_told(tmp_path: Path) -> None:
 
 def test_a_sector_at_the_limb_without_a_valid_pixel_is_told(tmp_path: Path) -> None:
     """None of its chunks sees the Earth with all of its pixels; a fifth of its pixels do."""
-    counts = np.full((250, 250), FILL13, "u2")
+    counts = np.full((250, 250), 4095, "u2")
     path = write_abi_file(
         tmp_path, channel=13, start=datetime(2020, 7, 1, 16), counts=counts, dqf=np.full((250, 250), 3, "u1"),
         corner=(-0.115, 0.115),
