@@ -3,7 +3,7 @@
 # on the same base. Needs root, buildah and debootstrap; takes nothing from a registry of images. To change:
 #   ROOTFS   a folder with a root file system that has Python and venv, instead of a new one
 #   MOUNTS   paths of this machine that pip needs inside: its configuration, certificates, wheels
-#   TARGETS  cpu, or also gpu, with the flags for pip's torch in TORCH_FLAGS
+#   TARGETS  cpu, or also gpu, with the flags for pip's torch in TORCH_FLAGS; a blank for the Apptainer recipe alone
 #   SCRATCH  where to work; 5 GB a target
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -39,7 +39,7 @@ for target in ${TARGETS:-cpu}; do
     [[ $(in_container "$container" id -u) == 1000 ]]
     in_container "$container" stratacube --version
     in_container "$container" stratacube demo --output-dir /tmp/demo
-    in_container "$container" stratacube verify /tmp/demo/random
+    in_container "$container" python -c 'import stratacube; print(dict(stratacube.open_tiles("/tmp/demo/random").sizes))'
     [[ $target == cpu ]] || in_container "$container" python -m training.pretrain --config cpu_smoke --print-config > /dev/null
     buildah "${places[@]}" rm "$container" > /dev/null
     echo "the image $target builds, and runs the demo"

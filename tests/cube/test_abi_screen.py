@@ -24,7 +24,6 @@ from cube.geostationary.screen_tiles import fault_in
 from cube.geostationary.screening import Screening, ScreenTask
 from cube.testing import write_abi_file
 from tests.cube.bad_scans import FEW, KINDS, SHAPE, TURNED, few_spoilt, images_of, intact, source_of, spoiled
-from tests.cube.bad_scans import FILL as FILL13
 
 SEEDS = int(os.environ.get("SEEDS", "1"))
 """``SEEDS=100`` for the table of what is found."""

@@ -17,7 +17,9 @@ import pytest
 
 from cube.build import main
 from cube.job.inspect import status, verify
+from cube.job.ledger import Entry
 from cube.job.parts import Part
+from cube.sentinel2.record import joined_scene
 from stratacube.errors import UsageError
 from tests.ground.processes import wait_for
 from tests.job.racing import Command, Race, Starter, assert_as_undisturbed
@@ -241,3 +243,13 @@ def test_parts_share_all_tasks_and_none_twice(of: int, count: int) -> None:
     shares = [Part(of, number).share(range(count)) for number in range(1, of + 1)]
     assert [task for share in shares for task in share] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_of_what_parts_tell_of_one_scene_the_gravest_stands(caplog: pytest.LogCaptureFixture) -> None:
+    used, refused = (Entry("verdict S2", "done", facts={"decision": d, "reason": d}) for d in ("used", "refused"))
+    assert joined_scene(used, refused) == joined_scene(refused, used) == refused
+    assert caplog.text.count("S2 was refused for some cells and used for others") == 2
+    folder = [Entry("digests f", "done", facts={name: "1"}) for name in "ab"]
+    assert joined_scene(*folder).facts == {"a": "1", "b": "1"}
+    cells = Entry("cell a", "begun"), Entry("cell a", "done")
+    assert joined_scene(*cells) == cells[1]
