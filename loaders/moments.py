@@ -16,9 +16,8 @@ import numpy.typing as npt
 import xarray as xr
 from torch.utils.data import DataLoader, Dataset
 
+from cube.summary import BandStatistics, describe
 from loaders.shared_room import with_room
-from loaders.statistics import BandStatistics
-from loaders.tally import describe
 from stratacube.errors import SourceError
 
 __all__ = ["PRECISION", "Box", "Moments", "boxes", "gather"]

@@ -10,14 +10,13 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from cube.summary import FORMAT, BandStatistics
 from loaders.batch import Decoder
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import write_text
 from stratacube.guard import reason_of
 
 __all__ = ["BandStatistics", "Statistics", "make_decoder", "presets"]
-
-FORMAT = "stratacube-statistics-1"
 
 _PIX4D_MEAN = (
     127.34686819, 74.7938111, 44.78416806, 0.92638064, 8.63405386, 2.11682601, 0.6701766, 3.00366557,
@@ -27,26 +26,6 @@ _PIX4D_STD = (
     57.3661886, 53.84979581, 37.15785529, 2.66545547, 8.2306831, 2.00586419, 0.24013674, 0.57227082,
     1.53546711, 2.40714125, 6.63860341, 5.02559105, 9.92560728, 10.89802816, 11.07162115, 8.08676479,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class BandStatistics:
-    """One band, over its valid pixels, in the units of the quantity."""
-
-    count: int
-    """Valid pixels; the other numbers are NaN where there are none."""
-    mean: float
-    std: float
-    min: float
-    max: float
-    percentiles: dict[str, float] = field(default_factory=dict)
-    """By percent: ``"50"`` is the median."""
-    edges: list[float] = field(default_factory=list)
-    """Of the bins of ``histogram``, one more than those."""
-    histogram: list[int] = field(default_factory=list)
-    units: str = ""
-    """Of the values; not known of statistics of older versions."""
-    wavelength_um: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Dataset
 
-from cube.decode import LAWS, apply_law, to_radiance
+from cube.summary import BandStatistics, describe, physical_of, rounded_numbers
 from loaders.batch import PackedBatch
 from loaders.shared_room import room_told, with_room
-from loaders.statistics import BandStatistics
 from loaders.tiles import TileDataset
 
 __all__ = ["Tally", "describe", "tally"]
 
-PERCENTILES = (0.1, 1, 2, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.9)
 _COUNTS = 65536
-_BINS = 128
 _TILES_A_PART = 16
 Laws = tuple[tuple[tuple[str, str], ...], tuple[str, ...]]
 """Laws of a band's quantities by their names, and the names of the coefficients in a key's numbers."""
@@ -66,7 +63,7 @@ class Tally:
                     usable = mask & masks.dtype.type(1 << rule.bit) != 0
                     self.pixels[split, band] += image.size * times**2
                     for t in range(len(image)):
-                        key = split, band, laws, _key(packing[i, t, c], coefficients[i, t, c])
+                        key = split, band, laws, rounded_numbers(packing[i, t, c], coefficients[i, t, c])
                         self._add(key, image[t][usable[t]], times**2)
 
     def _add(self, key: Key, counts: npt.NDArray[np.uint16], times: int) -> None:
@@ -130,11 +127,6 @@ def tally(counted: Sequence[tuple[TileDataset, Sequence[str]]], workers: int = 0
     return total
 
 
-def _key(packing: npt.NDArray[np.float32], coefficients: npt.NDArray[np.float32]) -> tuple[float, ...]:
-    # NaN is not equal to itself, so undefined coefficients become 0 in a key.
-    return tuple(np.nan_to_num(np.concatenate([packing, coefficients]), nan=0.0).tolist())
-
-
 def _physical(
     laws: Laws, counts: npt.NDArray[np.intp], numbers: tuple[float, ...], quantity: str
 ) -> npt.NDArray[np.float64] | None:
@@ -142,35 +134,4 @@ def _physical(
     law = dict(laws[0]).get(quantity)
     if law is None:
         return None
-    scale, offset, *rest = numbers
-    coefficients = dict(zip(laws[1], rest, strict=True))
-    named = {name: coefficients[name] for name in LAWS[law].coefficients}
-    values: npt.NDArray[np.float64] = apply_law(law, to_radiance(counts, scale, offset), named).astype("f8")
-    return values
-
-
-def describe(values: npt.NDArray[np.float64], weights: npt.NDArray[np.int64]) -> BandStatistics:
-    """Sum up values that occur so often: moments, percentiles, a histogram."""
-    total = int(weights.sum())
-    if not total:
-        nan = float("nan")
-        return BandStatistics(0, nan, nan, nan, nan)
-    order = np.argsort(values, kind="stable")
-    values, weights = values[order], weights[order]
-    mean = float((values * weights).sum() / total)
-    variance = float((weights * (values - mean) ** 2).sum() / total)
-    below = np.cumsum(weights)
-    ranks = np.ceil(np.array(PERCENTILES) / 100 * total).clip(1)
-    percentiles = values[np.searchsorted(below, ranks)]
-    edges = np.linspace(values[0], values[-1] if values[-1] > values[0] else values[0] + 1, _BINS + 1)
-    histogram = np.histogram(values, edges, weights=weights)[0].astype("i8")
-    return BandStatistics(
-        total,
-        mean,
-        variance**0.5,
-        float(values[0]),
-        float(values[-1]),
-        {f"{p:g}": float(v) for p, v in zip(PERCENTILES, percentiles, strict=True)},
-        edges.tolist(),
-        histogram.tolist(),
-    )
+    return physical_of(counts, law, laws[1], numbers)

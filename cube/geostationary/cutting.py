@@ -147,6 +147,8 @@ class Cutting:
                 good_flags=tuple(self.config.good_dqf),
                 store=self.folder.tiles,
                 numbers=self.folder.numbers_of(shard),
+                labels=tuple(f"{row.stratum}/{getattr(row, 'split', '')}" for row in rows.itertuples()),
+                counts=self.folder.counts_of(shard),
                 cache=self.folder.index,
                 endpoint_url=self.config.s3_endpoint,
                 min_valid=self.config.min_valid,

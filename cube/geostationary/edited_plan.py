@@ -18,6 +18,7 @@ from cube.config import AbiConfig
 from cube.geostationary.headers import Headers, PlannedHeaders
 from cube.geostationary.layout import TileLayout, TileSpec
 from cube.geostationary.parts import time_means_of
+from cube.geostationary.plan import Screen
 from cube.geostationary.plan_table import Plan, Spot, table_of
 from cube.geostationary.splitting import splits_of
 from cube.strata.base import Candidate
@@ -39,7 +40,9 @@ _KEPT = ("probability", "weight", "class", "seed", "score")
 _WORD = re.compile(r"[^\s,'\"\[\]]+")
 
 
-def edited_plan(path: Path, config: AbiConfig, scans: Sequence[Scan], headers: Headers) -> Plan:
+def edited_plan(
+    path: Path, config: AbiConfig, scans: Sequence[Scan], headers: Headers, screen: Screen | None = None
+) -> Plan:
     """Take the tiles of a plan that someone edited.
 
     Parameters
@@ -53,6 +56,8 @@ def edited_plan(path: Path, config: AbiConfig, scans: Sequence[Scan], headers: H
         All scans found.
     headers
         Where grids of scans come from.
+    screen
+        Looks at the scans that tiles are cut from; files that are not fit are left out of the tiles, and told.
 
     Raises
     ------
@@ -85,6 +90,9 @@ def edited_plan(path: Path, config: AbiConfig, scans: Sequence[Scan], headers: H
             _log.warning("%s, %s", path, fault)
         more = f"; {many(len(faults) - 1, 'more row')} cannot be built either" if len(faults) > 1 else ""
         raise UsageError(f"`plan` {path} cannot be built: {faults[0]}{more}")
+    if screen is not None:
+        used = {s.id: s for tile in tiles for s in (tile.payload.scan, *tile.payload.scans)}
+        screen(sorted(used.values(), key=lambda scan: (scan.start, scan.id)))
     return _planned(config, check.layout, tiles, rows)
 
 

@@ -42,6 +42,7 @@ class AbiFolder(BuildFolder):
         "sources.json",
         "sources.parquet",
         "sources.part",
+        "statistics.json",
         "tiles",
         "tiles.zarr",
     )
@@ -108,6 +109,15 @@ class AbiFolder(BuildFolder):
     def unfit_of(self, part: str) -> Path:
         """Files that the job of a part found not fit to be used."""
         return self.numbers / f"unfit-{part}.parquet"
+
+    def counts_of(self, shard: int) -> Path:
+        """How often each count occurs in the tiles of one shard."""
+        return self.numbers / f"counts-{shard:06d}.npz"
+
+    @property
+    def statistics(self) -> Path:
+        """Statistics of the bands, counted as the tiles were cut."""
+        return self.root / "statistics.json"
 
     @property
     def gathered(self) -> Path:

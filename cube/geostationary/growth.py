@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,35 @@ import pandas as pd
 import zarr
 
 from cube.geostationary.grid import GeosProjection
+from cube.geostationary.layout import TileLayout
+from cube.geostationary.plan_table import Plan, PlanTable
 from cube.geostationary.projections import distinct
 from stratacube.files import remove
 
-__all__ = ["enlarge_store", "grown"]
+__all__ = ["enlarge_store", "grown_plan"]
 
 
-def grown(before: pd.DataFrame, after: pd.DataFrame, per_shard: int) -> pd.DataFrame:
-    """Append to a plan what a larger draw has besides.
+def grown_plan(before: PlanTable, plan: Plan, layout: TileLayout) -> Plan:
+    """Append to the plan that is there what a larger draw has besides.
 
     Parameters
     ----------
     before
-        Rows of the plan that is there; they keep their numbers.
-    after
-        Rows of the plan of the larger draw, which has those of the smaller one.
-    per_shard
-        Tiles of a shard of the store.
-
-    Returns
-    -------
-    DataFrame
-        The rows of before, with the chances of the larger draw, then the new ones in order of time.
+        The plan that is there; its tiles keep their numbers.
+    plan
+        The larger draw, which has those of the smaller one.
+    layout
+        Of the store.
     """
+    per_shard = before.per_shard or min(layout.tiles_per_shard, before.tiles)
+    rows = before.frame()
+    rows.attrs = {"projections": [asdict(view) for view in before.projections]}
+    tiles = _grown(rows, plan.tiles, per_shard)
+    return replace(plan, tiles=tiles, per_shard=per_shard, grown=(*before.grown, before.tiles))
+
+
+def _grown(before: pd.DataFrame, after: pd.DataFrame, per_shard: int) -> pd.DataFrame:
+    """Rows of before, with the chances of the larger draw, then the new ones in order of time."""
     views = distinct(_views(before) + _views(after))
     keys = [_keys(before), _keys(after)]
     known, found = set(keys[0]), dict(zip(keys[1], after.index, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import date
 from functools import cached_property, partial
 from itertools import groupby
@@ -17,6 +17,7 @@ from catalog.geostationary.items import load_items, save_items
 from catalog.geostationary.scans import Scan, SourceFile
 from catalog.geostationary.shelf import ScanShelf
 from cube.config import AbiConfig, default_workers
+from cube.geostationary.counting import write_statistics
 from cube.geostationary.cutting import Cutting
 from cube.geostationary.edited_plan import edited_plan
 from cube.geostationary.estimate import estimate
@@ -24,7 +25,7 @@ from cube.geostationary.find import find, in_period, period_of
 from cube.geostationary.findings import Findings
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.grid import GeosProjection
-from cube.geostationary.growth import grown
+from cube.geostationary.growth import grown_plan
 from cube.geostationary.headers import Headers
 from cube.geostationary.index import IndexTask, index_file
 from cube.geostationary.layout import TileLayout
@@ -155,7 +156,7 @@ class AbiBuild:
         def make() -> None:
             plan = self._drawn or self._draw(run, screened)
             if grows:
-                plan = self._grown(plan)
+                plan = grown_plan(self.table, plan, self.layout)
             draw_plan(self.folder.plan_map, plan.tiles, plan.tallies)
             write_plan(plan, self.folder.plan)
 
@@ -180,15 +181,6 @@ class AbiBuild:
             return False
         return wanted > (self.table.tiles if self.table.asked is None else self.table.asked)
 
-    def _grown(self, plan: Plan) -> Plan:
-        """Append what is new in a plan to the one that is there."""
-        before = self.table
-        per_shard = before.per_shard or min(self.layout.tiles_per_shard, before.tiles)
-        rows = before.frame()
-        rows.attrs = {"projections": [asdict(view) for view in before.projections]}
-        tiles = grown(rows, plan.tiles, per_shard)
-        return replace(plan, tiles=tiles, per_shard=per_shard, grown=(*before.grown, before.tiles))
-
     def _screen(self, run: Run, *, anew: bool) -> Screened | None:
         """Look at the files that tiles would be cut from; which those are, drawing the plan tells."""
         planned = "plan" in run.ledger.entries or self.folder.plan.exists()
@@ -212,11 +204,7 @@ class AbiBuild:
     def _draw(self, run: Run, screen: Screen | None, scans: Sequence[Scan] | None = None) -> Plan:
         scans = scans or load_items(self.folder.sources, self.names)
         if self.config.plan is not None:
-            plan, named = edited_plan(self.config.plan, self.config, scans, self.headers), {s.id: s for s in scans}
-            if screen is not None:
-                used = {*plan.tiles["event_scan"], *(n for names in plan.tiles["scan_ids"] for n in names if n)}
-                screen([named[name] for name in sorted(used)])
-            return plan
+            return edited_plan(self.config.plan, self.config, scans, self.headers, screen)
         return make_plan(self.config, scans, self.headers, self.folder.root, run.workers, screen)
 
     @cached_property
@@ -257,6 +245,7 @@ class AbiBuild:
         found = Findings(self.folder)
         if len(done) == len(self.table.shard_numbers) and run.holds(["arrays", "references"]) and not found.there:
             self.store.gather(run, anew=False)
+            self._count(run)
             return
         described = self.store.describe(run)
         if not described:  # what an earlier version wrote of tiles into the arrays alone is lost with them
@@ -272,7 +261,17 @@ class AbiBuild:
         unreadable |= cutting.cut(run, done - stale, unreadable)
         found.put_away()
         self.store.gather(run, anew=not described)
+        self._count(run)
         run.keep("references", lambda: self._refer(run, unreadable), lambda: [self.folder.references], anew=run.changed)
+
+    def _count(self, run: Run) -> None:
+        """Sum up what the tasks counted; what an earlier version cut was not counted."""
+        paths = [self.folder.counts_of(n) for n in self.table.shard_numbers]
+        if all(path.exists() for path in paths):
+            make = partial(
+                write_statistics, self.folder.statistics, self.layout, paths, self.table.tiles, self.config.digest()
+            )
+            run.keep("statistics", make, lambda: [self.folder.statistics], anew=run.changed)
 
     def build_part(self, run: Run, part: Part) -> str:
         """Make a part's share of the shards."""

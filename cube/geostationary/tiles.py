@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalog.geostationary.scans import SourceFile
+from cube.geostationary.counting import BandCounts, count_band, write_counts
 from cube.geostationary.grid import Window
 from cube.geostationary.index import FileIndex, index_file
 from cube.geostationary.layout import Frame, TileLayout, TileSpec
@@ -65,6 +66,10 @@ class ShardTask:
     endpoint_url: str | None = None
     min_valid: float = 0.0
     """Share of valid pixels below which a tile is a problem."""
+    labels: tuple[str, ...] = ()
+    """By tile, what its pixels are counted under; not counted if empty."""
+    counts: Path | None = None
+    """Where to put how often each count occurs."""
     screened: bool = False
     """Whether files are looked at once more, in the pixels that tiles are cut from."""
 
@@ -107,6 +112,7 @@ def build_shard(task: ShardTask) -> ShardResult:
     count = len(task.tiles)
     headers: dict[str, FileIndex] = {}
     valid_pixels, stored_pixels = np.zeros(count, "i8"), 0
+    occurring: dict[int, BandCounts] = {}
     for name, channels in task.layout.mask_groups().items():
         size = task.layout.band_size(channels[0])
         mask = np.zeros((count, task.layout.steps, size, size), task.layout.instrument.mask_dtype)
@@ -117,9 +123,13 @@ def build_shard(task: ShardTask) -> ShardResult:
             bit = task.layout.mask_bit(channel)
             valid_pixels += [np.count_nonzero(tile & bit) for tile in mask]
             stored_pixels += mask[0].size
+            if task.counts is not None:
+                occurring[channel] = count_band(counts, mask, int(bit))
         _write(task, name, mask, 0, result)
     numbers = numbers_of(task.layout, task.tiles, task.requested, task.frames, headers)
     write_numbers(task.numbers, task.first, numbers)
+    if task.counts is not None:
+        write_counts(task.counts, task.layout, task.labels, occurring, numbers)
     result.valid_shares = (valid_pixels / stored_pixels).tolist()
     result.problems += _too_few_valid(task, result.valid_shares)
     result.seconds = time.perf_counter() - started
