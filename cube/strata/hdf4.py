@@ -1,9 +1,19 @@
-"""Files of HDF4, which MODIS and CloudSat come in, by pyhdf: an extra, for its library is in no other wheel."""
+"""Files of HDF4, which MODIS and CloudSat come in, by pyhdf: an extra, for its library is in no other wheel.
+
+The library ends the process that it runs in when it meets some damaged files. So each file is read in a process of its
+own, which takes a fifth of a second to start.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,60 +27,41 @@ __all__ = ["Hdf4", "opened"]
 
 _MAGIC = b"\x0e\x03\x13\x01"
 """How every HDF4 file begins (HDF Specification, 2.2)."""
+_CHILD = Path(__file__).with_name("hdf4_child.py")
+_LONGEST = 300.0
+"""Seconds that reading one file may take."""
 
 
+@dataclass(frozen=True)
 class Hdf4:
-    """An opened file: its scientific data sets and its Vdata.
+    """What was asked for of a file, as far as it has it."""
 
-    Parameters
-    ----------
-    sets, tables : object
-        pyhdf's SD and VS.
-    """
-
-    def __init__(self, sets: Any, tables: Any) -> None:
-        self._sets, self._tables = sets, tables
-        self.names = list(sets.datasets())
-        """Of its data sets."""
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
-
-    def attribute(self, name: str) -> Any:
-        """Return an attribute of the file."""
-        return self._sets.attributes()[name]
-
-    def attributes(self, name: str) -> dict[str, Any]:
-        """Return the attributes of a data set."""
-        found: dict[str, Any] = self._sets.select(name).attributes()
-        return found
+    arrays: Mapping[str, npt.NDArray[Any]]
+    """Data sets by name."""
+    columns: Mapping[str, npt.NDArray[Any]]
+    """Vdata of one field by name."""
+    attributes: Mapping[str, Any]
+    """Of the file."""
+    attributes_of: Mapping[str, Mapping[str, Any]]
+    """Of its data sets."""
 
     def array(self, name: str) -> npt.NDArray[Any]:
-        """Read a data set whole."""
-        if name not in self:
+        """Return a data set."""
+        if name not in self.arrays:
             raise ValueError(f"it has no data set {name}")
-        return np.asarray(self._sets.select(name)[:])
-
-    def has_column(self, *names: str) -> str | None:
-        """Return the first of some names that a Vdata has."""
-        known = {info[0] for info in self._tables.vdatainfo()}
-        return next((name for name in names if name in known), None)
+        return self.arrays[name]
 
     def column(self, *names: str) -> npt.NDArray[Any]:
-        """Read a Vdata of one field whole, by the first of its names that is there."""
-        name = self.has_column(*names)
+        """Return a Vdata, by the first of its names that is there."""
+        name = next((name for name in names if name in self.columns), None)
         if name is None:
             raise ValueError(f"it has no Vdata {names[0]}")
-        table = self._tables.attach(name)
-        try:
-            return np.asarray(table[:]).reshape(-1)
-        finally:
-            table.detach()
+        return self.columns[name]
 
 
 @contextmanager
-def opened(path: Path, what: str) -> Iterator[Hdf4]:
-    """Open a file; what goes wrong while it is read is one sentence with its name.
+def opened(path: Path, what: str, *, sets: Sequence[str] = (), columns: Sequence[str] = ()) -> Iterator[Hdf4]:
+    """Read a file; what goes wrong, also with what is in it, is one sentence with its name.
 
     Parameters
     ----------
@@ -78,6 +69,8 @@ def opened(path: Path, what: str) -> Iterator[Hdf4]:
         The file.
     what : str
         What it should be, such as ``a CloudSat granule``.
+    sets, columns : sequence of str
+        Names of data sets and of Vdata that are wanted; those that are not there are left out.
 
     Raises
     ------
@@ -86,31 +79,32 @@ def opened(path: Path, what: str) -> Iterator[Hdf4]:
     SourceError
         If the file cannot be read.
     """
-    hdf, sd = _pyhdf()
+    if find_spec("pyhdf") is None:
+        raise UsageError("HDF4 files are read by pyhdf, which is not installed: pip install 'stratacube[hdf4]'")
     with guarded(f"{path} cannot be read as {what}", "fetch it again, or leave it out"):
         with path.open("rb") as file:
             if file.read(4) != _MAGIC:
                 raise SourceError(f"{path} is not {what}: it is no HDF4 file; fetch it again, or leave it out")
-        sets = sd.SD(str(path), sd.SDC.READ)
-        try:
-            file4 = hdf.HDF(str(path))
-            try:
-                tables = file4.vstart()
-                try:
-                    yield Hdf4(sets, tables)
-                finally:
-                    tables.end()
-            finally:
-                file4.close()
-        finally:
-            sets.end()
+        yield _read(path, sets, columns)
 
 
-def _pyhdf() -> tuple[Any, Any]:
+def _read(path: Path, sets: Sequence[str], columns: Sequence[str]) -> Hdf4:
+    names = json.dumps({"sets": list(sets), "columns": list(columns)})
+    command = [sys.executable, "-P", str(_CHILD), str(path), names]
     try:
-        from pyhdf import HDF, SD, VS  # noqa: F401, PLC0415  (a file's vstart() looks for VS)
-    except ImportError as error:
-        raise UsageError(
-            "HDF4 files are read by pyhdf, which is not installed: pip install 'stratacube[hdf4]'"
-        ) from error
-    return HDF, SD
+        done = subprocess.run(command, capture_output=True, check=False, timeout=_LONGEST)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"reading it took more than {_LONGEST:g} s") from error
+    if done.returncode:
+        told = done.stderr.decode(errors="replace").strip().splitlines()
+        ended = f"HDF4's library ended on it with status {done.returncode}"
+        raise ValueError(told[-1] if told and done.returncode == 1 else ended)
+    with np.load(io.BytesIO(done.stdout)) as held:
+        told_of = json.loads(str(held["told"]))
+        arrays = {name: held[name] for name in held.files if name != "told"}
+    return Hdf4(
+        {name.removeprefix("set:"): values for name, values in arrays.items() if name.startswith("set:")},
+        {name.removeprefix("column:"): values for name, values in arrays.items() if name.startswith("column:")},
+        told_of["attributes"],
+        told_of["sets"],
+    )

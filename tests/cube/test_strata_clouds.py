@@ -244,6 +244,8 @@ def test_what_cannot_be_is_one_sentence(request_of: Any, tmp_path: Path) -> None
         CloudsSampler(request_of(), cloud_products=str(tmp_path))
     with pytest.raises(UsageError, match="goes with `cloud_products`"):
         AbiConfig.check({"output_dir": tmp_path, "stratification": "clouds", "clouds_by": "type"})
+    with pytest.raises(UsageError, match=r"compares C11 and C14, and scan .* lacks one: name both in `channels`"):
+        next(CloudsSampler(request_of(), clouds_by="phase").candidates())
     with pytest.raises(UsageError, match="No scan starts in the period"):
         next(CloudsSampler(request_of(start=datetime(2021, 1, 1))).candidates())
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from catalog.geostationary.scans import Scan
+from cube.geostationary.dialect import imager_of
 from cube.geostationary.grid import FixedGrid, Window
 from cube.strata.base import Candidate, Problem, SampleRequest
 from cube.strata.clouds.definitions import SCHEMES, class_of, temperature_features, type_features
-from cube.strata.clouds.infrared import under
+from cube.strata.clouds.infrared import under, window_bands
 from cube.strata.clouds.products import Products, find_products
 from cube.strata.random import Places, allowed_places
 from cube.strata.shares import shares_among
@@ -177,6 +178,12 @@ class CloudsSampler:
             return [type_features(types) for types in self.products.types(scan, coarse)]
         pixel = tiles[0].dx * tiles[0].projection.perspective_point_height / 1000.0
         seen = under(scan, tiles, self.request.endpoint_url)
+        if self.scheme == "phase" and seen[0].difference is None:
+            bands = window_bands(imager_of(scan.platform))
+            names = " and ".join(bands[name].name for name in ("ice", "surface") if name in bands)
+            raise UsageError(
+                f"`clouds_by=phase` compares {names}, and scan {scan.id} lacks one: name both in `channels`"
+            )
         return [temperature_features(one.window, one.difference, pixel * size / one.window.shape[0]) for one in seen]
 
     def _candidate(

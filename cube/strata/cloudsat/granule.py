@@ -28,6 +28,8 @@ _NAME = re.compile(r"(\d{13})_(\d{5})_CS_([A-Z0-9-]+)_GRANULE_\w+\.hdf")
 _LONGEST = timedelta(minutes=100)
 """An orbit takes 99."""
 _LAYERS = 10
+_SETS = ("CloudLayerBase", "CloudLayerTop", "CloudLayerType")
+_COLUMNS = ("Latitude", "Longitude", "Profile_time", "UTC_start", "Data_quality", "CloudLayer", "Cloudlayer")
 
 AUX_PROFILES = ("pressure", "temperature", "specific_humidity")
 AUX_NUMBERS = ("temperature_2m", "skin_temperature", "surface_pressure", "u10_velocity", "v10_velocity")
@@ -106,7 +108,7 @@ def read_granule(path: Path) -> Granule:
     SourceError
         If the file cannot be read, or its content is not what its name says.
     """
-    with opened(path, "a CloudSat granule") as file:
+    with opened(path, "a CloudSat granule", sets=_SETS, columns=_COLUMNS) as file:
         name = parse_name(path.name)
         if name is None or name.product not in PRODUCTS:
             raise ValueError(f"its name is not YYYYDDDHHMMSS_ORBIT_CS_PRODUCT_GRANULE_*.hdf of {' or '.join(PRODUCTS)}")
@@ -179,7 +181,9 @@ def read_aux(path: Path, profiles: int) -> dict[str, npt.NDArray[np.float32]]:
     SourceError
         If the file cannot be read.
     """
-    with opened(path, "a granule of ECMWF-AUX") as file:
+    sets = [name.capitalize() for name in AUX_PROFILES]
+    columns = [_AUX_NAMES.get(name, name.capitalize()) for name in (*AUX_NUMBERS, "dem_elevation")]
+    with opened(path, "a granule of ECMWF-AUX", sets=sets, columns=["EC_height", *columns]) as file:
         height = file.column("EC_height").astype("f8") / 1000.0
         found = {}
         for name in AUX_PROFILES:

@@ -48,6 +48,7 @@ class CloudsatOptions(Options):
 CLOUDSAT = Stratum(
     "cube.strata.cloudsat.sampler:CloudsatSampler",
     CloudsatOptions,
+    parallel=True,
     time_means="observation",
     tables=("cloudsat_granules.csv",),
     labels="cube.strata.cloudsat.labels:CloudsatLabels",

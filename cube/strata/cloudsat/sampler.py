@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,9 @@ from cube.strata.cloudsat.granule import Granule, read_granule
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
 __all__ = ["CloudsatSampler"]
+
+_READ_AT_ONCE = 32
+"""Granules, of some megabytes."""
 
 
 @dataclass(frozen=True)
@@ -119,13 +123,9 @@ class CloudsatSampler:
     def _collocate(self) -> list[Candidate]:
         found: list[Candidate] = []
         unreadable = 0
-        for path in self.granules:
-            try:
-                granule = read_granule(path)
-            except UnavailableError:
-                raise  # no fact about the granule
-            except SourceError as error:
-                self.problems.append(Problem(str(path), str(error)))
+        for path, granule in self._read():
+            if isinstance(granule, SourceError):
+                self.problems.append(Problem(str(path), str(granule)))
                 unreadable += 1
                 continue
             before, centres = len(found), self._centres(granule)
@@ -149,6 +149,13 @@ class CloudsatSampler:
             raise UsageError(f"no tile can be placed about the profiles of {len(self.granules)} granules: {told}")
         chance = 1.0 if self.request.num_tiles is None else min(1.0, self.request.num_tiles / len(found))
         return [_with_probability(candidate, chance) for candidate in found]
+
+    def _read(self) -> Iterator[tuple[Path, Granule | SourceError]]:
+        """Read the granules in order, some at a time, on the workers there are."""
+        executor, left = self.request.executor, iter(self.granules)
+        while paths := list(itertools.islice(left, _READ_AT_ONCE)):
+            read = map(_granule_or_why, paths) if executor is None else executor.map(_granule_or_why, paths)
+            yield from zip(paths, read, strict=True)
 
     def _centres(self, granule: Granule) -> list[int]:
         """Profiles about which tiles may lie: every so many, in the period."""
@@ -237,6 +244,15 @@ class CloudsatSampler:
                 "cloudy_share": float(cloudy[valid].mean()) if valid.any() else 0.0,
             },
         )
+
+
+def _granule_or_why(path: Path) -> Granule | SourceError:
+    try:
+        return read_granule(path)
+    except UnavailableError:
+        raise  # no fact about the granule
+    except SourceError as error:
+        return error
 
 
 def _with_probability(candidate: Candidate, chance: float) -> Candidate:

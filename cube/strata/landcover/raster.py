@@ -195,12 +195,12 @@ _STRUCTURE = re.compile(r"^\s*(XDim|YDim|UpperLeftPointMtrs|LowerRightMtrs|Proje
 
 def _read_hdf4(path: Path, legend: str) -> Raster:
     """Read the grid of an HDF-EOS file; see HDF-EOS Library User's Guide, volume 1, on StructMetadata."""
-    with opened(path, "a MODIS land-cover file") as file:
-        layer = next((name for name in _LAYERS if name in file), None)
+    with opened(path, "a MODIS land-cover file", sets=_LAYERS) as file:
+        layer = next((name for name in _LAYERS if name in file.arrays), None)
         if layer is None:
             raise SourceError(f"{path} has none of {', '.join(_LAYERS)}; give MCD12C1 or MCD12Q1, or a GeoTIFF of it")
-        values, attributes = file.array(layer), file.attributes(layer)
-        told = dict(_STRUCTURE.findall(str(file.attribute("StructMetadata.0"))))
+        values, attributes = file.array(layer), file.attributes_of[layer]
+        told = dict(_STRUCTURE.findall(str(file.attributes["StructMetadata.0"])))
         geographic = told["Projection"] == "GCTP_GEO"
         if not geographic and told["Projection"] != "GCTP_SNSOID":
             raise ValueError(f"its projection is {told['Projection']}, not GCTP_GEO or GCTP_SNSOID")
