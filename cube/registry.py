@@ -166,7 +166,11 @@ def _told(error: BaseException) -> str:
 SOURCES = Registry(
     "source",
     "stratacube.sources",
-    {"geostationary": "cube.geostationary.plug:SOURCE", "sentinel2": "cube.sentinel2.plug:SOURCE"},
+    {
+        "geostationary": "cube.geostationary.plug:SOURCE",
+        "sentinel2": "cube.sentinel2.plug:SOURCE",
+        "chips": "cube.geostationary.chips.plug:SOURCE",
+    },
     ("commands", "inspection"),
 )
 """What is built from: :class:`cube.plug.SourcePlug`."""

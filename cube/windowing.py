@@ -24,6 +24,11 @@ class WindowSettings(SelectSettings):
         description="steps about the event of which the best consecutive `steps` are kept (default: twice as many)",
         json_schema_extra=formerly(None),
     )
+    score_pixels: bool = Field(
+        False,
+        description="let the valid pixels under a tile, by quality flags of its steps, decide between time windows",
+        json_schema_extra=formerly(False),
+    )
     offsets: Annotated[list[int], Field(max_length=100)] = Field(
         [],
         description="minutes from the event to each step, which are kept as they are, without a search",

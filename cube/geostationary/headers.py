@@ -68,14 +68,23 @@ class Headers:
         imager = imager_of(scan.platform)
         for channel in sorted(scan.files, key=lambda c: (-imager.band(c).pixel_urad, c)):
             try:
-                return self._index(scan.files[channel]).without_chunks()
+                return self.index(scan.files[channel]).without_chunks()
             except UnavailableError:
                 raise
             except SourceError as damaged:
                 reason = str(damaged)
         return reason
 
-    def _index(self, file: SourceFile) -> FileIndex:
+    def index(self, file: SourceFile) -> FileIndex:
+        """Index of one file, tried again as often as was said.
+
+        Raises
+        ------
+        SourceError
+            If it is damaged.
+        UnavailableError
+            If it could not be read now.
+        """
         read = partial(index_file, file, self.cache, self.endpoint_url)
         name = f"reading {file.href}"
         retries = self.retries if file.href.startswith("s3://") else 0  # a disk does not fail now and then

@@ -19,6 +19,7 @@ from cube.geostationary.parts import Wanted, limits_of, parts_of, time_means_of
 from cube.geostationary.pixel_time import LONGEST_SCAN, seconds_after_start
 from cube.geostationary.plan_table import Plan, Spot, table_of
 from cube.geostationary.splitting import splits_of
+from cube.geostationary.valid_share import ValidShares
 from cube.job.engine import Workers
 from cube.job.ledger import Problem
 from cube.strata.base import Candidate, place_tile
@@ -77,10 +78,10 @@ def make_plan(
     views = PlannedHeaders(headers, scans)
     whole = any(set(config.channels) <= set(s.files) for s in scans)
     parts = parts_of(config, scans, layout, views, workers)
-    limits = limits_of(config)
+    limits, shares = limits_of(config), ValidShares(layout, headers, config.good_dqf) if config.score_pixels else None
     try:
         planner, selection = _select(
-            lambda unfit: _Planner(Wanted.of(config), layout, scans, views, unfit, whole=whole),
+            lambda unfit: _Planner(Wanted.of(config), layout, scans, views, unfit, shares, whole=whole),
             lambda unfit: [
                 part.stream(strict=limits.num_tiles is not None and (whole or bool(unfit))) for part in parts
             ],
@@ -154,11 +155,12 @@ class _Planner:
         scans: Sequence[Scan],
         headers: PlannedHeaders,
         unfit: Mapping[str, Mapping[int, str]],
+        shares: ValidShares | None,
         *,
         whole: bool,
     ) -> None:
         self.wanted, self.layout, self.scans, self.headers, self.unfit = wanted, layout, scans, headers, unfit
-        self.whole = whole
+        self.whole, self.shares = whole, shares
         self.by_platform: dict[str, list[Scan]] = defaultdict(list)
         for scan in scans:
             self.by_platform[scan.platform].append(scan)
@@ -309,7 +311,7 @@ class _Planner:
     def _with_context(
         self, frames: list[Frame], tile: TileSpec, place: tuple[float, float], after: timedelta
     ) -> list[Frame]:
-        """Add what is known of the place: whether a moving sector sees it, the Sun.
+        """Add what is known of the place: whether a moving sector sees it, the Sun, valid pixels.
 
         ``place`` is a longitude and latitude, ``after`` how long after the start of a scan it is seen.
         """
@@ -325,7 +327,7 @@ class _Planner:
                 replace(f, solar_zenith=float(solar_angles(time, *place)[0]))
                 for f, time in zip(frames, seen, strict=True)
             ]
-        return frames
+        return frames if self.shares is None else self.shares.added(frames, tile)
 
     def _sees(self, scan: Scan, tile: TileSpec) -> bool:
         header = self.headers.of(scan)

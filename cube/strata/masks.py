@@ -73,7 +73,10 @@ class Survey:
 class Image(Protocol):
     """What a file shows at one of its steps."""
 
-    time: datetime
+    @property
+    def time(self) -> datetime:
+        """Of the step."""
+        ...
 
     def numbers(self, longitude: Floats, latitude: Floats) -> Ints:
         """Number of the system at each place, 0 for none, -1 where the file shows nothing."""

@@ -79,7 +79,7 @@ class SystemLabels:
 
     def arrays(self) -> Mapping[str, ArraySpec]:
         """Describe the variables; none where none was asked for."""
-        specs = {}
+        specs: dict[str, ArraySpec] = {}
         if self.own:
             specs |= self._specs("", "time", len(next(self._planned()).times[""]))
         if self.ahead:

@@ -173,8 +173,8 @@ class SystemTable:
         -------
         DataFrame
             ``center_y`` and ``center_x`` are the anchor's row and column in the mask (-1 without one), ``longitude`` is
-            as in the mask and ``longitude_norm`` in [-180, 180); ``satellite`` is ``GOES-East``, ``GOES-West`` or
-            ``None``.
+            as in the mask and ``longitude_norm`` in [-180, 180); ``satellite`` is the name of a slot
+            (:data:`cube.strata.systems.SLOTS`) or ``None``.
         """
         return pd.concat(self._metadata(which), ignore_index=True)
 

@@ -219,8 +219,10 @@ def _angles(axis: h5py.Dataset, projection: GeosProjection) -> npt.NDArray[np.fl
 
 
 def _projection(source: h5py.File, labels: h5py.Dataset) -> GeosProjection | None:
-    name = text(labels.attrs["grid_mapping"]) if "grid_mapping" in labels.attrs else "goes_imager_projection"
-    if name not in source:
+    told = text(labels.attrs["grid_mapping"]) if "grid_mapping" in labels.attrs else None
+    views = [n for n, v in source.items() if text(v.attrs.get("grid_mapping_name", "")) == "geostationary"]
+    name = told if told and told in source else views[0] if len(views) == 1 else None
+    if name is None:
         return None
     attrs = source[name].attrs
     numbers = ("perspective_point_height", "semi_major_axis", "semi_minor_axis", "longitude_of_projection_origin")

@@ -1,0 +1,31 @@
+"""What taking chips into a store, and out of it, is told."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from cube.job.codec import CodecName
+from stratacube.settings import RUN_ONLY, LocalPath, Settings, local_path
+
+__all__ = ["ExportConfig", "ImportConfig"]
+
+
+class ImportConfig(Settings):
+    """Chips to take into one store."""
+
+    chips: Annotated[str, BeforeValidator(local_path)] = Field(
+        description="glob of chips: .zarr tiles, .npz of convection or CloudSat; all of one size"
+    )
+    output_dir: LocalPath = Field(description="folder of the store", json_schema_extra=RUN_ONLY)
+    codec: CodecName = Field("lz4hc", description="compression of the store")
+    workers: int | None = Field(None, ge=1, description="processes (default: one per core)", json_schema_extra=RUN_ONLY)
+    overwrite: bool = Field(False, description="remove what is in the folder first", json_schema_extra=RUN_ONLY)
+
+
+class ExportConfig(Settings):
+    """Chips to give back."""
+
+    store: LocalPath = Field(description="folder that import-chips wrote")
+    output_dir: LocalPath = Field(description="folder for the files, which are called as they were")

@@ -1,0 +1,147 @@
+"""The files that chips come in: what they hold, without reading it, and all of it.
+
+- ``tiles``: a Zarr store a tile (v2 or v3) with one array (time, band, y, x), ``Rad`` or
+  ``__xarray_dataarray_variable__``;
+- ``convection``: an npz with ``chip`` (time, band, y, x);
+- ``cloudsat``: an npz with ``ABI/chip`` (time, y, x, band).
+
+Nothing is unpickled: an npz with objects in it is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from stratacube.errors import SourceError
+from stratacube.guard import guarded
+
+__all__ = ["FORMS", "PIXELS", "Member", "read_members", "told_members"]
+
+PIXELS = {"tiles": ("Rad", "__xarray_dataarray_variable__"), "convection": ("chip",), "cloudsat": ("ABI/chip",)}
+"""What the pixels of each form are called."""
+FORMS = tuple(PIXELS)
+_LAST = {"cloudsat"}
+"""Forms whose bands come last."""
+_MOST = 2**31
+"""Bytes of an array that is taken into memory: eight times the largest chip."""
+_REMEDY = "fetch or write it again, or leave it out"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of a chip's file."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds text."""
+        return np.dtype(self.dtype).kind in "US"
+
+
+def told_members(path: Path) -> tuple[str, dict[str, Member]]:
+    """Form of a file and what it holds, by its headers.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read, is of no form, or holds objects.
+    """
+    with guarded(f"{path} is not a chip that can be read", _REMEDY):
+        found = _of_zarr(path) if path.is_dir() else _of_npz(path)
+    for name, member in found.items():
+        dtype = np.dtype(member.dtype)
+        if dtype.hasobject:
+            raise SourceError(
+                f"{path} holds objects in {name}, which are not read: they may run code; write it again as arrays"
+            )
+        if dtype.itemsize * int(np.prod(member.shape, dtype="i8")) > _MOST:
+            raise SourceError(f"{path}: {name} of {member.shape} is larger than a chip can be; {_REMEDY}")
+    form = next((form for form, names in PIXELS.items() if _is_of(path, form) and set(names) & found.keys()), None)
+    pixels = None if form is None else found[pixels_of(form, found)]
+    if form is None or pixels is None or len(pixels.shape) != 4 or np.dtype(pixels.dtype).kind not in "fiu":
+        held = ", ".join(f"{name} {member.shape}" for name, member in found.items()) or "nothing"
+        raise SourceError(f"{path} has no chip of four dimensions (chip, ABI/chip or Rad), only {held}; leave it out")
+    return form, found
+
+
+def _is_of(path: Path, form: str) -> bool:
+    return path.is_dir() == (form == "tiles")
+
+
+def pixels_of(form: str, members: Mapping[str, Any]) -> str:
+    """Name of the pixels among a chip's arrays."""
+    return next(name for name in PIXELS[form] if name in members)
+
+
+def read_members(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of a chip's file.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read.
+    """
+    with guarded(f"{path} is not a chip that can be read", _REMEDY):
+        if path.is_dir():
+            group = zarr.open_group(path, mode="r")
+            return {name: np.asarray(array[...]) for name, array in group.arrays()}
+        with np.load(path, allow_pickle=False) as held:
+            return {name: held[name] for name in held.files}
+
+
+def image_of(form: str, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Pixels as (time, band, y, x)."""
+    return np.moveaxis(pixels, -1, 1) if form in _LAST else pixels
+
+
+def pixels_from(form: str, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Pixels in the order of a form, of (time, band, y, x)."""
+    return np.ascontiguousarray(np.moveaxis(image, 1, -1)) if form in _LAST else image
+
+
+def image_shape(form: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Steps, bands, rows and columns of pixels."""
+    steps, bands, rows, cols = (shape[0], shape[3], shape[1], shape[2]) if form in _LAST else shape
+    return steps, bands, rows, cols
+
+
+def _of_zarr(path: Path) -> dict[str, Member]:
+    group = zarr.open_group(path, mode="r")
+    return {name: Member(tuple(array.shape), array.dtype.str) for name, array in group.arrays()}
+
+
+def _of_npz(path: Path) -> dict[str, Member]:
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as stream:
+                version = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(stream)
+            found[entry.filename.removesuffix(".npy")] = Member(shape, dtype.str)
+    return found
+
+
+def as_text(values: npt.NDArray[Any]) -> str:
+    """An array of text, as JSON."""
+    return json.dumps(
+        [values.dtype.str, np.char.decode(values, "latin-1").tolist() if values.dtype.kind == "S" else values.tolist()]
+    )
+
+
+def from_text(told: str) -> npt.NDArray[Any]:
+    """The array that :func:`as_text` wrote."""
+    dtype, values = json.loads(told)
+    array = np.array(values)
+    return np.char.encode(array, "latin-1").astype(dtype) if dtype[1] == "S" else array.astype(dtype)

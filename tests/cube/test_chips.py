@@ -1,0 +1,186 @@
+"""SatVision-Pix4D's chips in and out: what comes out is what went in, to the bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import xarray as xr
+import zarr
+
+from cube.build import main
+from loaders.cubes import cube_loader
+
+SIZE = 16
+
+
+def values(rng: np.random.Generator, *shape: int) -> npt.NDArray[np.float32]:
+    made = rng.normal(size=shape).astype("f4")
+    made[rng.random(shape) < 0.05] = np.nan
+    return made
+
+
+def convection(rng: np.random.Generator, steps: int = 7, **more: Any) -> dict[str, Any]:
+    """Form b, with the labels of its later dialect."""
+    shape = (steps, SIZE, SIZE)
+    chip = {
+        "chip": values(rng, steps, 16, SIZE, SIZE),
+        "timestamps": np.array([f"2020-07-01T0{i}:00:10.500000" for i in range(steps)]),
+        "requested_timestamps": np.array([f"2020-07-01T0{i}:00:00" for i in range(steps)]),
+        "bands": np.arange(1, 17, dtype="i2"),
+        "latitude": values(rng, SIZE, SIZE),
+        "longitude": values(rng, SIZE, SIZE),
+        "solar_zenith_angle": values(rng, *shape),
+        "view_zenith_angle": values(rng, *shape),
+        "source_files": np.array([[f"/a/OR_{i}_{b}.nc" for b in range(16)] for i in range(steps)]),
+        "dcs_id_mask": rng.integers(0, 2**31 - 1, shape).astype("i4"),
+        "life_stage_class": rng.integers(0, 5, shape).astype("u1"),
+        "parent_stage": values(rng, *shape),
+        "metadata": np.array(json.dumps({"system_id": 12, "abi_center_y": 4001})),
+    }
+    return chip | more
+
+
+def cloudsat(rng: np.random.Generator, profiles: int) -> dict[str, Any]:
+    """Form c: bands last, and a transect of as many profiles as cross it."""
+    return {
+        "ABI/chip": values(rng, 5, SIZE, SIZE, 16),
+        "ABI/offsets_minutes": np.arange(-40, 41, 20, dtype="i4"),
+        "ABI/valid_mask": np.ones((5, SIZE, SIZE), "i1"),
+        "ABI/scan_times": np.array([f"2019-01-02T18:{i}0:20Z" for i in range(5)]),
+        "metadata_json": np.array('{"schema_version": 1, "abi_row": 4001, "abi_column": 3999}'),
+        "CloudSat/latitude": values(rng, profiles),
+        "CloudSat/cloud_class": rng.integers(-1, 9, (profiles, 40)).astype("i1"),
+        "CloudSat/cloud_layer_type": rng.integers(-9, 9, (profiles, 10)).astype("i2"),
+        "CloudSat/abi_row": rng.integers(0, 10848, profiles).astype("i8"),
+    }
+
+
+def save(folder: Path, name: str, chip: dict[str, Any]) -> None:
+    folder.mkdir(exist_ok=True)
+    np.savez_compressed(folder / name, **chip)
+
+
+def same(one: Path, other: Path) -> None:
+    with np.load(one) as a, np.load(other) as b:
+        assert a.files == b.files
+        for name in a.files:
+            assert (a[name].dtype, a[name].shape) == (b[name].dtype, b[name].shape), name
+            assert a[name].tobytes() == b[name].tobytes(), name
+
+
+def test_chips_come_out_as_they_went_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cube.geostationary.chips.store._SHARD", 3 * 4 * 16 * 7 * SIZE * SIZE)  # three to a task
+    rng = np.random.default_rng(1)
+    chips = tmp_path / "in"
+    for number in range(7):
+        name = f"GOES16_abi_20200701T0{number}00_sys{number}.npz"
+        save(chips, name, convection(rng, steps=7 - number % 3))  # short series too
+    for number, profiles in enumerate((478, 91, 701)):
+        save(chips, f"GOES16_east_abi_cloudsat_20190102T18000{number}Z_orbit1_r4001_c3999.npz", cloudsat(rng, profiles))
+    assert (
+        main(
+            ["import-chips", "--chips", str(chips / "*.npz"), "--output-dir", str(tmp_path / "store"), "--workers", "1"]
+        )
+        == 0
+    )
+    assert main(["verify", str(tmp_path / "store")]) == 0
+    flags = ["--store", str(tmp_path / "store"), "--output-dir", str(tmp_path / "out")]
+    assert main(["export-chips", *flags]) == 0
+    names = sorted(p.name for p in chips.iterdir())
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names
+    for name in names:
+        same(chips / name, tmp_path / "out" / name)
+
+    # Trainers that read any cube read them as they lie in the store.
+    cube = xr.open_zarr(tmp_path / "store" / "chips.zarr", chunks=None)[["C01", "C13"]]
+    batch = next(iter(cube_loader(cube, {"time": 7, "y": SIZE, "x": SIZE}, 2, shuffle=False)))
+    with np.load(chips / names[0]) as first:
+        expected = np.full((7, 2, SIZE, SIZE), np.nan, "f4")
+        expected[: len(first["chip"])] = first["chip"][:, [0, 12]]
+    np.testing.assert_array_equal(batch.valid[0].numpy(), np.isfinite(expected))
+    np.testing.assert_array_equal(batch.pixels[0].numpy(), np.nan_to_num(expected, nan=0.0))
+
+
+def test_zarr_tiles_of_both_versions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    told = {}
+    for version, variable in ((2, "Rad"), (3, "__xarray_dataarray_variable__")):
+        name = f"goes16_abi_20190105T160000_rand000000{version}.zarr"
+        told[name] = variable, values(rng, 7 - version, 16, SIZE, SIZE)
+        data = xr.Dataset(
+            {variable: (("time", "band", "y", "x"), told[name][1])},
+            {"time": np.arange(7 - version), "y": np.arange(SIZE) + 200, "x": np.arange(SIZE) + 301},  # an odd corner
+        )
+        data.to_zarr(tmp_path / "in" / name, zarr_format=version, consolidated=False)
+    store = tmp_path / "store"
+    assert main(["import-chips", "--chips", str(tmp_path / "in" / "*.zarr"), "--output-dir", str(store)]) == 0
+    assert main(["export-chips", "--store", str(store), "--output-dir", str(tmp_path / "out")]) == 0
+    for name, (variable, pixels) in told.items():
+        group = zarr.open_group(tmp_path / "out" / name, mode="r")
+        np.testing.assert_array_equal(group[variable][...], pixels)
+        np.testing.assert_array_equal(group["x"][...], np.arange(SIZE) + 301)
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cube.geostationary.chips.store._SHARD", 1)
+    rng = np.random.default_rng(3)
+    for number in range(4):
+        save(tmp_path / "in", f"c{number}.npz", convection(rng, steps=2))
+    flags = ["import-chips", "--chips", str(tmp_path / "in" / "*.npz"), "--workers", "1"]
+    assert main([*flags, "--output-dir", str(tmp_path / "whole")]) == 0
+    (tmp_path / "in" / "c2.npz").rename(tmp_path / "c2.npz")
+    (tmp_path / "in" / "c2.npz").write_bytes((tmp_path / "c2.npz").read_bytes())
+    assert main([*flags, "--output-dir", str(tmp_path / "part")]) == 0
+    for lost in (tmp_path / "part" / "chips.zarr" / "C05").rglob("2"):
+        if lost.is_dir():
+            for file in lost.rglob("*"):
+                if file.is_file():
+                    file.unlink()
+    assert main(["verify", str(tmp_path / "part")]) == 1
+    assert main([*flags, "--output-dir", str(tmp_path / "part")]) == 0
+    assert main(["verify", str(tmp_path / "part")]) == 0
+    one, other = (xr.open_zarr(tmp_path / n / "chips.zarr", chunks=None) for n in ("whole", "part"))
+    xr.testing.assert_identical(one, other)
+
+
+def test_files_that_are_no_chips_are_told_and_the_others_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(4)
+    folder = tmp_path / "in"
+    save(folder, "good.npz", convection(rng))
+    save(folder, "flat.npz", {"chip": np.zeros((4, 4))})
+    np.savez(folder / "objects.npz", chip=np.zeros((1, 16, SIZE, SIZE)), data=np.array({"a": 1}, dtype=object))
+    (folder / "text.npz").write_text("no zip")
+    whole = (folder / "good.npz").read_bytes()
+    (folder / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    flags = ["--chips", str(folder / "*.npz"), "--output-dir", str(tmp_path / "store"), "--workers", "1"]
+    assert main(["import-chips", *flags]) == 1
+    told = capsys.readouterr().err
+    for part in (
+        "flat.npz has no chip of four dimensions",
+        "objects.npz holds objects in data, which are not read, for they may run code",
+        "text.npz is not a chip that can be read",
+        "cut.npz is not a chip that can be read",
+    ):
+        assert part in told
+    assert xr.open_zarr(tmp_path / "store" / "chips.zarr", chunks=None).sizes["tile"] == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [((16, 32), "chips of one store have one size, not 16 x 16 pixels of 16 bands and 32 x 32 of 16"), ((), "no chip")],
+)
+def test_what_does_not_go_together_is_refused(
+    sizes: tuple[int, ...], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for size in sizes:
+        save(tmp_path / "in", f"c{size}.npz", {"chip": np.zeros((1, 16, size, size), "f4")})
+    flags = ["--chips", str(tmp_path / "in" / "*.npz"), "--output-dir", str(tmp_path / "store")]
+    assert main(["import-chips", *flags]) == 2
+    assert told in capsys.readouterr().err
