@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from stratacube.errors import UsageError
 from stratacube.plain_yaml import parse_yaml
 from stratacube.settings import RUN_ONLY, Settings, read_yaml
 from training.models.settings import ModelConfig
+from training.predecessor import is_of_predecessor, translated
 from training.settings_data import BlobsData, CubesData, TilesData
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "slurm_job",
     "validate",
 ]
+
+_log = logging.getLogger(__name__)
 
 PRESETS = Path(__file__).parent / "configs"
 
@@ -155,7 +159,8 @@ def load_config(source: str | Path, changes: Sequence[str] = ()) -> PretrainConf
     Parameters
     ----------
     source
-        A YAML file, or the name of a preset.
+        A YAML file, or the name of a preset. A configuration of SatVision-Pix4D is translated, and answered key by key
+        in the log.
     changes
         ``key=value`` with dots into sections, such as ``optimizer.lr=1e-4``; the value is YAML. They override the file.
 
@@ -171,6 +176,10 @@ def load_config(source: str | Path, changes: Sequence[str] = ()) -> PretrainConf
         values = read_yaml(path)
     except UsageError as error:
         raise UsageError(f"{error}; presets are {', '.join(presets())}{nearest(str(source), presets())}") from error
+    if is_of_predecessor(values):
+        values, answers = translated(values, read_yaml(PRESETS / "satvision_pix4d.yaml"), str(path))
+        for answer in answers:
+            _log.info("%s", answer)
     for change in changes:
         _set(values, change)
     return validate(values, str(path))

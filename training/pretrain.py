@@ -25,7 +25,11 @@ _log = logging.getLogger("training")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parser = Parser("python -m training.pretrain", description=__doc__)
-    parser.add_argument("--config", required=True, help=f"YAML file, or a preset: {', '.join(presets())}")
+    parser.add_argument(
+        *("-c", "--config"),
+        required=True,
+        help=f"YAML file (SatVision-Pix4D's too, answered key by key), or a preset: {', '.join(presets())}",
+    )
     parser.add_argument("--output-dir", type=Path, help="folder of the run instead of the config's")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as optimizer.lr=1e-4"

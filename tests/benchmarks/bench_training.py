@@ -19,7 +19,7 @@ from training.config import validate
 from training.meter import Meter
 from training.models import ModelConfig
 from training.synthetic import MemoryLoader, moving_blobs, unit_statistics
-from training.trainer import Trainer, _endless
+from training.trainer import Trainer
 
 FRAMES, BANDS, PATCH, RATIO = 3, 6, 16, 0.6
 
@@ -104,13 +104,13 @@ def ours(size: str, pixels: int, batch: int, steps: int, folder: str) -> Generat
 def _stepping(trainer: Trainer, steps: int) -> Generator[None, None, None]:
     """One step to warm up, then the timed ones, without the save at the end of a run."""
     meter = Meter(trainer.config.model, trainer.fabric.device, None)
-    batches = _endless(trainer.data.train)
+    ahead = trainer._ahead()
     trainer.wrapped.train()
-    trainer._step(batches, meter)
+    trainer._step(ahead, meter)
     yield
     for _ in range(steps):
-        loss, norm = trainer._step(batches, meter)
-    trainer._log(None, meter, loss, norm)
+        norm = trainer._step(ahead, meter)
+    trainer._log(None, meter, norm)
 
 
 class PlainAutoencoder(nn.Module):
