@@ -44,6 +44,16 @@ ALLOWED = {
     ("cube/strata/random.py", "GOES"): "a formula and where it stands",
     ("cube/strata/cloudsat/labels.py", "abi"): "variables are called as in the predecessor's chips",
     ("cube/strata/cloudsat/labels.py", '"K"'): "units of the weather that goes with a profile",
+    ("cube/strata/clouds/__init__.py", "ABI"): "the cloud products of ABI are read where they are given",
+    ("cube/strata/clouds/sampler.py", "ABI"): "the same",
+    ("cube/strata/clouds/products.py", "ABI"): "the same",
+    ("cube/strata/clouds/products.py", "GOES"): "the same",
+    ("cube/strata/clouds/products.py", "goes_image"): "the same",
+    ("cube/strata/clouds/plug.py", "ABI"): "the same",
+    ("cube/strata/clouds/labels.py", '"K"'): "the unit of a label",
+    ("training/embed.py", "abi"): "open_abi is the public name of a function",
+    ("training/embed_sources.py", "abi"): "the same",
+    ("training/predecessor.py", "abi"): "the predecessor's configuration has such keys",
     ("cube/strata/systems.py", "GOES"): "convection's tables name two places in orbit, as the predecessor's did",
 }
 """By file and word, why it may stand there."""

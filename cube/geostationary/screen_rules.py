@@ -36,8 +36,8 @@ _SIZES = (0.4, 2.5)
 _SPREADS = (1 / 3, 3.0)
 """Scatter of thermal counts by that of the neighbours, which is that of the scene."""
 _UNLIKE, _TIMES = 0.03, 4.0
-"""How unlike a file may be to the neighbour that is most like it, of the variance, and by how unlike those are to each other: as
-a scene changes the more the longer it takes, it is about half as unlike."""
+"""How unlike a file may be to the neighbour that is most like it, of the variance, and by how unlike those are to each
+other: as a scene changes the more the longer it takes, it is about half as unlike."""
 _ASIDE = 30.0
 """Microradians by which images of one scan may lie aside: mesoscale files up to 2019 are half a pixel of 1 km off."""
 _TOLD = {
@@ -61,9 +61,7 @@ def told_unfit(href: str, reason: str) -> str:
     return f"{href} is not fit to be used: {reason}"
 
 
-def judge(
-    record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]] = ()
-) -> Verdict:
+def judge(record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]] = ()) -> Verdict:
     """Say whether a file is fit to be used.
 
     Parameters
@@ -87,8 +85,8 @@ def judge(
 def strangers(records: Sequence[FileRecord]) -> dict[str, str]:
     """Of the files of one scan, by address, those that do not look where most others do, and why; of two both.
 
-    All channels of a scan are seen at once: their images have one corner and one view of the Earth. Of two bands with the
-    very same pixels nobody knows which is right.
+    All channels of a scan are seen at once: their images have one corner and one view of the Earth. Of two bands with
+    the very same pixels nobody knows which is right.
     """
     opened = [r for r in records if not r.error]
     copied = twins(opened)
@@ -174,9 +172,7 @@ def _by_neighbours(record: FileRecord, others: Sequence[FileRecord]) -> str:
     return ""
 
 
-def _by_scene(
-    record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]]
-) -> str:
+def _by_scene(record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]]) -> str:
     """What does not show what its neighbours in time show."""
     if record.level < 2 or len(others) < _FEWEST or any(o.level < 2 for o in others):
         return ""
