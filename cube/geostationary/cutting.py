@@ -17,7 +17,7 @@ from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.screen_file import FileRecord
 from cube.geostationary.screening import add_unfit
 from cube.geostationary.store import TileStore
-from cube.geostationary.tiles import ShardResult, ShardTask, build_shard, shard_key
+from cube.geostationary.tiles import ShardResult, ShardTask, build_shard
 from cube.job.engine import Outcome
 from cube.job.ledger import Problem
 from cube.job.run import Run
@@ -85,9 +85,7 @@ class Cutting:
         self._cut(run, set(self.table.shard_numbers) - again, {**unreadable, **lost})
         return lost
 
-    def stale(
-        self, made: set[int], lost: Mapping[str, str], knowing: Mapping[int, set[str]] | None = None
-    ) -> set[int]:
+    def stale(self, made: set[int], lost: Mapping[str, str], knowing: Mapping[int, set[str]] | None = None) -> set[int]:
         """Of shards that were made, those that hold pixels of files that were found not fit to be used.
 
         Parameters

@@ -278,9 +278,10 @@ def _sun(index: FileIndex, windows: Sequence[Window]) -> tuple[float, ...]:
     imager = imager_of(index.source.platform)
     if imager.standard(REFLECTANCE, imager.band(index.source.channel).name) is None:
         return ()
-    rows, cols = (np.array([at + side / 2 for at, side in sides]) for sides in (
-        [(w.row, w.height) for w in windows], [(w.col, w.width) for w in windows]
-    ))
+    rows, cols = (
+        np.array([at + side / 2 for at, side in sides])
+        for sides in ([(w.row, w.height) for w in windows], [(w.col, w.width) for w in windows])
+    )
     zenith, _ = solar_angles(np.datetime64(index.source.start, "us"), *index.grid.lonlat(rows, cols))
     return tuple(np.cos(np.radians(zenith)).tolist())
 

@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLAGS", "NOISE", "ROW_FAULTS", "SCATTER", "Look", "contradictory", "look_at", "repeated", "saturated", "seams"]
+__all__ = [
+    "FLAGS",
+    "NOISE",
+    "ROW_FAULTS",
+    "SCATTER",
+    "Look",
+    "contradictory",
+    "look_at",
+    "repeated",
+    "saturated",
+    "seams",
+]
 
 ROW_FAULTS = ("fill", "repeated", "saturated", "noise", "contradictory")
 """What a row of pixels may be."""

@@ -36,10 +36,11 @@ _SIZES = (0.4, 2.5)
 _SPREADS = (1 / 3, 3.0)
 """Scatter of thermal counts by that of the neighbours, which is that of the scene."""
 _UNLIKE, _TIMES = 0.03, 4.0
-"""How unlike a file may be to the neighbour that is most like it, of the variance, and by how unlike those are to each other: as
-a scene changes the more the longer it takes, it is about half as unlike."""
-_ASIDE = 30.0
-"""Microradians by which images of one scan may lie aside: mesoscale files up to 2019 are half a pixel of 1 km off."""
+"""How unlike a file may be to the neighbour that is most like it, of the variance, and by how unlike those are to each
+other: as a scene changes the more the longer it takes, it is about half as unlike."""
+_ASIDE, _ASIDE_BEFORE, _SINCE = 1.0, 30.0, np.datetime64("2019-10-27")
+"""Microradians by which images of one scan may lie aside, those until a day too: mesoscale files of 2017 and of January
+2019 are half a pixel of 1 km off the others' lattice, those from that day on lie on one."""
 _TOLD = {
     "fill": "hold no pixel",
     "repeated": "repeat the row before",
@@ -61,9 +62,7 @@ def told_unfit(href: str, reason: str) -> str:
     return f"{href} is not fit to be used: {reason}"
 
 
-def judge(
-    record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]] = ()
-) -> Verdict:
+def judge(record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]] = ()) -> Verdict:
     """Say whether a file is fit to be used.
 
     Parameters
@@ -87,15 +86,16 @@ def judge(
 def strangers(records: Sequence[FileRecord]) -> dict[str, str]:
     """Of the files of one scan, by address, those that do not look where most others do, and why; of two both.
 
-    All channels of a scan are seen at once: their images have one corner and one view of the Earth. Of two bands with the
-    very same pixels nobody knows which is right.
+    All channels of a scan are seen at once: their images have one corner and one view of the Earth. Of two bands with
+    the very same pixels nobody knows which is right.
     """
     opened = [r for r in records if not r.error]
     copied = twins(opened)
     found = {}
     for record in opened:
         others = [r for r in opened if r.href != record.href]
-        alike = [r for r in others if r.seen_from == record.seen_from and _apart(r, record) <= _ASIDE]
+        aside = _ASIDE if record.start >= _SINCE else _ASIDE_BEFORE
+        alike = [r for r in others if r.seen_from == record.seen_from and _apart(r, record) <= aside]
         if (band := copied.get(record.href)) is not None:
             name = imager_of(record.platform).band(band).name
             found[record.href] = f"its pixels are those of {name} in the same scan"
@@ -103,7 +103,7 @@ def strangers(records: Sequence[FileRecord]) -> dict[str, str]:
             apart = float(np.median([_apart(r, record) for r in others]))
             found[record.href] = (
                 f"its pixels lie {apart:.0f} microradians from those of the scan's other files"
-                if apart > _ASIDE
+                if apart > aside
                 else "its projection is not that of the scan's other files"
             )
     return found
@@ -140,7 +140,7 @@ def _by_index(record: FileRecord) -> str:
     return ""
 
 
-def _by_pixels(record: FileRecord) -> str:
+def _by_pixels(record: FileRecord) -> str:  # noqa: PLR0911  (each return is a reason)
     for name, share in record.row_shares.items():
         if share > ROWS:
             return f"{share:.1%} of the rows looked at {_TOLD[name]}"
@@ -174,9 +174,7 @@ def _by_neighbours(record: FileRecord, others: Sequence[FileRecord]) -> str:
     return ""
 
 
-def _by_scene(
-    record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]]
-) -> str:
+def _by_scene(record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Sequence[FileRecord]]) -> str:
     """What does not show what its neighbours in time show."""
     if record.level < 2 or len(others) < _FEWEST or any(o.level < 2 for o in others):
         return ""

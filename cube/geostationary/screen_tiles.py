@@ -1,7 +1,8 @@
 """Faults in the very pixels that a tile is cut from, which may be too few to be met on a lattice of chunks.
 
-Thresholds are set by all windows of 64 to 512 pixels of the real files: none of their rows repeats another, is saturated or
-contradicts its flags, and what else they reach is told with each number. All of it costs a few hundredths of cutting.
+Thresholds are set by all windows of 64 to 512 pixels of the real files: none of their rows repeats another, is
+saturated or contradicts its flags, and what else they reach is told with each number. All of it costs a few hundredths
+of cutting.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ _COLUMNS = 32
 _RUN = 4
 """Rows over which noise is told together."""
 _NOISE = ((256, 0.65), (128, 0.78), (_NARROW, 0.95))
-"""By width, the mean square of the differences of neighbours by twice the variance, above which rows are noise: white noise
-has 1, broken low cloud up to 0.47, 0.66 and 0.87."""
+"""By width, the mean square of the differences of neighbours by twice the variance, above which rows are noise: white
+noise has 1, broken low cloud up to 0.47, 0.66 and 0.87."""
 _PERHAPS = 0.55
 """The same, of few columns, above which all are looked at."""
 _STRIPE = 0.038
-"""Share of the range of counts by which a row may lie off both of its neighbours: GOES-17's worst stripes, and edges of clouds, have 0.036."""
+"""Share of the range of counts by which a row may lie off both of its neighbours; GOES-17's worst stripes, and edges of
+clouds, have 0.036."""
 _LIMB = 1.01
-"""By how much scan angles are widened before a pixel is said to see the Earth: at the limb files and geometry differ."""
+"""By how much scan angles are widened before a pixel is said to see the Earth: files differ from it at the limb."""
 
 Pixels = npt.NDArray[Any]
 

@@ -63,9 +63,7 @@ def find(
     if products is not None:
         return Sources(select_products(products, query).products)
     if folder.items.exists():
-        found = find_products(
-            query, items=folder.items, access=config.access, fresh=lambda: _fresh(config, query)
-        )
+        found = find_products(query, items=folder.items, access=config.access, fresh=lambda: _fresh(config, query))
         kept = found.products if config.safe_dir is None else tuple(_of_any_size(p) for p in found.products)
         return Sources(kept, _faults(found))
     found = find_products(

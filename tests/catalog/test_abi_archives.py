@@ -179,7 +179,7 @@ def test_a_listing_of_ever_new_pages_is_one_sentence(monkeypatch: pytest.MonkeyP
     class Server:
         """One that always tells where its listing goes on."""
 
-        def call_s3(self, *_: object, ContinuationToken: str = "", **__: object) -> dict[str, object]:  # noqa: N803
+        def call_s3(self, *_: object, ContinuationToken: str = "", **__: object) -> dict[str, object]:
             return {"IsTruncated": True, "NextContinuationToken": ContinuationToken + "x"}
 
     monkeypatch.setattr("catalog.geostationary.archives.s3_filesystem", lambda *_, **__: Server())

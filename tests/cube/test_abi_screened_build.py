@@ -194,7 +194,11 @@ def test_what_only_a_tile_shows_takes_the_file_out_of_all_tiles_until_it_is_mend
     assert set(errors["kind"]) == {"source"}
     assert set(errors["tile_id"]) == frames.keys()
     assert set(errors["channel"]) == {13}
-    assert errors["reason"].str.contains("of the pixels that a tile is cut from, 2 of .* rows .* repeat the row before").all()
+    assert (
+        errors["reason"]
+        .str.contains("of the pixels that a tile is cut from, 2 of .* rows .* repeat the row before")
+        .all()
+    )
     table = pd.read_parquet(tmp_path / "out" / "screening.parquet").set_index(["scan", "channel"])
     assert table[table["verdict"] != "fit"].index.tolist() == [(spoilt.id, 13)]
     assert spoilt.files[13].href in table.loc[(spoilt.id, 13), "reason"]
