@@ -210,13 +210,14 @@ def _axis(dataset: h5py.Dataset, pixels: int) -> tuple[float, float]:
 
 def _mid_time(h5: h5py.File, source: SourceFile) -> np.datetime64:
     """The file's ``t``, which is to lie within the scan; where it has none, the middle of the scan."""
-    refuse_other_times(h5, source, _UNDEFINED)
     seconds = _scalar(h5, "t")
     if seconds is None:
         start, end = np.datetime64(source.start, "ns"), np.datetime64(source.end, "ns")
-        return start + (end - start) // 2
-    told = moment(seconds)
-    refuse_other_time("t", told, source.start, source.end)
+        told = start + (end - start) // 2
+    else:
+        told = moment(seconds)
+        refuse_other_time("t", told, source.start, source.end)
+    refuse_other_times(h5, source, _UNDEFINED)
     return told
 
 

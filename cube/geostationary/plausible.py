@@ -135,7 +135,7 @@ def refuse_implausible(imager: Instrument, band: Band, numbers: Mapping[str, flo
                 f"its {name} is {value:g}, but {band.name} at {band.wavelength_um:g} um has about {wanted:.5g}"
             )
     fk1, fk2 = (numbers.get(name) for name, *_ in _PLANCK)
-    if fk1 is not None and fk2 is not None and not abs(fk1 / (_C1 * (fk2 / _C2) ** 3) - 1) <= _ROUNDED_PLANCK:
+    if fk1 is not None and fk2 is not None and abs(fk1 / (_C1 * (fk2 / _C2) ** 3) - 1) > _ROUNDED_PLANCK:
         raise ValueError(
             f"its planck_fk1 is {fk1:g}, but by its planck_fk2 of {fk2:g} it would be {_C1 * (fk2 / _C2) ** 3:.6g}"
         )
