@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from catalog.sentinel2.convert import footprint_bbox
@@ -17,6 +18,10 @@ from stratacube.guard import guarded
 __all__ = ["read_safe"]
 
 _IMAGE = re.compile(r"_(?P<key>(?:B\d[\dA]|SCL|AOT|WVP|TCI)_(?P<pixel>\d{2})m)\.(?i:jp2)$")
+_NAMED = re.compile(r"(?:L2A_)?T(\d{2}[A-Z]{3})_(\d{8}T\d{6})_")
+"""Tile and time of an image's name."""
+_DATATAKE = timedelta(hours=1)
+"""Longer than any datatake."""
 
 
 def read_safe(folder: Path) -> Product:
@@ -50,7 +55,7 @@ def _read(folder: Path) -> Product:
             "one of each is needed"
         )
     product, granule = read_product(documents[0]), read_granule(granules[0])
-    _agree(product, granule)
+    _agree(folder, product, granule)
     assets = {
         "product_metadata": Asset(href=str(documents[0]), size=documents[0].stat().st_size),
         "granule_metadata": Asset(href=str(granules[0]), size=granules[0].stat().st_size),
@@ -58,6 +63,7 @@ def _read(folder: Path) -> Product:
     for image in sorted(granules[0].parent.glob("IMG_DATA/**/*.[jJ][pP]2")):
         found = _IMAGE.search(image.name)
         if found is not None:
+            _refuse_foreign(image, product)
             assets[found["key"]] = _raster(image, granule, int(found["pixel"]))
     ring = product.footprint
     _refuse_elsewhere(granule, assets)
@@ -79,10 +85,44 @@ def _read(folder: Path) -> Product:
     )
 
 
-def _agree(product: ProductMetadata, granule: GranuleMetadata) -> None:
-    tile = parse_product_name(product.id).tile
-    if tile != granule.tile:
-        raise SourceError(f"{product.id} is of tile {tile} but its MTD_TL.xml of {granule.tile}; fetch it again")
+def _agree(folder: Path, product: ProductMetadata, granule: GranuleMetadata) -> None:
+    """Refuse a product that is not the one its folder, its name or its parts tell of."""
+    named = parse_product_name(product.id)
+    if named.tile != granule.tile:
+        raise SourceError(f"{product.id} is of tile {named.tile} but its MTD_TL.xml of {granule.tile}; fetch it again")
+    called = folder.name.removesuffix(".SAFE")
+    if _is_product_name(called) and called != product.id:
+        raise SourceError(f"{folder} holds the product {product.id}; give it its name, or fetch what it is named after")
+    begun = product.datatake_start.replace(microsecond=0)
+    if begun != named.sensing:
+        raise SourceError(
+            f"{product.id} begins at {named.sensing} by its name but at {begun} by its metadata; fetch it again"
+        )
+    if not timedelta(0) <= granule.sensing_time - begun <= _DATATAKE:
+        raise SourceError(
+            f"{product.id} begins at {begun}, but by its MTD_TL.xml the tile was seen at {granule.sensing_time}; "
+            "fetch it again"
+        )
+    strips = product.datastrip_start, granule.datastrip_start
+    if None not in strips and strips[0] != strips[1]:
+        raise SourceError(
+            f"{product.id} is of the datastrip of {strips[0]}, but its MTD_TL.xml of that of {strips[1]}; fetch it again"
+        )
+
+
+def _refuse_foreign(image: Path, product: ProductMetadata) -> None:
+    """Refuse an image that is named after another tile or time than its product."""
+    found, named = _NAMED.match(image.name), parse_product_name(product.id)
+    if found is not None and found.groups() != (named.tile, named.sensing.strftime("%Y%m%dT%H%M%S")):
+        raise SourceError(f"{image} is of another tile or time than {product.id}; fetch the product again")
+
+
+def _is_product_name(name: str) -> bool:
+    try:
+        parse_product_name(name)
+    except SourceError:
+        return False
+    return True
 
 
 def _refuse_elsewhere(granule: GranuleMetadata, assets: Mapping[str, Asset]) -> None:

@@ -10,19 +10,23 @@ import numpy as np
 
 from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.bands import BANDS
-from catalog.geostationary.naming import lineage_of
 from catalog.geostationary.scans import SourceFile
+from cube.geostationary.abi_content import refuse_other_content, refuse_other_place, refuse_other_times
 from cube.geostationary.abi_timelines import ABI_TIMELINES
 from cube.geostationary.dialect import Dialect
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.geostationary.hdf5 import (
+    as_number,
     attribute,
     attribute_or_none,
     chunk_table,
+    dataset,
     first_value,
     moment,
+    number,
     text,
+    text_or_none,
     variable_or_none,
     whole_microradians,
 )
@@ -34,7 +38,6 @@ from cube.geostationary.plausible import (
     refuse_unfit,
 )
 from cube.instrument import Band, Bound, Instrument, Quantity, Resolution, ScanGeometry
-from stratacube.times import parse_time
 
 if TYPE_CHECKING:
     import h5py
@@ -64,11 +67,22 @@ _SUN, _HEAT = tuple(_BANDS)[:6], tuple(_BANDS)[6:]
 """Bands of reflected sunlight and of emission."""
 _UNITS = {_SUN: "W m-2 sr-1 um-1", _HEAT: "mW m-2 sr-1 (cm-1)-1"}
 _FILES, _GRID_MAPPING = "ABI L1b", "goes_imager_projection"
-_SCENES = {"F": ("FULL DISK",), "C": ("CONUS", "PACUS"), "M": ("MESOSCALE",)}
-"""What ``scene_id`` says of a sector."""
 _UNDEFINED = (-999.0, 9.969209968386869e36)
 """ABI's own number for none, and netCDF's for what was never written."""
 _NO_COUNT = -1.0
+_BC1 = {
+    "C07": 0.44,
+    "C08": 1.547,
+    "C09": 0.342,
+    "C10": 0.057,
+    "C11": 0.191,
+    "C12": 0.091,
+    "C13": 0.077,
+    "C14": 0.221,
+    "C15": 0.219,
+    "C16": 0.062,
+}
+"""Kelvins by which a band's own width corrects Planck's law: those of GOES-16 and GOES-17 differ by 0.012 at most."""
 _ROUNDING = 1e-3
 _SCALARS = (
     "esun",
@@ -115,8 +129,8 @@ _OTHERS = 1.6
 
 
 def _read(h5: h5py.File, source: SourceFile) -> FileIndex:
-    band, rad, dqf = ABI.band(source.channel), h5["Rad"], h5["DQF"]
-    _refuse_other(h5, source)
+    band, rad, dqf = ABI.band(source.channel), dataset(h5, "Rad"), dataset(h5, "DQF")
+    refuse_other_content(h5, source)
     for image, size in ((rad, 2), (dqf, 1)):
         refuse_unfit(image, ABI, band)
         if image.dtype.kind not in "iu" or image.dtype.itemsize != size:
@@ -127,6 +141,7 @@ def _read(h5: h5py.File, source: SourceFile) -> FileIndex:
     refuse_other([("radiance's unit", units, _UNITS[_SUN if band.name in _SUN else _HEAT])])
     grid = _grid(h5, rad.shape)
     refuse_other_grid(grid, ABI, band)
+    refuse_other_place(h5, grid.projection)
     table = _chunk_table(rad)
     numbers = _numbers(h5, rad, grid.projection) | {"_FillValue": table.fill}
     refuse_implausible(ABI, band, numbers)
@@ -152,33 +167,6 @@ def _read(h5: h5py.File, source: SourceFile) -> FileIndex:
     )
 
 
-def _refuse_other(h5: h5py.File, source: SourceFile) -> None:
-    """Refuse a file that is not what its name says; what a rewritten one has lost says nothing."""
-    band = int(first_value(h5["band_id"]))
-    if band != source.channel:
-        raise ValueError(f"band_id is {band} but the name says C{source.channel:02d}")
-    platform, scene, was, *times = (
-        None if value is None else text(value)
-        for value in (
-            attribute_or_none(h5, name)
-            for name in ("platform_ID", "scene_id", "dataset_name", "time_coverage_start", "time_coverage_end")
-        )
-    )
-    refuse_other([("platform_ID", platform, f"G{source.platform.removeprefix('goes')}")])
-    if scene is not None and scene.strip().upper() not in _SCENES[source.sector[0]]:
-        raise ValueError(f"its scene_id is {scene} but its name says {source.sector}")
-    for name, told, named in zip(
-        ("time_coverage_start", "time_coverage_end"), times, (source.start, source.end), strict=True
-    ):
-        if told is not None:
-            refuse_other_time(name, parse_time(told), named, named)
-    first = None if was is None else ABI_NAMES.parse(was)
-    if first is not None and (first.sector, first.start) != (source.sector, source.start):
-        raise ValueError(f"its dataset_name is {was}, which is of another scan than its name tells")
-    if first is not None and lineage_of(first.product) not in ("", lineage_of(source.product)):
-        raise ValueError(f"its dataset_name is {was}, which is reprocessed as its name does not tell")
-
-
 def _chunk_table(dataset: h5py.Dataset) -> ChunkTable:
     kind = dataset.dtype.newbyteorder("=")
     told = attribute_or_none(dataset, "_Unsigned")
@@ -189,16 +177,16 @@ def _chunk_table(dataset: h5py.Dataset) -> ChunkTable:
 
 
 def _grid(h5: h5py.File, shape: tuple[int, int]) -> FixedGrid:
-    mapping = h5["goes_imager_projection"].attrs
+    mapping = dataset(h5, "goes_imager_projection")
     numbers = ("perspective_point_height", "semi_major_axis", "semi_minor_axis", "longitude_of_projection_origin")
     projection = GeosProjection(
-        **{name: float(np.ravel(mapping[name])[0]) for name in numbers},
-        sweep_angle_axis=text(mapping["sweep_angle_axis"]),
+        **{name: number(mapping, name) for name in numbers},
+        sweep_angle_axis=text(attribute(mapping, "sweep_angle_axis")),
     )
     if projection.sweep_angle_axis != "x":
         raise ValueError(f"its sweep_angle_axis is {projection.sweep_angle_axis} where x is expected")
-    y0, dy = _axis(h5["y"], shape[0])
-    x0, dx = _axis(h5["x"], shape[1])
+    y0, dy = _axis(dataset(h5, "y"), shape[0])
+    x0, dx = _axis(dataset(h5, "x"), shape[1])
     return FixedGrid(projection, x0, y0, dx, dy, *shape)
 
 
@@ -207,19 +195,17 @@ def _axis(dataset: h5py.Dataset, pixels: int) -> tuple[float, float]:
     name = dataset.name.strip("/")
     if dataset.shape != (pixels,):
         raise ValueError(f"{name} has {dataset.shape} values for {pixels} pixels")
-    refuse_other([(f"{name}'s unit", _text_or_none(dataset, "units"), "rad")])
+    refuse_other([(f"{name}'s unit", text_or_none(dataset, "units"), "rad")])
     packing = [attribute_or_none(dataset, what) for what in ("scale_factor", "add_offset")]
     if dataset.dtype.kind in "iu" and None in packing:
         raise ValueError(f"{name} is packed, but lacks its scale_factor or add_offset")
-    scale, offset = (default if n is None else float(n) for n, default in zip(packing, (1.0, 0.0), strict=True))
+    scale, offset = (
+        default if n is None else as_number(n, f"{name} packing")
+        for n, default in zip(packing, (1.0, 0.0), strict=True)
+    )
     values = dataset[[0, pixels - 1]].astype("f8") * scale + offset
     step = (values[1] - values[0]) / (pixels - 1)
     return whole_microradians(values[0], step), whole_microradians(step, step / pixels)
-
-
-def _text_or_none(thing: Any, name: str) -> str | None:
-    value = attribute_or_none(thing, name)
-    return None if value is None else text(value)
 
 
 def _mid_time(h5: h5py.File, source: SourceFile) -> np.datetime64:
@@ -227,16 +213,18 @@ def _mid_time(h5: h5py.File, source: SourceFile) -> np.datetime64:
     seconds = _scalar(h5, "t")
     if seconds is None:
         start, end = np.datetime64(source.start, "ns"), np.datetime64(source.end, "ns")
-        return start + (end - start) // 2
-    told = moment(seconds)
-    refuse_other_time("t", told, source.start, source.end)
+        told = start + (end - start) // 2
+    else:
+        told = moment(seconds)
+        refuse_other_time("t", told, source.start, source.end)
+    refuse_other_times(h5, source, _UNDEFINED)
     return told
 
 
 def _numbers(h5: h5py.File, rad: h5py.Dataset, projection: GeosProjection) -> dict[str, float | None]:
     """All numbers that have bounds, None where the file lacks one, as archives do now and then."""
     found: dict[str, float | None] = {name: _scalar(h5, name) for name in _SCALARS}
-    found |= {name: float(attribute(rad, name)) for name in ("scale_factor", "add_offset")}
+    found |= {name: number(rad, name) for name in ("scale_factor", "add_offset")}
     found |= {k: v for k, v in asdict(projection).items() if not isinstance(v, str)}
     esun, distance, written = (found[n] for n in ("esun", "earth_sun_distance_anomaly_in_AU", "kappa0"))
     if esun and distance is not None:
@@ -252,7 +240,7 @@ def _scalar(h5: h5py.File, name: str) -> float | None:
     variable = variable_or_none(h5, name)
     if variable is None:
         return None
-    value = float(first_value(variable))
+    value = as_number(first_value(variable), name)
     if value in _UNDEFINED:
         return None
     # Its own number for none is asked for only where it may be that: an attribute takes as long as the value.
@@ -350,7 +338,12 @@ ABI = Instrument(
         Bound("kappa0", 5e-4, 0.05, _SUN, f"{_PUG}, 5.1.3.1: pi d2 / Esun, Esun from 76 to 2,020 W m-2 um-1"),
         Bound("planck_fk1", 4e3, 3e5, _HEAT, f"{_PUG}, 5.1.3.2: 2 h c2 / wavelength3, from 13.3 to 3.9 um"),
         Bound("planck_fk2", 1e3, 4e3, _HEAT, f"{_PUG}, 5.1.3.2: h c / (k wavelength), from 13.3 to 3.9 um"),
-        Bound("planck_bc1", -1.0, 3.0, _HEAT, f"{_PUG}, 5.1.3.2: a correction of kelvins at most"),
+        *(
+            Bound(
+                "planck_bc1", bc1 - 0.1, bc1 + 0.1, (band,), f"{_PUG}, 5.1.3.2: as of GOES-16 and GOES-17, within 0.1 K"
+            )
+            for band, bc1 in _BC1.items()
+        ),
         Bound("planck_bc2", 0.98, 1.01, _HEAT, f"{_PUG}, 5.1.3.2: a correction of a hundredth at most"),
         Bound("valid_pixel_count", 0.0, 21696.0**2, (*_SUN, *_HEAT), "pixels of a full disk of 0.5 km"),
         Bound("longitude_of_projection_origin", -141.0, -60.0, (*_SUN, *_HEAT), _ORBITS),

@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     import h5py
 
 __all__ = [
+    "as_number",
     "attribute",
     "attribute_or_none",
     "chunk_table",
+    "dataset",
     "first_value",
     "moment",
     "number",
     "text",
+    "text_or_none",
     "variable_or_none",
     "whole_microradians",
 ]
@@ -69,8 +72,35 @@ def first_value(variable: h5py.Dataset) -> Any:
 
 
 def number(thing: Any, name: str) -> float:
-    """Return an attribute as a number."""
-    return float(attribute(thing, name))
+    """Return an attribute as a number; see :func:`as_number`."""
+    return as_number(attribute(thing, name), f"{thing.name.strip('/')} {name}".strip())
+
+
+def as_number(value: Any, name: str) -> float:
+    """Return a value as a number; a text of digits is none, though Python would read it.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    if np.asarray(value).dtype.kind not in "iuf":
+        raise ValueError(f"its {name} is the text {text(value)[:40]!r} where a number is expected")
+    return float(value)
+
+
+def dataset(h5: h5py.File, name: str) -> h5py.Dataset:
+    """Return a variable.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    found = variable_or_none(h5, name)
+    if found is None:
+        raise ValueError(f"it lacks the variable {name}")
+    return found
 
 
 def moment(seconds: float) -> np.datetime64:
@@ -93,6 +123,12 @@ def text(value: Any) -> str:
         if isinstance(value, bytes)
         else str(np.ravel(value)[0] if isinstance(value, np.ndarray) else value)
     )
+
+
+def text_or_none(thing: Any, name: str) -> str | None:
+    """Return an attribute as text; None where there truly is none."""
+    value = attribute_or_none(thing, name)
+    return None if value is None else text(value)
 
 
 def whole_microradians(value: float, pixel: float) -> float:

@@ -80,7 +80,7 @@ def index_file(source: SourceFile, cache: Path | None = None, endpoint_url: str 
             return _known(cached, source)
     dialect = dialect_of(source.platform)
     with (
-        guarded(f"{source.href} is not a readable {dialect.files} file"),
+        guarded(f"{source.href} is not a readable {dialect.files} file", "fetch it again, or leave it out"),
         _opened(source, endpoint_url) as file,
         h5py.File(file, "r") as h5,
     ):

@@ -30,6 +30,8 @@ _C1, _C2 = 1.191042972e7, 14387.76877
 """Constants of Planck's law: 2 h c2 in mW m-2 sr-1 um3 per (cm-1), and h c / k in K um (CODATA 2018, NIST)."""
 _PLANCK = (("planck_fk1", _C1, 3, 0.05), ("planck_fk2", _C2, 1, 0.02))
 """Coefficient, constant, power of the wavelength, and how far a band's effective wavelength may take it."""
+_ROUNDED_PLANCK = 2e-4
+"""How far both coefficients, each rounded to six digits, may be from being of one wavelength."""
 
 
 def refuse_other(facts: Iterable[tuple[str, object, object]]) -> None:
@@ -132,6 +134,11 @@ def refuse_implausible(imager: Instrument, band: Band, numbers: Mapping[str, flo
             raise ValueError(
                 f"its {name} is {value:g}, but {band.name} at {band.wavelength_um:g} um has about {wanted:.5g}"
             )
+    fk1, fk2 = (numbers.get(name) for name, *_ in _PLANCK)
+    if fk1 is not None and fk2 is not None and abs(fk1 / (_C1 * (fk2 / _C2) ** 3) - 1) > _ROUNDED_PLANCK:
+        raise ValueError(
+            f"its planck_fk1 is {fk1:g}, but by its planck_fk2 of {fk2:g} it would be {_C1 * (fk2 / _C2) ** 3:.6g}"
+        )
     wavelength = numbers.get("band_wavelength")
     if wavelength is not None and not abs(wavelength / band.wavelength_um - 1) <= _SHIFTED:
         raise ValueError(f"its band_wavelength is {wavelength:g} um, that of {band.name} is {band.wavelength_um:g}")

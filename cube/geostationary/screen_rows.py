@@ -12,8 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    *("FLAGS", "NOISE", "ROW_FAULTS", "SCATTER"),
-    *("Look", "contradictory", "look_at", "repeated", "saturated", "seams"),
+    "FLAGS",
+    "NOISE",
+    "ROW_FAULTS",
+    "SCATTER",
+    "Look",
+    "contradictory",
+    "look_at",
+    "repeated",
+    "saturated",
+    "seams",
 ]
 
 ROW_FAULTS = ("fill", "repeated", "saturated", "noise", "contradictory")

@@ -38,8 +38,9 @@ _SPREADS = (1 / 3, 3.0)
 _UNLIKE, _TIMES = 0.03, 4.0
 """How unlike a file may be to the neighbour that is most like it, of the variance, and by how unlike those are to each
 other: as a scene changes the more the longer it takes, it is about half as unlike."""
-_ASIDE = 30.0
-"""Microradians by which images of one scan may lie aside: mesoscale files up to 2019 are half a pixel of 1 km off."""
+_ASIDE, _ASIDE_BEFORE, _SINCE = 1.0, 30.0, np.datetime64("2019-10-27")
+"""Microradians by which images of one scan may lie aside, those until a day too: mesoscale files of 2017 and of January
+2019 are half a pixel of 1 km off the others' lattice, those from that day on lie on one."""
 _TOLD = {
     "fill": "hold no pixel",
     "repeated": "repeat the row before",
@@ -93,7 +94,8 @@ def strangers(records: Sequence[FileRecord]) -> dict[str, str]:
     found = {}
     for record in opened:
         others = [r for r in opened if r.href != record.href]
-        alike = [r for r in others if r.seen_from == record.seen_from and _apart(r, record) <= _ASIDE]
+        aside = _ASIDE if record.start >= _SINCE else _ASIDE_BEFORE
+        alike = [r for r in others if r.seen_from == record.seen_from and _apart(r, record) <= aside]
         if (band := copied.get(record.href)) is not None:
             name = imager_of(record.platform).band(band).name
             found[record.href] = f"its pixels are those of {name} in the same scan"
@@ -101,7 +103,7 @@ def strangers(records: Sequence[FileRecord]) -> dict[str, str]:
             apart = float(np.median([_apart(r, record) for r in others]))
             found[record.href] = (
                 f"its pixels lie {apart:.0f} microradians from those of the scan's other files"
-                if apart > _ASIDE
+                if apart > aside
                 else "its projection is not that of the scan's other files"
             )
     return found
@@ -138,7 +140,7 @@ def _by_index(record: FileRecord) -> str:
     return ""
 
 
-def _by_pixels(record: FileRecord) -> str:
+def _by_pixels(record: FileRecord) -> str:  # noqa: PLR0911  (each return is a reason)
     for name, share in record.row_shares.items():
         if share > ROWS:
             return f"{share:.1%} of the rows looked at {_TOLD[name]}"

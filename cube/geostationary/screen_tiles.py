@@ -36,10 +36,10 @@ noise has 1, broken low cloud up to 0.47, 0.66 and 0.87."""
 _PERHAPS = 0.55
 """The same, of few columns, above which all are looked at."""
 _STRIPE = 0.038
-"""Share of the range of counts by which a row may lie off both of its neighbours: GOES-17's worst stripes, and edges of
+"""Share of the range of counts by which a row may lie off both of its neighbours; GOES-17's worst stripes, and edges of
 clouds, have 0.036."""
 _LIMB = 1.01
-"""By how much scan angles are widened before a pixel is said to see the Earth: at the limb they and geometry differ."""
+"""By how much scan angles are widened before a pixel is said to see the Earth: files differ from it at the limb."""
 
 Pixels = npt.NDArray[Any]
 

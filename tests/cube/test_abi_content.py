@@ -107,6 +107,18 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "t since 1970": (scalar("t", START.timestamp()), "its t is 20"),
     "t that overflows": (scalar("t", 1e300), "1e.300 seconds since noon of 2000-01-01 are no time"),
     "t that is no number": (scalar("t", float("nan")), "nan seconds since"),
+    "t in other units": (
+        attribute("t", "units", "nanoseconds since 2000-01-01 12:00:00"),
+        "t is in 'nanoseconds since .*' where 'seconds since 2000-01-01 12:00:00' is expected",
+    ),
+    "bounds of another scan": (scalar("time_bounds", 647_000_000.0), "time_bounds' start is 2020-07-02.*, but its name"),
+    "slot": (attribute("/", "orbital_slot", "GOES-West"), "orbital_slot is GOES-West, at -137 .* it looks from -75"),
+    "scale as text": (attribute("Rad", "scale_factor", "0.0457"), "its Rad scale_factor is the text '0.0457' where a num"),
+    "axis scale as text": (attribute("x", "scale_factor", b"5.6e-05"), "the text '5.6e-05' where a number"),
+    "no image": (lambda h5: h5.__delitem__("Rad"), "it lacks the variable Rad.*; fetch it again"),
+    "no band": (lambda h5: h5.__delitem__("band_id"), "it lacks the variable band_id"),
+    "another band's width": (scalar("planck_bc1", 1.55228), "planck_bc1 is 1.55228, which is not between -0.023 and"),
+    "another wavelength": (scalar("planck_fk1", 10900.0), "planck_fk1 is 10900, but by its planck_fk2 of .* 10803"),
     "sweep": (attribute("goes_imager_projection", "sweep_angle_axis", "z"), "sweep_angle_axis is z where x"),
     "longitude": (
         attribute("goes_imager_projection", "longitude_of_projection_origin", float("nan")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import datetime
 from pathlib import Path
 
@@ -137,3 +138,40 @@ def test_safe_folder_is_read_back(tmp_path: Path) -> None:
 def test_no_metadata_at_all(text: bytes) -> None:
     with pytest.raises(SourceError):
         parse_product(text)
+
+
+def test_a_folder_named_after_another_date_is_told(tmp_path: Path) -> None:
+    """Its metadata says what it is; whatever else is named after another time or tile is told too."""
+    spec = SafeSpec(
+        tile="32TMT",
+        epsg=32632,
+        ulx=399960.0,
+        uly=5300040.0,
+        datatake_start=datetime(2021, 6, 5, 10, 20, 31),
+        processing_time=datetime(2021, 6, 5, 14),
+        images={"B02_20m": np.ones((64, 64), "u2")},
+    )
+    right = write_safe(spec, tmp_path / "a")
+    assert read_safe(right).datatake_start == datetime(2021, 6, 5, 10, 20, 31)
+    renamed = shutil.copytree(right, tmp_path / right.name.replace("20210605T102031", "20210615T102031", 1))
+    with pytest.raises(SourceError, match=rf"{renamed} holds the product {right.stem}; give it its name"):
+        read_safe(renamed)
+    for old, new, said in (
+        ("<DATATAKE_SENSING_START>2021-06-05", "<DATATAKE_SENSING_START>2021-06-15", "but at 2021-06-15 10:20:31 by"),
+        ("<SENSING_TIME", "2021-06-15", "by its MTD_TL.xml the tile was seen at 2021-06-15"),
+    ):
+        copy = shutil.copytree(right, tmp_path / f"other{said[:6].strip()}" / right.name)
+        (document,) = copy.glob("MTD_MSIL2A.xml" if "DATATAKE" in old else "GRANULE/*/MTD_TL.xml")
+        text = document.read_text()
+        if "DATATAKE" in old:
+            document.write_text(text.replace(old, new))
+        else:
+            document.write_text(re.sub(r"(<SENSING_TIME[^>]*>)2021-06-05", rf"\g<1>{new}", text))
+        assert document.read_text() != text
+        with pytest.raises(SourceError, match=said):
+            read_safe(copy)
+    copy = shutil.copytree(right, tmp_path / "image" / right.name)
+    image = next(copy.glob("GRANULE/*/IMG_DATA/*/*_B02_20m.jp2"))
+    image.rename(image.with_name(image.name.replace("20210605T", "20210615T")))
+    with pytest.raises(SourceError, match="is of another tile or time than"):
+        read_safe(copy)

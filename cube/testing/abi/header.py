@@ -100,7 +100,7 @@ def _texts(spec: FileSpec) -> dict[str, Any]:
         "id": str(uuid.uuid5(uuid.NAMESPACE_URL, spec.key)),
         "platform_id": f"G{spec.platform[4:]}",
         "instrument_id": PLATFORMS[spec.platform][0],
-        "orbital_slot": "GOES-East" if spec.platform in ("goes16", "goes19") else "GOES-West",
+        "orbital_slot": _slot(spec.grid.lon_0),
         "scene_id": SCENES[spec.sector],
         "mode": spec.mode,
         "spatial_resolution": f"{ {14: '0.5', 28: '1', 56: '2'}[pixel_of(spec.channel)] }km at nadir",
@@ -194,3 +194,10 @@ def _f4(*values: Any) -> npt.NDArray[np.float32]:
 
 def _normal(longitude: float) -> float:
     return (longitude + 180.0) % 360.0 - 180.0
+
+
+def _slot(longitude: float) -> str:
+    """Name of the place that a satellite stands at, degrees east."""
+    return next(
+        (name for name, at in (("GOES-East", -75.0), ("GOES-West", -137.0)) if abs(longitude - at) < 1), "GOES-Test"
+    )
