@@ -224,8 +224,9 @@ def test_a_place_in_code_is_no_name(
     site: Path, abi: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ("--output-dir", tmp_path / "out")
-    for flag, value in (("--stratification", "my_plugs.transect:TRANSECT"), ("--engine", "os:system")):
-        assert f"{flag} is {value!r}" in refusal(site, capsys, *abi, *out, flag, value)
+    place = "my_plugs.transect:TRANSECT"
+    for flag, value, told in (("--stratification", place, repr(place)), ("--engine", "os:system", "os:system: give ")):
+        assert f"{flag} is {told}" in refusal(site, capsys, *abi, *out, flag, value)
     written = tmp_path / "build.yaml"
     written.write_text("stratification: my_plugs.transect:TRANSECT\n")
     assert f"give {', '.join(STRATA.ours)} or transect" in refusal(site, capsys, *abi, *out, "--config", written)
