@@ -422,7 +422,8 @@ def test_output_of_another_config_is_refused_until_overwritten(
     assert build(small_archive, output, "--plan-only", "--seed", "1") == 2
     assert "seed is 42 there and 1 here" in capsys.readouterr().err
     assert build(small_archive, output, "--plan-only", "--seed", "1", "--overwrite") == 0
-    assert not (output / "tiles.zarr").exists()
+    assert (output / "tiles.zarr" / "zarr.json").exists()
+    assert not list((output / "tiles.zarr").glob("C*/c"))
     assert yaml.safe_load((output / "config.yaml").read_text())["build"]["seed"] == 1
 
 

@@ -99,7 +99,8 @@ def test_overwriting_removes_the_build_and_nothing_else(archive: Path, tmp_path:
     assert build(archive, output, "--overwrite", "--plan-only", "--seed", "7") == 0
     there = {p.name for p in output.iterdir()}
     assert {"notes", "archive", "my.txt", "plan.parquet"} <= there
-    assert not {"tiles.zarr", "catalog.json", "previews", "errors.csv"} & there
+    assert not {"catalog.json", "previews", "errors.csv"} & there
+    assert not list((output / "tiles.zarr").glob("C*/c"))  # the arrays are described, and empty
     assert not any(key.startswith("shard-") for key in Ledger(output / "ledger.jsonl").entries)
     assert (output / "notes" / "a.txt").read_text() == "precious"
     assert (elsewhere / "shared.png").read_text() == "precious"
