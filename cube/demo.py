@@ -28,6 +28,15 @@ from stratacube.files import write_text
 __all__ = ["run_demo", "write_demo_archive"]
 
 START = datetime(2020, 7, 1, 16)
+_SPLITS: dict[str, Any] = {
+    "split_km": 500.0,
+    "split_hours": 0.0,
+    "split_gap_km": 20.0,
+    "split_gap_hours": 0.1,
+    "split_shares": [0.5, 0.5, 0.0],
+}
+"""The sector is a thousand kilometres wide, and seen for three hours: places alone split it."""
+_MOST_TILES = 96
 MISSING, TRUNCATED = (5, 6), (8, 13)
 """Scan and channel that the demo's archive lacks, and that it holds cut short: both on purpose."""
 
@@ -110,11 +119,24 @@ def _abi(output: Path) -> int:
             tile_size=256,
             steps=7,
             step_minutes=10,
+            **_SPLITS,
             **flags,
         )
-        codes.append(run_abi(config).code)
+        codes.append(_grown_until_split(config) if name == "random" else run_abi(config).code)
         _tell(output / name)
     return max(codes)
+
+
+def _grown_until_split(config: AbiConfig) -> int:
+    """Build, and append tiles until some lie on both sides of the gap."""
+    code = run_abi(config).code
+    while True:
+        splits = pd.read_parquet(AbiFolder(config.output_dir).plan, columns=["split"])["split"].value_counts()
+        if {"train", "val"} <= set(splits.index) or len(splits) == 0 or splits.sum() >= _MOST_TILES:
+            _say("splits: " + ", ".join(f"{name} {tiles}" for name, tiles in splits.items()))
+            return code
+        config = config.model_copy(update={"num_tiles": int(splits.sum()) + 12})
+        code = run_abi(config).code
 
 
 def _sentinel2(output: Path) -> int:

@@ -32,7 +32,9 @@ BandCounts = dict[tuple[int, int], npt.NDArray[np.int64]]
 """The same of one band by tile and step."""
 
 
-def count_band(counts: npt.NDArray[np.uint16], mask: npt.NDArray[Any], bit: int) -> BandCounts:
+def count_band(
+    counts: npt.NDArray[np.uint16], mask: npt.NDArray[Any], bit: int, valid: npt.NDArray[np.int64]
+) -> BandCounts:
     """Count the valid pixels of one band of a shard's tiles.
 
     Parameters
@@ -43,16 +45,16 @@ def count_band(counts: npt.NDArray[np.uint16], mask: npt.NDArray[Any], bit: int)
         Of the same shape; pixels are valid where ``bit`` is set.
     bit
         Of the band.
+    valid
+        (tile, step): how many pixels are valid.
     """
     found: BandCounts = {}
-    for tile, step in np.ndindex(*counts.shape[:2]):
-        invalid = (mask[tile, step] & bit) == 0
-        table = np.bincount(counts[tile, step].ravel())
-        if invalid.any():  # mostly few, or all
-            wrong = np.bincount(counts[tile, step][invalid])
-            table[: len(wrong)] -= wrong
-        if table.any():
-            found[tile, step] = np.trim_zeros(table, "b").astype("i8")
+    size = counts[0, 0].size
+    for tile, step in zip(*(place.tolist() for place in np.nonzero(valid)), strict=True):
+        image = counts[tile, step]
+        few = valid[tile, step] < size
+        table = np.bincount(image[mask[tile, step] & bit != 0] if few else image.ravel())
+        found[tile, step] = table
     return found
 
 
@@ -101,7 +103,7 @@ def write_counts(
     keys = sorted(total)
     there = [np.flatnonzero(total[key]) for key in keys]
     packed = io.BytesIO()
-    np.savez_compressed(
+    np.savez(  # small beside the pixels, and packing it would take as long as counting
         packed,
         keys=np.array(json.dumps(keys)),
         sizes=np.array([len(t) for t in there], "i8"),

@@ -121,10 +121,11 @@ def build_shard(task: ShardTask) -> ShardResult:
             headers |= _cut_band(task, channel, counts, mask, result)
             _write(task, task.layout.band(channel).name, counts, task.fills[channel], result)
             bit = task.layout.mask_bit(channel)
-            valid_pixels += [np.count_nonzero(tile & bit) for tile in mask]
+            valid = np.count_nonzero(mask & bit, axis=(2, 3))
+            valid_pixels += valid.sum(axis=1)
             stored_pixels += mask[0].size
             if task.counts is not None:
-                occurring[channel] = count_band(counts, mask, int(bit))
+                occurring[channel] = count_band(counts, mask, int(bit), valid)
         _write(task, name, mask, 0, result)
     numbers = numbers_of(task.layout, task.tiles, task.requested, task.frames, headers)
     write_numbers(task.numbers, task.first, numbers)
