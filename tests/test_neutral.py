@@ -44,6 +44,7 @@ ALLOWED = {
     ("cube/strata/random.py", "GOES"): "a formula and where it stands",
     ("cube/strata/cloudsat/labels.py", "abi"): "variables are called as in the predecessor's chips",
     ("cube/strata/cloudsat/labels.py", '"K"'): "units of the weather that goes with a profile",
+    ("cube/strata/clouds/labels.py", '"K"'): "units of features that clouds are told by",
     ("cube/strata/systems.py", "GOES"): "convection's tables name two places in orbit, as the predecessor's did",
 }
 """By file and word, why it may stand there."""

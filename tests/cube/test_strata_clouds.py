@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import cube
 from catalog.geostationary.scans import Scan
 from cube.config import AbiConfig
+from cube.geostationary.cloud_products import find_products, read_fields
 from cube.geostationary.find import find
 from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.geostationary.headers import Headers
@@ -32,7 +33,6 @@ from cube.strata.clouds.definitions import (
     temperature_features,
     type_features,
 )
-from cube.strata.clouds.products import find_products, read_fields
 from cube.strata.clouds.sampler import CloudsSampler
 from stratacube.errors import SourceError, UsageError
 from stratacube.parquet import read_frame
