@@ -138,6 +138,16 @@ def test_a_real_product_is_read_at_the_pixels_asked_for(data_folder: Path) -> No
         read_fields(path, "HT", [FixedGrid(VIEW, 0, 0, 56e-6, -56e-6, 4, 4)])
 
 
+def test_what_is_not_of_good_quality_or_fill_is_not_known(tmp_path: Path) -> None:
+    grid = FixedGrid(VIEW, 0.01, 0.01, 56e-6, -56e-6, 2, 3)
+    values = np.array([[1, 2, 65535], [4, 5, 6]], "u2")
+    path = write_product(tmp_path, "ACHA", "HT", values, grid, "20201831600000")
+    with h5py.File(path, "r+") as file:
+        file["DQF"][1, 1] = 4
+    found = read_fields(path, "HT", [grid])[0]
+    assert np.array_equal(found, [[1, 2, np.nan], [4, np.nan, 6]], equal_nan=True)
+
+
 def scans_of(archive: Path) -> list[Scan]:
     config = AbiConfig(output_dir=archive / "none", local_data_dir=archive, domain="M1", channels=[13])
     return find(config)
