@@ -6,14 +6,15 @@ import logging
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from cube.config import AbiConfig
-from cube.geostationary.run import run_abi
-from stratacube.command import Answer
 from stratacube.settings import RUN_ONLY, LocalPath, Settings
+
+if TYPE_CHECKING:
+    from cube.config import AbiConfig
+    from stratacube.command import Answer
 
 __all__ = ["CloudsatConfig", "run_cloudsat"]
 
@@ -130,6 +131,8 @@ class CloudsatConfig(Settings):
         UsageError
             If its settings do not agree.
         """
+        from cube.config import AbiConfig  # noqa: PLC0415  (help needs no instruments)
+
         first = datetime(self.year, 1, 1) + timedelta(days=self.first_day - 1)
         values = {
             "stratification": "cloudsat",
@@ -197,6 +200,8 @@ def run_cloudsat(config: CloudsatConfig) -> Answer:
     StratacubeError
         If the build cannot be made at all.
     """
+    from cube.geostationary.run import run_abi  # noqa: PLC0415  (nor what builds)
+
     for note in config.notes():
         _log.warning("%s", note)
     return run_abi(config.build())

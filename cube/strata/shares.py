@@ -8,7 +8,7 @@ from typing import TypeVar
 from stratacube.choices import nearest
 from stratacube.errors import UsageError
 
-Key = TypeVar("Key")
+Class = TypeVar("Class")
 
 __all__ = ["shares_among", "word"]
 
@@ -18,7 +18,7 @@ def word(name: str) -> str:
     return "_".join("".join(c if c.isascii() and c.isalnum() else " " for c in name.lower()).split())
 
 
-def shares_among(asked: Sequence[str], known: Mapping[str, Key], parameter: str, there: str) -> dict[Key, float]:
+def shares_among(asked: Sequence[str], known: Mapping[str, Class], parameter: str, there: str) -> dict[Class, float]:
     """Shares of classes in the tiles to be drawn.
 
     Parameters
@@ -39,7 +39,7 @@ def shares_among(asked: Sequence[str], known: Mapping[str, Key], parameter: str,
     """
     if not asked:
         return dict.fromkeys(known.values(), 1.0)
-    shares: dict[Key, float] = {}
+    shares: dict[Class, float] = {}
     for text in asked:
         name, _, share = text.partition("=")
         if word(name) not in known:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 import cube
 from catalog.geostationary.scans import Scan
 from cube.config import AbiConfig
+from cube.geostationary.cloud_products import find_products, read_fields
 from cube.geostationary.find import find
 from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.geostationary.headers import Headers
@@ -32,7 +33,6 @@ from cube.strata.clouds.definitions import (
     temperature_features,
     type_features,
 )
-from cube.strata.clouds.products import find_products, read_fields
 from cube.strata.clouds.sampler import CloudsSampler
 from stratacube.errors import SourceError, UsageError
 from stratacube.parquet import read_frame
@@ -136,6 +136,16 @@ def test_a_real_product_is_read_at_the_pixels_asked_for(data_folder: Path) -> No
     assert np.isnan(read_fields(path, "HT", [far])[0]).all()
     with pytest.raises(SourceError, match="sees the Earth from -137 degrees east, the scan from -75"):
         read_fields(path, "HT", [FixedGrid(VIEW, 0, 0, 56e-6, -56e-6, 4, 4)])
+
+
+def test_what_is_not_of_good_quality_or_fill_is_not_known(tmp_path: Path) -> None:
+    grid = FixedGrid(VIEW, 0.01, 0.01, 56e-6, -56e-6, 2, 3)
+    values = np.array([[1, 2, 65535], [4, 5, 6]], "u2")
+    path = write_product(tmp_path, "ACHA", "HT", values, grid, "20201831600000")
+    with h5py.File(path, "r+") as file:
+        file["DQF"][1, 1] = 4
+    found = read_fields(path, "HT", [grid])[0]
+    assert np.array_equal(found, [[1, 2, np.nan], [4, np.nan, 6]], equal_nan=True)
 
 
 def scans_of(archive: Path) -> list[Scan]:

@@ -103,6 +103,15 @@ def test_the_vertical_mask_is_the_layers_bin_by_bin(granule: Granule, real: Path
     assert {int(c) for c in np.unique(classes)} - {-1} <= {int(c) for c in np.unique(scenario)}
 
 
+def test_of_two_layers_that_fill_a_bin_alike_the_higher_counts() -> None:
+    base, top = np.array([[1.0, 1.25, 3.0]], "f4"), np.array([[1.125, 1.375, 3.25]], "f4")
+    kind, valid = np.array([[5, 6, 1]], "i1"), np.array([True])
+    for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
+        classes = class_bins(base[:, order], top[:, order], kind[:, order], valid)[0]
+        assert {k: int(c) for k, c in enumerate(classes) if c} == {2: 6, 6: 1}
+    assert (class_bins(base, top, kind, ~valid) == -1).all()
+
+
 def test_pixels_of_profiles_are_those_of_proj_floored_on_the_axes_of_a_file(granule: Granule, tmp_path: Path) -> None:
     path = write_abi_file(tmp_path, channel=1, start=datetime(2019, 1, 2, 18, 40), centre=(-60.0, 5.0))
     with h5py.File(path) as file:

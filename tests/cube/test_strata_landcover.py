@@ -159,6 +159,15 @@ def test_rasters_side_by_side_are_one(tmp_path: Path) -> None:
     assert cover.codes(np.array([-75.0, -65.0, -55.0]), np.full(3, 5.0)).tolist() == [0, 1, NODATA]
 
 
+def test_each_raster_has_its_own_cells_without_a_class(tmp_path: Path) -> None:
+    for i, nodata in enumerate((0, 9)):
+        transform = Affine(1, 0, -80 + 2 * i, 0, -1, 10)
+        write_raster(tmp_path / f"part{i}.tif", np.array([[0, 9]], "u1"), transform, nodata=nodata)
+    cover = open_landcover(str(tmp_path / "*.tif"))
+    assert cover.classes == (0, 9)
+    assert cover.codes(np.arange(-79.5, -76), np.full(4, 9.5)).tolist() == [NODATA, 1, 0, NODATA]
+
+
 def grid_of(_: Scan) -> FixedGrid:
     return DISK.window(Window(3000, 5000, 900, 1000))
 

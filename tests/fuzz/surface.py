@@ -11,8 +11,8 @@ import numpy as np
 import rasterio
 from affine import Affine
 
+from cube.geostationary.cloud_products import read_fields
 from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.strata.clouds.products import read_fields
 from cube.strata.cloudsat.granule import read_aux, read_granule
 from cube.strata.landcover.raster import open_landcover
 from cube.testing import write_cloudsat_granule, write_mcd12c1

@@ -1,1 +1,1 @@
-"""The cloud-feature stratum: tiles by what clouds look like in them, or by ABI's own cloud products."""
+"""The cloud-feature stratum: tiles by what clouds look like in them, or by cloud products."""

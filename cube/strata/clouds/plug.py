@@ -16,7 +16,7 @@ class CloudsOptions(Options):
     """Options of the cloud-feature stratum."""
 
     cloud_products: Annotated[str, BeforeValidator(local_path)] | None = Field(
-        None, description="clouds: folder of ABI L2 files (ACHA, COD; ACM or ACTP for clear sky), or a glob"
+        None, description="clouds: folder of products (ACHA, COD; ACM or ACTP for clear sky), or a glob"
     )
     clouds_by: Literal["level", "phase", "texture", "organisation", "type"] | None = Field(
         None, description="clouds: what classes go by (default: type with products, else level)"
@@ -33,7 +33,7 @@ class CloudsOptions(Options):
     def _agree(self) -> CloudsOptions:
         if (self.clouds_by == "type") != (self.cloud_products is not None) and self.clouds_by is not None:
             raise ValueError(
-                "`clouds_by=type` goes with `cloud_products`, a folder of ABI L2 files, and other classes without it"
+                "`clouds_by=type` goes with `cloud_products`, a folder of products, and other classes without it"
             )
         return self
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from catalog.geostationary.scans import Scan
+from cube.geostationary.cloud_products import Products, find_products
 from cube.geostationary.dialect import imager_of
 from cube.geostationary.grid import FixedGrid, Window
 from cube.strata.base import Candidate, Problem, SampleRequest
 from cube.strata.clouds.definitions import SCHEMES, class_of, temperature_features, type_features
 from cube.strata.clouds.infrared import under, window_bands
-from cube.strata.clouds.products import Products, find_products
 from cube.strata.random import Places, allowed_places
 from cube.strata.shares import shares_among
 from cube.strata.turns import turns
@@ -41,7 +41,7 @@ class CloudsSampler:
     request : SampleRequest
         ``num_tiles`` must be given.
     cloud_products : str, optional
-        Folder or glob of ABI's cloud products; without it the scans' own infrared bands are read.
+        Folder or glob of cloud products; without it the scans' own infrared bands are read.
     clouds_by : str, optional
         One of :data:`cube.strata.clouds.definitions.SCHEMES`.
     cloud_classes : sequence of str
