@@ -21,7 +21,10 @@ from pathlib import Path
 
 import pytest
 
+from cube.build import LOOKS, commands
 from cube.config import AbiConfig
+from cube.geostationary.predecessor import with_predecessors_defaults
+from cube.plug import imported
 from stratacube.flags import add_flags
 from training.config import presets
 
@@ -32,7 +35,16 @@ TESTING = ROOT / "docs" / "testing.md"  # run by tests/cube/test_testing.py
 DOCUMENTS = (README, GUIDE, PREDECESSOR, CONTRIBUTING, CONTAINERS, TESTING, ROOT / "CHANGELOG.md")
 LANGUAGES = {"bash", "python", "yaml", "console"}
 COMMANDS = {"abi", "status", "verify", "errors", "demo"}
-OTHER_FLAGS = {"--config", "--help", "--json", "--print-completion", "--archive", "--archive-only", "--build-arg"}
+OTHER_FLAGS = {
+    "--config",
+    "--help",
+    "--json",
+    "--print-completion",
+    "--archive",
+    "--archive-only",
+    "--build-arg",
+    "--no-archive",
+}
 PREDECESSORS_FLAGS = (
     *("--stratification", "--convection-regex", "--output-dir", "--tile-size", "--channels", "--local-data-dir"),
     *("--satellite", "--product", "--domain", "--download", "--overwrite", "--num-tiles", "--start-dt", "--end-dt"),
@@ -124,8 +136,8 @@ def test_set_up_commands_name_what_exists(where: str, words: list[str]) -> None:
     elif tool.startswith("python3"):
         assert arguments == ["-m", "venv", ".venv"]
     elif tool == "python":
-        assert arguments[:3] == ["-m", "cube.build", "abi"]
-        check_build(arguments[3:])
+        assert arguments[:2] == ["-m", "cube.build"]
+        check_command(arguments[2], arguments[3:])
     elif tool == ".":
         assert arguments == [".venv/bin/activate"]
     elif tool == ".venv/bin/pre-commit":
@@ -160,6 +172,19 @@ def check_pip(arguments: Sequence[str]) -> None:
     assert set((match[1] or "test").split(",")) <= extras().keys()
 
 
+def check_command(name: str, arguments: Sequence[str]) -> None:
+    """Read the flags of any command."""
+    if name in {*LOOKS, "publish"}:
+        return
+    if name == "abi":
+        check_build(arguments)
+        return
+    model = imported(commands()[name].config)
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_flags(parser, model)
+    model.check(vars(parser.parse_args(arguments)))
+
+
 def check_build(arguments: Sequence[str]) -> None:
     """Read a build's flags as the command line does; a config file of the guide stands in for itself."""
     parser = argparse.ArgumentParser(exit_on_error=False)
@@ -169,8 +194,8 @@ def check_build(arguments: Sequence[str]) -> None:
     named = flags.pop("config")
     if named:
         assert f"# {named}\n" in GUIDE.read_text()
-    config = AbiConfig.load(None, flags)
-    if config.local_data_dir is None and not named:
+    config = with_predecessors_defaults(AbiConfig.load(None, flags))
+    if config.local_data_dir is None and not named and not any(part.stratum.period for part in config.parts):
         assert config.start_dt, "listing S3 needs a period"
         assert config.end_dt, "listing S3 needs a period"
 
@@ -182,14 +207,14 @@ def build_flags() -> set[str]:
 @pytest.mark.parametrize("document", [README, GUIDE, PREDECESSOR], ids=name_of)
 def test_flags_exist(document: Path) -> None:
     text = re.sub(r"^```console.*?^```$", "", document.read_text(), flags=re.M | re.S)
-    named = {flag.replace("_", "-") for flag in re.findall(r"(?<![\w-])--[a-z][a-z_-]+", text)}
+    named = {flag.replace("_", "-") for flag in re.findall(r"(?<![\w-])--[a-z][a-z0-9_-]+", text)}
     assert named
     assert named - build_flags() - OTHER_FLAGS == set()
 
 
 def test_every_flag_is_told_to_those_who_come_from_the_predecessor() -> None:
     text = PREDECESSOR.read_text()
-    told = {flag for flag in build_flags() if f"`{flag}`" in text}
+    told = {flag for flag in build_flags() if f"`{flag}`" in text or f"`--no-{flag[2:]}`" in text}
     assert set(PREDECESSORS_FLAGS) <= told
     assert build_flags() - told <= {"--engine"}
 

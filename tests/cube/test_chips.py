@@ -37,6 +37,7 @@ def convection(rng: np.random.Generator, steps: int = 7, **more: Any) -> dict[st
         "solar_zenith_angle": values(rng, *shape),
         "view_zenith_angle": values(rng, *shape),
         "source_files": np.array([[f"/a/OR_{i}_{b}.nc" for b in range(16)] for i in range(steps)]),
+        "scale": np.float32(3.5),
         "dcs_id_mask": rng.integers(0, 2**31 - 1, shape).astype("i4"),
         "life_stage_class": rng.integers(0, 5, shape).astype("u1"),
         "parent_stage": values(rng, *shape),
@@ -164,7 +165,7 @@ def test_files_that_are_no_chips_are_told_and_the_others_taken(
     told = capsys.readouterr().err
     for part in (
         "flat.npz has no chip of four dimensions",
-        "objects.npz holds objects in data, which are not read, for they may run code",
+        "objects.npz holds objects in data, which are not read",
         "text.npz is not a chip that can be read",
         "cut.npz is not a chip that can be read",
     ):

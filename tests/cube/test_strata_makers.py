@@ -291,6 +291,7 @@ def test_durations_ages_and_presence_follow_the_masks_own_step(tmp_path: Path, m
     event = DAY + timedelta(hours=11, minutes=60 - minutes)
     pixels = table.pixels_by_time(1, event, timedelta(hours=3))
     assert set(np.diff(list(pixels)).tolist()) == {timedelta(minutes=minutes)}
+    assert len(pixels) == 6 * 60 // minutes + 1  # also where it is not there any more
     assert all(n == (12 if t < DAY + timedelta(hours=12) else 0) for t, n in pixels.items())
 
 

@@ -53,7 +53,8 @@ class ChipLayout:
                 f"chips of one store have one size, not {one[1]} x {one[2]} pixels of {one[0]} bands and {other[1]} x "
                 f"{other[2]} of {other[0]}; take them into several stores, by globs that tell them apart"
             )
-        (bands, rows, cols), others = sizes.pop(), {}
+        bands, rows, cols = sizes.pop()
+        others: dict[str, tuple[tuple[int, ...], str]] = {}
         for form, members in told:
             for name, member in members.items():
                 if member.is_text or name == pixels_of(form, members):
@@ -125,7 +126,7 @@ def write_chips(
         values = np.full((len(chips), *shape), fill, kind)
         for i, (_, members) in enumerate(chips):
             if name in members:
-                values[(i, *(slice(0, n) for n in members[name].shape))] = members[name]
+                values[i, ...][tuple(slice(0, n) for n in members[name].shape)] = members[name]
         write_region(path, stored_name(name), first, values)
 
 
@@ -157,7 +158,7 @@ def exported(path: Path, table: pd.DataFrame) -> Iterator[tuple[str, dict[str, n
             shape, dtype = told[name]
             if name == row.pixels:
                 steps = image_shape(row.form, tuple(shape))[0]
-                image = np.stack([group[band][row.tile, :steps] for band in bands], axis=1)  # type: ignore[index]
+                image = np.stack([np.asarray(group[band][row.tile, :steps]) for band in bands], axis=1)  # type: ignore[index]
                 members[name] = pixels_from(row.form, image).astype(dtype, copy=False)
             else:
                 window = (row.tile, *(slice(0, n) for n in shape))
