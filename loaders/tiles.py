@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,6 +17,7 @@ from cube.instrument import COUNTS, lacking
 from loaders.augment import Placement, View, coarse_on, pixel_transform
 from loaders.batch import PackedBatch
 from loaders.extents import tile_extents
+from loaders.labels import splits_told
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.parts import StoredPart
@@ -112,8 +112,7 @@ class TileDataset(Dataset[PackedBatch]):
         self.tiles = select(table, where)
         if not len(self.tiles):
             raise UsageError(
-                f"filter {where!r} leaves none of the {len(opened)} tiles of {opened.url}{_splits_told(table)};"
-                " relax it"
+                f"filter {where!r} leaves none of the {len(opened)} tiles of {opened.url}{splits_told(table)}; relax it"
             )
         self.weights = weigh(table.iloc[self.tiles], weights)
         self.classes: dict[str, list[str]] = {}
@@ -316,15 +315,6 @@ class TileDataset(Dataset[PackedBatch]):
             places = {value: i for i, value in enumerate(self.classes[name])}
             column = column.astype(str).map(places)
         return torch.from_numpy(column.to_numpy()[self.tiles].copy())
-
-
-def _splits_told(table: pd.DataFrame) -> str:
-    """How many tiles each split has, for a sentence."""
-    if "split" not in table:
-        return ""
-    counts = table["split"].astype(str).value_counts()
-    told = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return f" (splits: {told}; `split` makes others, of smaller blocks)"
 
 
 def tile_loader(

@@ -71,12 +71,12 @@ def to_timm(weights: Path, output: Path, group: int = 0) -> MaskedAutoencoder:
     if output.exists():
         raise UsageError(f"{output} exists; give another folder, or remove it")
     patch, bands = config.patch_size, model.groups[group]
-    embedding = model.embeddings[group]
-    kernel = embedding.weight.detach().reshape(size.embed_dim, patch, patch, len(bands)).permute(0, 3, 1, 2)
+    embedding = model.embeddings[group].state_dict()
+    kernel = embedding["weight"].reshape(size.embed_dim, patch, patch, len(bands)).permute(0, 3, 1, 2)
     tensors = {
         "pos_embed": _codes(config, group)[None],
         "patch_embed.proj.weight": kernel.contiguous(),
-        "patch_embed.proj.bias": embedding.bias.detach(),
+        "patch_embed.proj.bias": embedding["bias"],
         **{f"blocks.{name}": value for name, value in model.encoder.state_dict().items()},
         **{f"norm.{name}": value for name, value in model.encoder_norm.state_dict().items()},
     }
@@ -93,7 +93,7 @@ def to_timm(weights: Path, output: Path, group: int = 0) -> MaskedAutoencoder:
         "num_classes": 0,
     }
     fill = None if model.fill is None else model.fill.detach()[list(bands)].tolist()
-    described = {
+    described: dict[str, Any] = {
         "architecture": "vit_base_patch16_224",  # every size of it is given below
         "num_classes": 0,
         "num_features": size.embed_dim,
