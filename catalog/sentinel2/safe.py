@@ -106,7 +106,8 @@ def _agree(folder: Path, product: ProductMetadata, granule: GranuleMetadata) -> 
     strips = product.datastrip_start, granule.datastrip_start
     if None not in strips and strips[0] != strips[1]:
         raise SourceError(
-            f"{product.id} is of the datastrip of {strips[0]}, but its MTD_TL.xml of that of {strips[1]}; fetch it again"
+            f"{product.id} is of the datastrip of {strips[0]}, but its MTD_TL.xml of that of {strips[1]}; "
+            "fetch it again"
         )
 
 

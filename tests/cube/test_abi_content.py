@@ -113,7 +113,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     ),
     "bounds of another scan": (
         scalar("time_bounds", 647_000_000.0),
-        "time_bounds' start is 2020-07-02.*, but its name",
+        "time_bounds' start is 2020-07-02.*, but its",
     ),
     "slot": (attribute("/", "orbital_slot", "GOES-West"), "orbital_slot is GOES-West, at -137 .* it looks from -75"),
     "scale as text": (attribute("Rad", "scale_factor", "0.0457"), "its Rad scale_factor is the text '0.0457'"),
