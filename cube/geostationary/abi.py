@@ -211,6 +211,7 @@ def _axis(dataset: h5py.Dataset, pixels: int) -> tuple[float, float]:
 def _mid_time(h5: h5py.File, source: SourceFile) -> np.datetime64:
     """The file's ``t``, which is to lie within the scan; where it has none, the middle of the scan."""
     seconds = _scalar(h5, "t")
+    told: np.datetime64
     if seconds is None:
         start, end = np.datetime64(source.start, "ns"), np.datetime64(source.end, "ns")
         told = start + (end - start) // 2
