@@ -344,12 +344,10 @@ class AbiBuild:
 
     def _unfit(self, scans: Sequence[str]) -> dict[str, str]:
         """Files of some scans that screening found not fit to be used, and why, by address."""
-        lost: dict[str, str] = {}
-        if self.config.screen != "off" and self.folder.screening.exists():
-            screened = Screened(self.folder.screening)
-            for name in scans:
-                lost |= screened.lost(self.shelf[name].files, name)
-        return lost
+        if self.config.screen == "off" or not self.folder.screening.exists():
+            return {}
+        lost = Screened(self.folder.screening).lost
+        return {href: why for n in self.table.framed for href, why in lost(self.shelf[n].files, n).items()}
 
     def _projection(self, scan_id: str) -> GeosProjection:
         return self.headers.of(self.shelf[scan_id]).grid.projection

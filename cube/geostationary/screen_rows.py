@@ -173,6 +173,8 @@ def seams(some: Pixels, top: int) -> int:
     mean = some[:, : wide * _TOGETHER].reshape(rows, wide, _TOGETHER).mean(axis=2)
     steps = mean[1:] - mean[:-1]
     apart = np.abs(steps - steps.mean(axis=1, keepdims=True)).mean(axis=1)
+    if apart.max() <= _LEAST * top:
+        return 0
     number, beside = len(apart) - 2 * _AROUND, [k for k in range(2 * _AROUND + 1) if k != _AROUND]
     around = np.maximum.reduce([apart[k : k + number] for k in beside])  # not at the edges: a cloud may begin there
     return int((apart[_AROUND:-_AROUND] > np.maximum(_SEAM * around, _LEAST * top)).sum())

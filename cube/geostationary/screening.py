@@ -243,7 +243,7 @@ _COLUMNS = [
     *("scan", "platform", "sector", "channel", "start", "href", "size", "tag", "verdict", "reason", "level"),
     *("seconds", "stored_bytes", "earth_chunks", "constant_chunks", "unwritten_chunks", "told_valid", "chunks"),
     *("rows", *(f"{name}_rows" for name in ROW_FAULTS), "valid", *(f"flag_{n}" for n in range(FLAGS)), "flag_other"),
-    *("stripes", "spread", "middle"),
+    *("empty", "seams", "stripes", "spread", "middle", "small"),
 ]
 
 

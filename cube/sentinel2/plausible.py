@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -58,6 +59,8 @@ class Evidence:
     """Median of the differences from the neighbours' median."""
     likeness: float
     """Correlation with other scenes: the median of them."""
+    same: frozenset[tuple[int, int]] = frozenset()
+    """Pairs of bands that have the same values in all pixels."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,15 @@ def evidence_of(stack: _F) -> list[Evidence]:
                 compared=apart.shape[1],
                 shift=_medians(apart),
                 likeness=float(like),
+                same=_same(values),
             )
         )
     return found
+
+
+def _same(values: _F) -> frozenset[tuple[int, int]]:
+    pairs = combinations(range(len(values)), 2) if values.size else ()
+    return frozenset((i, j) for i, j in pairs if np.array_equal(values[i], values[j]))
 
 
 def _medians(values: _F) -> npt.NDArray[np.float64]:
@@ -150,12 +159,21 @@ def _verdict(
 ) -> Verdict:
     if sum(e.pixels for e in told) < FEWEST:
         return Verdict("used", "not checked: too few clear pixels")
-    found = _against_itself(told, bands)
+    found = _twins(told, bands) or _against_itself(told, bands)
     if found is None and not clear:
         return Verdict("used", "not compared with other dates: clouds or snow are not masked")
     if found is None and sum(e.compared for e in told) < FEWEST:
         return Verdict("used", "not compared with other dates: fewer than three see the same ground")
     return found or _against_others(told, bands) or _unlike(likeness, others) or Verdict("used")
+
+
+def _twins(told: Sequence[Evidence], bands: Sequence[str]) -> Verdict | None:
+    """Two bands with the same pixels wherever they are seen, as where one's file was put in the other's place."""
+    common = frozenset.intersection(*(e.same for e in told if e.pixels))
+    if not common:
+        return None
+    one, two = (bands[b] for b in min(common))
+    return Verdict("refused", f"{one} and {two} have the same pixels: the file of one lies in the other's place")
 
 
 def _against_itself(told: Sequence[Evidence], bands: Sequence[str]) -> Verdict | None:

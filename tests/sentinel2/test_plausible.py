@@ -274,6 +274,7 @@ def test_dates_alike_are_used() -> None:
     [
         (lambda s: s - 1000, "refused"),
         (lambda s: s + 1000, "marked"),
+        (lambda s: s[[0, 0, 2]], "refused"),  # one band's file in another's place
         (lambda s: s + np.array([[150], [300], [1500]]), "used"),  # plants
         (lambda s: s * 0.6, "used"),  # wet soil
         (lambda s: s + np.array([[-300], [-900], [-1700]]), "used"),  # burnt
