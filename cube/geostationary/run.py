@@ -301,11 +301,9 @@ class AbiBuild:
 
         for outcome in run.do(tasks(), FetchTask.fetch, "fetching", len(scans)):
             if outcome.result is None:
-                error = SourceError(outcome.error or "")
-                raise outcome.fault if isinstance(outcome.fault, StratacubeError) else error
-            failures, lost = outcome.result
-            self.unfetched += failures
-            in_vain = in_vain + 1 if lost else 0
+                raise outcome.fault if isinstance(outcome.fault, StratacubeError) else SourceError(outcome.error or "")
+            self.unfetched += outcome.result[0]
+            in_vain = in_vain + 1 if outcome.result[1] else 0
         self.__dict__.pop("shelf", None)  # it may hold scans from before
 
     def _done(self, run: Run, shards: Sequence[int]) -> set[int]:

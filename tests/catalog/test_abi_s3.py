@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from catalog.geostationary.archives import FirstOf, LocalArchive, S3Archive, s3_filesystem
-from catalog.geostationary.fetch import destination, fetch_files
+from catalog.geostationary.fetch import FetchTask, destination, fetch_files
 from catalog.geostationary.s3 import translate_s3_errors
 from catalog.geostationary.scans import SourceFile, find_scans
 from stratacube.errors import ClaimLostError, SourceError, UsageError
@@ -291,6 +291,20 @@ def test_files_that_differ_from_their_listing_fail_alone(server, tmp_path):
     assert "digest other than its ETag" in reasons[digest.href]
     assert "does not exist" in reasons[gone.href + "x.nc"]
     assert len(list(tmp_path.rglob("*"))) == 5  # four folders and the good file
+
+
+@pytest.mark.slow
+def test_a_server_that_gives_nothing_is_told_from_files_that_are_gone(server, tmp_path):
+    files = tuple(listed(S3Archive(server), NOON, NOON + MINUTE))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        failures, in_vain = FetchTask("a", files, tmp_path / "a", nobody).fetch()
+    assert (len(failures), in_vain) == (len(files), True)
+    gone = tuple(replace(file, href=file.href + "x.nc") for file in files)
+    failures, in_vain = FetchTask("b", gone, tmp_path / "b", server).fetch()
+    assert (len(failures), in_vain) == (len(files), False)
+    assert FetchTask("c", files, tmp_path / "c", server).fetch() == ([], False)
 
 
 def test_a_tag_that_is_no_digest_is_compared_with_the_servers(server, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import pytest
 
 from cube.job.engine import Workers, run_tasks
 from cube.job.engine.base import EngineExecutor, EngineLostError
-from tests.cube.test_engine import Job
+from cube.job.engine.worker import in_worker
+from tests.cube.test_engine import Job, Slow
 
 
 @dataclass(frozen=True)
@@ -137,3 +138,12 @@ def test_time_without_workers_counts_against_no_task() -> None:
     with Workers(1, lost, limit=1.0) as pool, pytest.raises(EngineLostError, match="none will come again"):
         list(run_tasks([Told("a")], Told.run, pool))
     assert pool.replaced == 0
+
+
+def test_two_tasks_at_once_in_one_process_are_refused() -> None:
+    """As in a worker with threads, of a scheduler that is not ours: what one writes would be told of the other."""
+    driver = "elsewhere", 1, 1
+    with ThreadPoolExecutor(2) as threads:
+        both = [threads.submit(in_worker, Slow.run, Slow(key), None, driver) for key in "ab"]
+        faults = [future.exception() for future in both]
+    assert sorted(type(fault).__name__ for fault in faults) == ["NoneType", "ThreadsError"]
