@@ -47,7 +47,7 @@ from cube.job.source import Manner, Planned
 from cube.registry import INSTRUMENTS
 from stratacube.choices import many
 from stratacube.command import Answer
-from stratacube.errors import SourceError, StratacubeError
+from stratacube.errors import SourceError, StratacubeError, UsageError
 from stratacube.files import remove, remove_strays
 
 __all__ = ["AbiBuild", "run_abi"]
@@ -168,11 +168,7 @@ class AbiBuild:
             for problem in self.table.problems:
                 run.say("%s: %s %s", problem.kind, problem.input, problem.reason)
         shortage = self.table.shortage(self.config.num_tiles)
-        return Planned(
-            len(self.table.shard_numbers),
-            self.table.words,
-            [shortage] if shortage else [],
-        )
+        return Planned(len(self.table.shard_numbers), self.table.words, [shortage] if shortage else [])
 
     def _grows(self, run: Run) -> bool:
         """Whether the plan that is there is to have more tiles."""
@@ -276,6 +272,8 @@ class AbiBuild:
     def build_part(self, run: Run, part: Part) -> str:
         """Make a part's share of the shards."""
         run.require("arrays", self.folder.tiles)
+        if self._grows(run):
+            raise UsageError("the plan has fewer tiles than `num_tiles`: run this with `plan_only` instead of `shard`")
         mine = part.share(self.table.shard_numbers)
         scans, found = self.table.framed_of(mine), Findings(self.folder, part)
         if self.config.download:

@@ -190,6 +190,7 @@ def test_what_is_no_part_is_refused_in_one_sentence(planned: Race, tmp_path: Pat
         planned, "--shard", "1/4"
     )
     assert "not together with --overwrite" in refused(planned, "--shard", "1/5", "--overwrite")
+    assert "the plan has fewer tiles than --num-tiles" in refused(planned, "--shard", "1/5", "--num-tiles", "7")
     assert "this is no task of a job array" in refused(planned, "--shard", "array")
     shutil.rmtree(planned.folder)
     assert "holds no plan" in refused(planned, "--shard", "1/5")
