@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 
 RADIUS = 6371.0088
 SPHERE = Geod(a=RADIUS * 1e3, b=RADIUS * 1e3)
+HALF = 60.0
+"""Kilometres from the middle of a sample to its sides."""
 START = np.datetime64("2020-03-01T00:00", "us")
 
 
@@ -121,11 +123,11 @@ def test_distances_of_crosses_of_boxes_within_boxes_and_of_far_ones() -> None:
 
 
 def assigned(rule: SplitRule, number: int, seed: int) -> tuple[Extents, Any, list[Floats]]:
-    """Samples all over a disk and a month, split by a rule."""
+    """Samples close to one another, over a part of a disk and some days, split by a rule."""
     rng = np.random.default_rng(seed)
-    lon, lat = rng.uniform(-150, -10, number), np.degrees(np.arcsin(rng.uniform(-0.85, 0.85, number)))
-    rings = [square(a, b, 200) for a, b in zip(lon, lat, strict=True)]
-    start = START + (rng.uniform(0, 30 * 24, number) * 3.6e9).astype("m8[us]")
+    lon, lat = rng.uniform(-110, -40, number), np.degrees(np.arcsin(rng.uniform(-0.6, 0.6, number)))
+    rings = [square(a, b, HALF) for a, b in zip(lon, lat, strict=True)]
+    start = START + (rng.uniform(0, 12 * 24, number) * 3.6e9).astype("m8[us]")
     extents = Extents.of(rings, start, start + np.timedelta64(140, "m"))
     return extents, rule.assign(extents), rings
 
@@ -133,7 +135,7 @@ def assigned(rule: SplitRule, number: int, seed: int) -> tuple[Extents, Any, lis
 RULES = [
     SplitRule(),
     SplitRule(block_km=1500, block_hours=None, gap_km=64),
-    SplitRule(block_km=None, block_hours=48, gap_hours=6),
+    SplitRule(block_km=None, block_hours=30, gap_hours=6, shares={"train": 0.5, "val": 0.5}),
     SplitRule(block_km=2000, block_hours=72, gap_km=300, gap_hours=12, shares={"train": 0.5, "val": 0.5}, seed=4),
 ]
 
@@ -147,6 +149,16 @@ def test_what_a_rule_splits_does_not_leak(rule: SplitRule) -> None:
     others, theirs, _ = assigned(rule, 700, 2)
     train, val = extents.take(splits == "train"), others.take(theirs == "val")
     assert find_leaks(train, val, rule.gap_km, rule.gap_hours) == []
+
+
+def test_blocks_go_on_over_the_antimeridian() -> None:
+    rule = SplitRule(block_km=1000, block_hours=None, gap_km=50, gap_hours=1, shares={"train": 0.5, "val": 0.5})
+    rng = np.random.default_rng(6)
+    rings = [square(a, b, 60) for a, b in zip(rng.uniform(172, 188, 250), rng.uniform(-60, 60, 250), strict=True)]
+    extents = Extents.of(rings, [START] * 250, [START] * 250)
+    splits = rule.assign(extents)
+    assert {*splits.tolist()} == {"train", "val", GAP}
+    assert leaks_between(extents, splits, 50, 1) == {}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -168,9 +180,9 @@ def test_injected_leaks_are_found_and_no_others() -> None:
     hour = np.timedelta64(1, "h")
 
     def beside(sample: int, km: float, after: float) -> tuple[Floats, Any]:
-        """A small sample so far east of another's right edge, so long after its end."""
+        """A small sample so far east of another's middle and more, so long after its end."""
         lon, lat = middles[sample]
-        east = SPHERE.fwd(lon, lat, 90, (200 + km + 20) * 1e3 * np.sqrt(2))
+        east = SPHERE.fwd(lon, lat, 90, (HALF + km) * 1e3 * np.sqrt(2))
         return square(east[0], east[1], 1.0), extents.end[sample] + np.timedelta64(round(after * 3600), "s")
 
     planted: list[tuple[Floats, Any]] = []
