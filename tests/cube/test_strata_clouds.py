@@ -198,6 +198,9 @@ def test_features_of_a_draw_are_those_of_the_files(request_of: Any, small_archiv
         assert "ice_share" not in told  # the archive has no band at 8.5 micrometres
         deviation = np.nanstd(seen)
         assert told["class_name"] == ("smooth" if deviation < 3 else "broken" if deviation < 12 else "rough")
+    rough = CloudsSampler(request_of(), clouds_by="texture", cloud_classes=["rough"])
+    assert {c.details["class_name"] for c in islice(rough.candidates(), 5)} == {"rough"}
+    assert rough.quotas == {"rough": 1.0}
     tally = Counter(c.details["class_name"] for c in drawn)
     assert max(tally.values()) - min(tally.values()) <= 1
 
