@@ -26,18 +26,26 @@ _RANDOM = {"start_dt": "2019-01-01T00:00:00", "end_dt": "2019-01-10T23:59:59", "
 def with_predecessors_defaults(config: AbiConfig) -> AbiConfig:
     """Fill in what SatVision-Pix4D takes where nothing is given, and say so in one line.
 
-    That is its folder, and for random tiles from S3, which cannot be listed without a period, its period, number and
-    seed.
+    That is its folder; for random tiles from S3, which cannot be listed without a period, its period, number and seed;
+    and for convection from S3 both satellites, each event by the one that sees it best, but in a folder where a build
+    with one was begun.
     """
     taken: dict[str, Any] = {} if "output_dir" in config.model_fields_set else {"output_dir": str(config.output_dir)}
     online = config.local_data_dir is None or config.download
     if config.stratification == "random" and online and config.start_dt is None and config.end_dt is None:
         taken |= {name: value for name, value in _RANDOM.items() if name not in config.model_fields_set}
+    if config.stratification == "convection" and config.local_data_dir is None and not _begun(config):
+        taken |= {"satellite": "east west"} if "satellite" not in config.model_fields_set else {}
     if not taken:
         return config
     told = ", ".join(f"`{name}={value}`" for name, value in taken.items())
     _log.info("SatVision-Pix4D's defaults are taken for what was not given: %s", told)
     return type(config).check({**config.model_dump(exclude_unset=True), **taken})
+
+
+def _begun(config: AbiConfig) -> bool:
+    """Whether the build is in its folder as it stands."""
+    return AbiFolder(config.output_dir).holds(config.digest())
 
 
 def tables_alone(config: AbiConfig) -> Answer:
