@@ -1,4 +1,4 @@
-"""What users of SatVision-Pix4D are used to: its defaults, and tables of cloud systems without any scan."""
+"""Before a build begins: SatVision-Pix4D's defaults, its tables without any scan, settings that change nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from cube.config import AbiConfig, default_workers
 from cube.geostationary.folder import AbiFolder
+from cube.geostationary.layout import TileLayout
 from cube.job.engine import Workers
 from cube.plug import imported_of_plug
 from cube.registry import STRATA
@@ -15,7 +16,7 @@ from stratacube.claim import claimed
 from stratacube.command import Answer
 from stratacube.errors import UsageError
 
-__all__ = ["tables_alone", "with_predecessors_defaults"]
+__all__ = ["tables_alone", "tell_idle", "with_predecessors_defaults"]
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,14 @@ def with_predecessors_defaults(config: AbiConfig) -> AbiConfig:
     told = ", ".join(f"`{name}={value}`" for name, value in taken.items())
     _log.info("SatVision-Pix4D's defaults are taken for what was not given: %s", told)
     return type(config).check({**config.model_dump(exclude_unset=True), **taken})
+
+
+def tell_idle(config: AbiConfig, layout: TileLayout) -> None:
+    """Warn of settings that change nothing beside the others."""
+    if config.half_km != "mean" and not layout.has_finer:
+        _log.warning("`half_km=%s` changes nothing: none of `channels` has pixels of 0.5 km", config.half_km)
+    if config.grid != "1km" and "store" in config.model_fields_set:
+        _log.warning("`store` changes nothing: with `grid=%s` there is one way to store the bands", config.grid)
 
 
 def _begun(config: AbiConfig) -> bool:
