@@ -1,4 +1,4 @@
-"""What users of SatVision-Pix4D are used to: its defaults, and tables of cloud systems without any scan."""
+"""Before a build begins: SatVision-Pix4D's defaults, its tables without any scan, settings that change nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from cube.config import AbiConfig, default_workers
 from cube.geostationary.folder import AbiFolder
+from cube.geostationary.layout import TileLayout
 from cube.job.engine import Workers
 from cube.plug import imported_of_plug
 from cube.registry import STRATA
@@ -15,7 +16,7 @@ from stratacube.claim import claimed
 from stratacube.command import Answer
 from stratacube.errors import UsageError
 
-__all__ = ["tables_alone", "with_predecessors_defaults"]
+__all__ = ["tables_alone", "tell_idle", "with_predecessors_defaults"]
 
 _log = logging.getLogger(__name__)
 
@@ -26,18 +27,34 @@ _RANDOM = {"start_dt": "2019-01-01T00:00:00", "end_dt": "2019-01-10T23:59:59", "
 def with_predecessors_defaults(config: AbiConfig) -> AbiConfig:
     """Fill in what SatVision-Pix4D takes where nothing is given, and say so in one line.
 
-    That is its folder, and for random tiles from S3, which cannot be listed without a period, its period, number and
-    seed.
+    That is its folder; for random tiles from S3, which cannot be listed without a period, its period, number and seed;
+    and for convection from S3 both satellites, each event by the one that sees it best, but in a folder where a build
+    with one was begun.
     """
     taken: dict[str, Any] = {} if "output_dir" in config.model_fields_set else {"output_dir": str(config.output_dir)}
     online = config.local_data_dir is None or config.download
     if config.stratification == "random" and online and config.start_dt is None and config.end_dt is None:
         taken |= {name: value for name, value in _RANDOM.items() if name not in config.model_fields_set}
+    if config.stratification == "convection" and config.local_data_dir is None and not _begun(config):
+        taken |= {"satellite": "east west"} if "satellite" not in config.model_fields_set else {}
     if not taken:
         return config
     told = ", ".join(f"`{name}={value}`" for name, value in taken.items())
     _log.info("SatVision-Pix4D's defaults are taken for what was not given: %s", told)
     return type(config).check({**config.model_dump(exclude_unset=True), **taken})
+
+
+def tell_idle(config: AbiConfig, layout: TileLayout) -> None:
+    """Warn of settings that change nothing beside the others."""
+    if config.half_km != "mean" and not layout.has_finer:
+        _log.warning("`half_km=%s` changes nothing: none of `channels` has pixels of 0.5 km", config.half_km)
+    if config.grid != "1km" and "store" in config.model_fields_set:
+        _log.warning("`store` changes nothing: with `grid=%s` there is one way to store the bands", config.grid)
+
+
+def _begun(config: AbiConfig) -> bool:
+    """Whether the build is in its folder as it stands."""
+    return AbiFolder(config.output_dir).holds(config.digest())
 
 
 def tables_alone(config: AbiConfig) -> Answer:

@@ -33,7 +33,7 @@ from cube.geostationary.pictures import has_previews
 from cube.geostationary.plan import Screen, make_plan
 from cube.geostationary.plan_map import draw_plan
 from cube.geostationary.plan_table import Plan, PlanTable, write_plan
-from cube.geostationary.predecessor import tables_alone, with_predecessors_defaults
+from cube.geostationary.predecessor import tables_alone, tell_idle, with_predecessors_defaults
 from cube.geostationary.publish import Publication, publish
 from cube.geostationary.references import IndexLater, write_references
 from cube.geostationary.screening import Screened, Screening
@@ -75,10 +75,7 @@ def run_abi(config: AbiConfig) -> Answer:
     if not config.archive:
         return tables_alone(config)
     build = AbiBuild(config)
-    if config.half_km != "mean" and not build.layout.has_finer:
-        _log.warning("`half_km=%s` changes nothing: none of `channels` has pixels of 0.5 km", config.half_km)
-    if config.grid != "1km" and "store" in config.model_fields_set:
-        _log.warning("`store` changes nothing: with `grid=%s` there is one way to store the bands", config.grid)
+    tell_idle(config, build.layout)
     with INSTRUMENTS.blamed(build.layout.instrument_name):
         return run_job(build, dry_run=config.dry_run)
 

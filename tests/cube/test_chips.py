@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -185,3 +186,57 @@ def test_what_does_not_go_together_is_refused(
     flags = ["--chips", str(tmp_path / "in" / "*.npz"), "--output-dir", str(tmp_path / "store")]
     assert main(["import-chips", *flags]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_tiles_of_a_build_as_chips(small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every value is the file's own, by h5py and satpy's law, at the place that the metadata names."""
+    flags = [
+        "abi",
+        "--local-data-dir",
+        str(small_archive),
+        "--domain",
+        "M1",
+        "--channels",
+        "1",
+        "2",
+        "13",
+        "--steps",
+        "2",
+    ]
+    flags += ["--step-minutes", "10", "--tile-size", "64", "--num-tiles", "2", "--workers", "1", "--screen", "off"]
+    assert main([*flags, "--output-dir", str(tmp_path / "mean")]) == 0
+    assert main(["export-chips", "--store", str(tmp_path / "mean"), "--output-dir", str(tmp_path / "no")]) == 2
+    assert "averages of C02, and chips have every second pixel of it" in capsys.readouterr().err
+    assert main([*flags, "--output-dir", str(tmp_path / "keep"), "--half-km", "keep"]) == 0
+    assert main(["export-chips", "--store", str(tmp_path / "keep"), "--output-dir", str(tmp_path / "out")]) == 0
+    made = sorted((tmp_path / "out").iterdir())
+    assert len(made) == 2
+    assert all(path.name.startswith("GOES16_abi_20200701T16") for path in made)
+    for path in made:
+        with np.load(path) as held:
+            chip, told = held["chip"], json.loads(str(held["metadata"]))
+            assert chip.shape == (2, 16, 64, 64)
+            assert np.isnan(chip[:, [2, 3, 15]]).all()
+            for step in range(2):
+                for number, stride, shift in ((1, 1, 0), (2, 2, 0), (13, 1, 1)):
+                    with h5py.File(held["source_files"][step, number - 1]) as file:
+                        rad = file["Rad"][()].view("u2")
+                        scale, offset, fill = (
+                            np.ravel(file["Rad"].attrs[n])[0] for n in ("scale_factor", "add_offset", "_FillValue")
+                        )
+                    top, left = told["abi_center_y"] - 32, told["abi_center_x"] - 32
+                    rows, cols = (slice(v * stride >> shift, ((v + 64) * stride) >> shift, stride) for v in (top, left))
+                    counts = rad[rows, cols]
+                    if shift:
+                        counts = counts.repeat(2, 0).repeat(2, 1)
+                    expected = counts.astype("f4") * np.float32(scale) + np.float32(offset)
+                    good = counts != np.uint16(fill)
+                    np.testing.assert_allclose(chip[step, number - 1][good], expected[good], rtol=2e-6, atol=1e-6)
+                    assert np.isnan(chip[step, number - 1][~good]).all()
+            assert held["latitude"][32, 32] == pytest.approx(told["center_latitude"], abs=0.02)
+            assert held["solar_zenith_angle"].shape == held["view_zenith_angle"].shape == (2, 64, 64)
+    # And taken in again, out again.
+    assert main(["import-chips", "--chips", str(tmp_path / "out" / "*.npz"), "--output-dir", str(tmp_path / "in")]) == 0
+    assert main(["export-chips", "--store", str(tmp_path / "in"), "--output-dir", str(tmp_path / "again")]) == 0
+    for path in made:
+        same(path, tmp_path / "again" / path.name)

@@ -6,6 +6,7 @@ import shlex
 from datetime import date, datetime
 from pathlib import Path
 
+import boto3
 import h5py
 import numpy as np
 import pandas as pd
@@ -43,6 +44,8 @@ def online(s3_server: str, small_archive: Path, tmp_path_factory: pytest.TempPat
     write_abi_archive(january, start=datetime(2019, 1, 5, 16), hours=1, channels=(13,), shape_2km=(300, 300), workers=1)
     for archive in (small_archive, january):
         put_in_bucket(s3_server, archive)
+    keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=s3_server, **keys).create_bucket(Bucket="noaa-goes17", ACL="public-read")
     return s3_server
 
 
@@ -81,12 +84,15 @@ def test_convection_tiles(
     small_archive: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     more = [*SMALL, "--allow-missing"] + ([] if number == 2 else ["--s3-endpoint", online])
     more += ["--tile-size", "64"]  # of 512 pixels there is but one in the sector
     more += ["--channels", "1", "2"] if number == 1 else []  # all 16 are more than the archive has
     assert typed(lines()[number], masks, small_archive, *more, "--systems", "all") == 0
+    told = "no scan of west in the period" in capsys.readouterr().err
+    assert told == (number != 2)  # both are looked for where nothing is said
     plan = read_frame(tmp_path / folder / "plan.parquet")
     assert len(plan)
     assert set(plan["event_time"].dt.date) == {date(2020, 7, 1)}

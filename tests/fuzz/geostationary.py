@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from catalog.geostationary.abi import ABI_NAMES
@@ -19,6 +21,7 @@ from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import SourceFile, group_scans
 from catalog.geostationary.shelf import ScanShelf
 from cube.geostationary import references
+from cube.geostationary.chips.forms import read_members, told_members
 from cube.geostationary.grid import Window
 from cube.geostationary.index import index_file
 from cube.geostationary.index_cache import load_index, save_index
@@ -159,6 +162,51 @@ def _surveyed(folder: Path, path: Path) -> Any:
     return survey, problems
 
 
+def _slots(folder: Path) -> list[Path]:
+    """Masks of a satellite's own pixels, with temperatures."""
+    path = folder / "mcstrack_20200701_1200.nc"
+    with h5py.File(path, "w") as out:
+        out["cloudtracknumber"] = np.arange(48, dtype="f4").reshape(1, 6, 8) % 5
+        out["tb"] = np.full((1, 6, 8), 210.0, "f4")
+        out["base_time"] = np.array([1593604800.0])
+        out["base_time"].attrs["units"] = "seconds since 1970-01-01"
+        out["x"], out["y"], out["view"] = np.linspace(-0.01, 0.01, 8), np.linspace(0.01, -0.01, 6), 0
+        numbers = {"perspective_point_height": 35786023.0, "semi_major_axis": 6378137.0, "semi_minor_axis": 6356752.3}
+        out["view"].attrs.update({**numbers, "longitude_of_projection_origin": -75.0, "sweep_angle_axis": "x"})
+        out["view"].attrs["grid_mapping_name"] = "geostationary"
+        out["cloudtracknumber"].attrs["grid_mapping"] = "view"
+    return [path]
+
+
+def _tracks(folder: Path) -> list[Path]:
+    rows = "".join(f'{i % 3},2020-07-01T0{i}:00,"POLYGON (({i} 0, {i + 1} 0, {i} 1, {i} 0))",5\n' for i in range(9))
+    table = folder / "tracks.csv"
+    table.write_text(f"track_id,time,geometry,area_km2\n{rows}")
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"track_id": i % 2, "time": f"2020-07-01T0{i}:00Z"},
+            "geometry": {"type": "Polygon", "coordinates": [[[i, 0], [i + 1, 0], [i, 1], [i, 0]]]},
+        }
+        for i in range(4)
+    ]
+    outlines = folder / "tracks.geojson"
+    outlines.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return [table, outlines]
+
+
+def _chips(folder: Path) -> list[Path]:
+    path = folder / "chip.npz"
+    more = {"bands": np.arange(2), "timestamps": np.array(["2020-07-01T00:00"]), "metadata": np.array('{"a": 1}')}
+    np.savez_compressed(path, chip=np.ones((1, 2, 4, 4), "f4"), **more)
+    return [path]
+
+
+def _taken(folder: Path, path: Path) -> Any:
+    form, members = told_members(path)
+    return form, sorted(members), sorted(read_members(path))
+
+
 _HDF5 = (damaged_hdf5, damaged_hdf5, damaged_head, damaged_bytes)
 _PARQUET = (damaged_parquet, damaged_parquet, damaged_head, damaged_bytes)
 _JSON = (damaged_json, damaged_json_lines, damaged_json_lines, damaged_lines, damaged_text, damaged_bytes)
@@ -175,4 +223,7 @@ PARSERS = (
     Parser("scans", _scans, _listed, _JSON),
     Parser("scans-parquet", _scan_table, _listed, _PARQUET, share=0.5),
     Parser("masks", _masks, _surveyed, _HDF5, share=0.3),
+    Parser("slots", _slots, _surveyed, _HDF5, share=0.3),
+    Parser("tracks", _tracks, _surveyed, (damaged_text, damaged_lines, damaged_bytes), share=0.3),
+    Parser("chips", _chips, _taken, (damaged_npz, damaged_bytes, damaged_head), share=0.3),
 )

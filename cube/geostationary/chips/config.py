@@ -27,5 +27,5 @@ class ImportConfig(Settings):
 class ExportConfig(Settings):
     """Chips to give back."""
 
-    store: LocalPath = Field(description="folder that import-chips wrote")
+    store: LocalPath = Field(description="folder that import-chips, or a build of tiles, wrote")
     output_dir: LocalPath = Field(description="folder for the files, which are called as they were")

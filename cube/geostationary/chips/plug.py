@@ -14,7 +14,9 @@ SOURCE = SourcePlug(
             "SatVision-Pix4D's chips as one store", f"{_HERE}.config:ImportConfig", f"{_HERE}.run:run_import"
         ),
         "export-chips": Command(
-            "chips of such a store as files again", f"{_HERE}.config:ExportConfig", f"{_HERE}.run:run_export"
+            "such chips, of that store or of tiles",
+            f"{_HERE}.config:ExportConfig",
+            f"{_HERE}.run:run_export",
         ),
     },
     inspection=f"{_HERE}.run:CHIPS",

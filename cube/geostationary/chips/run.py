@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,9 @@ import zarr
 from cube.config import default_workers
 from cube.geostationary.chips.config import ExportConfig, ImportConfig
 from cube.geostationary.chips.forms import read_members, told_members
+from cube.geostationary.chips.like import names_of_chips, tiles_as_chips
 from cube.geostationary.chips.store import ChipLayout, create, exported, row_of, write_chips
+from cube.geostationary.folder import AbiFolder
 from cube.job.folder import BuildFolder
 from cube.job.job import run_job
 from cube.job.ledger import Entry, Ledger, Problem
@@ -232,23 +234,33 @@ def run_import(config: ImportConfig) -> Answer:
 
 
 def run_export(config: ExportConfig) -> Answer:
-    """Write every chip of a store as the file that it was.
+    """Write every chip of a store as the file that it was, or every tile of a build as such a chip.
 
     Files that are there are left as they are, so that a run that was stopped goes on.
 
     Raises
     ------
     UsageError
-        If there is no such store.
+        If there is neither, or the pixels of tiles are not those of chips.
     """
-    folder = ChipFolder(config.store)
-    if not folder.table.exists():
-        raise UsageError(f"{config.store} is not a store of chips; give the folder that import-chips wrote")
+    folder, tiles = ChipFolder(config.store), AbiFolder(config.store)
+    if not folder.table.exists() and not tiles.tiles.exists():
+        raise UsageError(
+            f"{config.store} holds neither chips nor tiles; give the folder that import-chips or a build of tiles wrote"
+        )
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    table = read_frame(folder.table)
-    table = table[[not (config.output_dir / str(name)).exists() for name in table["name"]]]
-    for name, members in exported(folder.store, table):
+    chips: Iterable[tuple[str, dict[str, Any]]]
+    if folder.table.exists():
+        table = read_frame(folder.table)
+        table = table[[not (config.output_dir / str(name)).exists() for name in table["name"]]]
+        chips = exported(folder.store, table)
+    else:
+        lacking = {name for name in names_of_chips(tiles) if not (config.output_dir / name).exists()}
+        chips = tiles_as_chips(tiles, lacking)
+    written = 0
+    for name, members in chips:
         target = config.output_dir / name
+        written += 1
         if target.suffix == ".npz":
             with whole_file(target) as part, part.open("wb") as out:
                 np.savez_compressed(out, **members)  # type: ignore[arg-type]
@@ -257,4 +269,4 @@ def run_export(config: ExportConfig) -> Answer:
                 group = zarr.open_group(part, mode="w", zarr_format=3)
                 for member, values in members.items():
                     group.create_array(member, data=values)
-    return Answer(0, [f"{many(len(table), 'chip')} in {config.output_dir}"], {"written": len(table)})
+    return Answer(0, [f"{many(written, 'chip')} in {config.output_dir}"], {"written": written})
