@@ -131,6 +131,7 @@ def test_tiles_have_the_features_of_the_model(trained: Path, placed: Path, tmp_p
     features = np.stack(table["features"].to_list())
     apart = features - features.mean(0)
     alike = apart @ apart[1] / np.linalg.norm(apart, axis=1) / np.linalg.norm(apart[1])
+    assert [cell["similarity"] for cell in found] == pytest.approx(sorted(np.delete(alike, 1))[:0:-1], abs=1e-3)
     assert [cell["row"] for cell in found] == [i for i in np.argsort(-alike) if i != 1][:2]
 
 

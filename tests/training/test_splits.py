@@ -17,6 +17,7 @@ from catalog.splits import SplitRule
 from loaders.counting import compute_statistics
 from loaders.cubes import CubeDataset
 from loaders.extents import tile_extents
+from loaders.order import Pick, Share
 from loaders.statistics import Statistics as StoredStatistics
 from loaders.tiles import TileDataset
 from loaders.windows import window_extents
@@ -155,26 +156,33 @@ BLOCKS = {"block_km": 0.4, "block_hours": None, "gap_km": 0.04, "gap_hours": 0.0
 
 
 def test_a_cube_is_split_within_itself_by_blocks_with_a_gap(cube: Path, tmp_path: Path) -> None:
+    """Wherever windows are moved: none comes nearer to the other side than the gap of four pixels."""
     data = open_data(cube_run(tmp_path, cube, split=BLOCKS, flips=False, rotations=False), 0, 1, CPU)
-    pixels: dict[str, set[tuple[int, int]]] = {"train": set(), "val": set()}
+    seen = {name: np.zeros((160, 240), dtype=bool) for name in ("train", "val")}
 
-    def seen(name: str, batch: Any) -> None:
-        for image in (batch.pixels[:, 0, 1] * 0.1 + 0.2).double():
-            row = round(float(image[0, 0]))
-            column = round((float(image[0, 0]) - row) * 1000)
-            if column < 0:
-                row, column = row - 1, column + 1000
-            pixels[name] |= {(row + i, column + j) for i in range(16) for j in range(16)}
+    def mark(name: str, batch: Any) -> None:
+        for value in (batch.pixels[:, 0, 1, 0, 0].double() * 0.1 + 0.2).tolist():
+            row, column = int(value + 1e-4), round((value - int(value + 1e-4)) * 1000)
+            seen[name][row : row + 16, column : column + 16] = True
 
-    from loaders.order import Share
-
-    for _, batch in zip(range(60), data.train.stream(Share(2, 2), 0), strict=False):
-        seen("train", batch)
+    for _, batch in zip(range(150), data.train.stream(Share(2, 2), 0), strict=False):
+        mark("train", batch)
     for batch in data.validation or ():
-        seen("val", batch)
-    assert min(map(len, pixels.values())) > 256
-    apart = min(max(abs(a - c), abs(b - d)) for a, b in list(pixels["train"])[::7] for c, d in list(pixels["val"])[::7])
-    assert apart >= 3  # of 10 m: the gap is 40 m
+        mark("val", batch)
+    assert min(mask.sum() for mask in seen.values()) > 16 * 16
+    near = np.pad(seen["train"], 3)
+    grown = np.any([near[i : i + 160, j : j + 240] for i in range(7) for j in range(7)], axis=0)
+    assert not (grown & seen["val"]).any()
+
+
+def test_the_reach_of_windows_holds_wherever_they_are_moved(cube: Path) -> None:
+    opened = xr.open_zarr(cube, chunks=None)
+    windows = CubeDataset(opened, {"y": 16, "x": 16}, variables=["B02"], sampling="stratified")
+    first, end = windows.reach()
+    drawn = np.array([[windows.origin(Pick(i, 0, epoch, i)) for i in range(len(windows))] for epoch in range(60)])
+    assert (drawn >= first).all()
+    assert (drawn + 16 <= end).all()
+    assert (end - (drawn + 16).max(axis=0) <= 2).mean() > 0.9  # and hardly more
 
 
 def test_windows_of_one_cube_on_both_sides_are_refused(cube: Path, tmp_path: Path) -> None:
