@@ -203,6 +203,7 @@ def test_cells_of_a_region_lie_where_its_pixels_do(cube: Path, cube_model: Opene
     assert command.main([*arguments, "--bbox", "10", "10", "11", "11"]) == 2
 
 
+@pytest.mark.slow
 def test_a_region_of_an_archive(tmp_path: Path) -> None:
     archive = {
         "platform": "goes16",
