@@ -82,7 +82,7 @@ def _refuse_other_pixels(folder: AbiFolder, config: Mapping[str, Any]) -> None:
 
 def _name(row: Any) -> str:
     system = getattr(row, "system_id", None)
-    what = row.tile_id if pd.isna(system) else f"sys{int(system)}"
+    what = row.tile_id if system is None or pd.isna(system) else f"sys{int(system)}"
     return f"{row.platform.upper()}_abi_{row.event_time:%Y%m%dT%H%M}_{what}.npz"
 
 
