@@ -8,7 +8,6 @@ import resource
 import sys
 
 import numpy as np
-from pyhdf import HDF, SD, VS  # noqa: F401  (a file's vstart() looks for VS)
 
 _MOST_MEMORY = 4 << 30
 """Bytes: a damaged file may ask for any number of them."""
@@ -16,6 +15,8 @@ _MOST_MEMORY = 4 << 30
 
 def main() -> None:
     """Write an npz of what was asked for to standard output: arguments are a path and JSON of the names."""
+    from pyhdf import HDF, SD, VS  # noqa: F401, PLC0415  (an extra; a file's vstart() looks for VS)
+
     most = resource.getrlimit(resource.RLIMIT_AS)[1]
     most = _MOST_MEMORY if most == resource.RLIM_INFINITY else min(most, _MOST_MEMORY)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
