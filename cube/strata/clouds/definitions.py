@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
-from scipy.spatial import KDTree
 from scipy.spatial.distance import pdist
 
 Floats = npt.NDArray[np.float64]
@@ -112,7 +111,7 @@ def iorg(centres: Floats, area: float) -> float:
     """
     if len(centres) < 2:
         return float("nan")
-    nearest = np.sort(KDTree(centres).query(centres, k=2)[0][:, 1])
+    nearest = np.sort([np.partition(np.hypot(*(centres - one).T), 1)[1] for one in centres])  # 0 is to itself
     observed = np.arange(1, len(nearest) + 1) / len(nearest)
     random = 1.0 - np.exp(-len(centres) / area * np.pi * nearest**2)
     x, y = np.concatenate([[0.0], random, [1.0]]), np.concatenate([[0.0], observed, [1.0]])
