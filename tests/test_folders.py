@@ -160,7 +160,7 @@ def test_the_ledger_of_another_removes_nothing_outside(path: str, tmp_path: Path
         ledger.record(Entry(key, "done", files=files))
     run = object.__new__(Run)
     run.folder, run.ledger, run._listing, run._warned = _Folder(folder), Ledger(ledger.path), None, set()  # type: ignore[assignment]
-    run._expected = lambda entry: ()  # type: ignore[method-assign, assignment]
+    run.alone, run._expected = True, lambda entry: ()  # type: ignore[method-assign, assignment]
     assert run.done(["cell a", "cell b"]) == set()
     assert sorted(os.listdir(tmp_path)) == ["build", "victim.part", "victim.tif"]
     assert not (folder / "own.tif").exists(), "what is its own is removed"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from pydantic import Field, model_validator
 
 from stratacube.addresses import options_without_secrets
-from stratacube.settings import RUN_ONLY, Settings
+from stratacube.settings import RUN_ONLY, Settings, formerly
 
 if TYPE_CHECKING:
     from catalog.splits import SplitRule
@@ -73,7 +73,9 @@ class TilesData(_Stored):
         json_schema_extra=RUN_ONLY,
     )
     split: SplitData | None = Field(
-        None, description="makes the column split anew, by footprints and times; else it is the plan's, or whole weeks"
+        None,
+        description="makes the column split anew, by footprints and times; else it is the plan's, or whole weeks",
+        json_schema_extra=formerly(None),
     )
     weights: str | None = Field(None, description="how often a tile is drawn: an expression of the plan's columns")
     statistics: Numbers = Field(
@@ -115,7 +117,9 @@ class CubesData(_Stored):
         (), description="cubes to be judged on: other places or years", json_schema_extra=RUN_ONLY
     )
     split: SplitData | None = Field(
-        None, description="windows of one cube to learn from (train) and to be judged on (val), by blocks of the Earth"
+        None,
+        description="windows of one cube to learn from (train) and to be judged on (val), by blocks of the Earth",
+        json_schema_extra=formerly(None),
     )
     statistics: Numbers = Field(
         description="file of python -m loaders.stats, own: taken when the run begins, or band: [mean, std]"

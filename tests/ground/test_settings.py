@@ -73,7 +73,7 @@ def test_folders_of_older_abi_builds_are_recognised(digest: str, values: dict[st
     config = AbiConfig.load(None, {**AbiConfig.former(), **values})
     assert config.digest() == digest
     free = {*AbiConfig.former(), "output_dir", "s3_endpoint", "engine", "workers", "retries", "overwrite", "plan_only"}
-    free |= {"dry_run", "task_minutes", "shard", "publish_only", "archive"}
+    free |= {"dry_run", "task_minutes", "shard", "publish_only", "archive", "previews"}
     always = {"area", "convection_regex", "systems"}  # which 0.1.0 knew as settings
     free |= {n for n, owner in AbiConfig.STRATA_BY_OPTION.items() if owner != config.stratification} - always
     assert list(config.described()) == [name for name in AbiConfig.model_fields if name not in free]
