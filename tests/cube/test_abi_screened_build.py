@@ -24,8 +24,8 @@ from tests.cube.bad_scans import images_of
 
 AREA: dict[str, Any] = {"shape_2km": (130, 130), "corner": (0.0196, 0.0504)}
 START = datetime(2020, 7, 1, 16)
-SHARDS = ("--shard-mb", "0.02")
-"""Of a few tiles each."""
+SHARDS = ("--shard-mb", "0.004")
+"""Of a tile each, so that some see the scan and not its fault."""
 
 
 @pytest.fixture(scope="module")
