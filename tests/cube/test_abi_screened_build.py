@@ -248,10 +248,12 @@ def test_what_only_a_tile_shows_does_not_depend_on_where_a_run_was_killed(
 
 @pytest.mark.slow
 def test_what_only_a_tile_of_one_job_shows_takes_the_file_out_of_the_tiles_of_all(spoilt: Scan, tmp_path: Path) -> None:
-    assert build(tmp_path / "archive", tmp_path / "once", *SHARDS) == 1
+    shards = ("--shard-mb", "0.003")  # of a tile each: some that are cut from the scan have none of the bad rows
+    assert build(tmp_path / "archive", tmp_path / "once", *shards) == 1
     split = tmp_path / "split"
-    assert build(tmp_path / "archive", split, *SHARDS, "--plan-only") == 0
-    assert 1 in [build(tmp_path / "archive", split, *SHARDS, "--shard", f"{n}/3") for n in (3, 1, 2)]
+    assert build(tmp_path / "archive", split, *shards, "--plan-only") == 0
+    codes = [build(tmp_path / "archive", split, *shards, "--shard", f"{n}/12") for n in range(1, 13)]
+    assert 0 < sum(codes) < len(frames_of(split, spoilt))
     assert list((split / "numbers").glob("unfit-*"))
     assert main(["publish", str(split), "--workers", "1"]) == 1
     for name, values in pixels_of(split).items():

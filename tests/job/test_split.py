@@ -206,6 +206,17 @@ def test_a_part_does_not_write_what_is_the_planners(planned: Race) -> None:
 
 
 @pytest.mark.slow
+def test_what_another_job_has_not_yet_written_whole_is_left_alone(planned: Race) -> None:
+    part = planned.folder / "tiles.zarr" / "C13" / "c" / "0" / ".0.01234567.part"
+    part.parent.mkdir(parents=True)
+    part.write_text("half")
+    make(planned, "5/5")
+    assert part.exists()
+    assert planned.begin().wait() == 0
+    assert not part.exists()
+
+
+@pytest.mark.slow
 def test_a_job_reads_the_headers_of_its_own_scans_alone(planned: Race) -> None:
     before = {p.name for p in (planned.folder / "index").iterdir()}
     for path in (planned.folder / "index").iterdir():
