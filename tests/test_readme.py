@@ -42,6 +42,7 @@ OTHER_FLAGS = {
     "--print-completion",
     "--archive",
     "--archive-only",
+    "--array",
     "--build-arg",
     "--no-archive",
 }
@@ -133,11 +134,16 @@ def test_set_up_commands_name_what_exists(where: str, words: list[str]) -> None:
         assert [a for a in arguments if "=" not in a and a not in targets] == []
     elif tool == "pip" or (tool.startswith("python3") and arguments[:2] == ["-m", "pip"]):
         check_pip(arguments[arguments.index("install") :])
-    elif tool.startswith("python3"):
-        assert arguments == ["-m", "venv", ".venv"]
+    elif tool.startswith("python") and arguments[:2] == ["-m", "venv"]:
+        assert arguments[2:] in ([".venv"], ["venv"])
     elif tool == "python":
         assert arguments[:2] == ["-m", "cube.build"]
         check_command(arguments[2], arguments[3:])
+    elif tool == "venv/bin/pip":
+        assert set(re.findall(r"\w+", arguments[1])) <= extras().keys()
+        assert (ROOT / arguments[arguments.index("-c") + 1]).exists()
+    elif tool in ("module", "printf"):  # of a site, and of the shell
+        pass
     elif tool == ".":
         assert arguments == [".venv/bin/activate"]
     elif tool == ".venv/bin/pre-commit":
@@ -149,11 +155,13 @@ def test_set_up_commands_name_what_exists(where: str, words: list[str]) -> None:
             assert arguments[script + 1] == "--config"
             assert arguments[script + 2] in presets()
         else:
-            check_build(arguments[script + 1 :])
-    elif tool in ("podman", "apptainer"):
+            check_command(arguments[script + 1], arguments[script + 2 :])
+    elif tool in ("podman", "apptainer", "singularity"):
         assert all((ROOT / a).exists() for a in arguments if a.startswith("containers/"))
-        if arguments[0] == "run":
-            assert COMMANDS & set(arguments)
+        if arguments[0] in ("run", "exec"):
+            called = next(i for i, a in enumerate(arguments) if a in ("stratacube", "python"))
+            what = [a for a in arguments[called:] if a not in ("stratacube", "python")]
+            assert what[0] in COMMANDS or what[:2] in (["-m", "cube.build"], ["-m", "training.pretrain"])
     else:
         pytest.fail(f"{where} uses {tool}, which this test does not know")
 
