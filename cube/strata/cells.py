@@ -142,7 +142,7 @@ class CellGrid(_Cells):
         cells, tree, reach = self._tree
         seen = np.isfinite(longitude) & np.isfinite(latitude)
         found = np.full(np.shape(longitude), -1, "i8")
-        apart, nearest = tree.query(_unit(longitude[seen], latitude[seen]))
+        apart, nearest = tree.query(x=_unit(longitude[seen], latitude[seen]))
         found[seen] = np.where(apart <= reach, cells[nearest], -1)
         return found
 

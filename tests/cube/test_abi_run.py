@@ -455,7 +455,7 @@ def test_s3_refused_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixtur
     flags = ("--start-dt", "2020-07-01T16:00", "--end-dt", "2020-07-01T17:00", "--s3-endpoint", "http://127.0.0.1:9")
     assert build(None, tmp_path / "out", *flags) == 1
     assert "check --s3-endpoint" in capsys.readouterr().err
-    assert build(None, tmp_path / "open") == 2
+    assert build(None, tmp_path / "open", "--start-dt", "2020-07-01T16:00") == 2
     assert "give --start-dt and --end-dt" in capsys.readouterr().err
 
 
