@@ -149,21 +149,29 @@ def test_set_up_commands_name_what_exists(where: str, words: list[str]) -> None:
     elif tool == ".venv/bin/pre-commit":
         assert "pre-commit" in " ".join(extras()["test"])
     elif tool == "sbatch":
-        script = next(i for i, a in enumerate(arguments) if a.endswith(".sbatch"))
-        assert (ROOT / arguments[script]).exists()
-        if "pretrain" in arguments[script]:
-            assert arguments[script + 1] == "--config"
-            assert arguments[script + 2] in presets()
-        else:
-            check_command(arguments[script + 1], arguments[script + 2 :])
+        check_job(arguments)
     elif tool in ("podman", "apptainer", "singularity"):
-        assert all((ROOT / a).exists() for a in arguments if a.startswith("containers/"))
-        if arguments[0] in ("run", "exec"):
-            called = next(i for i, a in enumerate(arguments) if a in ("stratacube", "python"))
-            what = [a for a in arguments[called:] if a not in ("stratacube", "python")]
-            assert what[0] in COMMANDS or what[:2] in (["-m", "cube.build"], ["-m", "training.pretrain"])
+        check_container(arguments)
     else:
         pytest.fail(f"{where} uses {tool}, which this test does not know")
+
+
+def check_job(arguments: Sequence[str]) -> None:
+    script = next(i for i, a in enumerate(arguments) if a.endswith(".sbatch"))
+    assert (ROOT / arguments[script]).exists()
+    if "pretrain" in arguments[script]:
+        assert arguments[script + 1] == "--config"
+        assert arguments[script + 2] in presets()
+    else:
+        check_command(arguments[script + 1], arguments[script + 2 :])
+
+
+def check_container(arguments: Sequence[str]) -> None:
+    assert all((ROOT / a).exists() for a in arguments if a.startswith("containers/"))
+    if arguments[0] in ("run", "exec"):
+        called = next(i for i, a in enumerate(arguments) if a in ("stratacube", "python"))
+        what = [a for a in arguments[called:] if a not in ("stratacube", "python")]
+        assert what[0] in COMMANDS or what[:2] in (["-m", "cube.build"], ["-m", "training.pretrain"])
 
 
 def extras() -> dict[str, list[str]]:
