@@ -229,7 +229,7 @@ def test_a_place_in_code_is_no_name(
         assert f"{flag} is {told}" in refusal(site, capsys, *abi, *out, flag, value)
     written = tmp_path / "build.yaml"
     written.write_text("stratification: my_plugs.transect:TRANSECT\n")
-    assert f"give {', '.join(STRATA.ours)} or transect" in refusal(site, capsys, *abi, *out, "--config", written)
+    assert f"give {', '.join(STRATA.ours)}, transect or mixed" in refusal(site, capsys, *abi, *out, "--config", written)
     folder = tmp_path / "planned"
     assert main([*abi, "--num-tiles", "2", "--workers", "1", "--output-dir", str(folder), "--plan-only"]) == 0
     stored = folder / "config.yaml"
