@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields as fields_of
 from typing import Any
 
 import torch
 
+from catalog.splits import SplitRule
 from loaders.augment import View
 from loaders.batch import Batch, PackedBatch
 from loaders.compatibility import make_importable
@@ -15,6 +17,7 @@ from loaders.mixture import Mixture
 from loaders.order import Tail
 from loaders.statistics import make_decoder
 from loaders.tiles import OnError, TileDataset
+from stratacube.errors import UsageError
 
 make_importable()
 
@@ -39,8 +42,10 @@ class TileDataModule(LightningDataModule):
         Of each of several stores in an epoch; None gives every sample once.
     train, val, test
         Conditions on the tiles' table; None leaves that loader out.
-    bands, weights, labels, fields, on_error, storage_options
+    bands, weights, labels, fields, targets, on_error, storage_options
         See :class:`loaders.tiles.TileDataset`; weights are of training.
+    split
+        Keys of :class:`catalog.splits.SplitRule`, which makes the column ``split`` anew.
     steps, crop, align, flips, rotations
         See :class:`loaders.augment.View`; training places crops and steps at random, the others in the centre.
     statistics, quantity, fill
@@ -62,6 +67,8 @@ class TileDataModule(LightningDataModule):
         weights: str | Mapping[str, Mapping[Any, float]] | None = None,
         labels: str | Sequence[str] = (),
         fields: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        split: Mapping[str, Any] | None = None,
         on_error: OnError = "raise",
         storage_options: Mapping[str, Any] | None = None,
         steps: int | None = None,
@@ -89,6 +96,8 @@ class TileDataModule(LightningDataModule):
             "bands": bands,
             "labels": labels,
             "fields": fields,
+            "targets": targets,
+            "split": None if split is None else _rule(split),
             "on_error": on_error,
             "storage_options": storage_options,
         }
@@ -140,3 +149,10 @@ class TileDataModule(LightningDataModule):
             whole_batches=self.whole_batches,
             **options,
         )
+
+
+def _rule(keys: Mapping[str, Any]) -> SplitRule:
+    known = [field.name for field in fields_of(SplitRule)]
+    if unknown := sorted(set(keys) - set(known)):
+        raise UsageError(f"`split` has the keys {', '.join(unknown)}; give some of {', '.join(known)}")
+    return SplitRule(**keys)

@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]
 DECIMALS = 5
 """Of a degree: a metre."""
 STRAIGHT = 4e-3
-"""Degrees by which an outline may leave out a bend: half a pixel of 1 km."""
+"""Degrees by which an outline may leave out a bend: half a pixel of 1 km; of a small one, a hundredth of its extent."""
 
 
 def footprint(ring: npt.ArrayLike) -> tuple[dict[str, Any], Box]:
@@ -50,7 +50,8 @@ def footprint(ring: npt.ArrayLike) -> tuple[dict[str, Any], Box]:
         raise StratacubeError(
             f"a footprint needs three or more finite points, got {points.tolist()}; clip it at the limb first"
         )
-    polygon = Polygon(np.column_stack([_unwrap(points[:, 0]), points[:, 1]])).simplify(STRAIGHT)
+    outline = np.column_stack([_unwrap(points[:, 0]), points[:, 1]])
+    polygon = Polygon(outline).simplify(min(STRAIGHT, float(np.ptp(outline, axis=0).min()) / 100))
     parts = _parts(polygon)
     boxes = [part.bounds for part in parts]
     box = (boxes[0][0], min(b[1] for b in boxes), boxes[-1][2], max(b[3] for b in boxes))

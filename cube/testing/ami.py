@@ -138,7 +138,8 @@ def write_ami_file(
     left, top = corner or ((-cols * pixel / 2, rows * pixel / 2) if area == "FD" else _CORNER)
     path = Path(folder) / f"gk2a_ami_le1b_{band}_{area.lower()}{round(10 * facts.km):03d}ge_{start:%Y%m%d%H%M}.nc"
     path.parent.mkdir(parents=True, exist_ok=True)
-    stripes = _stripes(facts, (rows, cols), (left, top), pixel, counts, flags, seed)
+    own = list(_BANDS).index(band)  # no two bands show the same pixels
+    stripes = _stripes(facts, (rows, cols), (left, top), pixel, counts, flags, (seed, own))
     compressor, packed, bad = zlib.compressobj(1), bytearray(), 0
     for stripe in stripes:
         packed += compressor.compress(stripe.tobytes())
@@ -175,7 +176,7 @@ def _stripes(
     pixel: float,
     counts: Counts | None,
     flags: npt.NDArray[np.uint8] | None,
-    seed: int,
+    seed: tuple[int, int],
 ) -> Iterator[Counts]:
     """Values from north to south: counts in the low bits, flags in the two highest."""
     x = corner[0] + (np.arange(shape[1]) + 0.5) * pixel
@@ -185,8 +186,8 @@ def _stripes(
         y = corner[1] - (np.arange(rows.start, rows.stop)[:, None] + 0.5) * pixel
         seen = np.hypot(x, y) < _LIMB
         if counts is None:
-            waves = np.sin(900 * x + 300 * y + seed) * np.cos(700 * y - 200 * x)
-            noise = np.random.default_rng([seed, first]).random(waves.shape, "f4")
+            waves = np.sin(900 * x + 300 * y + seed[0] + 0.1 * seed[1]) * np.cos(700 * y - 200 * x)
+            noise = np.random.default_rng([*seed, first]).random(waves.shape, "f4")
             values = (low + (high - low) * (0.49 + 0.48 * waves + 0.02 * noise)).astype("u2")
             values[~seen] = 0
         else:

@@ -200,7 +200,7 @@ def test_eras_are_told_apart_and_never_joined(tmp_path: Path) -> None:
 
 
 def test_coefficients_come_from_each_file(tmp_path: Path) -> None:
-    write_abi_file(tmp_path, channel=13, start=START, shape=(260, 260), calibration={"planck_fk1": 11111.0})
+    write_abi_file(tmp_path, channel=13, start=START, shape=(260, 260), calibration={"planck_bc1": 0.0777})
     index = index_file(sources(tmp_path)[0])
-    assert index.coefficients["planck_fk1"] == 11111.0
+    assert index.coefficients["planck_bc1"] == pytest.approx(0.0777)
     assert np.isnan(index.coefficients["kappa0"])

@@ -159,7 +159,10 @@ def test_a_scan_that_is_not_there_may_be_allowed(scans: Path, tmp_path: Path) ->
 def test_an_unknown_quantity_of_tiles_is_refused(tmp_path: Path) -> None:
     zarr.open_group(tmp_path / "tiles.zarr", mode="w", zarr_format=3)
     zarr.consolidate_metadata(tmp_path / "tiles.zarr")
-    with pytest.raises(UsageError, match="'bt' is not one of counts, radiance, reflectance, brightness_temperature"):
+    with pytest.raises(
+        UsageError,
+        match="`physical` is 'bt', which is not one of counts, radiance, reflectance, brightness_temperature, mixed",
+    ):
         cube.open_tiles(tmp_path, physical="bt")
 
 

@@ -129,8 +129,8 @@ def assert_archive_agrees(tree: xr.DataTree, opened: xr.Dataset, row: Any, names
     for name in names:
         node = next(n.ds for n in tree.children.values() if name in n.ds.band)
         tile = opened[name][row.tile, 0].values
-        pixel = float(node.x[-1] - node.x[0]) / (node.sizes["x"] - 1)
-        left, top = node.x.values[0] - pixel / 2, node.y.values[0] + pixel / 2
+        pixel = float(node.x_rad[-1] - node.x_rad[0]) / (node.sizes["x"] - 1)
+        left, top = node.x_rad.values[0] - pixel / 2, node.y_rad.values[0] + pixel / 2
         c, r = round((row.x_left - left) / pixel), round((top - row.y_top) / pixel)
         there = node[quantity].sel(band=name)[0, r : r + len(tile), c : c + len(tile)].values
         good = np.isfinite(tile)

@@ -109,7 +109,7 @@ def test_quantities_are_those_of_the_store(tmp_path: Path) -> None:
     path, truth = write(tmp_path, made_up(6))
     with pytest.raises(UsageError, match="vi000 has no reflectance"):
         next(iter(tile_loader(path, 1, quantity="reflectance")))
-    with pytest.raises(UsageError, match="'brightness_temperature' is not one of counts, radiance, reflectance"):
+    with pytest.raises(UsageError, match="'brightness_temperature', which is not one of counts, radiance, reflectance"):
         open_tiles(path, "brightness_temperature")
     batch = next(iter(tile_loader(path, TILES, shuffle=False, bands=["vi001"], quantity="reflectance")))
     good, radiance = truth["vi001"]

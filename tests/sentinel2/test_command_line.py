@@ -297,7 +297,7 @@ def test_build_of_an_unknown_kind(tmp_path: Path, capsys: pytest.CaptureFixture[
     described = {"created": FIRST, "digest": "0", "build": {"radar": True}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(described))
     assert main(["status", str(tmp_path)]) == 2
-    assert "which is not known here (geostationary, sentinel2)" in capsys.readouterr().err
+    assert "which is not known here (geostationary, sentinel2, chips)" in capsys.readouterr().err
 
 
 def test_cells_that_are_no_rectangles_keep_to_themselves_in_the_store(safe: Path, tmp_path: Path) -> None:
