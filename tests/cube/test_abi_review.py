@@ -216,6 +216,7 @@ for limit in (100, 2000, 6000, 20000):
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_is_made_good(scans: Path, tmp_path: Path) -> None:
     flags = ["--local-data-dir", str(scans), "--workers", "1", *BASE, "--steps", "2", "--num-tiles", "3"]
     assert main(["abi", "--output-dir", str(tmp_path / "whole"), *flags]) == 0

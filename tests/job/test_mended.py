@@ -96,6 +96,7 @@ print("code", answer.code)
 """
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard(abi: Build, tmp_path: Path) -> None:
     """Workers do not run it again."""
     words = iter(abi.flags)

@@ -120,6 +120,7 @@ def test_stopped_workers_do_not_hold_up_the_end(racing: Race) -> None:
     wait_for(lambda: not session(build), until - time.monotonic())
 
 
+@pytest.mark.slow
 def test_a_build_whose_workers_are_stopped_goes_on_without_them(racing: Race, undisturbed: Path) -> None:
     build, workers, hold = held(racing, "building", 2, "--task-minutes", "0.05")
     for worker in workers:

@@ -160,6 +160,7 @@ def test_damage_in_a_worker_raises_here(make_store: Maker) -> None:
         list(tile_loader(path, 2, workers=1))
 
 
+@pytest.mark.slow
 def test_mixtures(make_store: Maker) -> None:
     a, b = TileDataset(make_store(tiles=6, seed=1)), TileDataset(make_store(tiles=30, seed=2))
     loader = Loader(Mixture([a, b], shares=[1, 1]), 6, length=24, seed=3)

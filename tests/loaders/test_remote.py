@@ -43,6 +43,7 @@ def test_shards_never_written_on_object_storage(bucket: tuple[str, dict[str, obj
     assert batch.valid[4:].any()
 
 
+@pytest.mark.slow
 def test_cubes_on_object_storage(s3_server: str, write_cube: Any) -> None:
     values = np.random.default_rng(0).random((64, 64)).astype("f4")
     path = write_cube(xr.Dataset({"B02": (("y", "x"), values)}), chunks=(16, 32), name="build/composites.zarr")

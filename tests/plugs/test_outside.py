@@ -63,6 +63,7 @@ def build(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=environment, cwd=site, capture_output=True, text=True, check=False, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_stratum_and_an_engine(site: Path, abi: list[str], tmp_path: Path) -> None:
     flags = [*abi, "--output-dir", tmp_path / "out", "--stratification", "transect", "--transect-step", "80"]
     done = build(site, *flags, "--engine", "spawned", "--workers", "2")
@@ -109,6 +110,7 @@ def test_a_reducer(site: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read["spread"].compressed(), (read["p100"] - read["p0"]).compressed())
 
 
+@pytest.mark.slow
 def test_a_source(site: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     flags = ["squares", "--numbers", "4", "--workers", "2", "--output-dir", out]

@@ -14,6 +14,7 @@ from cube.sentinel2.run import run_sentinel2
 from cube.testing import write_sentinel2_archive
 
 
+@pytest.mark.slow
 def test_demo_archive_builds_to_one_landscape(tmp_path: Path) -> None:
     archive = write_sentinel2_archive(tmp_path / "archive", side=220)
     products = [read_safe(p) for p in sorted(archive.root.glob("*.SAFE"))]

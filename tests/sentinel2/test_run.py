@@ -179,6 +179,7 @@ def _digest(work: Path) -> dict[str, str]:
     return {**made, **stored}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_four_workers_make_the_same_bytes(
     built: Path, archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path
@@ -187,6 +188,7 @@ def test_four_workers_make_the_same_bytes(
     assert _digest(tmp_path / "w") == _digest(built)
 
 
+@pytest.mark.slow
 def test_little_room_for_scenes_takes_turns_and_changes_nothing(
     built: Path, archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path
 ) -> None:

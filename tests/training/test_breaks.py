@@ -83,6 +83,7 @@ def test_a_checkpoint_is_renamed_into_its_place(tmp_path: Path) -> None:
     assert (path / "weights").stat().st_ino == seen[0]
 
 
+@pytest.mark.slow
 def test_million_samples_of_a_mixture_are_laid_out_in_a_second() -> None:
     order = Order((400_000, 300_000, 300_000), seed=3, shares=(1.0, 2.0, 3.0))
     begun = time.process_time()

@@ -66,6 +66,7 @@ def test_ranks_that_do_not_divide_a_step_are_refused_with_those_that_do() -> Non
         Share.fit(12, 4, 0, 5)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_other_batches_as_the_same_run(tmp_path: Path) -> None:
     """The right way to go on with twice the ranks is half the batch; here one rank takes twice the rounds."""
 
