@@ -131,6 +131,7 @@ def test_zarr_tiles_of_both_versions(tmp_path: Path, *, consolidated: bool) -> N
             {"title": "a tile"},
         )
         data["quality"].encoding["_FillValue"] = -99
+        data["region"] = ("band", np.array(["east", "w"] * 8, object))  # of any length
         path = tmp_path / "in" / f"goes16_abi_20190105T160000_rand000000{version}.zarr"
         data.to_zarr(path, zarr_format=version, consolidated=consolidated)
     store = tmp_path / "store"
@@ -151,6 +152,17 @@ def test_zarr_tiles_of_both_versions(tmp_path: Path, *, consolidated: bool) -> N
             for name in one.variables:
                 assert one[name].dtype == other[name].dtype
                 np.testing.assert_equal(one[name].encoding.get("_FillValue"), other[name].encoding.get("_FillValue"))
+
+
+def test_pixels_of_double_precision_stay_so(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(6).random((2, 16, SIZE, SIZE))
+    save(tmp_path / "in", "a.npz", {"chip": pixels})
+    save(tmp_path / "in", "b.npz", {"chip": pixels.astype("f4")})
+    store = tmp_path / "store"
+    assert main(["import-chips", "--chips", str(tmp_path / "in" / "*.npz"), "--output-dir", str(store)]) == 0
+    assert main(["export-chips", "--store", str(store), "--output-dir", str(tmp_path / "out")]) == 0
+    for name in ("a.npz", "b.npz"):
+        same(tmp_path / "in" / name, tmp_path / "out" / name)
 
 
 def test_stores_of_chips_that_tell_nothing_of_zarr_are_given_back(tmp_path: Path) -> None:

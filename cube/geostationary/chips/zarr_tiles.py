@@ -31,7 +31,7 @@ def told_of_tile(path: Path) -> str:
     -------
     str
         Its version, whether its metadata are consolidated, its attributes, and of each array the attributes, chunks,
-        fill value (as bytes in base64, for it may be NaN) and names of dimensions; of version 2 those are an attribute.
+        fill value (a number as bytes in base64, for it may be NaN) and names of dimensions; of version 2 those are an attribute.
 
     Raises
     ------
@@ -90,10 +90,18 @@ def _how(told: Mapping[str, Any] | None, dtype: np.dtype[Any]) -> dict[str, Any]
     return {
         "attributes": told["attributes"],
         "chunks": tuple(told["chunks"]),
-        "fill_value": None if told["fill"] is None else np.frombuffer(base64.b64decode(told["fill"]), dtype)[0],
+        "fill_value": _fill_of(told["fill"], dtype),
         "dimension_names": told["dimensions"],
     }
 
 
+def _fill_of(told: str | None, dtype: np.dtype[Any]) -> Any:
+    if told is None or dtype.kind == "T":
+        return told
+    return np.frombuffer(base64.b64decode(told), dtype)[0]
+
+
 def _as_told(fill: Any, dtype: np.dtype[Any]) -> str | None:
-    return None if fill is None else base64.b64encode(np.array([fill], dtype).tobytes()).decode()
+    if fill is None or dtype.kind == "T":
+        return None if fill is None else str(fill)
+    return base64.b64encode(np.array([fill], dtype).tobytes()).decode()
