@@ -19,6 +19,9 @@ from stratacube.guard import guarded
 __all__ = ["told_of_tile", "write_tile"]
 
 
+_NOTHING: dict[str, Any] = {"version": 3, "consolidated": False, "attributes": {}, "arrays": {}}
+
+
 def told_of_tile(path: Path) -> str:
     """What a Zarr store tells beside the values of its arrays, as JSON.
 
@@ -31,7 +34,8 @@ def told_of_tile(path: Path) -> str:
     -------
     str
         Its version, whether its metadata are consolidated, its attributes, and of each array the attributes, chunks,
-        fill value (a number as bytes in base64, for it may be NaN) and names of dimensions; of version 2 those are an attribute.
+        fill value (a number as bytes in base64, for it may be NaN) and names of dimensions; of version 2 those are an
+        attribute.
 
     Raises
     ------
@@ -71,7 +75,7 @@ def write_tile(path: Path, members: Mapping[str, npt.NDArray[Any]], told: str) -
     told
         Of the store that they were in; "" where that is not known, for stores of chips that were made without it.
     """
-    known = json.loads(told) if told else {"version": 3, "consolidated": False, "attributes": {}, "arrays": {}}
+    known: dict[str, Any] = json.loads(told) if told else _NOTHING
     version = known["version"]
     with warnings.catch_warnings():
         # zarr warns of what version 3 has yet to adopt; the store that was taken in had it.
