@@ -24,6 +24,7 @@ class AbiFolder(BuildFolder):
     """Paths of the parts of a build."""
 
     FORMERLY: ClassVar[Mapping[str, Any]] = TileConfig.former()
+    FOREMOST: ClassVar[tuple[str, ...]] = ("stratification", "strata", "satellite", "product")
     SOURCE: ClassVar[str] = "geostationary"
     PARTS: ClassVar[tuple[str, ...]] = (
         *BuildFolder.PARTS,

@@ -18,6 +18,7 @@ from cube.job.listing import Listing
 from cube.job.parts import SHARDS, refuse_living_parts
 from cube.plug import imported_of_plug
 from cube.registry import SOURCES
+from stratacube.choices import many
 from stratacube.claim import CLAIM, Fence, claimed
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.files import Written, digest_of, is_stray, recorded, remove, remove_strays, write_text
@@ -59,6 +60,8 @@ class BuildFolder:
     """What the folder is called among the parameters of the build."""
     FORMERLY: ClassVar[Mapping[str, Any]] = {}
     """What builds did that do not tell a key: see :func:`stratacube.settings.formerly`."""
+    FOREMOST: ClassVar[tuple[str, ...]] = ()
+    """Keys that say what a build is of, which are told first where two builds differ."""
     SOURCE: ClassVar[str] = ""
     """Name of the source whose builds lie in such folders."""
 
@@ -334,8 +337,13 @@ class BuildFolder:
 
     def _difference(self, there: Mapping[str, Any], described: Mapping[str, Any]) -> str:
         before, now = {**self.FORMERLY, **there}, {**self.FORMERLY, **described}
-        differing = [k for k in {**before, **now} if before.get(k) != now.get(k)]
+        # What a build is of comes first; what old versions did without, and so decides little, comes last.
+        differing = sorted(
+            (k for k in {**before, **now} if before.get(k) != now.get(k)),
+            key=lambda k: (k not in self.FOREMOST, k in self.FORMERLY),
+        )
         told = "; ".join(f"{k} is {before.get(k)!r} there and {now.get(k)!r} here" for k in differing[:3])
+        told += f"; and {many(len(differing) - 3, 'more key')}" if len(differing) > 3 else ""
         remedy = f"choose another `{self.PARAMETER}` or pass `overwrite`"
         if all(k in self.FORMERLY and k not in there for k in differing):
             given = " ".join(f"`{k}={before[k]}`" for k in differing)

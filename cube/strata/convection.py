@@ -22,11 +22,11 @@ from cube.strata.systems import SLOTS, seen_from
 from cube.strata.table import Records, SystemTable, read_systems
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
-__all__ = ["ConvectionSampler"]
+__all__ = ["Chosen", "ConvectionSampler", "balanced"]
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class Chosen:
     """Records that may become candidates, by system then time."""
 
     steps: SystemSteps
@@ -39,13 +39,14 @@ class _Chosen:
     chance: npt.NDArray[np.float64]
     """With which it was drawn among the records of its system."""
 
-    def take(self, index: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> _Chosen:
-        return _Chosen(
+    def take(self, index: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Chosen:
+        """Return those of an index or a mask."""
+        return Chosen(
             self.steps.take(index), self.system[index], self.stage[index], self.slot[index], self.chance[index]
         )
 
 
-def _balanced(chosen: _Chosen, draw: np.random.Generator) -> _Chosen:
+def balanced(chosen: Chosen, draw: np.random.Generator) -> Chosen:
     """One record a system: a stage that it has, each with the same chance, and one of the stage's records."""
     groups, group, records = np.unique(
         chosen.system * len(STAGES) + chosen.stage, return_inverse=True, return_counts=True
@@ -127,7 +128,7 @@ class ConvectionSampler:
         chosen = self._eligible()
         draw = np.random.default_rng(self.request.seed)
         if self.records == "balanced":
-            chosen = _balanced(chosen, draw)
+            chosen = balanced(chosen, draw)
         chance = 1.0
         if self.request.num_tiles is not None:
             chance = min(1.0, self.request.num_tiles / len(chosen.steps))
@@ -159,39 +160,57 @@ class ConvectionSampler:
             self.table.write_lifetimes_csv(directory),
         ]
 
-    def _eligible(self) -> _Chosen:
-        """Find the records that satisfy the limits, and the slot that sees each."""
+    def told_by_masks(self) -> Chosen:
+        """Find the records that satisfy the limits that no scan is needed for.
+
+        Raises
+        ------
+        UsageError
+            If none does.
+        """
         request = self.request
         steps, system, age = self.table.records(self.records, self.wanted)
-        chosen = _Chosen(steps, system, stage_of(age), np.full(len(steps), "", "<U4"), np.ones(len(steps)))
+        chosen = Chosen(steps, system, stage_of(age), np.full(len(steps), "", "<U4"), np.ones(len(steps)))
         if self.wanted:
-            self._some(chosen, f"of {self._asked}")
+            self.some(chosen, f"of {self._asked}")
         keep = np.ones(len(steps), bool)
         if request.start is not None:
             keep &= steps.time >= np.datetime64(request.start)
         if request.end is not None:
             keep &= steps.time <= np.datetime64(request.end)
-        chosen = self._some(chosen.take(keep), f"in the period {request.start} to {request.end}")
+        chosen = self.some(chosen.take(keep), f"in the period {request.start} to {request.end}")
         if self.box:
             west, south, east, north = self.box
             longitude, latitude = chosen.steps.longitude, chosen.steps.latitude
             width = 360.0 if east - west >= 360.0 else (east - west) % 360.0
             keep = ((longitude - west) % 360.0 <= width) & (latitude >= south) & (latitude <= north)
-            chosen = self._some(chosen.take(keep), f"in the box {self.box}")
+            chosen = self.some(chosen.take(keep), f"in the box {self.box}")
+        return chosen
+
+    def _eligible(self) -> Chosen:
+        """Find the records that satisfy the limits, and the slot that sees each."""
+        request, chosen = self.request, self.told_by_masks()
         slots = seen_from(chosen.steps.longitude, chosen.steps.latitude, sorted(self._scans))
         platforms = ", ".join(sorted({scan.platform for scan in request.scans}))
-        chosen = self._some(replace(chosen, slot=slots).take(slots != ""), f"in sight of {platforms}")
+        chosen = self.some(replace(chosen, slot=slots).take(slots != ""), f"in sight of {platforms}")
         if request.max_view_zenith is not None:
             keep = self._view_zenith(chosen) <= request.max_view_zenith
             limit = f"within the view zenith limit of {request.max_view_zenith:g} degrees of {platforms}"
-            chosen = self._some(chosen.take(keep), limit)
+            chosen = self.some(chosen.take(keep), limit)
         return chosen
 
     @property
     def _asked(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in vars(self.wanted).items() if value not in (None, (), []))
 
-    def _some(self, chosen: _Chosen, where: str) -> _Chosen:
+    def some(self, chosen: Chosen, where: str) -> Chosen:
+        """Return records, if there are any; else say that none is where they were sought.
+
+        Raises
+        ------
+        UsageError
+            If there are none.
+        """
         if len(chosen.steps):
             return chosen
         table = self.table
@@ -200,7 +219,7 @@ class ConvectionSampler:
             f"None of the {len(table)} cloud systems, present {span}, is {where}: widen that limit or give other masks."
         )
 
-    def _view_zenith(self, chosen: _Chosen) -> npt.NDArray[np.float64]:
+    def _view_zenith(self, chosen: Chosen) -> npt.NDArray[np.float64]:
         longitude, latitude = chosen.steps.longitude, chosen.steps.latitude
         zenith = np.full(len(longitude), np.inf)
         for slot, projection in self._projections.items():

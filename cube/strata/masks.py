@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -24,6 +24,7 @@ from stratacube.errors import PlugError, SourceError, UnavailableError, UsageErr
 from stratacube.guard import guarded
 
 __all__ = [
+    "SOURCE_ID",
     "UNDATED",
     "GridImage",
     "Image",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 Times = npt.NDArray[np.datetime64]
+SOURCE_ID = "source_id"
+"""Column of our tables with what their source calls a system, where that is no number."""
 UNDATED = datetime.min
 """Start of a file whose name tells no date, and may."""
 
@@ -68,6 +71,8 @@ class Survey:
     times: Times = field(default_factory=lambda: times_of(()))
     """All steps that the file speaks of, also those without any system."""
     problem: Problem | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+    """What the file calls systems, by number, where that is not the number itself."""
 
 
 class Image(Protocol):

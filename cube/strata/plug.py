@@ -50,8 +50,9 @@ class Stratum:
     """``module:object`` that tells, from the options, the period its inputs are of, as its start and its end
     (exclusive): what is taken where none is given. None where the inputs have none."""
     alone: str | None = None
-    """``module:object`` that writes tables of its inputs without any scan: called with the options, a folder and an
-    executor, it returns the paths and the problems. None where there is nothing to tell."""
+    """``module:object`` that writes tables of its inputs without any scan: called with the options, of which those that
+    were given are set, a request without scans, the southern and northern bound of latitudes or None, and a folder, it
+    returns the paths and the problems. None where there is nothing to tell."""
     tables: tuple[str, ...] = ()
     """Names of the files that it may write beside the plan."""
     labels: str = ""

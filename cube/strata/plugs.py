@@ -118,7 +118,7 @@ CONVECTION = Stratum(
     parallel=True,
     time_means="scan_start",
     period="cube.strata.masks:period_of_masks",
-    alone="cube.strata.table:write_tables_alone",
+    alone="cube.strata.tables_alone:write_tables_alone",
     labels="cube.strata.system_labels:SystemLabels",
     tables=("convection_metadata.csv", "convection_lifetimes.csv"),
 )

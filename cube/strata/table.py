@@ -5,12 +5,11 @@ The CSVs have the columns of SatVision-Pix4D's, whose users look for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +17,14 @@ import pandas as pd
 
 from cube.strata.base import Problem
 from cube.strata.labels import Floats, Ints, SameGrid, SystemSteps
-from cube.strata.masks import MaskFile, Survey, find_masks, survey_mask
+from cube.strata.masks import SOURCE_ID, MaskFile, Survey, find_masks, survey_mask
 from cube.strata.records import RecordFile, RecordHeaps
 from cube.strata.stages import SystemFilter
 from cube.strata.systems import SLOTS, inside_inner_disk, seen_from
 from stratacube.errors import UsageError
 from stratacube.files import whole_file
 
-__all__ = ["LIFETIMES_CSV", "METADATA_CSV", "Records", "SystemTable", "read_systems", "write_tables_alone"]
+__all__ = ["LIFETIMES_CSV", "METADATA_CSV", "Records", "SystemTable", "read_systems", "write_csv"]
 
 METADATA_CSV, LIFETIMES_CSV = "convection_metadata.csv", "convection_lifetimes.csv"
 NO_SATELLITE = "None"
@@ -48,10 +47,19 @@ class SystemTable:
     times
         All steps that the files speak of: at one where a system has no record, it is not there; between two, nothing
         is known.
+    names
+        What the files call systems, by number, where they call them otherwise.
     """
 
-    def __init__(self, grid: SameGrid | None, file: RecordFile, times: npt.NDArray[np.datetime64]) -> None:
+    def __init__(
+        self,
+        grid: SameGrid | None,
+        file: RecordFile,
+        times: npt.NDArray[np.datetime64],
+        names: Mapping[int, str] | None = None,
+    ) -> None:
         self.grid, self.file, self.times = grid, file, np.unique(times)
+        self.names = names or {}
         self._held: _Held | None = None
         self._minutes = _minutes_of(self.times)
         kinds = ("i8", "M8[s]", "M8[s]", "f8")
@@ -69,14 +77,18 @@ class SystemTable:
 
     @classmethod
     def of(
-        cls, grid: SameGrid | None, parts: Iterable[SystemSteps], times: npt.NDArray[np.datetime64] | None = None
+        cls,
+        grid: SameGrid | None,
+        parts: Iterable[SystemSteps],
+        times: npt.NDArray[np.datetime64] | None = None,
+        names: Mapping[int, str] | None = None,
     ) -> SystemTable:
         """Sort records into a table; its steps are those of the records where they are not given."""
         heaps, seen = RecordHeaps(), [np.zeros(0, "M8[s]")]
         for part in parts:
             heaps.add(part)
             seen.append(part.time)
-        return cls(grid, heaps.sorted(), np.concatenate(seen) if times is None else times)
+        return cls(grid, heaps.sorted(), np.concatenate(seen) if times is None else times, names)
 
     def __len__(self) -> int:
         """Number of systems."""
@@ -174,7 +186,8 @@ class SystemTable:
         DataFrame
             ``center_y`` and ``center_x`` are the anchor's row and column in the mask (-1 without one), ``longitude`` is
             as in the mask and ``longitude_norm`` in [-180, 180); ``satellite`` is the name of a slot
-            (:data:`cube.strata.systems.SLOTS`) or ``None``.
+            (:data:`cube.strata.systems.SLOTS`) or ``None``. Where the files have names of systems, ``source_id`` is
+            last.
         """
         return pd.concat(self._metadata(which), ignore_index=True)
 
@@ -182,11 +195,11 @@ class SystemTable:
         steps, _, _ = self.records(which)
         order = np.lexsort((steps.system_id, steps.time))
         for begin in range(0, max(1, len(order)), _ROWS):
-            yield _metadata_of(steps.take(order[begin : begin + _ROWS]))
+            yield self._named(_metadata_of(steps.take(order[begin : begin + _ROWS])))
 
     def lifetimes(self) -> pd.DataFrame:
         """One row a system: first and last time, steps present, and their minutes together."""
-        return pd.DataFrame(
+        table = pd.DataFrame(
             {
                 "system_id": self.file.system_id,
                 "start_time": self.start,
@@ -195,14 +208,30 @@ class SystemTable:
                 "duration_min": np.rint(self.minutes).astype("i8"),
             }
         )
+        return self._named(table)
 
     def write_metadata_csv(self, directory: Path, which: Records = "middle", name: str = METADATA_CSV) -> Path:
         """Write :meth:`metadata` and return its path."""
-        return _write_csv(self._metadata(which), directory / name)
+        return write_csv(self._metadata(which), directory / name)
 
     def write_lifetimes_csv(self, directory: Path, name: str = LIFETIMES_CSV) -> Path:
         """Write :meth:`lifetimes` and return its path."""
-        return _write_csv([self.lifetimes()], directory / name)
+        return write_csv([self.lifetimes()], directory / name)
+
+    @property
+    def files(self) -> list[tuple[MaskFile, np.datetime64, np.datetime64]]:
+        """The files, each with its first and last step."""
+        return (
+            []
+            if self._held is None
+            else [(file, *span) for file, span in zip(self._held.files, self._held.spans, strict=True)]
+        )
+
+    def _named(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Add what the files call the systems of a table's rows, if any is called otherwise than by its number."""
+        if self.names:
+            table[SOURCE_ID] = [self.names.get(number, "") for number in table["system_id"].tolist()]
+        return table
 
     def _blocks(self) -> Iterator[tuple[Ints, Ints, SystemSteps]]:
         """Records of some whole systems at once: where each system begins, which it is, and they."""
@@ -276,58 +305,9 @@ def read_systems(pattern: str, executor: Executor | None = None) -> tuple[System
         raise UsageError(
             f'None of the {len(problems)} files that "{pattern}" matches can be used. {problems[0].message}'
         )
-    table = SystemTable(held.grid, heaps.sorted(), np.array(sorted(held.file_of), "M8[s]"))
+    table = SystemTable(held.grid, heaps.sorted(), np.array(sorted(held.file_of), "M8[s]"), held.names)
     table._held = held
     return table, problems
-
-
-def write_tables_alone(options: Any, directory: Path, executor: Executor) -> tuple[list[Path], list[Problem]]:
-    """Write the metadata and lifetimes of each file of systems by itself, as SatVision-Pix4D's reader does.
-
-    Parameters
-    ----------
-    options
-        ``files`` is a glob of the files, or a folder.
-    directory : Path
-        Where ``{stem}_metadata.csv``, one row a system and time, and ``{stem}_lifetimes.csv`` go.
-    executor : Executor
-        Does a file a task.
-
-    Returns
-    -------
-    paths : list of Path
-        What was written.
-    problems : list of Problem
-        The files that could not be used, and why.
-
-    Raises
-    ------
-    UsageError
-        If nothing matches.
-    """
-    files, problems = find_masks(options.files)
-    paths: list[Path] = []
-    stems = [Path(file.path).stem for file in files]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1}) if len(set(stems)) < len(stems) else []
-    if twice:
-        raise UsageError(
-            f'"{options.files}" matches several files called {twice[0]}: give one folder of them at a time.'
-        )
-    for written, problem in executor.map(partial(_write_tables_of, directory), files):
-        paths += written
-        problems += [problem] if problem else []
-    return paths, problems
-
-
-def _write_tables_of(directory: Path, file: MaskFile) -> tuple[list[Path], Problem | None]:
-    survey, stem = survey_mask(file), Path(file.path).stem
-    if survey.problem or survey.steps is None:
-        return [], survey.problem
-    table = SystemTable.of(survey.grid, [survey.steps], survey.times)
-    return [
-        table.write_metadata_csv(directory, "all", f"{stem}_metadata.csv"),
-        table.write_lifetimes_csv(directory, f"{stem}_lifetimes.csv"),
-    ], None
 
 
 def _surveys(files: Sequence[MaskFile], executor: Executor | None) -> Iterable[Survey]:
@@ -344,12 +324,18 @@ class _Held:
         self.files: list[MaskFile] = []
         self.file_of: dict[int, int] = {}
         """By time in seconds, which of the files."""
+        self.spans: list[tuple[np.datetime64, np.datetime64]] = []
+        """First and last time of each."""
+        self.names: dict[int, str] = {}
 
     def add(self, survey: Survey) -> None:
         """Take a file."""
         self.grid = self.grid or survey.grid
         self.file_of |= dict.fromkeys(survey.times.astype("M8[s]").astype("i8").tolist(), len(self.files))
         self.files.append(survey.file)
+        times = survey.times.astype("M8[s]")
+        self.spans.append((times.min(), times.max()) if len(times) else (np.datetime64("NaT"), np.datetime64("NaT")))
+        self.names |= survey.names
 
     def conflict(self, survey: Survey) -> Problem | None:
         """Say why a good file does not go with those before it."""
@@ -366,7 +352,8 @@ class _Held:
         return None
 
 
-def _write_csv(tables: Iterable[pd.DataFrame], path: Path) -> Path:
+def write_csv(tables: Iterable[pd.DataFrame], path: Path) -> Path:
+    """Write tables of the same columns, one after another, and return the path."""
     with whole_file(path) as part, part.open("w") as out:
         for number, table in enumerate(tables):
             table.to_csv(out, index=False, header=not number, date_format="%Y-%m-%d %H:%M:%S")

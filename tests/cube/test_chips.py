@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import xarray as xr
 import zarr
@@ -108,24 +109,72 @@ def test_chips_come_out_as_they_went_in(tmp_path: Path, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(batch.pixels[0].numpy(), np.nan_to_num(expected, nan=0.0))
 
 
-def test_zarr_tiles_of_both_versions(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*Zarr V3 specification", "ignore:Consolidated metadata")
+@pytest.mark.parametrize("consolidated", [True, False])
+def test_zarr_tiles_of_both_versions(tmp_path: Path, *, consolidated: bool) -> None:
+    """Trainers read what comes out by xarray as they read what went in."""
     rng = np.random.default_rng(2)
-    told = {}
     for version, variable in ((2, "Rad"), (3, "__xarray_dataarray_variable__")):
-        name = f"goes16_abi_20190105T160000_rand000000{version}.zarr"
-        told[name] = variable, values(rng, 7 - version, 16, SIZE, SIZE)
+        steps = 7 - version
         data = xr.Dataset(
-            {variable: (("time", "band", "y", "x"), told[name][1])},
-            {"time": np.arange(7 - version), "y": np.arange(SIZE) + 200, "x": np.arange(SIZE) + 301},  # an odd corner
+            {
+                variable: (("time", "band", "y", "x"), values(rng, steps, 16, SIZE, SIZE), {"units": "W m-2"}),
+                "quality": (("y", "x"), np.arange(SIZE * SIZE, dtype="i2").reshape(SIZE, SIZE), {"long_name": "any"}),
+            },
+            {
+                "time": np.datetime64("2019-01-05T16:00", "ns") + np.arange(steps) * np.timedelta64(20, "m"),
+                "band": [f"C{number:02d}" for number in range(1, 17)],
+                "y": np.arange(SIZE) + 200,
+                "x": np.arange(SIZE) + 301,  # an odd corner
+                "latitude": (("y", "x"), values(rng, SIZE, SIZE)),
+            },
+            {"title": "a tile"},
         )
-        data.to_zarr(tmp_path / "in" / name, zarr_format=version, consolidated=False)
+        data["quality"].encoding["_FillValue"] = -99
+        data["region"] = ("band", np.array(["east", "w"] * 8, object))  # of any length
+        path = tmp_path / "in" / f"goes16_abi_20190105T160000_rand000000{version}.zarr"
+        data.to_zarr(path, zarr_format=version, consolidated=consolidated)
     store = tmp_path / "store"
     assert main(["import-chips", "--chips", str(tmp_path / "in" / "*.zarr"), "--output-dir", str(store)]) == 0
     assert main(["export-chips", "--store", str(store), "--output-dir", str(tmp_path / "out")]) == 0
-    for name, (variable, pixels) in told.items():
-        group = zarr.open_group(tmp_path / "out" / name, mode="r")
-        np.testing.assert_array_equal(group[variable][...], pixels)
-        np.testing.assert_array_equal(group["x"][...], np.arange(SIZE) + 301)
+    for path in (tmp_path / "in").iterdir():
+        again = tmp_path / "out" / path.name
+        groups = [zarr.open_group(p, mode="r") for p in (path, again)]
+        assert len({group.metadata.zarr_format for group in groups}) == 1
+        assert len({group.metadata.consolidated_metadata is None for group in groups}) == 1
+        assert len({group["quality"].chunks for group in groups}) == 1
+        for raw in (True, False):  # as it lies in the store, too
+            one, other = (
+                xr.open_zarr(p, consolidated=consolidated, chunks=None, mask_and_scale=not raw, decode_times=not raw)
+                for p in (path, again)
+            )
+            xr.testing.assert_identical(one.load(), other.load())
+            for name in one.variables:
+                assert one[name].dtype == other[name].dtype
+                np.testing.assert_equal(one[name].encoding.get("_FillValue"), other[name].encoding.get("_FillValue"))
+
+
+def test_pixels_of_double_precision_stay_so(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(6).random((2, 16, SIZE, SIZE))
+    save(tmp_path / "in", "a.npz", {"chip": pixels})
+    save(tmp_path / "in", "b.npz", {"chip": pixels.astype("f4")})
+    store = tmp_path / "store"
+    assert main(["import-chips", "--chips", str(tmp_path / "in" / "*.npz"), "--output-dir", str(store)]) == 0
+    assert main(["export-chips", "--store", str(store), "--output-dir", str(tmp_path / "out")]) == 0
+    for name in ("a.npz", "b.npz"):
+        same(tmp_path / "in" / name, tmp_path / "out" / name)
+
+
+def test_stores_of_chips_that_tell_nothing_of_zarr_are_given_back(tmp_path: Path) -> None:
+    """Those that were made before the table told it."""
+    pixels = values(np.random.default_rng(5), 2, 16, SIZE, SIZE)
+    data = xr.Dataset({"Rad": (("time", "band", "y", "x"), pixels)})
+    data.to_zarr(tmp_path / "in" / "a.zarr", zarr_format=2, consolidated=False)
+    store = tmp_path / "store"
+    assert main(["import-chips", "--chips", str(tmp_path / "in" / "*.zarr"), "--output-dir", str(store)]) == 0
+    pd.read_parquet(store / "chips.parquet").drop(columns="zarr").to_parquet(store / "chips.parquet")
+    assert main(["export-chips", "--store", str(store), "--output-dir", str(tmp_path / "out")]) == 0
+    np.testing.assert_array_equal(zarr.open_group(tmp_path / "out" / "a.zarr", mode="r")["Rad"][...], pixels)
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

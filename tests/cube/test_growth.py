@@ -17,6 +17,7 @@ import cube
 from cube.build import main
 from cube.geostationary.folder import AbiFolder
 from cube.testing import write_abi_archive
+from stratacube.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +142,16 @@ def test_nothing_else_may_change(
 )
 def test_what_may_grow(before: dict[str, object], now: dict[str, object], *, may: bool) -> None:
     assert AbiFolder(Path()).may_grow(before, now) is may
+
+
+def test_a_build_of_another_stratum_is_told_as_that_first(tmp_path: Path) -> None:
+    """Where a larger number finds a folder of something else, that is what is told, not what else differs with it."""
+    folder = AbiFolder(tmp_path)
+    there = {"num_tiles": 4, "steps": 2, "screen": "off", "offsets": [0, 10], "stratification": "convection"}
+    with folder.opened(there, "a", overwrite=False):
+        folder.plan.touch()
+    with pytest.raises(UsageError) as refused:
+        folder.refuse_other({"num_tiles": 6, "steps": 7, "screen": "quick", "stratification": "random"}, "b")
+    told = "(stratification is 'convection' there and 'random' here; num_tiles is 4 there and 6 here; "
+    assert told in str(refused.value)
+    assert "steps is 2 there and 7 here; and 2 more keys)" in str(refused.value)

@@ -24,11 +24,13 @@ import zarr
 from stratacube.errors import SourceError
 from stratacube.guard import guarded
 
-__all__ = ["FORMS", "PIXELS", "Member", "read_members", "told_members"]
+__all__ = ["FORMS", "PIXELS", "TEXT", "Member", "read_members", "told_members"]
 
 PIXELS = {"tiles": ("Rad", "__xarray_dataarray_variable__"), "convection": ("chip",), "cloudsat": ("ABI/chip",)}
 """What the pixels of each form are called."""
 FORMS = tuple(PIXELS)
+TEXT = "UST"
+"""Kinds of arrays of text; those of Zarr may be of any length, T."""
 _LAST = {"cloudsat"}
 """Forms whose bands come last."""
 _MOST = 2**31
@@ -46,7 +48,7 @@ class Member:
     @property
     def is_text(self) -> bool:
         """Whether it holds text."""
-        return np.dtype(self.dtype).kind in "US"
+        return np.dtype(self.dtype).kind in TEXT
 
 
 def told_members(path: Path) -> tuple[str, dict[str, Member]]:
@@ -61,7 +63,7 @@ def told_members(path: Path) -> tuple[str, dict[str, Member]]:
         found = _of_zarr(path) if path.is_dir() else _of_npz(path)
     for name, member in found.items():
         dtype = np.dtype(member.dtype)
-        if dtype.hasobject:
+        if dtype.hasobject and not member.is_text:
             raise SourceError(
                 f"{path} holds objects in {name}, which are not read: they may run code; write it again as arrays"
             )
@@ -118,7 +120,7 @@ def image_shape(form: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
 
 def _of_zarr(path: Path) -> dict[str, Member]:
     group = zarr.open_group(path, mode="r")
-    return {name: Member(tuple(array.shape), array.dtype.str) for name, array in group.arrays()}
+    return {name: Member(tuple(array.shape), told_type(array.dtype)) for name, array in group.arrays()}
 
 
 def _of_npz(path: Path) -> dict[str, Member]:
@@ -133,10 +135,18 @@ def _of_npz(path: Path) -> dict[str, Member]:
     return found
 
 
+def told_type(dtype: np.dtype[Any]) -> str:
+    """What numpy makes the type of."""
+    return "T" if dtype.kind == "T" else dtype.str
+
+
 def as_text(values: npt.NDArray[Any]) -> str:
     """An array of text, as JSON."""
     return json.dumps(
-        [values.dtype.str, np.char.decode(values, "latin-1").tolist() if values.dtype.kind == "S" else values.tolist()]
+        [
+            told_type(values.dtype),
+            np.char.decode(values, "latin-1").tolist() if values.dtype.kind == "S" else values.tolist(),
+        ]
     )
 
 
@@ -144,4 +154,4 @@ def from_text(told: str) -> npt.NDArray[Any]:
     """The array that :func:`as_text` wrote."""
     dtype, values = json.loads(told)
     array = np.array(values)
-    return np.char.encode(array, "latin-1").astype(dtype) if dtype[1] == "S" else array.astype(dtype)
+    return np.char.encode(array, "latin-1").astype(dtype) if "S" in dtype else array.astype(dtype)

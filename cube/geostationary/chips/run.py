@@ -18,6 +18,7 @@ from cube.geostationary.chips.config import ExportConfig, ImportConfig
 from cube.geostationary.chips.forms import read_members, told_members
 from cube.geostationary.chips.like import names_of_chips, tiles_as_chips
 from cube.geostationary.chips.store import ChipLayout, create, exported, row_of, write_chips
+from cube.geostationary.chips.zarr_tiles import told_of_tile, write_tile
 from cube.geostationary.folder import AbiFolder
 from cube.job.folder import BuildFolder
 from cube.job.job import run_job
@@ -73,14 +74,15 @@ class _Task:
 
 def _take(task: _Task) -> None:
     """Read some chips, and write them; a file that has changed since it was listed is an error."""
-    chips = []
+    chips, tiles = [], []
     for name in task.files:
         form, _ = told_members(Path(name))
         chips.append((form, read_members(Path(name))))
+        tiles.append(told_of_tile(Path(name)) if Path(name).is_dir() else "")
     write_chips(task.folder.store, task.layout, task.first, chips)
     rows = [
-        {"tile": task.first + i, "name": Path(name).name, **row_of(*chip)}
-        for i, (name, chip) in enumerate(zip(task.files, chips, strict=True))
+        {"tile": task.first + i, "name": Path(name).name, **row_of(*chip), "zarr": tile}
+        for i, (name, chip, tile) in enumerate(zip(task.files, chips, tiles, strict=True))
     ]
     task.folder.rows_of(task.number).parent.mkdir(exist_ok=True)
     write_frame(task.folder.rows_of(task.number), pd.DataFrame(rows))
@@ -250,9 +252,12 @@ def run_export(config: ExportConfig) -> Answer:
         )
     config.output_dir.mkdir(parents=True, exist_ok=True)
     chips: Iterable[tuple[str, dict[str, Any]]]
+    told: dict[str, str] = {}
     if folder.table.exists():
         table = read_frame(folder.table)
         table = table[[not (config.output_dir / str(name)).exists() for name in table["name"]]]
+        if "zarr" in table:  # stores of chips that were made before have none
+            told = dict(zip(table["name"], table["zarr"].fillna(""), strict=True))
         chips = exported(folder.store, table)
     else:
         lacking = {name for name in names_of_chips(tiles) if not (config.output_dir / name).exists()}
@@ -266,7 +271,5 @@ def run_export(config: ExportConfig) -> Answer:
                 np.savez_compressed(out, **members)  # type: ignore[arg-type]
         else:
             with whole_folder(target) as part:
-                group = zarr.open_group(part, mode="w", zarr_format=3)
-                for member, values in members.items():
-                    group.create_array(member, data=values)
+                write_tile(part, members, told.get(name, ""))
     return Answer(0, [f"{many(written, 'chip')} in {config.output_dir}"], {"written": written})

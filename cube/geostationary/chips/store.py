@@ -13,7 +13,16 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from cube.geostationary.chips.forms import Member, as_text, from_text, image_of, image_shape, pixels_from, pixels_of
+from cube.geostationary.chips.forms import (
+    TEXT,
+    Member,
+    as_text,
+    from_text,
+    image_of,
+    image_shape,
+    pixels_from,
+    pixels_of,
+)
 from cube.job.store import ArraySpec, create_store, write_region
 from stratacube.errors import UsageError
 
@@ -35,6 +44,8 @@ class ChipLayout:
     cols: int
     others: Mapping[str, tuple[tuple[int, ...], str]]
     """By name, the largest shape and the type that holds all of what else there is of numbers."""
+    kind: str = "<f4"
+    """Type that holds all pixels, and NaN."""
 
     @classmethod
     def of(cls, told: Sequence[tuple[str, Mapping[str, Member]]]) -> ChipLayout:
@@ -67,7 +78,9 @@ class ChipLayout:
                 largest = tuple(max(a, b) for a, b in zip(shape, member.shape, strict=True))
                 others[name] = largest, np.result_type(kind, member.dtype).str
         names = tuple(f"C{number:02d}" for number in range(1, bands + 1))
-        return cls(len(told), max(s[0] for s in shapes), names, rows, cols, others)
+        kinds = [members[pixels_of(form, members)].dtype for form, members in told]
+        kind = np.result_type("<f4", *kinds).newbyteorder("<").str
+        return cls(len(told), max(s[0] for s in shapes), names, rows, cols, others, kind)
 
     @property
     def at_once(self) -> int:
@@ -80,7 +93,7 @@ class ChipLayout:
         told = {"long_name": "radiance as SatVision-Pix4D's chips have it, NaN where there is none"}
         specs = {
             name: ArraySpec(
-                ("tile", "time", "y", "x"), image, "<f4", (1, *image[1:]), fill_value=np.nan, attributes=told
+                ("tile", "time", "y", "x"), image, self.kind, (1, *image[1:]), fill_value=np.nan, attributes=told
             )
             for name in self.bands
         }
@@ -115,7 +128,7 @@ def write_chips(
     path: Path, layout: ChipLayout, first: int, chips: Sequence[tuple[str, Mapping[str, npt.NDArray[Any]]]]
 ) -> None:
     """Write chips that follow one another, the first of which is number ``first``."""
-    stack = np.full((len(chips), layout.steps, len(layout.bands), layout.rows, layout.cols), np.nan, "f4")
+    stack = np.full((len(chips), layout.steps, len(layout.bands), layout.rows, layout.cols), np.nan, layout.kind)
     for i, (form, members) in enumerate(chips):
         image = image_of(form, members[pixels_of(form, members)])
         stack[i, : len(image)] = image
@@ -133,8 +146,8 @@ def write_chips(
 def row_of(form: str, members: Mapping[str, npt.NDArray[Any]]) -> dict[str, str]:
     """What the table keeps of a chip: its text, and the shapes and types that its arrays had."""
     pixels = pixels_of(form, members)
-    told = {name: [list(v.shape), v.dtype.str] for name, v in members.items() if v.dtype.kind not in "US"}
-    text = {name: as_text(v) for name, v in members.items() if v.dtype.kind in "US"}
+    told = {name: [list(v.shape), v.dtype.str] for name, v in members.items() if v.dtype.kind not in TEXT}
+    text = {name: as_text(v) for name, v in members.items() if v.dtype.kind in TEXT}
     return {
         "form": form,
         "pixels": pixels,

@@ -23,7 +23,7 @@ import shapely
 from shapely.geometry import shape
 
 from cube.strata.labels import Floats, SystemSteps
-from cube.strata.masks import UNDATED, MaskFile, MaskKind, Survey
+from cube.strata.masks import SOURCE_ID, UNDATED, MaskFile, MaskKind, Survey
 from stratacube.errors import UsageError
 from stratacube.parquet import read_frame
 
@@ -31,6 +31,7 @@ __all__ = ["COLUMNS", "TRACKS"]
 
 COLUMNS = {
     "system": ("system_id", "track_id", "track", "cell", "belong", "storm_id", "id"),
+    "name": (SOURCE_ID,),
     "time": ("datetime", "time", "timestamp", "date_time"),
     "outline": ("geometry", "wkt", "polygon"),
     "latitude": ("latitude", "lat", "center_latitude", "meanlat"),
@@ -107,8 +108,9 @@ def _survey(file: MaskFile) -> Survey:
     if not len(pixels):
         pixels = np.maximum(1.0, np.rint(area))  # grows as the area does
     number = len(frame)
+    systems = _systems(file, values("system"))
     steps = SystemSteps(
-        system_id=_systems(file, values("system")),
+        system_id=systems,
         time=times,
         pixels=np.nan_to_num(pixels, nan=1.0).clip(1, 2**31 - 1).astype("i4"),
         row=_whole(values("row"), number),
@@ -120,7 +122,7 @@ def _survey(file: MaskFile) -> Survey:
         area_km2=area.astype("f4"),
         top=(_numbers(values("top"), np.nan) if column["top"] else np.full(number, np.nan)).astype("f4"),
     )
-    return Survey(file, None, steps, np.unique(times))
+    return Survey(file, None, steps, np.unique(times), names=_names(systems, values("system"), values("name")))
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -148,12 +150,26 @@ def _times(file: MaskFile, column: Any) -> npt.NDArray[np.datetime64]:
     return np.asarray(times.dt.tz_localize(None).to_numpy("M8[s]"))
 
 
+def _names(systems: npt.NDArray[np.int64], column: Any, told: Any) -> dict[int, str]:
+    """What systems are called, by number, where they have names: their own, or those that one of our tables kept."""
+    named = column if not _numbered(column) else told
+    if named is None:
+        return {}
+    there = named.notna().to_numpy()
+    return dict(zip(systems[there].tolist(), named[there].astype(str).tolist(), strict=True))
+
+
+def _numbered(column: Any) -> bool:
+    return bool(column.dtype.kind in "iu" or (column.dtype.kind == "f" and (column % 1 == 0).all()))
+
+
 def _systems(file: MaskFile, column: Any) -> npt.NDArray[np.int64]:
     if column.isna().any():
         row = int(np.flatnonzero(column.isna())[0])
         raise UsageError(f"{file.path}: row {row + 1} tells no system: each row belongs to one.")
-    if column.dtype.kind in "iu" or (column.dtype.kind == "f" and (column % 1 == 0).all()):
+    if _numbered(column):
         return np.asarray(column.to_numpy("i8"))
+    # Any text: what it is called is kept beside the number, see _names.
     codes, names = pd.factorize(column.astype(str))
     shift = 64 - _NUMBER_BITS
     digests = [int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> shift for name in names]
