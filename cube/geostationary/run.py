@@ -37,6 +37,7 @@ from cube.geostationary.predecessor import tables_alone, tell_idle, with_predece
 from cube.geostationary.publish import Publication, publish
 from cube.geostationary.references import IndexLater, write_references
 from cube.geostationary.screening import Screened, Screening
+from cube.geostationary.split_words import split_words
 from cube.geostationary.store import TileStore
 from cube.geostationary.tiles import shard_key
 from cube.job.job import run_job
@@ -164,6 +165,8 @@ class AbiBuild:
             self.__dict__.pop("table", None)
             for problem in self.table.problems:
                 run.say("%s: %s %s", problem.kind, problem.input, problem.reason)
+            if (rule := self.config.split_rule) is not None:
+                run.say("%s", split_words(rule, self.table, self.layout.side))
         shortage = self.table.shortage(self.config.num_tiles)
         return Planned(len(self.table.shard_numbers), self.table.words, [shortage] if shortage else [])
 
