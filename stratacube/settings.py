@@ -59,6 +59,8 @@ class Settings(BaseModel):
 
     SHORT: ClassVar[Mapping[str, str]] = {}
     """Short flags of fields, such as ``-o``, where there are some."""
+    ALIASES: ClassVar[Mapping[str, str]] = {}
+    """What it calls the parameters of the configuration that it stands for, for messages that name those."""
 
     @model_validator(mode="before")
     @classmethod

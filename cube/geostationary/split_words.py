@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -16,25 +17,27 @@ from cube.geostationary.plan_table import PlanTable
 __all__ = ["split_words"]
 
 
-def split_words(rule: SplitRule, plan: PlanTable, side: float) -> str:
-    """Tell how many tiles each split has and, where train or val has none, what would give it some.
+def split_words(rule: SplitRule | None, plan: PlanTable, side: float) -> Iterator[str]:
+    """Yield how many tiles each split has and, where train or val has none, what would give it some.
 
     Parameters
     ----------
     rule
-        By which they were split.
+        By which they were split; of None nothing is told.
     plan
         With a column of splits.
     side
         Of a tile, in radians.
     """
+    if rule is None:
+        return
     counts: Counter[str] = Counter()
     for block in plan.blocks(["split"]):
         counts.update(block["split"])
     text = f"splits: {told(counts, rule.shares)}"
-    if not (empty := lacking(rule, counts)):
-        return text
-    return f"{text}; no tile is in {' or '.join(empty)}: {remedy(rule, lambda: _first(plan, side), 'split_')}"
+    if empty := lacking(rule, counts):
+        text += f"; no tile is in {' or '.join(empty)}: {remedy(rule, lambda: _first(plan, side), 'split_')}"
+    yield text
 
 
 def _first(plan: PlanTable, side: float) -> Extents:
