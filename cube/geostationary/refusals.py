@@ -65,14 +65,14 @@ def _remedy(config: AbiConfig, reason: str) -> str:
         return f"give `surface=any` in place of {config.surface}"
     period = "the period (`start_dt`, `end_dt`)"
     low, high = (f"{bound:g}" for bound in config.latitudes or (-90.0, 90.0))
-    size = f"smaller `tile_size` than {config.tile_size}"
+    smaller = f"a smaller `tile_size` than {config.tile_size}" + (" or `margin`" if config.margin else "")
     return {
         "solar zenith": f"change {one_of([*_of_the_sun(config)] or ['`light`'])}, or {period}",
         "latitude": f"the sector is to reach into the latitudes {low} to {high}: change `latitudes` or `domain`",
         "view zenith": f"raise `max_view_zenith` above {config.max_view_zenith:g}",
         "spacing": f"lower `min_spacing_km` below {config.min_spacing_km:g}, or widen {period}",
         "scan not fit to be used": "mend the files that are not fit, or take them as they are with `screen=off`",
-        "tile not inside the sector": f"take a {size}" + (" or a smaller `margin`" if config.margin else ""),
+        "tile not inside the sector": f"places are to lie in the sector: change `domain`, or take {smaller}",
         "no scan within the tolerance": f"raise `tolerance_minutes` above {config.tolerance_minutes:g}, or add scans",
     }.get(reason, "")
 

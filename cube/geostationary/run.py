@@ -165,7 +165,7 @@ class AbiBuild:
         if run.keep("plan", make, parts, mark=self.folder.plan, fixed=not grows, anew=grows):
             self.__dict__.pop("table", None)
             for problem in self.table.problems:
-                run.say("%s: %s %s", problem.kind, problem.input, problem.reason)
+                run.say("%s: %s", problem.kind, f"{problem.input} {problem.reason}".strip())
             for line in split_words(self.config.split_rule, self.table, self.layout.side):
                 run.say("%s", line)
         return Planned(len(self.table.shard_numbers), self.table.words, list(filter(None, [self._shortage])))
