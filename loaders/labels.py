@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import pandas as pd
-
 from stratacube.errors import UsageError
 
-__all__ = ["Labelled", "share_classes", "splits_told"]
+__all__ = ["Labelled", "share_classes"]
 
 
 class Labelled(Protocol):
@@ -39,12 +37,3 @@ def share_classes(sources: Sequence[Labelled], label: str) -> list[str]:
     for source in sources:
         source.renumber(label, together)
     return together
-
-
-def splits_told(table: pd.DataFrame) -> str:
-    """How many tiles each split has, for a sentence."""
-    if "split" not in table:
-        return ""
-    counts = table["split"].astype(str).value_counts()
-    told = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return f" (splits: {told}; `split` makes others, of smaller blocks)"

@@ -17,8 +17,8 @@ from cube.instrument import COUNTS, lacking
 from loaders.augment import Placement, View, coarse_on, pixel_transform
 from loaders.batch import PackedBatch
 from loaders.extents import tile_extents
-from loaders.labels import splits_told
 from loaders.loader import Loader
+from loaders.none_left import require_rule, why_none_left
 from loaders.order import Pick
 from loaders.parts import StoredPart
 from loaders.pictures import Picture
@@ -93,6 +93,7 @@ class TileDataset(Dataset[PackedBatch]):
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise UsageError(f"on_error {on_error!r} is not known; choose raise or skip")
+        require_rule(split)
         opened = TileStore.open(store, storage_options)
         self.url, self.reader = opened.url, opened.reader
         self.store = opened
@@ -111,9 +112,7 @@ class TileDataset(Dataset[PackedBatch]):
             table = table.assign(split=split.assign(tile_extents(opened)))
         self.tiles = select(table, where)
         if not len(self.tiles):
-            raise UsageError(
-                f"filter {where!r} leaves none of the {len(opened)} tiles of {opened.url}{splits_told(table)}; relax it"
-            )
+            raise UsageError(why_none_left(opened, table, where, split))
         self.weights = weigh(table.iloc[self.tiles], weights)
         self.classes: dict[str, list[str]] = {}
         self._labels = {name: self._label(opened, name) for name in labels}

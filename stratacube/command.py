@@ -26,7 +26,7 @@ from typing import Any
 
 from stratacube import progress
 from stratacube.errors import StratacubeError, UsageError
-from stratacube.flags import Parser, dashed
+from stratacube.flags import Parser
 
 __all__ = ["Answer", "Parser", "add_common", "program", "run"]
 
@@ -101,16 +101,15 @@ def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
         Those of the process by default.
     """
     options = parser.parse(sys.argv[1:] if arguments is None else arguments)
-    flags = options.parser.flags()
     function: Function = options.run
     again = "; run the same command again to go on from here" if getattr(options, "resumes", False) else ""
-    with _messages(options, flags), _terminable(), _not_lost():
+    with _messages(options), _terminable(), _not_lost():
         try:
             answer = function(options)
             return answer if isinstance(answer, int) else _print(answer, as_json=getattr(options, "json", False))
         except StratacubeError as error:
             code = WRONG if isinstance(error, UsageError) else FAILED
-            return code if error.silent else _fail(code, f"error: {dashed(str(error), flags)}")
+            return code if error.silent else _fail(code, f"error: {options.parser.worded(str(error))}")
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             return _fail(FAILED, f"error: {where}{error.strerror or error}; mend that and run the same command again")
@@ -146,25 +145,25 @@ def _print(answer: Answer, *, as_json: bool) -> int:
 class _Formatter(logging.Formatter):
     """Messages as sentences; warnings say so."""
 
-    def __init__(self, form: str, flags: Sequence[str]) -> None:
+    def __init__(self, form: str, parser: Parser) -> None:
         super().__init__(form)
-        self.flags = flags
+        self.parser = parser
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         if record.levelno >= logging.WARNING:
             record.message = f"{record.levelname.lower()}: {record.message}"
-        return dashed(super().formatMessage(record), self.flags)
+        return self.parser.worded(super().formatMessage(record))
 
 
 @contextmanager
-def _messages(options: argparse.Namespace, flags: Sequence[str]) -> Iterator[None]:
+def _messages(options: argparse.Namespace) -> Iterator[None]:
     """Show what the packages log, on standard error, while a command runs."""
     verbose = getattr(options, "verbose", 0)
     form = "%(message)s"
     if verbose or getattr(options, "timed", False):
         form = "%(asctime)s %(name)s: %(message)s" if verbose else "%(asctime)s %(message)s"
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(form, flags))
+    handler.setFormatter(_Formatter(form, options.parser))
     handler.addFilter(lambda record: bool(verbose) or not record.exc_info)  # tracebacks are for logs
     level = logging.WARNING if getattr(options, "quiet", False) else logging.DEBUG if verbose else logging.INFO
     loggers = [logging.getLogger(name) for name in PACKAGES]

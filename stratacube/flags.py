@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from stratacube.choices import OneOf, Told, Worded, nearest
@@ -23,18 +24,23 @@ PATH = "PATH"
 _NUMBERS = re.compile(r"-\.?\d[-\d.,eE+]*$")
 """A value that begins with a minus, not a flag: a number, or several joined by commas."""
 
+_NO_ALIASES: Mapping[str, str] = MappingProxyType({})
+
 
 def flag(name: str) -> str:
     """Return the flag of a parameter."""
     return "--" + name.replace("_", "-")
 
 
-def dashed(text: str, flags: Iterable[str]) -> str:
-    """Say a sentence in flags: each parameter in backquotes becomes its flag, or its bare name where it is none."""
+def dashed(text: str, flags: Iterable[str], aliases: Mapping[str, str] = _NO_ALIASES) -> str:
+    """Say a sentence in flags: each parameter in backquotes becomes its flag, or its bare name where it is none.
+
+    ``aliases`` are other names of parameters, by which the command has them.
+    """
     known = set(flags)
 
     def shown(found: re.Match[str]) -> str:
-        name, value = found[1], found[2]
+        name, value = aliases.get(found[1], found[1]), found[2]
         shown = flag(name) if flag(name) in known else name
         return shown if value is None else f"{shown} {value}" if shown != name else f"{name}={value}"
 
@@ -49,6 +55,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str | None = None, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        self.aliases: Mapping[str, str] = _NO_ALIASES
         super().__init__(prog, allow_abbrev=False, **options)
         self._negative_number_matcher = _NUMBERS
         self.set_defaults(parser=self)
@@ -77,6 +84,10 @@ class Parser(argparse.ArgumentParser):
     def flags(self) -> list[str]:
         """All flags of the command."""
         return [name for name in self._option_string_actions if name.startswith("--")]
+
+    def worded(self, text: str) -> str:
+        """Say a sentence in flags of the command."""
+        return dashed(text, self.flags(), self.aliases)
 
     def error(self, message: str) -> NoReturn:
         """End with the mistake in one line: a page of usage would hide it."""
@@ -107,6 +118,8 @@ def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
     """Add one flag per field of a configuration; none has a default, so that it overrides only when given."""
     from stratacube.settings import bare  # noqa: PLC0415  (commands without a configuration need none)
 
+    if isinstance(parser, Parser):
+        parser.aliases = model.ALIASES
     flags = [flag(name) for name in model.model_fields]
     for name, info in model.model_fields.items():
         kind, text = bare(info.annotation), dashed(info.description or "", flags)

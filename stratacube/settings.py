@@ -59,6 +59,8 @@ class Settings(BaseModel):
 
     SHORT: ClassVar[Mapping[str, str]] = {}
     """Short flags of fields, such as ``-o``, where there are some."""
+    ALIASES: ClassVar[Mapping[str, str]] = {}
+    """What it calls the parameters of the configuration that it stands for, for messages that name those."""
 
     @model_validator(mode="before")
     @classmethod
@@ -281,7 +283,9 @@ def _sentence(model: type[Settings], error: ValidationError) -> str:
         return ": ".join(filter(None, [place.name, _remedy(problem, field)]))
     same = (p for p in problems if _place(model, p["loc"]).name == place.name)  # one for each type of a union
     remedies = list(dict.fromkeys(_remedy(p, field) for p in same))
-    return f"`{place.name}` is {_shown(problem['input'])}: {' or '.join(remedies)}"
+    named = field is not None and get_origin(bare(field.annotation)) is dict and problem["loc"][-1] != key
+    of = f" of {problem['loc'][-1]}" if named else ""
+    return f"`{place.name}`{of} is {_shown(problem['input'])}: {' or '.join(remedies)}"
 
 
 def _shown(value: Any) -> str:

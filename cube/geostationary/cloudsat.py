@@ -24,6 +24,8 @@ _NEEDLESS = ("latlon_path", "latlon_dir", "lat_lon_path", "cloudsat_index_root")
 """Files that the cutter read and nobody needs here."""
 _OF_21 = {"cloudsat_path": "cloudsat_root", "root_dir": "cloudsat_root", "abi_data": "abi_root"}
 """Flags of its README's section 2.1, and what they are here; of two for one the last counts."""
+_OF_ABI = ("split_km", "split_hours", "split_gap_km", "split_gap_hours", "max_view_zenith", "screen")
+"""Parameters of a build that the cutter has not: the command ``abi`` gives them to the stratum of the same name."""
 
 
 class CloudsatConfig(Settings):
@@ -37,6 +39,20 @@ class CloudsatConfig(Settings):
         "year": "-y",
         "output_dir": "-o",
         "day_skip": "-d",
+    }
+    ALIASES: ClassVar[Mapping[str, str]] = {
+        "local_data_dir": "abi_root",
+        "start_dt": "day_start",
+        "end_dt": "day_end",
+        "tile_size": "chip_size",
+        "tolerance_minutes": "max_scan_delta_minutes",
+        "min_valid": "min_valid_fraction",
+        "margin": "inner_disk_margin",
+        "num_tiles": "max_chips",
+        "latitudes": "transect",
+        "steps": "offsets",
+        "allow_missing": "allow_missing_timesteps",
+        **{name: f"abi --{name.replace('_', '-')}" for name in _OF_ABI},
     }
 
     abi_root: LocalPath | None = Field(None, description="folder of ABI files, any depth; S3 alone if not given")

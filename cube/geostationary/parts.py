@@ -21,6 +21,8 @@ from cube.strata.named import NamedSampler
 from cube.strata.select import Limits
 from cube.strata.streams import Stream
 from cube.strata.turns import counts_of
+from stratacube.choices import nearest
+from stratacube.errors import UsageError
 
 __all__ = ["PlannedPart", "Wanted", "limits_of", "parts_of", "time_means_of"]
 
@@ -50,9 +52,19 @@ class PlannedPart:
             self.refusals,
             strict,
             self.by_observation,
-            (lambda: self.quotas) if self.quotas else partial(self.sampler.shares, "quotas"),
+            self._given if self.quotas else partial(self.sampler.shares, "quotas"),
             partial(self.sampler.shares, "class_shares"),
         )
+
+    def _given(self) -> Mapping[str, float]:
+        """The quotas that the build gives, of classes that the sampler proposes as far as it tells them."""
+        known = self.sampler.shares("class_shares")
+        unknown = next((name for name in self.quotas if known and name not in known), None)
+        if unknown is None:
+            return self.quotas
+        names = sorted(filter(None, known))
+        there = f"its candidates have {', '.join(names)}{nearest(unknown, names)}" if names else "they have no classes"
+        raise UsageError(f"`quotas` names class {unknown!r} of {self.name}; {there}")
 
 
 @dataclass(frozen=True)

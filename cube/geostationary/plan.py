@@ -18,11 +18,12 @@ from cube.geostationary.layout import TileLayout, TileSpec
 from cube.geostationary.parts import Wanted, limits_of, parts_of, time_means_of
 from cube.geostationary.pixel_time import LONGEST_SCAN, seconds_after_start
 from cube.geostationary.plan_table import Plan, Spot, table_of
+from cube.geostationary.refusals import why_none
 from cube.geostationary.splitting import splits_of
 from cube.geostationary.valid_share import ValidShares
 from cube.job.engine import Workers
 from cube.job.ledger import Problem
-from cube.strata.base import Candidate, place_tile
+from cube.strata.base import Candidate, place_tile, refuse_too_large
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.streams import Stream
 from cube.strata.windows import Frame, choose_window
@@ -97,7 +98,7 @@ def make_plan(
         for part in parts:
             part.sampler.write_tables(tables)
     if not selection.tiles:
-        raise UsageError(_why_none(config, selection))
+        raise UsageError(why_none(config, selection))
     taken = {scan.id for tile in selection.tiles for scan in tile.payload.scans}  # some for want of others
     noted = list(dict.fromkeys(problem for part in parts for problem in part.sampler.problems))
     avoided = {p.source: p.message for p in noted if p.replaced}
@@ -187,6 +188,8 @@ class _Planner:
         grid = self.headers.grid(scan, self.layout.pixel)
         window = self._window(grid, candidate)
         if window is None:
+            size, align = self.layout.tile_size, self.layout.align
+            refuse_too_large(grid.shape, size, align=align, margin=self.wanted.margin, sector=scan.sector)
             return "tile not inside the sector"
         middle = (self.layout.tile_size - 1) / 2
         lon, lat = (float(v) for v in grid.lonlat(window.row + middle, window.col + middle))
@@ -355,15 +358,3 @@ def _each_scan_once(frames: list[Frame], channels: int, late: timedelta) -> list
             if known is None or apart(frame, frame.scan) < apart(known, frame.scan):
                 nearest[frame.scan.id] = frame
     return [f if f.scan is None or nearest[f.scan.id] is f else replace(f, scan=None, missing=channels) for f in frames]
-
-
-def _why_none(config: AbiConfig, selection: Selection[Spot]) -> str:
-    if not selection.drawn:
-        return "the stratum proposed no place and time in the period; widen it (`start_dt`, `end_dt`)"
-    # Those that were drawn twice, the second time with channels missing, count once.
-    counts = [(reason or "no reason given", n) for reason, n in selection.refused.most_common()]
-    told = ", ".join(f"{reason} ({n})" for reason, n in counts) if len(counts) > 1 else counts[0][0]
-    text = f"no tile can be made: all {sum(n for _, n in counts)} candidates were refused: {told}"
-    if any(reason.startswith("no run of") for reason in selection.refused):
-        text += "; take fewer `steps` (1 for single scans) or pass `allow_missing`"
-    return text

@@ -325,15 +325,15 @@ class PlanTable:
             found.update(block["shard"].tolist())
         return sorted(found)
 
-    def shortage(self, wanted: int | None) -> str | None:
-        """Say that fewer tiles were planned than asked for, if so."""
+    def shortage(self, wanted: int | None, remedy: str = "") -> str | None:
+        """Say that fewer tiles were planned than asked for, if so, and what to change."""
         missing = (wanted or 0) - self.tiles
         if missing <= 0:
             return None
         refused = ", ".join(f"{reason} ({n})" for reason, n in self.refused.most_common(3)) or "none was left"
         of = [f"{t.name} {t.asked - t.found} of {t.asked}" for t in self.tallies if t.found < t.asked]
         which = f" ({', '.join(of)})" if len(self.tallies) > 1 and of else ""
-        return f"{missing} of {wanted} tiles found no place{which}; candidates were left out for: {refused}"
+        return f"{missing} of {wanted} tiles found no place{which}; candidates were left out for: {refused}{remedy}"
 
     @property
     def words(self) -> str:

@@ -36,7 +36,9 @@ from cube.geostationary.plan_table import Plan, PlanTable, write_plan
 from cube.geostationary.predecessor import tables_alone, tell_idle, with_predecessors_defaults
 from cube.geostationary.publish import Publication, publish
 from cube.geostationary.references import IndexLater, write_references
+from cube.geostationary.refusals import remedy_of
 from cube.geostationary.screening import Screened, Screening
+from cube.geostationary.split_words import split_words
 from cube.geostationary.store import TileStore
 from cube.geostationary.tiles import shard_key
 from cube.job.job import run_job
@@ -163,9 +165,14 @@ class AbiBuild:
         if run.keep("plan", make, parts, mark=self.folder.plan, fixed=not grows, anew=grows):
             self.__dict__.pop("table", None)
             for problem in self.table.problems:
-                run.say("%s: %s %s", problem.kind, problem.input, problem.reason)
-        shortage = self.table.shortage(self.config.num_tiles)
-        return Planned(len(self.table.shard_numbers), self.table.words, [shortage] if shortage else [])
+                run.say("%s: %s", problem.kind, f"{problem.input} {problem.reason}".strip())
+            for line in split_words(self.config.split_rule, self.table, self.layout.side):
+                run.say("%s", line)
+        return Planned(len(self.table.shard_numbers), self.table.words, list(filter(None, [self._shortage])))
+
+    @property
+    def _shortage(self) -> str | None:
+        return self.table.shortage(self.config.num_tiles, remedy_of(self.config, self.table))
 
     def _grows(self, run: Run) -> bool:
         """Whether the plan that is there is to have more tiles."""
@@ -360,7 +367,7 @@ class AbiBuild:
     def problems(self, run: Run) -> Iterator[Problem]:
         """Everything absent, in a stable order."""
         yield from self.table.problems
-        if shortage := self.table.shortage(self.config.num_tiles):
+        if shortage := self._shortage:
             yield Problem("product", shortage)
         for block in self.table.blocks(["tile_id", "scan_ids", "requested_times", "missing"]):
             for row in block.itertuples():

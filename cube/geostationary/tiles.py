@@ -140,8 +140,17 @@ def build_shard(task: ShardTask) -> ShardResult:
 def _too_few_valid(task: ShardTask, shares: Sequence[float]) -> Iterator[Problem]:
     for tile, share in zip(task.tiles, shares, strict=True):
         if share < task.min_valid:
-            reason = f"{share:.1%} of its pixels are valid, fewer than the {task.min_valid:.1%} of `min_valid`"
-            yield Problem("product", reason, tile.tile_id)
+            yield Problem("product", _told_few(share, task.min_valid), tile.tile_id)
+
+
+def _told_few(share: float, least: float) -> str:
+    """Say two shares with as many digits as tell them apart."""
+    digits = next((n for n in range(1, 9) if f"{share:.{n}%}" != f"{least:.{n}%}"), 9)
+    return (
+        f"{share:.{digits}%} of its pixels are valid, fewer than the {least:.{digits}%} of `min_valid`; no other "
+        "takes its place, for pixels are read once the plan is made: ask for more with `num_tiles`, or build with a "
+        "lower `min_valid`"
+    )
 
 
 def _write(task: ShardTask, name: str, values: npt.NDArray[Any], fill: int, result: ShardResult) -> None:

@@ -215,7 +215,11 @@ def _tell(folder: BuildFolder, planned: Planned, problems: Sequence[Problem]) ->
     _log.info("%s in %s, with what follows missing from them:", planned.words, folder.root)
     for kind, reason, count in counted(lacks)[:MOST_ROWS]:
         _log.info("  %6d x %s: %s", count, kind, reason)
-    _log.info("every case is in %s; mend the files and run the same command again to fill them in", folder.errors)
+    if any(p.kind != "product" for p in lacks):
+        told = "mend the files and run the same command again to fill them in"
+    else:
+        told = "where its reason names no remedy, run the same command again"
+    _log.info("every case is in %s; %s", folder.errors, told)
 
 
 def _estimate(source: Source) -> Answer:

@@ -17,8 +17,9 @@ import numpy as np
 
 from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid, Window
+from stratacube.errors import UsageError
 
-__all__ = ["Candidate", "Problem", "SampleRequest", "Sampler", "place_tile"]
+__all__ = ["Candidate", "Problem", "SampleRequest", "Sampler", "place_tile", "refuse_too_large"]
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,35 @@ class Sampler(Protocol):
     def write_tables(self, directory: Path) -> list[Path]:
         """Write the tables that describe the stratum's inputs (none for most) and return their paths."""
         ...
+
+
+def refuse_too_large(shape: tuple[int, int], size: int, *, align: int = 1, margin: int = 0, sector: str = "") -> None:
+    """Refuse tiles that no place of a sector has room for.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the sector in pixels of the build.
+    size : int
+        Side of a tile in pixels.
+    align : int
+        A tile's first row and column are multiples of this.
+    margin : int
+        Pixels at the edges of the sector that no tile may touch.
+    sector : str
+        Its name, for the message.
+
+    Raises
+    ------
+    UsageError
+        There is none.
+    """
+    if min((n - margin - size) // align for n in shape) < -(-margin // align):
+        margins = f" with margins of {margin} pixels" if margin else ""
+        raise UsageError(
+            f"a tile of {size} x {size} pixels{margins} does not fit in sector {sector} of {shape[0]} x {shape[1]} "
+            f"pixels; choose a smaller `tile_size`{' or `margin`' if margin else ''}"
+        )
 
 
 def place_tile(

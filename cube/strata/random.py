@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid
-from cube.strata.base import Candidate, Problem, SampleRequest
+from cube.strata.base import Candidate, Problem, SampleRequest, refuse_too_large
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
 Floats = npt.NDArray[np.float64]
@@ -266,14 +266,9 @@ def allowed_places(
     UsageError
         The tile, with the margins, is larger than the grid.
     """
+    refuse_too_large(grid.shape, size, align=align, margin=margin, sector=sector)
     first = -(-margin // align)
     last_row, last_col = ((n - margin - size) // align for n in grid.shape)
-    if last_row < first or last_col < first:
-        margins = f" with margins of {margin} pixels" if margin else ""
-        raise UsageError(
-            f"a tile of {size} x {size} pixels{margins} does not fit in sector {sector} of {grid.height} x "
-            f"{grid.width} pixels; choose a smaller `tile_size`{' or margin' if margin else ''}"
-        )
     half = (size - 1) / 2
     rows = (np.arange(first, last_row + 1) * align + half).astype("f8")
 

@@ -126,7 +126,34 @@ def test_too_few_tiles_is_told(tmp_path: Path, scans: Path, capsys: pytest.Captu
         short = 9 - len(tiles_of(output))
         assert f"{short} of 9 tiles found no place; candidates were left out for: " in said
         assert "spacing (" in said
+        assert (
+            "; lower --min-spacing-km below 150, or widen the period (--start-dt, --end-dt); random is given up" in said
+        )
+        assert "given up after 300 candidates refused in a row" in said
         assert "found no place" in (output / "errors.csv").read_text()
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    ("flags", "remedy"),
+    [
+        (["--light", "night"], "solar zenith; change --light (night), or the period (--start-dt, --end-dt)"),
+        (
+            ["--light", "day", "--max-solar-zenith", "1"],
+            "solar zenith; change --light (day) or --max-solar-zenith (1), or the period (--start-dt, --end-dt)",
+        ),
+        (
+            ["--latitudes", "50", "60"],
+            "latitude; the sector is to reach into the latitudes 50 to 60: change --latitudes or --domain",
+        ),
+    ],
+)
+def test_where_all_is_refused_the_option_is_named(
+    tmp_path: Path, scans: Path, flags: list[str], remedy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build(scans, tmp_path / "out", "--num-tiles", "2", "--steps", "1", *flags) == 2
+    said = capsys.readouterr().err
+    assert f"all 300 candidates were refused: {remedy}; random is given up after 300 candidates" in said
 
 
 def test_records_of_one_system_in_one_scan_are_one_tile(tmp_path: Path) -> None:

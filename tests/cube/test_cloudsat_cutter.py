@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -100,3 +103,31 @@ def test_the_command_cuts_chips(small_archive: Path, tmp_path: Path, capsys: pyt
         seen = start + timedelta(seconds=0.16 * json.loads(row.details)["profile"])
         assert abs(steps[1] - np.datetime64(seen, "us")) < np.timedelta64(1, "s")
     assert cube.open_tiles(tmp_path / "out").sizes["profile"] > 200
+
+
+def test_messages_name_its_own_options_and_shares_that_differ(
+    small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(small_archive, tmp_path / "abi")
+    for path in tmp_path.glob("abi/**/*C13*.nc"):
+        with h5py.File(path, "r+") as file:
+            flags = file["DQF"][()]
+            flags[::75, ::75] = 2  # one pixel in 5625
+            file["DQF"][...] = flags
+    start = datetime(2020, 7, 1, 16, 10)
+    write_cloudsat_granule(tmp_path / "cs", start, longitude=-58.7, profiles=9000, before_equator=600.0)
+    words = [
+        "cloudsat", "--abi-root", tmp_path / "abi", "--cloudsat-root", tmp_path / "cs", "--year", 2020, "--day-start",
+        183, "--day-end", 183, "--domain", "M1", "--channels", 13, "--offsets", 0, "--profile-selection", "chip",
+        "--workers", 1, "--max-chips", 1,
+    ]  # fmt: skip
+    assert main([*map(str, words), "--output-dir", str(tmp_path / "never")]) == 2
+    told = "with margins of 1600 pixels does not fit in sector M1 of 600 x 600 pixels; choose a smaller"
+    assert f"{told} --chip-size or --inner-disk-margin" in capsys.readouterr().err
+    assert main([*map(str, words), "--output-dir", str(tmp_path / "out"), "--inner-disk-margin", "0"]) == 1
+    said = capsys.readouterr().err
+    few = re.search(r"([\d.]+)% of its pixels are valid, fewer than the ([\d.]+)% of --min-valid-fraction; (.*)", said)
+    assert few is not None
+    assert 99.9 < float(few[1]) < float(few[2]) == 100.0
+    assert few[3].endswith("ask for more with --max-chips, or build with a lower --min-valid-fraction")
+    assert "mend the files" not in said

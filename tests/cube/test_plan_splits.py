@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pandas as pd
 import pytest
 
 from catalog.leaks import find_leaks, leaks_between
+from catalog.splits import SplitRule
 from cube.build import main
 from cube.config import AbiConfig
 from cube.testing import write_abi_archive
 from loaders.extents import tile_extents
+from loaders.tiles import TileDataset
 from stratacube.errors import UsageError
 
 RULE = ["--split-km", "90", "--split-gap-km", "10", "--split-hours", "0.75", "--split-gap-hours", "0.1"]
@@ -57,6 +60,45 @@ def test_splits_are_in_plan_items_and_report_and_do_not_leak(archive: Path, tmp_
     )
     # What the gap keeps apart lies near: without it there are leaks.
     assert leaks_between(extents, plan["split"].replace("gap", "val"), 10, 0.1)
+
+
+def test_a_build_without_training_tiles_is_told_what_would_give_some(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def planned(output: Path, *flags: str) -> str:
+        base = ["--domain", "C", "--channels", "7", "13", "--grid", "2km", "--tile-size", "16", "--steps", "1"]
+        given = ["--output-dir", str(output), "--local-data-dir", str(archive), "--workers", "1", "--plan-only"]
+        assert main(["abi", *given, *base, "--num-tiles", "6", *flags]) == 0
+        return next(line for line in capsys.readouterr().err.splitlines() if line.startswith("splits: "))
+
+    said = planned(tmp_path / "out")
+    counts, _, remedy = said.partition("; no tile is in ")
+    assert (counts, remedy[:15]) == ("splits: train 0, val 0, test 0, gap 6", "train or val: w")
+    flags = [
+        word.strip(",") for word in remedy.split(" they would be ")[0].split() if word[0] == "-" or word[0].isdigit()
+    ]
+    assert flags
+    assert planned(tmp_path / "other", *flags) == f"splits: {remedy.split(' they would be ')[1]}"
+    assert planned(tmp_path / "one", "--split-shares", "0", "1", "0", "--split-gap-hours", "0") == (
+        "splits: train 0, val 6, test 0, gap 0"
+    )
+    assert "takes more samples, from a longer period" in planned(
+        tmp_path / "two", "--num-tiles", "1", "--split-shares", "0", "0", "1"
+    )
+
+
+def test_tiles_of_a_split_that_has_none_are_refused_with_the_remedy(archive: Path, tmp_path: Path) -> None:
+    assert build(archive, tmp_path / "out", "--num-tiles", "6") == 0
+    told = r"none of the 6 tiles .*, for all are in the gap between splits \(splits: gap 6\); give `split`, a SplitRule"
+    with pytest.raises(UsageError, match=told) as caught:
+        TileDataset(tmp_path / "out", where="split == 'train'")
+    numbers = dict(re.findall(r"`(\w+)` ([\d.]+)", str(caught.value)))
+    rule = SplitRule(**{name: float(number) for name, number in numbers.items()})  # type: ignore[arg-type]
+    counts = re.findall(r"(train) (\d+)", str(caught.value))[-1]
+    made = TileDataset(tmp_path / "out", where="split == 'train'", split=rule)
+    assert len(made) == int(counts[1]) > 0
+    with pytest.raises(UsageError, match=r"`split` is 'val', and makes .* give where=\"split == 'val'\""):
+        TileDataset(tmp_path / "out", split="val")  # type: ignore[arg-type]
 
 
 def test_without_splits_the_plan_and_the_digest_are_those_of_before(archive: Path, tmp_path: Path) -> None:

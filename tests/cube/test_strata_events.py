@@ -161,7 +161,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(archive: Path, output: Path, *flags: str) -> int:
     base = ["--domain", "C", "--channels", "7", "13", "--grid", "2km", "--tile-size", "16", "--steps", "1"]
-    given = ["--output-dir", str(output), "--local-data-dir", str(archive), "--workers", "1", "--quiet"]
+    given = ["--output-dir", str(output), "--local-data-dir", str(archive), "--workers", "1"]
     return main(["abi", *given, *base, *flags])
 
 
@@ -196,6 +196,23 @@ def test_events_and_random_places_are_built_in_one_plan(archive: Path, tmp_path:
     assert build(archive, few, "--num-tiles", "6", *flags, "--plan-only") == 1
     first = plan[plan["rank"] < 6].sort_values("rank")["tile_id"].tolist()
     assert pd.read_parquet(few / "plan.parquet").sort_values("rank")["tile_id"].tolist() == first
+
+
+def test_quotas_of_classes_that_no_event_has_are_refused_and_bad_rows_told(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(tmp_path / "events.csv", [*ROWS, {**ROWS[0], "lat": "north"}])
+    flags = ["--stratification", "events", "--events", str(table), "--plan-only", "--quotas"]
+    assert build(archive, tmp_path / "out", *flags, "events.storms=1", "events.storm=2") == 2
+    told = "--quotas names class 'storms' of events; its candidates have clear sky, storm (did you mean storm?)"
+    assert told in capsys.readouterr().err
+    lat, lon = centre(archive, tmp_path / "one")
+    table = write(tmp_path / "bare.csv", [{"time": "2020-07-01T16:20", "lat": v, "lon": lon} for v in (lat, "north")])
+    flags = ["--stratification", "events", "--events", str(table), "--plan-only"]
+    assert build(archive, tmp_path / "out", *flags, "--quotas", "events.a=1") == 2
+    assert "--quotas names class 'a' of events; they have no classes" in capsys.readouterr().err
+    assert build(archive, tmp_path / "out", *flags) == 1
+    assert f"source: {table}: row 2: lat is 'north'" in capsys.readouterr().err
 
 
 def test_events_out_of_the_period_are_refused_in_a_sentence(archive: Path, tmp_path: Path) -> None:

@@ -171,6 +171,7 @@ def test_fields_are_flags(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_names_that_are_no_flags_stay_names() -> None:
     assert dashed("`a_b` and `c` and `a_b=1 2`", ["--a-b"]) == "--a-b and c and --a-b 1 2"
+    assert dashed("`theirs` and `theirs=1`", ["--a-b"], {"theirs": "a_b"}) == "--a-b and --a-b 1"
 
 
 def test_messages_are_shown_as_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -205,7 +205,7 @@ class Example(Settings):
         ({"nmaes": ["x"]}, "unknown key `nmaes`; did you mean `names`?"),
         ({"boxes": [{}, {"width": 0}]}, "`boxes.1.width` is 0: give 1 or more"),
         ({"boxes": 3}, "`boxes` is 3: give a list"),
-        ({"table": {"x": "y"}}, "`table` is 'y': give a whole number"),
+        ({"table": {"x": "y"}}, "`table` of x is 'y': give a whole number"),
         ({"fruit": {"source": "plums"}}, "`fruit.source` is 'plums': give apples or pears"),
         ({"fruit": {"number": 1}}, "`fruit.source` is required: give apples or pears"),
         ({"fruit": {"source": "pears", "number": 1}}, "unknown key `fruit.number`; known keys are source, weights"),

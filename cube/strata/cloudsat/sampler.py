@@ -16,7 +16,7 @@ import pandas as pd
 
 from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid
-from cube.strata.base import Candidate, Problem, SampleRequest, place_tile
+from cube.strata.base import Candidate, Problem, SampleRequest, place_tile, refuse_too_large
 from cube.strata.cloudsat.collocate import Parallax, Selection, Track, Transect, locate, reaches, transect
 from cube.strata.cloudsat.find import aux_of, find_granules
 from cube.strata.cloudsat.granule import Granule, read_granule
@@ -184,6 +184,9 @@ class CloudsatSampler:
                     self.problems.append(Problem(scan.id, str(error), replaced=True))
                 failed.add(scan.id)
                 continue
+            if grid not in groups:
+                size, align, margin = self.request.tile_size, self.request.align, self.request.margin
+                refuse_too_large(grid.shape, size, align=align, margin=margin, sector=scan.sector)
             groups.setdefault(grid, (scan, []))[1].extend(some)
         for grid, (scan, some) in groups.items():
             yield grid, scan, some
