@@ -17,7 +17,7 @@ import numpy as np
 
 from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid, Window
-from stratacube.errors import UsageError
+from stratacube.errors import SourceError, UnavailableError, UsageError
 
 __all__ = ["Candidate", "Problem", "SampleRequest", "Sampler", "place_tile", "refuse_too_large"]
 
@@ -78,6 +78,24 @@ class SampleRequest:
     def in_period(self, time: datetime) -> bool:
         """Whether an event time lies in the period."""
         return (self.start is None or time >= self.start) and (self.end is None or time <= self.end)
+
+    def readable_grid(self, scan: Scan, problems: list[Problem]) -> FixedGrid | None:
+        """Grid of a scan; None where it is damaged, which is noted once among the problems.
+
+        Raises
+        ------
+        UnavailableError
+            If a disk or a server does not answer: that is no fact about the scan.
+        """
+        try:
+            return self.grid_of(scan)
+        except UnavailableError:
+            raise
+        except SourceError as error:
+            problem = Problem(scan.id, str(error), replaced=True)
+            if problem not in problems:
+                problems.append(problem)
+            return None
 
 
 class Problem(NamedTuple):

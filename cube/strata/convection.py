@@ -20,7 +20,7 @@ from cube.strata.labels import SystemSteps
 from cube.strata.stages import STAGES, SystemFilter, stage_of
 from cube.strata.systems import SLOTS, seen_from
 from cube.strata.table import Records, SystemTable, read_systems
-from stratacube.errors import SourceError, UnavailableError, UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["Chosen", "ConvectionSampler", "balanced"]
 
@@ -253,13 +253,10 @@ class ConvectionSampler:
         for scan in self.request.scans:
             if scan.platform in found:
                 continue
-            try:
-                projection = self.request.grid_of(scan).projection
-            except UnavailableError:
-                raise  # no fact about the scan
-            except SourceError as error:
-                self.problems.append(Problem(scan.id, str(error), replaced=True))
+            grid = self.request.readable_grid(scan, self.problems)
+            if grid is None:
                 continue
+            projection = grid.projection
             here = projection.longitude_of_projection_origin
             slot = min(SLOTS, key=lambda name: abs((here - SLOTS[name].subpoint + 180.0) % 360.0 - 180.0))
             found[scan.platform] = (slot, projection)

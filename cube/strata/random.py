@@ -19,7 +19,7 @@ import numpy.typing as npt
 from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid
 from cube.strata.base import Candidate, Problem, SampleRequest, refuse_too_large
-from stratacube.errors import SourceError, UnavailableError, UsageError
+from stratacube.errors import UsageError
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -129,14 +129,8 @@ class RandomSampler:
 
     def _places_of(self, scan: Scan) -> Places | None:
         """Places of a scan; None, with the problem noted, where it is damaged."""
-        try:
-            grid = self.request.grid_of(scan)
-        except UnavailableError:
-            raise  # no fact about the scan
-        except SourceError as error:
-            problem = Problem(scan.id, str(error), replaced=True)
-            if problem not in self.problems:
-                self.problems.append(problem)
+        grid = self.request.readable_grid(scan, self.problems)
+        if grid is None:
             return None
         if grid not in self._places:
             request = self.request

@@ -168,21 +168,14 @@ class CloudsatSampler:
     def _by_grid(self, granule: Granule, profiles: Sequence[int]) -> Iterator[tuple[FixedGrid, Scan, list[int]]]:
         """Profiles by the grid of the scan nearest in time, and one scan of it."""
         groups: dict[FixedGrid, tuple[Scan, list[int]]] = {}
-        failed: set[str] = set()
         nearest: dict[int, list[int]] = defaultdict(list)
         for profile in profiles:
             nearest[self._nearest(granule.time[profile].astype(datetime))].append(profile)
         for which, some in nearest.items():
             scan = self.request.scans[which]
-            try:
-                grid = self.request.grid_of(scan)
-            except UnavailableError:
-                raise
-            except SourceError as error:
+            grid = self.request.readable_grid(scan, self.problems)
+            if grid is None:
                 self.refused["scan cannot be read"] += len(some)
-                if scan.id not in failed:
-                    self.problems.append(Problem(scan.id, str(error), replaced=True))
-                failed.add(scan.id)
                 continue
             if grid not in groups:
                 size, align, margin = self.request.tile_size, self.request.align, self.request.margin

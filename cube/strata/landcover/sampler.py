@@ -20,7 +20,7 @@ from cube.strata.landcover.raster import LandCover, open_landcover
 from cube.strata.random import allowed_places
 from cube.strata.shares import word
 from cube.strata.turns import turns
-from stratacube.errors import SourceError, UnavailableError, UsageError
+from stratacube.errors import UsageError
 
 __all__ = ["LandcoverSampler"]
 
@@ -182,14 +182,8 @@ class LandcoverSampler:
 
     def _classed(self, scan: Scan) -> ClassPlaces | None:
         """Places of a scan by class; None, with the problem noted, where it is damaged."""
-        try:
-            grid = self.request.grid_of(scan)
-        except UnavailableError:
-            raise  # no fact about the scan
-        except SourceError as error:
-            problem = Problem(scan.id, str(error), replaced=True)
-            if problem not in self.problems:
-                self.problems.append(problem)
+        grid = self.request.readable_grid(scan, self.problems)
+        if grid is None:
             return None
         if grid not in self._grids:
             request = self.request
