@@ -34,7 +34,7 @@ export STRATACUBE_CACHE := $(CACHE)/stratacube
 TIDILY := scratch=$$(mktemp -d) && chmod 755 "$$scratch" && trap 'rm -rf "$$scratch"' EXIT INT TERM && TMPDIR="$$scratch"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow soak fuzz lint types format bench installs constraints container-test release clean
+.PHONY: help demo test slow long soak fuzz lint types format bench installs constraints container-test release clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -50,6 +50,9 @@ test: $(VENV)/installed-test ## all tests but the slow ones; ARGS="-k grid" pick
 
 slow: $(VENV)/installed-test ## the slow tests (there may be none)
 	@$(TIDILY) $(PY) -m pytest -n $(JOBS) -m slow $(ARGS) || [ $$? -eq 5 ]
+
+long: $(VENV)/installed-test ## tests of many days and whole years, of minutes each
+	@$(TIDILY) $(PY) -m pytest -n $(JOBS) -m long $(ARGS)
 
 soak: $(VENV)/installed-test ## many processes at once on one folder, stopped and killed by chance; ROUNDS=50 of them
 	@$(TIDILY) ROUNDS=$(ROUNDS) $(PY) -m pytest -n $(JOBS) -m slow tests/job/test_races.py $(ARGS)

@@ -41,6 +41,11 @@ COPIED = (
     "score",
     "window_start",
     "window_scores",
+    "weight",
+    "class",
+    "seed",
+    "details",
+    "split",
     "stratum",
     "platform",
     "sector",
@@ -170,6 +175,7 @@ def plan_of(
         "scan_ids": _lists(ids.take(pa.array(window))),
         "scan_starts": _lists(pa.array(starts[window])),
         "shard": np.arange(tiles) // layout.tiles_per_shard,
+        "rank": np.arange(tiles),
         **{name: pa.repeat(small[name][like], tiles) for name in COPIED},
     }
     return pa.table([pa.array(columns[field.name]).cast(field.type) for field in small.schema], schema=small.schema)

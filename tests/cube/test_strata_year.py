@@ -1,4 +1,4 @@
-"""Cloud systems of many days: time and memory. Slow; `pytest -m slow tests/cube/test_strata_year.py` runs it."""
+"""Cloud systems of many days: time and memory. `make long` runs them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def measured(pattern: str, out: Path) -> tuple[int, float, float]:
     return int(systems), float(peak), float(seconds)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_days(tmp_path: Path) -> None:
     write_days(tmp_path, 12)
     few = measured(str(tmp_path / "2020060[1-4]*.nc"), tmp_path)
@@ -58,7 +58,7 @@ def test_memory_does_not_grow_with_the_days(tmp_path: Path) -> None:
     assert many[2] < 12 * 60 / 36  # of two cores, and 36 days in a minute, this is a third of what there is
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_year_of_slots_is_read_in_full(tmp_path: Path) -> None:
     """17,568 files of a small grid, of half an hour each: nothing is lost, and the table is that of the arrays."""
     times = [FIRST + timedelta(minutes=30 * i) for i in range(17_568)]
