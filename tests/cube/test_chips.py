@@ -130,7 +130,7 @@ def test_zarr_tiles_of_both_versions(tmp_path: Path, *, consolidated: bool) -> N
             },
             {"title": "a tile"},
         )
-        data["quality"].encoding["_FillValue"] = -99
+        data["quality"].encoding |= {"_FillValue": -99, "chunks": (SIZE // 2, SIZE)}
         data["region"] = ("band", np.array(["east", "w"] * 8, object))  # of any length
         path = tmp_path / "in" / f"goes16_abi_20190105T160000_rand000000{version}.zarr"
         data.to_zarr(path, zarr_format=version, consolidated=consolidated)

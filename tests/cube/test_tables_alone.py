@@ -113,6 +113,18 @@ def test_some_of_the_records(told: pd.DataFrame, tmp_path: Path) -> None:
     assert drawn["few"] != drawn["other"]
 
 
+@pytest.mark.parametrize("flags", [[], ["--life-stages", "mature"]])
+def test_a_file_that_cannot_be_used_is_told(
+    flags: list[str], told: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told.to_csv(tmp_path / "good.csv", index=False)
+    told.drop(columns="time").to_csv(tmp_path / "bad.csv", index=False)
+    command = ["abi", "-r", "convection", "-cr", str(tmp_path / "*.csv"), "-o", str(tmp_path / "out"), "--workers", "1"]
+    assert main([*command, "--plan-only", "--no-archive", *flags]) == 1
+    assert "bad.csv has no column of time" in capsys.readouterr().err
+    assert len([*(tmp_path / "out").glob("*.csv")]) == 2
+
+
 def test_names_go_on_from_table_to_table(told: pd.DataFrame, tmp_path: Path) -> None:
     first, _ = alone(told, tmp_path / "first")
     again, _ = read_systems(str(tmp_path / "first" / "*_metadata.csv"))
