@@ -46,12 +46,12 @@ def test_a_large_plan_is_as_the_planner_makes_it(written: tuple[Path, list[str]]
     number = {scan: i for i, scan in enumerate(sorted(pd.read_csv(there.completeness)["scan"]))}
     scan = planned["event_scan"].map(number).to_numpy()
     inside = (scan >= 6) & (scan < SCANS - 6)
-    same = planned[inside].drop(columns=["tile", "shard", "rank", "weight", "split"]).reset_index(drop=True)
+    same = planned[inside].drop(columns=["tile", "shard", "rank", "weight", "split", "details"]).reset_index(drop=True)
     assert len(same) >= 3
     places = scan[inside], same["row"].to_numpy(), same["col"].to_numpy()
     made = plan_of(pq.read_table(real.plan), TileLayout.of(there.described()), *places).to_pandas()
     made["probability"] *= TILES / len(same)
-    made = made.drop(columns=["tile", "shard", "rank", "weight", "split"])
+    made = made.drop(columns=["tile", "shard", "rank", "weight", "split", "details"])
     scores = made.pop("window_scores"), same.pop("window_scores")  # those of other windows, near the archive's ends
     assert {len(s) for column in scores for s in column} == {8}
     pd.testing.assert_frame_equal(made, same, rtol=1e-12)
