@@ -178,6 +178,7 @@ def test_a_placeholder_is_told_by_its_name(tmp_path: Path) -> None:
     with h5py.File(named, "r+") as h5:
         h5.attrs["time_coverage_end"] = h5.attrs["time_coverage_start"]
         h5["t"][()] = h5["time_bounds"][0]
+        h5["time_bounds"][1] = h5["time_bounds"][0]
     assert alone(named).word == "unfit"
 
 
