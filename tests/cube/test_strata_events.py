@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,30 @@ def test_heavy_events_are_drawn_as_often_as_it_is_told(tmp_path: Path) -> None:
 def test_alike_events_have_the_chance_of_a_plain_draw() -> None:
     assert inclusion(np.ones(40), 10) == pytest.approx(np.full(40, 0.25))
     assert inclusion(np.ones(4), None).tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 5])
+@pytest.mark.parametrize("weights", [[1.0, 2.0, 2.0, 9.0, 1.0, 0.5], [0.01, 1.0, 2.0, 3.0, 500.0, 2.0]])
+def test_chances_are_those_of_all_draws_one_after_the_other(weights: list[float], number: int) -> None:
+    expected = np.zeros(len(weights))
+    for drawn in permutations(range(len(weights)), number):
+        left, chance = sum(weights), 1.0
+        for one in drawn:
+            chance *= weights[one] / left
+            left -= weights[one]
+        expected[list(drawn)] += chance
+    assert inclusion(np.array(weights), number) == pytest.approx(expected, abs=1e-9)
+    assert inclusion(np.array([1.0, 2.0, 2.0]), 2) == pytest.approx([7 / 15, 23 / 30, 23 / 30], abs=1e-9)
+
+
+def test_chances_of_very_many_different_events_are_near() -> None:
+    weights = np.random.default_rng(3).lognormal(size=400)
+    near = inclusion(weights, 40)
+    assert near.sum() == pytest.approx(40)
+    arrivals = np.random.default_rng(4).exponential(size=(4000, 400)) / weights
+    drawn = np.bincount(np.argpartition(arrivals, 40, axis=1)[:, :40].ravel(), minlength=400)
+    heavy = weights > np.quantile(weights, 0.9)
+    assert drawn[heavy].sum() / 4000 == pytest.approx(near[heavy].sum(), rel=0.01)
 
 
 def test_few_of_a_seed_are_the_first_of_many(tmp_path: Path) -> None:

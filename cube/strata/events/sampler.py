@@ -15,14 +15,20 @@ from stratacube.errors import UsageError
 
 __all__ = ["EventSampler", "inclusion"]
 
+Floats = npt.NDArray[np.float64]
+
 _ROUNDS = 200
+_STEP = 0.05
+"""Of the quadrature, in the logarithm of time: its sum is exact to eight digits."""
+_EXACT = 2e8
+"""Multiplications that the exact chances may take, about a second."""
 
 
 class EventSampler:
     """Proposes the events of a table one after the other, the heavier the sooner.
 
     An event's chance of coming next is its weight over those of all events left. ``probability`` is that of being
-    among ``num_tiles``, by Rosén's approximation, which is exact where all weigh alike. ``details`` has
+    among ``num_tiles``: see :func:`inclusion`. ``details`` has
     ``event_id`` and, where the table has classes, ``class_name``.
 
     Parameters
@@ -86,7 +92,7 @@ class EventSampler:
         return []
 
 
-def inclusion(weights: npt.NDArray[np.float64], number: int | None) -> npt.NDArray[np.float64]:
+def inclusion(weights: Floats, number: int | None) -> Floats:
     """Chance of each of being among the first so many draws without replacement.
 
     Parameters
@@ -99,7 +105,13 @@ def inclusion(weights: npt.NDArray[np.float64], number: int | None) -> npt.NDArr
     Returns
     -------
     ndarray
-        ``1 - exp(-weight * t)`` with the ``t`` that makes them sum to ``number``.
+        Exact where that is soon worked out, as for a hundred events of any weights, or thousands of few different ones.
+        Else ``1 - exp(-weight * t)`` with the ``t`` that makes them sum to ``number``: Rosén's approximation.
+
+    Notes
+    -----
+    Draws one after the other are the first arrivals at rates that are the weights. One is among the first so many if,
+    when it arrives, fewer of the others have: an integral over its time of a sum of independent events.
 
     References
     ----------
@@ -108,6 +120,36 @@ def inclusion(weights: npt.NDArray[np.float64], number: int | None) -> npt.NDArr
     """
     if number is None or number >= len(weights):
         return np.ones(len(weights))
+    kinds, which, counts = np.unique(weights, return_inverse=True, return_counts=True)
+    if len(kinds) == 1:
+        return np.full(len(weights), number / len(weights))
+    # From when hardly any has arrived to when all have; both ends are told by the weights alone.
+    times = np.exp(np.arange(np.log(1e-7 / weights.sum()), np.log(40.0 / kinds[0]), _STEP))
+    if float(len(kinds)) * len(weights) * number * len(times) > _EXACT:
+        return _approximate(weights, number)
+    exact = [_arrives_early(kinds, counts, kind, number, times) for kind in range(len(kinds))]
+    chances: Floats = np.array(exact)[which]
+    return chances
+
+
+def _arrives_early(kinds: Floats, counts: npt.NDArray[np.int64], kind: int, number: int, times: Floats) -> float:
+    """Chance that one event of a kind is among the first so many arrivals."""
+    others = counts.copy()
+    others[kind] -= 1
+    arrived = np.zeros((number, len(times)))  # by time, the chances that none, one, ... of the others have
+    arrived[0] = 1.0
+    for weight, count in zip(kinds, others.tolist(), strict=True):
+        there, away = -np.expm1(-weight * times), np.exp(-weight * times)
+        for _ in range(count):
+            arrived[1:] = arrived[1:] * away + arrived[:-1] * there
+            arrived[0] *= away
+    own = kinds[kind] * times
+    integrand = own * np.exp(-own) * arrived.sum(axis=0)
+    whole = _STEP * (integrand.sum() - integrand[[0, -1]].sum() / 2)
+    return float(whole - np.expm1(-own[0]))
+
+
+def _approximate(weights: Floats, number: int) -> Floats:
     low, high = 0.0, 1.0 / weights.mean()
     while -np.expm1(-weights * high).sum() < number:
         high *= 2
@@ -117,5 +159,5 @@ def inclusion(weights: npt.NDArray[np.float64], number: int | None) -> npt.NDArr
             low = middle
         else:
             high = middle
-    chances: npt.NDArray[np.float64] = -np.expm1(-weights * high)
+    chances: Floats = -np.expm1(-weights * high)
     return chances
