@@ -12,7 +12,7 @@ import pytest
 from cube.geostationary.grid import Window
 from cube.geostationary.index import index_file
 from cube.geostationary.screen_file import record_of
-from cube.geostationary.screen_rows import seams
+from cube.geostationary.screen_rows import repeated, seams
 from cube.geostationary.screen_rules import judge
 from cube.geostationary.screen_tiles import fault_in
 from cube.testing import write_abi_file
@@ -93,3 +93,14 @@ def test_rows_that_were_moved_are_seams(scene: npt.NDArray[np.uint16], by: int, 
     found = [seams(part, TOP) for part in parts]
     assert found[:2] == [0, 0]
     assert 1 <= max(found[2:]) <= 2
+
+
+def test_rows_without_noise_that_are_the_same_are_no_repeats() -> None:
+    """A quiet slope of 15 counts is the same in the next row; a row with an instrument's noise never is."""
+    quiet = np.tile(np.repeat(np.arange(100, 115), 17)[:250], (20, 1)).astype("u2")
+    none = np.zeros(20, "i8")
+    assert repeated(quiet, none) == 0
+    noisy = quiet + np.random.default_rng(0).integers(0, 3, quiet.shape).astype("u2")
+    assert repeated(noisy, none) == 0
+    noisy[8:11] = noisy[7]
+    assert repeated(noisy, none) == 3
