@@ -37,6 +37,7 @@ TARGETS = (
     "demo",
     "test",
     "slow",
+    "long",
     "soak",
     "fuzz",
     "lint",
