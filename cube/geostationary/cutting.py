@@ -88,7 +88,8 @@ class Cutting:
         found = self._cut(run, [n for n in shards if n not in done], unreadable)
         if not found:
             return {}
-        records = {record.href: record for some in found.values() for record in some}
+        # Of several that tell of one file the first shard is quoted, whichever was made first.
+        records = {record.href: record for shard in sorted(found, reverse=True) for record in found[shard]}
         note(list(records.values()))
         lost = {href: record.error for href, record in records.items()}
         knowing = {shard: {record.href for record in some} for shard, some in found.items()}

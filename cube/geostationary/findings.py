@@ -7,6 +7,7 @@ and leaves them out of its own; whoever publishes knows them all, and has what i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -39,9 +40,9 @@ class Findings:
     def __init__(self, folder: AbiFolder, part: Part | None = None) -> None:
         self.folder = folder
         self.path = folder.unfit_of("" if part is None else part.name)
-        found = sorted(folder.numbers.glob(folder.unfit_of("*").name))
+        found = sorted(folder.numbers.glob(folder.unfit_of("*").name), key=_number, reverse=True)
         self.there = {path: read_frame(path) for path in found}
-        """By file of a job."""
+        """By file of a job, the last part first: of several that tell of one file, the first part is quoted."""
 
     def lost(self) -> dict[str, str]:
         """What this job has found, and why it is not fit, by address."""
@@ -78,14 +79,22 @@ class Findings:
         """By shard, what the job that made it knew."""
         known: dict[int, set[str]] = {}
         for path, frame in self.there.items():
-            number, _, of = path.stem.removeprefix("unfit-").partition("-of-")
-            known |= {shard: set(frame["href"]) for shard in Part(int(of), int(number)).share(shards)}
+            known |= {shard: set(frame["href"]) for shard in _part(path).share(shards)}
         return known
 
     def put_away(self) -> None:
         """Forget what is taken in, once no tile holds pixels of it."""
         for path in self.there:
             remove(path)
+
+
+def _part(path: Path) -> Part:
+    number, _, of = path.stem.removeprefix("unfit-").partition("-of-")
+    return Part(int(of), int(number))
+
+
+def _number(path: Path) -> int:
+    return _part(path).number
 
 
 def _reasons(frame: pd.DataFrame) -> dict[str, str]:
