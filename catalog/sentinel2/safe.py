@@ -96,7 +96,7 @@ def _agree(folder: Path, product: ProductMetadata, granule: GranuleMetadata) -> 
     begun = product.datatake_start.replace(microsecond=0)
     if begun != named.sensing:
         raise SourceError(
-            f"{product.id} begins at {named.sensing} by its name but at {begun} by its metadata; fetch it again"
+            f"{product.id} begins at {named.sensing} by its name but at {begun} by its MTD_MSIL2A.xml; fetch it again"
         )
     if not timedelta(0) <= granule.sensing_time - begun <= _DATATAKE:
         raise SourceError(

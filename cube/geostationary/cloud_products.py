@@ -29,6 +29,8 @@ __all__ = ["Products", "find_products", "read_fields"]
 _NAME = re.compile(r"OR_ABI-L2-(ACHA|ACTP|ACM|COD)(F|C|M[12])-M\d_G(\d\d)_s(\d{13})\d_e\d+_c(\d+)\.nc")
 _VARIABLES = {"ACHA": "HT", "ACTP": "Phase", "ACM": "BCM", "COD": "COD"}
 _NEEDED = ("ACHA", "COD")
+_MOST_PIXELS = 21_696
+"""Along a side: those of 0.5 km of a full disk, finer than any product."""
 _WITHIN = timedelta(minutes=5)
 """A product is of the scan that starts within some seconds of it."""
 
@@ -143,13 +145,20 @@ def read_fields(path: Path, variable: str, tiles: Sequence[FixedGrid]) -> list[n
     """
     wrong = f"{path} cannot be read as a cloud product"
     with guarded(wrong, "fetch it again, or leave it out"), h5py.File(path) as file:
-        x, y = (_unpacked(file[name], file[name][:]) for name in ("x", "y"))
+        x, y = (_axis(file, name) for name in ("x", "y"))
         origin = float(np.ravel(file["goes_imager_projection"].attrs["longitude_of_projection_origin"])[0])
         for tile in tiles:
             wanted = tile.projection.longitude_of_projection_origin
             if abs(origin - wanted) > 1e-3:
                 raise ValueError(f"it sees the Earth from {origin:g} degrees east, the scan from {wanted:g}")
         return [_field(file, variable, x, y, tile) for tile in tiles]
+
+
+def _axis(file: Any, name: str) -> npt.NDArray[np.float64]:
+    length = file[name].size
+    if not 2 <= length <= _MOST_PIXELS:
+        raise ValueError(f"its {name} has {length} values where 2 to {_MOST_PIXELS} are expected")
+    return _unpacked(file[name], file[name][:])
 
 
 def _field(

@@ -95,6 +95,8 @@ def together(given: Any) -> str:
     UsageError
         If one is unknown, named twice, or carries another imager than the first.
     """
+    if not isinstance(given, (str, list, tuple)) or not given:
+        raise UsageError(f"`satellite` is {given!r}; give one, or several of one imager, such as goes16 or east west")
     words = re.split(r"[,\s]+", given.strip()) if isinstance(given, str) else [str(word) for word in given]
     words = list(AUTO) if words == ["auto"] else words
     names = imager_of(words[0]).dialect.names

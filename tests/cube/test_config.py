@@ -145,3 +145,9 @@ def test_the_form_of_a_store_is_one_where_the_grid_decides_it(tmp_path: Path, gr
 def test_a_domain_that_is_no_text_is_refused_as_such(domain: object) -> None:
     with pytest.raises(UsageError, match=r"^`domain` is .*: give text$"):
         AbiConfig.load(None, {"output_dir": "out", "local_data_dir": "archive", "domain": domain})
+
+
+@pytest.mark.parametrize("given", [None, [], 7])
+def test_a_satellite_that_is_none_is_one_sentence(given: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"`satellite` is .*; give one, or several of one imager"):
+        AbiConfig.load(None, {"output_dir": tmp_path, "satellite": given})

@@ -287,3 +287,12 @@ def test_a_build_keeps_the_features_of_its_tiles(small_archive: Path, tmp_path: 
         assert float(opened["clouds_bt_std"][tile]) == pytest.approx(np.nanstd(seen), abs=5e-3)
         assert names[int(opened["clouds_class"][tile])] == details[tile]["class_name"]
     assert np.isnan(opened["clouds_ice_share"].values).all()
+
+
+def test_a_product_that_claims_too_much_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "OR_ABI-L2-ACHAM1-M6_G16_s20201831600000_e20201831600000_c20201831600000.nc"
+    with h5py.File(path, "w") as file:
+        for name in ("x", "y"):
+            file.create_dataset(name, shape=(10**12,), dtype="i2", chunks=(1024,))
+    with pytest.raises(SourceError, match="its x has 1000000000000 values where 2 to 21696 are expected"):
+        read_fields(path, "HT", [])
