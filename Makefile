@@ -49,9 +49,9 @@ test: $(VENV)/installed-test ## all tests but the slow ones; ARGS="-k grid" pick
 	@$(TIDILY) $(PY) -m pytest -n $(JOBS) $(ARGS)
 
 slow: $(VENV)/installed-test ## the slow tests (there may be none)
-	@$(TIDILY) $(PY) -m pytest -n $(JOBS) -m slow $(ARGS) || [ $$? -eq 5 ]
+	@$(TIDILY) $(PY) -m pytest -n $(JOBS) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
 
-long: $(VENV)/installed-test ## tests of many days and whole years, of minutes each
+long: $(VENV)/installed-test ## tests of minutes each: many days, whole years, faults that are waited for
 	@$(TIDILY) $(PY) -m pytest -n $(JOBS) -m long $(ARGS)
 
 soak: $(VENV)/installed-test ## many processes at once on one folder, stopped and killed by chance; ROUNDS=50 of them

@@ -142,6 +142,7 @@ def test_a_signal_ends_it_in_a_sentence(racing: Race, undisturbed: Path, name: s
     finishes(racing, name, undisturbed)
 
 
+@pytest.mark.long
 def test_workers_of_dask_that_hang_are_replaced(racing: Race, undisturbed: Path) -> None:
     """As on a file system that does not answer."""
     build, workers, hold = at(racing, "dask", "building", "--task-minutes", "0.5")
@@ -153,6 +154,7 @@ def test_workers_of_dask_that_hang_are_replaced(racing: Race, undisturbed: Path)
     assert_as_undisturbed(racing.folder, undisturbed)
 
 
+@pytest.mark.long
 @needs_mpirun
 def test_a_rank_that_hangs_for_good_ends_all_of_them(racing: Race, undisturbed: Path) -> None:
     build, workers, hold = at(racing, "mpi", "building", "--task-minutes", "0.05")
@@ -168,6 +170,7 @@ def test_a_rank_that_hangs_for_good_ends_all_of_them(racing: Race, undisturbed: 
     finishes(racing, "mpi", undisturbed)
 
 
+@pytest.mark.long
 @needs_mpirun
 def test_a_read_that_hangs_in_a_rank_is_interrupted(racing: Race, undisturbed: Path) -> None:
     """Its task fails, the others are made, and the same command makes the rest."""

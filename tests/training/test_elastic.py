@@ -131,7 +131,7 @@ def leg(folder: Path, ranks: int, stop: int) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_two_four_one_ranks_learn_what_one_learns(tmp_path: Path) -> None:
     leg(tmp_path / "whole", 1, 0)
     for ranks, stop in ((1, 15), (2, 30), (4, 47), (1, 0)):

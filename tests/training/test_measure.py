@@ -37,7 +37,7 @@ def test_its_shapes_are_those_of_the_presets() -> None:
         assert settings.has_time_code == model.has_time_code
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_row_is_measured_with_small_sizes() -> None:
     done = subprocess.run(
         [sys.executable, str(SCRIPT), "--small"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600

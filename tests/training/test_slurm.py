@@ -304,6 +304,7 @@ def test_a_build_that_is_stopped_in_time_is_queued_again(held: Cluster, flags: l
     assert verify(tmp_path / "tiles").code == 0
 
 
+@pytest.mark.long
 def test_a_build_that_the_time_limit_kills_goes_on_when_it_is_sent_again(
     held: Cluster, flags: list[str], tmp_path: Path
 ) -> None:
