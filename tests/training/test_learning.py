@@ -45,7 +45,7 @@ def test_a_small_model_learns_the_tiles_of_the_demo(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())["rows"]
     model, mean = ({r["band"]: r["rmse"] for r in rows if r["method"] == name} for name in ("model", "band mean"))
     assert len(model) == 16
-    # Of tiles that share no pixel with those learned from; 0.62 on the whole, and the sunlit 1.6 um and 3.9 um the worst.
+    # Of tiles that share no pixel with those learned from: 0.62 on the whole, the sunlit 1.6 um and 3.9 um the worst.
     ratios = [model[band] / mean[band] for band in model]
     assert max(ratios) < 0.8
     assert sum(ratios) / len(ratios) < 0.67
