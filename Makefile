@@ -8,8 +8,10 @@ JOBS ?= 2
 LIMIT ?= 300
 ARGS ?=
 ROUNDS ?= 50
+MINUTES ?= 60
 CASES ?= 1000
 SEED ?= 1
+DAYS ?= 366
 PARSERS ?=
 IMAGES ?= cpu gpu
 MOUNTS ?=
@@ -28,13 +30,15 @@ export XDG_STATE_HOME := $(CACHE)/xdg-state
 export MPLCONFIGDIR := $(CACHE)/matplotlib
 export DASK_CONFIG := $(CACHE)/dask
 export STRATACUBE_CACHE := $(CACHE)/stratacube
+# Modules are compiled once, not by each of the many processes that tests start.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Runs a command with temporary files in a folder that is removed afterwards, whatever the command leaves behind.
 # It is not in the checkout: sockets of worker processes lie in it, and their paths may not be long.
 TIDILY := scratch=$$(mktemp -d) && chmod 755 "$$scratch" && trap 'rm -rf "$$scratch"' EXIT INT TERM && TMPDIR="$$scratch"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow long soak fuzz lint types format bench installs constraints container-test release clean
+.PHONY: help demo test slow long races soak fuzz lint types format bench learn year-of-references installs constraints container-test docs notebooks release clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -46,16 +50,19 @@ demo: $(VENV)/installed$(if $(TRAIN),-train) ## the whole path on a small synthe
 	$(if $(TRAIN),@$(TIDILY) $(PY) -m training.demo demo/$(if $(ARCHIVE),real,random) --output-dir demo/training)
 
 test: $(VENV)/installed-test ## all tests but the slow ones; ARGS="-k grid" picks some
-	@$(TIDILY) $(PY) -m pytest -n $(JOBS) $(ARGS)
+	@$(TIDILY) $(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 slow: $(VENV)/installed-test ## the slow tests (there may be none)
-	@$(TIDILY) $(PY) -m pytest -n $(JOBS) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
+	@$(TIDILY) $(PY) -m pytest -n $(JOBS) --dist worksteal -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
 
 long: $(VENV)/installed-test ## tests of minutes each: many days, whole years, faults that are waited for
-	@$(TIDILY) $(PY) -m pytest -n $(JOBS) -m long $(ARGS)
+	@$(TIDILY) $(PY) -m pytest -n $(JOBS) --dist worksteal -m long $(ARGS)
 
-soak: $(VENV)/installed-test ## many processes at once on one folder, stopped and killed by chance; ROUNDS=50 of them
-	@$(TIDILY) ROUNDS=$(ROUNDS) $(PY) -m pytest -n $(JOBS) -m slow tests/job/test_races.py $(ARGS)
+races: $(VENV)/installed-test ## many processes at once on one folder, stopped and killed by chance; ROUNDS=50 of them
+	@$(TIDILY) ROUNDS=$(ROUNDS) $(PY) -m pytest -n $(JOBS) --dist worksteal -m slow tests/job/test_races.py $(ARGS)
+
+soak: $(VENV)/installed-test ## builds of all kinds for MINUTES=60, hurt every minute: done, bit-equal, and nothing grows
+	@$(TIDILY) $(PY) -m tests.soak --minutes $(MINUTES) --seed "$(SEED)" $(ARGS)
 
 fuzz: $(VENV)/installed-test ## damage the inputs of every parser, CASES=1000 of each, by SEED; PARSERS="plan jp2" picks some
 	@$(TIDILY) $(PY) -m tests.fuzz $(PARSERS) --cases $(CASES) --seed "$(SEED)" --jobs $(JOBS)
@@ -74,6 +81,18 @@ format: $(VENV)/installed-test ## mend style and formatting where a tool can
 
 bench: $(VENV)/installed-test ## the benchmarks, into docs/benchmarks.md; ARGS picks some
 	@$(TIDILY) $(PY) -m tests.benchmarks $(ARGS)
+
+learn: $(VENV)/installed-test ## evidence of learning on real scenes, into docs/benchmarks.md; ARGS="--quick time" picks some
+	@$(TIDILY) $(PY) -m tests.learn $(ARGS)
+
+year-of-references: $(VENV)/installed-test ## a virtual cube of DAYS=366 of full disks (16 GB, removed afterwards), against its bounds
+	@$(TIDILY) $(PY) -m tests.benchmarks.year_of_references $(CACHE)/year --days $(DAYS) $(ARGS)
+
+docs: $(VENV)/installed-docs ## the documentation site, into site; a link or a reference that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+notebooks: $(VENV)/installed-test ## run the notebooks on what make demo wrote, and keep what they show
+	@$(TIDILY) $(PY) tests/notebooks.py docs/notebooks/*.ipynb --folder . --keep
 
 installs: ## resolve each extra without constraints on PYTHON, LIMIT seconds each; installs nothing; ARGS="test" picks some
 	rm -rf $(CACHE)/installs
@@ -103,7 +122,7 @@ release: ## wheel, sdist and images as OCI archives, into dist; IMAGES="cpu" for
 	for image in $(IMAGES); do containers/build.sh $$image dist/stratacube-$$image-$$(uname -m).tar || exit; done
 
 clean: ## remove all that make has made, the demo and the environment too
-	rm -rf $(VENV) .cache .bench .fuzz demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage
+	rm -rf $(VENV) .cache .bench .fuzz demo build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage
 	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):
@@ -126,7 +145,12 @@ $(VENV)/installed-train: pyproject.toml constraints.txt | $(PY)
 	@$(TIDILY) $(PY) -m pip install -q -e '.[train,explore]' -c constraints.txt
 	@touch $(VENV)/installed $@
 
+$(VENV)/installed-docs: pyproject.toml constraints.txt | $(PY)
+	@echo "installing stratacube and what its documentation is made with into $(VENV); the first time this takes some minutes"
+	@$(TIDILY) $(PY) -m pip install -q -e '.[docs]' -c constraints.txt
+	@touch $@
+
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(PY)
 	@echo "installing stratacube and what its tests need into $(VENV); the first time this takes some minutes"
 	@$(TIDILY) $(PY) -m pip install -q -e '.[test]' -c constraints.txt
-	@touch $(VENV)/installed $(VENV)/installed-train $@
+	@touch $(VENV)/installed $(VENV)/installed-train $(VENV)/installed-docs $@

@@ -42,6 +42,10 @@ for target in ${TARGETS:-cpu}; do
     in_container "$container" python -c 'import stratacube; print(dict(stratacube.open_tiles("/tmp/demo/random").sizes))'
     [[ $target == cpu ]] || in_container "$container" python -m training.pretrain --config cpu_smoke --print-config > /dev/null
     buildah "${places[@]}" rm "$container" > /dev/null
+    if command -v apptainer > /dev/null; then
+        apptainer build "$work/$target.sif" "oci-archive:$work/$target.tar"
+        apptainer exec "$work/$target.sif" stratacube --version
+    fi
     echo "the image $target builds, and runs the demo"
 done
 

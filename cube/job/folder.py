@@ -31,6 +31,8 @@ FORMAT = 3
 held every band on the grid."""
 
 _UNKNOWN = "unknown"
+_GROWING = "growing"
+"""Key of the ledger: the configuration that a build grows to, told before the one that is there is replaced."""
 _RENAMED = {"abi": "geostationary"}
 """Sources that had another name, by that."""
 
@@ -52,6 +54,7 @@ class BuildFolder:
         "ledger.jsonl",
         "logs",
         "plan.parquet",
+        "report.html",
         "report.md",
         SHARDS,
     )
@@ -99,6 +102,11 @@ class BuildFolder:
     def report(self) -> Path:
         """What was asked and what was made."""
         return self.root / "report.md"
+
+    @property
+    def page(self) -> Path:
+        """The same with pictures, as one page that opens from disk."""
+        return self.root / "report.html"
 
     @property
     def log(self) -> Path:
@@ -162,7 +170,7 @@ class BuildFolder:
         if not self.root.exists() or self._stored() or self._recorded():
             return
         # The configuration is the first that a build writes: where it is not, only these can be a build's.
-        ours = {self.archive.name, CLAIM, "config.part"}
+        ours = {*self.beside(), CLAIM, "config.part"}
         foreign = sorted(
             p.name
             for p in self.root.iterdir()
@@ -173,6 +181,10 @@ class BuildFolder:
                 f"{self.root} is not empty and holds no build ({foreign[0]} is there); "
                 f"choose another `{self.PARAMETER}`"
             )
+
+    def beside(self) -> frozenset[str]:
+        """Names in the folder that may be there before a build is: those of its sources."""
+        return frozenset({self.archive.name})
 
     def refuse_other(self, described: Mapping[str, Any], digest: str) -> None:
         """Refuse a folder with the build of another configuration, once that is planned.
@@ -204,7 +216,11 @@ class BuildFolder:
         remove_strays(self.root, deep=False)  # those deeper down go when their part is listed
         remove(self.root / "config.part")
         if recorded_as is not None and not overwrite and not self._is_as_written():
-            self._restore(recorded_as, described, digest)
+            growing = Ledger(self.ledger).entries.get(_GROWING)
+            if growing is not None and growing.facts.get("digest") == digest:  # a run was killed as it grew
+                self._renew(described, digest, datetime.fromisoformat(recorded_as.facts["created"]))
+            else:
+                self._restore(recorded_as, described, digest)
             return
         if there is not None and not overwrite:
             self.refuse_other(described, digest)
@@ -213,6 +229,7 @@ class BuildFolder:
                     self._record(there["created"], digest, [self._written()])
                 return
             if self._grows(there, described) and (self.plan.exists() or "plan" in Ledger(self.ledger).entries):
+                Ledger(self.ledger).record(Entry(_GROWING, "done", facts={"digest": digest}))
                 self._renew(described, digest, there["created"])
                 return
         self._remove_build()

@@ -51,13 +51,13 @@ def inspection_of(folder: BuildFolder) -> Inspection:
 class _Build:
     """A build as the ledger knows it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, brief: bool = False) -> None:
         plain = BuildFolder(root)
         self.config = plain.described()
         self.inspection = inspection_of(plain)
         self.folder = self.inspection.folder(root)
         self.title = self._title(plain.source())
-        self.ledger = ledger_of(self.folder)
+        self.ledger = ledger_of(self.folder, self.inspection.tasks if brief else None)
         self.parts = part_states(self.folder, self.inspection, self.ledger)
         self.planned = self._planned()
         self.states = Counter(
@@ -131,7 +131,7 @@ def status(root: Path) -> Answer:
     UsageError
         If there is no build in the folder.
     """
-    build = _Build(root)
+    build = _Build(root, brief=True)
     lines = [f"{root}: {build.title}"]
     data: dict[str, Any] = {"folder": str(root), "title": build.title}
     if build.planned is None:

@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from cube.engine_choice import EngineChoice, choose_engine
+from cube.engine_choice import EngineChoice
 from cube.job.engine import Workers
 from cube.job.folder import BuildFolder
 from cube.job.inspect import inspection_of
 from cube.job.ledger import Entry, Ledger, Problem
+from cube.job.logfile import LogFile
+from cube.job.on_ranks import engine_here
 from cube.job.outcome import MOST_ROWS, code_of, counted, is_lack, write_errors
 from cube.job.parts import Part
-from cube.job.ranks import Ranks, joined, refuse_ranks
+from cube.job.ranks import refuse_ranks
 from cube.job.run import Run
 from cube.job.source import Manner, Planned, Source, Splittable
 from cube.job.split import opened_part, refuse_missing, take_in
@@ -54,7 +56,7 @@ def run_job(source: Source, *, dry_run: bool = False) -> Answer:
     """
     refuse_ranks()
     folder, manner = source.folder, source.manner
-    engine = _engine(manner)
+    engine = engine_here(manner.engine)
     if engine.executor is None:
         ENGINES.load(engine.name)  # what cannot be imported is told before a folder is made
     if dry_run:
@@ -76,26 +78,6 @@ def run_job(source: Source, *, dry_run: bool = False) -> Answer:
             run = Run(folder, workers, manner.retries, lambda entry: inspection.expected(folder, config, entry))
             run.changed = taken_in
             return _steps(source, run)
-
-
-def _engine(manner: Manner) -> EngineChoice:
-    """Where tasks run: where the caller says, or on the ranks there are, or here.
-
-    Raises
-    ------
-    UsageError
-        If there are ranks that would have nothing to do.
-    """
-    asked = choose_engine(manner.engine)
-    if not joined():
-        return asked or EngineChoice("local")
-    if asked is not None and asked.name != "mpi":
-        ranks = Ranks.here()
-        raise UsageError(
-            f"{ranks.launcher} started {ranks.number} ranks, which `engine={asked.name}` has no use for; "
-            f"leave `engine` out, or start the command once, without {ranks.launcher}"
-        )
-    return EngineChoice("mpi")
 
 
 def _refuse_contrary(manner: Manner) -> None:
@@ -180,8 +162,7 @@ def _note_outcome(run: Run, problems: Sequence[Problem]) -> None:
 def _logged(path: Path) -> Iterator[None]:
     """Keep what the run says in the folder too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler = LogFile(path)
     handler.setLevel(logging.INFO)
     ours = [logging.getLogger(name) for name in ("cube", "catalog", "stratacube")]
     for logger in ours:

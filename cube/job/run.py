@@ -263,10 +263,9 @@ class Run:
         files: Iterable[Written] = (),
     ) -> None:
         """Put the last word on a task into the ledger."""
+        ended = {**(figures or {}), "ended": round(time.time(), 3)}
         latest = {file.path: file for file in files}  # what was written twice is as it was written last
-        self.ledger.record(
-            Entry(key, status, tuple(problems), dict(figures or {}), tuple(empty), files=tuple(latest.values()))
-        )
+        self.ledger.record(Entry(key, status, tuple(problems), ended, tuple(empty), files=tuple(latest.values())))
         self.changed = True
 
     def is_full(self) -> bool:

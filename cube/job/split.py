@@ -25,9 +25,9 @@ _AT_ONCE = 1000
 """Entries that are taken in with one flush to the disk."""
 
 
-def ledger_of(folder: BuildFolder) -> Ledger:
-    """Ledger of a build and of its parts, for looking at it."""
-    ledger = Ledger(folder.ledger)
+def ledger_of(folder: BuildFolder, brief: str | None = None) -> Ledger:
+    """Ledger of a build and of its parts, for looking at it; see :class:`~cube.job.ledger.Ledger`."""
+    ledger = Ledger(folder.ledger, brief=brief)
     for part in Part.there(folder.root):
         ledger.overlay(part.ledger(folder.root))
     return ledger

@@ -21,7 +21,7 @@ from cube.job.codec import codecs_of
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import check_guards, remove, write_bytes
 
-__all__ = ["ArraySpec", "LedgeredStore", "consolidate", "create_store", "write_region"]
+__all__ = ["ArraySpec", "LedgeredStore", "consolidate", "create_store", "enlarge_store", "write_region"]
 
 
 class LedgeredStore(LocalStore):
@@ -115,6 +115,36 @@ def create_store(path: Path, arrays: Mapping[str, ArraySpec], attributes: Mappin
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise SourceError(f"no space is left for {path}; make room and run the same command again") from error
         raise UsageError(f"{path} cannot be written ({error.strerror or error}); choose another folder") from error
+
+
+def enlarge_store(store: Path, images: Iterable[str], length: int) -> bool:
+    """Make room for more along the first axis: take away what says how much a store holds, and what is written anew.
+
+    Its shards of pixels stay; the metadata, written once more, says what they are part of.
+
+    Parameters
+    ----------
+    store
+        The store.
+    images
+        Names of its arrays of pixels.
+    length
+        Of their first axis: tiles, or periods.
+
+    Returns
+    -------
+    bool
+        Whether it held fewer.
+    """
+    images = set(images)
+    described = [path for name in sorted(images) if (path := store / name / "zarr.json").exists()]
+    if not any(zarr.open_array(path.parent, mode="r", zarr_format=3).shape[0] < length for path in described):
+        return False
+    for folder in sorted(path for path in store.iterdir() if path.is_dir() and path.name not in images):
+        remove(folder)
+    for path in (store / "zarr.json", *described):  # last, for by these it is known that there is more to do
+        remove(path)
+    return True
 
 
 def consolidate(path: Path) -> None:

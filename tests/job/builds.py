@@ -72,17 +72,24 @@ def after(owner: Any, name: str, then: Callable[..., None], *, before: bool = Fa
         patch.undo()
 
 
+TIMED = re.compile(rb'<section id="time-taken".*?</section>', re.S)
+"""What a page says of the time that a build took."""
+WITH_TIMES = ("report.md", "report.html", "previews/run.svg")
+
+
 def contents(root: Path) -> dict[str, Any]:
     """Every file of a build, but for its logs, its claim, what is only cached, and the time that steps took."""
     found: dict[str, Any] = {}
     for path in sorted(p for p in root.rglob("*") if not p.is_dir()):
         name = path.relative_to(root).as_posix()
-        if name.startswith(("logs/", ".claim", "index/")):
+        if name.startswith(("logs/", ".claim", "index/")) or name == "previews/run.svg":
             continue
         found[name] = path.read_bytes()
     if "report.md" in found:
         text = found["report.md"].decode()
         found["report.md"] = re.sub(r"(?m)^(\| \w+ \|) +[0-9.]+ \|$", r"\1 |", text)
+    if "report.html" in found:
+        found["report.html"] = TIMED.sub(b"", found["report.html"])
     if "ledger.jsonl" in found:
         found["ledger.jsonl"] = _standing(found["ledger.jsonl"])
     return found
@@ -95,7 +102,7 @@ def _standing(ledger: bytes) -> dict[str, Any]:
         try:
             entry = json.loads(line)
             entries[entry["key"]] = {k: entry[k] for k in ("status", "problems", "empty", "facts", "files")}
-            entries[entry["key"]]["files"] = [f for f in entry["files"] if f[0] != "report.md"]
+            entries[entry["key"]]["files"] = [f for f in entry["files"] if f[0] not in WITH_TIMES]
         except (ValueError, KeyError, TypeError):
             continue
     return entries

@@ -37,6 +37,7 @@ REFUSED = re.compile(
 )
 LOST = re.compile(r"error: \S+ is no longer this run's: [^\n]*; nothing more was written to it,[^\n]*\n")
 ENDS = {signal.SIGINT: (130, "Ctrl-C"), signal.SIGTERM: (143, "SIGTERM")}
+TIMED = re.compile(rb'<section id="time-taken".*?</section>', re.S)
 SECONDS = re.compile(r"^\| \w+ \| [\d.]+ \|$", re.M)
 
 
@@ -301,6 +302,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     found = {name: path.read_bytes() for name, path in files.items() if _is_lasting(name)}
     found["report.md"] = SECONDS.sub("", found["report.md"].decode()).encode()
+    found["report.html"] = TIMED.sub(b"", found["report.html"])
+    found.pop("previews/run.svg", None)
     return found
 
 

@@ -39,6 +39,7 @@ class Engine:
 
 
 ENGINES = {
+    "local": Engine(),
     "dask": Engine(("--engine", "dask")),
     "mpi": Engine((), (str(MPIRUN), "--oversubscribe", "-n", "3")),
 }
@@ -73,7 +74,7 @@ def all_ended(build: Build) -> None:
 @pytest.mark.parametrize("source", ["abi", "sentinel2"])
 @pytest.mark.parametrize("name", ["local 4", "dask", pytest.param("mpi", marks=needs_mpirun)])
 def test_the_same_on_every_engine(racing: Race, undisturbed: Path, name: str) -> None:
-    engine = ENGINES.get(name, Engine())
+    engine = ENGINES[name.partition(" ")[0]]
     build = racing.begin(*engine.flags, workers=4 if name == "local 4" else 2, launcher=engine.launcher)
     assert build.wait() == 0, build.said.read_text()
     assert "Traceback" not in build.said.read_text()
@@ -98,9 +99,24 @@ def test_a_killed_rank_ends_all_of_them(racing: Race, undisturbed: Path) -> None
     assert build.wait() != 0
     assert time.monotonic() < until
     said = build.said.read_text()
+    assert f"(process {workers[0]}) was killed on " in said, said
+    assert "SIGTERM" not in said, said
     assert "run the same command again to go on" in said, said
     all_ended(build)
     finishes(racing, "mpi", undisturbed)
+
+
+@pytest.mark.long
+@needs_mpirun
+def test_a_rank_outlives_the_launchers_signal_by_a_moment(racing: Race) -> None:
+    """The launcher sends it to all when one was killed; so rank 0 can tell that one from those."""
+    build, workers, _ = at(racing, "mpi")
+    rank, begun = psutil.Process(workers[0]), time.monotonic()
+    rank.terminate()
+    wait_for(lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE, SOON)
+    assert time.monotonic() - begun > 0.4
+    assert build.wait() != 0
+    all_ended(build)
 
 
 @each
@@ -140,6 +156,19 @@ def test_a_signal_ends_it_in_a_sentence(racing: Race, undisturbed: Path, name: s
         assert "Traceback" not in said
     wait_for(lambda: not session(build), until - time.monotonic())
     finishes(racing, name, undisturbed)
+
+
+@pytest.mark.long
+@needs_mpirun
+def test_a_rank_0_that_is_told_to_end_does_not_wait_for_tasks(racing: Race) -> None:
+    """As by a site's own means, which know nothing of the launcher; what the others are at does not end."""
+    build, _, _ = at(racing, "mpi")
+    os.kill(_ranks(build)[0], signal.SIGTERM)
+    until = time.monotonic() + SOON
+    assert build.wait() in ENDED["mpi"], build.said.read_text()
+    assert time.monotonic() < until
+    assert "stopped by SIGTERM; run the same command again to go on from here" in build.said.read_text()
+    all_ended(build)
 
 
 @pytest.mark.long

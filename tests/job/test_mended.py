@@ -78,7 +78,7 @@ def test_overwriting_removes_the_build_of_another_source(abi: Build, sentinel2: 
     flags[flags.index("--work-dir") + 1] = str(folder)
     assert main(["sentinel2", *flags, "--overwrite"]) == 0
     left = {p.name for p in folder.iterdir()}
-    assert left.isdisjoint({"tiles.zarr", "tiles", "references", "previews", "index", "completeness.csv", "sources"})
+    assert left.isdisjoint({"tiles.zarr", "tiles", "references", "index", "completeness.csv", "sources"})
     assert main(["abi", *abi.flags, "--overwrite"]) == 0
     left = {p.name for p in folder.iterdir()}
     assert left.isdisjoint({"composites", "composites.zarr", "indices", "items"})

@@ -15,7 +15,7 @@ from tests.job.racing import Race, assert_as_undisturbed, run_round
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
-"""Each with a seed of its own; ``make soak`` runs many."""
+"""Each with a seed of its own; ``make races`` runs many."""
 
 
 @pytest.mark.slow

@@ -70,12 +70,15 @@ def test_one_of_several_ranks_tells_a_mistake(words: Sequence[str], tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["abi", "sentinel2"])
 def test_ranks_share_one_build(source: str, undisturbed: Path, commands: dict[str, Command], tmp_path: Path) -> None:
-    """As its users type it, and as a script calls it."""
+    """As S2SR's users type it, with the names of what the ranks are to know."""
     assert MPIRUN is not None
     folder = tmp_path / "out"
-    command = [MPIRUN, "--oversubscribe", "-x", "OMP_NUM_THREADS", "-n", "3", sys.executable, *MODULE]
+    known = {"CDSE_USERNAME": "someone", "CDSE_PASSWORD_FILE": str(tmp_path / "password")}
+    named = [word for name in known for word in ("-x", name)]
+    command = [MPIRUN, "--oversubscribe", *named, "-x", "OMP_NUM_THREADS=1", "-n", "3", sys.executable, *MODULE]
     command += commands[source].arguments(folder)
-    done = subprocess.run(command, cwd=ROOT, env=outside(), capture_output=True, text=True, check=False, timeout=300)
+    environment = outside() | known
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done
     assert done.stderr.count("done: ") == 1
     assert sorted(p.name for p in (folder / "logs").iterdir()) == [

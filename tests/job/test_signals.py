@@ -63,10 +63,14 @@ def session(build: Build) -> list[int]:
     [
         ("abi", ("building", "publish"), 1, signal.SIGTERM),
         *(
-            pytest.param(source, steps, workers, number, marks=pytest.mark.slow)
+            pytest.param(source, steps, workers, number, marks=marks)
             for source, steps in STEPS.items()
-            for workers in (1, 2)
-            for number in ENDS
+            for workers, number, *marks in (
+                (1, signal.SIGTERM, pytest.mark.slow),
+                (2, signal.SIGINT, pytest.mark.slow),
+                (1, signal.SIGINT, pytest.mark.slow, pytest.mark.long),
+                (2, signal.SIGTERM, pytest.mark.slow, pytest.mark.long),
+            )
         ),
     ],
 )

@@ -9,16 +9,22 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from typing import Any
 
 from cube.job.engine.base import EngineExecutor, stalled_for
 from cube.job.engine.worker import keep_to_one_thread
 
 __all__ = ["InlineExecutor", "LocalExecutor", "interrupted_after", "local_executor", "nameless_script"]
+
+_STARTING = 60.0
+"""Seconds that workers are given to start before time counts against their tasks."""
 
 
 class InlineExecutor(EngineExecutor):
@@ -58,7 +64,27 @@ def interrupted_after(seconds: float) -> Iterator[None]:
 
 
 class LocalExecutor(ProcessPoolExecutor, EngineExecutor):
-    """Worker processes that can be ended at once, whatever they are at."""
+    """Worker processes that can be ended at once, whatever they are at.
+
+    Parameters
+    ----------
+    workers
+        How many.
+    context
+        How they are started.
+    """
+
+    def __init__(self, workers: int, context: BaseContext) -> None:
+        self._begun, self._came = time.monotonic(), 0
+        self._told, theirs = context.Pipe(duplex=False)
+        super().__init__(workers, mp_context=context, initializer=_begin_worker, initargs=(theirs,))
+
+    def watch(self) -> bool:
+        """Whether all workers have started, which takes a while where much else runs, or have had the time to."""
+        while self._told.poll():
+            self._told.recv_bytes()
+            self._came += 1
+        return self._came >= len(self._processes or ()) or time.monotonic() - self._begun > _STARTING
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a task, for which a worker may be started."""
@@ -124,14 +150,14 @@ def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
         forkserver.ensure_running()  # imports while the caller still prepares its tasks
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return LocalExecutor(workers, mp_context=context, initializer=_begin_worker)
+    return LocalExecutor(workers, context)
 
 
 _PRELOADED = ("numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.features", "pyproj")
 """Imported once by the server that workers are forked from: slow to import, and without threads of their own."""
 
 
-def _begin_worker() -> None:
+def _begin_worker(driver_hears: Connection) -> None:
     """Processes are the parallelism: libraries inside a worker start no threads unless the user set a number."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a server that someone else started
     # A worker starts no processes. Libraries make locks between processes all the same (numcodecs' Blosc), which only
@@ -141,6 +167,11 @@ def _begin_worker() -> None:
     if driver is not None:
         threading.Thread(target=_end_with, args=(driver.sentinel,), daemon=True).start()
     keep_to_one_thread()
+    try:
+        driver_hears.send_bytes(b".")
+        driver_hears.close()
+    except BrokenPipeError:  # the driver was killed meanwhile: of a worker that nobody waits for nobody reads the end
+        os._exit(1)
 
 
 def _end_with(driver: int) -> None:

@@ -176,8 +176,8 @@ def run_tasks(
     total
         How many tasks there are, where they cannot be counted beforehand.
     retries
-        How often a task is tried again after an error of the machine (OSError); after the death of a worker, which may
-        have been at another task, twice at least.
+        How often a task is tried again after an error of the machine (OSError, MemoryError); after the death of a
+        worker, which may have been at another task, twice at least.
     label
         What the progress line calls the tasks.
 
@@ -252,7 +252,7 @@ class _Flight(Generic[T, R]):
                     "recorded and fenced by process, so take an engine of processes, such as `engine=local`"
                 )
             tries = max(self.retries, _LIVES) if isinstance(error, BrokenExecutor) else self.retries
-            if error is not None and attempt < tries and isinstance(error, (OSError, BrokenExecutor)):
+            if error is not None and attempt < tries and isinstance(error, (OSError, MemoryError, BrokenExecutor)):
                 self.again.append((task, attempt + 1, time.monotonic() + _BACK_OFF * 2**attempt))
                 continue
             result, written = (None, ()) if error else future.result()
@@ -301,6 +301,9 @@ def describe_error(error: BaseException) -> str:
         return str(error)
     if isinstance(error, BrokenExecutor):
         return "a worker process was killed, perhaps out of memory or time; try fewer `workers`"
+    if isinstance(error, MemoryError):
+        told = " ".join(str(error).split())[:200] or "MemoryError"
+        return f"a worker found no more memory ({told}); try fewer `workers`"
     if isinstance(error, StratacubeError):
         return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

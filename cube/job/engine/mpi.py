@@ -6,17 +6,22 @@ the launcher sees to that within seconds, and the same command goes on.
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from cube.job.engine.base import EngineExecutor
 from cube.job.engine.local import interrupted_after
 from cube.job.engine.worker import keep_to_one_thread, log_as
 from cube.job.ranks import Ranks, joining, refuse
+from stratacube.command import terminated_because
 from stratacube.errors import StratacubeError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +35,8 @@ T = TypeVar("T")
 
 _pool: MPIPoolExecutor | None = None
 """Of rank 0, while the others work for it."""
+_LATE = 0.5
+"""Seconds for which a rank outlives SIGTERM; launchers wait a second or more before they kill what has not ended."""
 _SOON = 3.0
 """Seconds in which tasks may end by themselves when a run is stopped."""
 
@@ -66,11 +73,14 @@ def together(work: Callable[[], T]) -> T:
         keep_to_one_thread()
         log_as(f"pipeline_rank{world.rank}.log")
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 answers for all
+        signal.signal(signal.SIGTERM, _end_late)
+    places = world.gather((socket.gethostname(), os.getpid()), root=0) or []
     outcome: tuple[T | None, BaseException | None] = None, None
     executor: Any = MPICommExecutor(world, root=0)
     with executor as pool:
         if pool is not None:
-            outcome = _lead(work, pool, world)
+            with terminated_because(lambda: _killed(places)):
+                outcome = _lead(work, pool, world)
     result, told = world.bcast((outcome[0], _told(outcome[1])), root=0)
     if world.rank == 0 and outcome[1] is not None:
         raise outcome[1]
@@ -78,6 +88,31 @@ def together(work: Callable[[], T]) -> T:
         told.silent = True
         raise told
     return result  # type: ignore[no-any-return]
+
+
+def _end_late(number: int, _: FrameType | None) -> None:
+    """End by SIGTERM, but not at once: the launcher sends it to all when one was killed, and rank 0 looks who was."""
+    signal.signal(number, signal.SIG_DFL)
+    time.sleep(_LATE)
+    os.kill(os.getpid(), number)
+
+
+def _killed(places: Sequence[tuple[str, int]]) -> str:
+    """Say which ranks of this node are gone; nothing where all are there."""
+    here = socket.gethostname()
+    gone = [f"{rank} (process {pid})" for rank, (host, pid) in enumerate(places) if host == here and not _lives(pid)]
+    if not gone:
+        return ""
+    what = f"rank {gone[0]} was" if len(gone) == 1 else f"ranks {', '.join(gone)} were"
+    return f"{what} killed on {here}, perhaps for want of memory, and the launcher ended the others"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _told(error: BaseException | None) -> StratacubeError | None:

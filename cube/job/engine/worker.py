@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
+from cube.job.logfile import LogFile
 from stratacube.claim import Fence
 from stratacube.files import Written, recorded
 
@@ -99,10 +100,9 @@ def _keep_log(path: Path) -> None:
         return
     try:
         path.parent.mkdir(exist_ok=True)
-        handler = logging.FileHandler(path)
     except OSError:  # a full disk; what the task makes of that is told
         return
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler = LogFile(path)
     for package in ("cube", "catalog", "stratacube"):
         logger = logging.getLogger(package)
         if "handler" in _logs:
