@@ -32,6 +32,7 @@ from cube.geostationary.hdf5 import (
 )
 from cube.geostationary.plausible import (
     refuse_implausible,
+    refuse_off_grid,
     refuse_other,
     refuse_other_grid,
     refuse_other_time,
@@ -141,6 +142,7 @@ def _read(h5: h5py.File, source: SourceFile) -> FileIndex:
     refuse_other([("radiance's unit", units, _UNITS[_SUN if band.name in _SUN else _HEAT])])
     grid = _grid(h5, rad.shape)
     refuse_other_grid(grid, ABI, band)
+    refuse_off_grid(grid, ABI)
     refuse_other_place(h5, grid.projection)
     table = _chunk_table(rad)
     numbers = _numbers(h5, rad, grid.projection) | {"_FillValue": table.fill}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from cube.engine_choice import Engine
+from cube.job.parts import TOLD, Shard
 from stratacube.settings import RUN_ONLY, LocalPath, Settings
 
 if TYPE_CHECKING:
@@ -82,8 +84,8 @@ class CloudsatConfig(Settings):
     metadata: list[Literal["cloudsat", "cloudsat_aux", "merra2"]] = Field(
         ["cloudsat"], description="what is kept beside the pixels"
     )
-    merra2_root: LocalPath | None = Field(None, description="not taken yet")
-    merra2_variables: list[str] = Field([], description="not taken yet")
+    merra2_root: LocalPath | None = Field(None, description="folder of MERRA-2's files, for `merra2`")
+    merra2_variables: list[str] = Field([], description="its variables (default: T QV H PHIS T2M U10M V10M)")
     max_scan_delta_minutes: float = Field(8.0, ge=0, le=1440, description="how far a scan may be from its step")
     min_valid_fraction: float = Field(1.0, ge=0, le=1, description="share of valid pixels that a chip must have")
     inner_disk_margin: int = Field(1600, ge=0, description="pixels of 1 km left out along the edges of the disk")
@@ -94,7 +96,11 @@ class CloudsatConfig(Settings):
     seed: int = Field(42, ge=0, le=2**63 - 1, description="seed of which chips, if not all, are made")
     overwrite: bool = Field(False, description="remove the build in the folder first", json_schema_extra=RUN_ONLY)
     workers: int | None = Field(None, ge=1, description="processes (default: one per core)", json_schema_extra=RUN_ONLY)
+    engine: Engine = Field(
+        None, description="where tasks run (default: local, or mpi of several ranks)", json_schema_extra=RUN_ONLY
+    )
     plan_only: bool = Field(False, description="stop after the plan", json_schema_extra=RUN_ONLY)
+    shard: Shard | None = Field(None, description=TOLD, json_schema_extra=RUN_ONLY)
     dry_run: bool = Field(False, description="say what would be read and written", json_schema_extra=RUN_ONLY)
     log_level: str | None = Field(None, description="not needed: see -v and -q", json_schema_extra=RUN_ONLY)
     latlon_path: str | None = Field(None, description="not needed: pixels are placed by formula")
@@ -119,8 +125,8 @@ class CloudsatConfig(Settings):
     def _agree(self) -> CloudsatConfig:
         if self.cloudsat_root is None:
             raise ValueError("`cloudsat_root` is required: give the folder of granules of 2B-CLDCLASS(-LIDAR)")
-        if "merra2" in self.metadata or self.merra2_root or self.merra2_variables:
-            raise ValueError("`metadata=merra2` is not taken: leave `merra2_root` and `merra2_variables` out too")
+        if "merra2" in self.metadata and self.merra2_root is None:
+            raise ValueError("`metadata=merra2` needs `merra2_root`, the folder of MERRA-2's files")
         if "cloudsat_aux" in self.metadata and self.cloudsat_aux_root is None:
             raise ValueError("`metadata=cloudsat_aux` needs `cloudsat_aux_root`, the folder of ECMWF-AUX granules")
         days = (datetime(self.year + 1, 1, 1) - datetime(self.year, 1, 1)).days
@@ -168,6 +174,8 @@ class CloudsatConfig(Settings):
             "allow_missing": self.allow_missing_timesteps,
             "cloudsat_root": str(self.cloudsat_root),
             "cloudsat_aux_root": str(self.cloudsat_aux_root) if "cloudsat_aux" in self.metadata else None,
+            **({"merra2_root": str(self.merra2_root)} if "merra2" in self.metadata else {}),
+            **({"merra2_variables": self.merra2_variables} if "merra2" in self.metadata else {}),
             **{name: getattr(self, name) for name in _SHARED},
         }
         if self.channels:
@@ -198,7 +206,9 @@ _SHARED = (
     "require_cloud",
     "overwrite",
     "workers",
+    "engine",
     "plan_only",
+    "shard",
     "dry_run",
 )
 

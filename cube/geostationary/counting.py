@@ -10,7 +10,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +94,18 @@ def write_counts(
     total: Counts = {}
     names = layout.instrument.coefficients
     for channel, tables in found.items():
-        band, repeat = layout.channels.index(channel), layout.repeat(channel)
+        band = layout.channels.index(channel)
+        packing, decoded = (
+            np.stack([numbers[name][..., band] for name in some], axis=-1)
+            for some in (("packing_scale", "packing_offset"), names)
+        )
+        rows = rounded_numbers(packing, decoded)
+        known, which = np.unique(rows.reshape(-1, rows.shape[-1]), axis=0, return_inverse=True)
+        decoded_by, which = [tuple(row) for row in known.tolist()], which.reshape(rows.shape[:-1])
         for (tile, step), table in tables.items():
-            at = tile, step, band
-            packing = [numbers["packing_scale"][at], numbers["packing_offset"][at]]
-            decoded_by = rounded_numbers(packing, [numbers[name][at] for name in names])
-            _add(total, (labels[tile], channel, decoded_by), table * repeat**2)
+            _add(total, (labels[tile], channel, decoded_by[which[tile, step]]), table)
+    for key in total:
+        total[key] *= layout.repeat(key[1]) ** 2
     keys = sorted(total)
     there = [np.flatnonzero(total[key]) for key in keys]
     packed = io.BytesIO()
@@ -158,7 +164,7 @@ def write_statistics(path: Path, layout: TileLayout, shards: Iterable[Path], til
         for name in {"all", *filter(None, key[0].split("/"))}:
             groups[name][key[1]].append(key)
     splits = {
-        name: {layout.band(c).name: asdict(_of_band(layout, c, keys, total)) for c, keys in sorted(of.items())}
+        name: {layout.band(c).name: vars(_of_band(layout, c, keys, total)) for c, keys in sorted(of.items())}
         for name, of in sorted(groups.items(), key=lambda g: (g[0] != "all", g[0]))
     }
     provenance = {

@@ -131,7 +131,7 @@ class _Check:
         frames = self._frames(row, scan, tile)
         steps = tuple(f.time for f in frames)
         start = _whole(row.get("window_start"), 0)
-        spot = Spot(scan, grid, top, left, steps, tuple(frames), 0, (1.0,))
+        spot = Spot(scan, grid, top, left, steps, tuple(frames), 0, (1.0,), self._pixel(row, top, left))
         zenith = float(grid.projection.view_angles(lon, lat)[0])
         candidate = Candidate(
             scan.start,
@@ -156,6 +156,13 @@ class _Check:
         if corner != float(value) or not 0 <= corner <= last:
             raise ValueError(f"{name} is {value}, not a whole number in 0 to {last}")
         return corner
+
+    def _pixel(self, row: Mapping[str, Any], top: int, left: int) -> tuple[int, int]:
+        """The event's pixel, of a tile that still lies about it; else the one in its middle."""
+        middle = tuple(corner + self.layout.tile_size // 2 for corner in (top, left))
+        told = tuple(_whole(row.get(name), None) for name in ("event_row", "event_col"))
+        near = all(n is not None and abs(n - m) <= self.layout.align for n, m in zip(told, middle, strict=True))
+        return told if near else middle  # type: ignore[return-value]
 
     def _frames(self, row: Mapping[str, Any], event: Scan, tile: TileSpec) -> list[Frame]:
         names, times = _words(row["scan_ids"]), [_time(t) for t in _words(row["requested_times"])]

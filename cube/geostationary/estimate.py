@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 import pandas as pd
 
@@ -21,7 +22,7 @@ from stratacube.choices import many
 from stratacube.errors import SourceError
 from stratacube.files import human_bytes
 
-__all__ = ["estimate"]
+__all__ = ["estimate", "planned_tiles"]
 
 _BASE_MEMORY = 200e6
 """An idle worker: the interpreter and its libraries."""
@@ -29,14 +30,8 @@ _BASE_MEMORY = 200e6
 
 def estimate(config: AbiConfig, folder: AbiFolder, layout: TileLayout, manner: Manner) -> Iterator[tuple[str, str]]:
     """Say what a build would read and write; nothing is written, and only listings and a few headers are read."""
-    known = folder.holds(config.digest()) and not config.overwrite
-    scans = load_items(folder.sources, config.dialect.names) if known and folder.sources.exists() else find(config)
     headers = Headers(None, config.s3_endpoint, config.retries)
-    if known and folder.plan.exists():
-        tiles = PlanTable(folder.plan).frame()
-    else:
-        with Workers(manner.workers) as workers:
-            tiles = make_plan(config, scans, headers, None, workers).tiles
+    tiles, scans = planned_tiles(config, folder, headers, manner.workers)
     named = {name for names in tiles["scan_ids"] for name in names if name} | set(tiles["event_scan"])
     used = {scan.id: scan for scan in scans if scan.id in named}
     files = [f for scan in used.values() for f in scan.files.values()]
@@ -58,6 +53,38 @@ def estimate(config: AbiConfig, folder: AbiFolder, layout: TileLayout, manner: M
     yield "write", f"{human_bytes(stored)} before compression, in {many(tiles['shard'].nunique(), 'shard')} a band"
     yield "memory", f"about {human_bytes(memory)} a worker, {manner.workers} workers"
     yield "duration", f"about {seconds:.0f} s once files are at hand"
+
+
+def planned_tiles(
+    config: AbiConfig, folder: AbiFolder, headers: Headers, workers: int
+) -> tuple[pd.DataFrame, Sequence[Scan]]:
+    """Return the tiles of a build, from its folder where they are planned, else as they would be; and all scans.
+
+    Parameters
+    ----------
+    config, folder
+        Of the build.
+    headers
+        Of its scans.
+    workers
+        How many processes may plan.
+
+    Returns
+    -------
+    tiles : pandas.DataFrame
+        One row a tile; ``attrs["projections"]`` are the views they are laid in.
+    scans : sequence of Scan
+        All that was found.
+    """
+    known = folder.holds(config.digest()) and not config.overwrite
+    scans = load_items(folder.sources, config.dialect.names) if known and folder.sources.exists() else find(config)
+    if known and folder.plan.exists():
+        table = PlanTable(folder.plan)
+        tiles = table.frame()
+        tiles.attrs = {"projections": [asdict(p) for p in table.projections]}
+        return tiles, scans
+    with Workers(workers) as pool:
+        return make_plan(config, scans, headers, None, pool).tiles, scans
 
 
 def _expected_reads(layout: TileLayout, tiles: pd.DataFrame, used: Mapping[str, Scan], headers: Headers) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from catalog.publish.cards import CARD, CROISSANT
 from cube.config import TileConfig
 from cube.job.folder import BuildFolder
 from cube.registry import STRATA
@@ -30,6 +31,8 @@ class AbiFolder(BuildFolder):
         *BuildFolder.PARTS,
         ".publish",
         ".publish.part",
+        CARD,
+        CROISSANT,
         "completeness.csv",
         "index",
         "numbers",
@@ -143,7 +146,8 @@ class AbiFolder(BuildFolder):
     @property
     def published(self) -> tuple[Path, ...]:
         """What describes the tiles."""
-        return self.catalog, self.report, self.previews, self.root / "tiles", self.root / "sources"
+        described = (self.root / name for name in ("tiles", "sources", CARD, CROISSANT))
+        return self.catalog, self.report, self.page, self.previews, *described
 
 
 def _asked(values: Mapping[str, Any]) -> int | None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
 
 from cube.geostationary.grid import GeosProjection
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.plan_table import Plan, PlanTable
 from cube.geostationary.projections import distinct
-from stratacube.files import remove
 
-__all__ = ["enlarge_store", "grown_plan"]
+__all__ = ["grown_plan"]
 
 
 def grown_plan(before: PlanTable, plan: Plan, layout: TileLayout) -> Plan:
@@ -75,32 +71,3 @@ def _keys(plan: pd.DataFrame) -> list[tuple[Any, ...]]:
         (round(row.x_left * 1e9), round(row.y_top * 1e9), tuple(name for name in row.scan_ids if name))
         for row in plan.itertuples()
     ]
-
-
-def enlarge_store(store: Path, images: Sequence[str], tiles: int) -> bool:
-    """Make room for more tiles: take away what says how many a store holds, and what is written anew.
-
-    Its shards of pixels stay; the template, written once more, says what they are part of.
-
-    Parameters
-    ----------
-    store
-        The tile store.
-    images
-        Names of its arrays of pixels.
-    tiles
-        How many they are to hold.
-
-    Returns
-    -------
-    bool
-        Whether it held fewer.
-    """
-    described = [path for name in images if (path := store / name / "zarr.json").exists()]
-    if not any(zarr.open_array(path.parent, mode="r", zarr_format=3).shape[0] < tiles for path in described):
-        return False
-    for folder in sorted(path for path in store.iterdir() if path.is_dir() and path.name not in images):
-        remove(folder)
-    for path in (store / "zarr.json", *described):  # last, for by these it is known that there is more to do
-        remove(path)
-    return True

@@ -13,6 +13,7 @@ from catalog.geostationary.scans import Scan, SourceFile
 from cube.geostationary.dialect import dialect_of, imager_of
 from cube.geostationary.grid import FixedGrid
 from cube.geostationary.index import FileIndex, index_file
+from cube.geostationary.same_place import majority
 from stratacube.errors import SourceError, UnavailableError
 from stratacube.retry import call_again
 
@@ -23,7 +24,9 @@ _PAUSE = 0.5
 
 
 class Headers:
-    """Grids of scans, read from one file each: of every scan of a sector that moves, of one a day of one that does not.
+    """Grids of scans, read from two files each: of every scan of a sector that moves, of one a day of one that stays.
+
+    Of one file alone it could not be told whether it lies where it says; two that differ are decided by the others.
 
     Parameters
     ----------
@@ -40,40 +43,56 @@ class Headers:
         self._known: dict[Any, FileIndex | str] = {}
         """Or why there is none: an exception that is raised again and again would grow."""
 
-    def of(self, scan: Scan) -> FileIndex:
-        """Index of one readable file of a scan, the coarsest first.
+    def of(self, scan: Scan, beside: Sequence[Scan] = ()) -> FileIndex:
+        """Index of one readable file of a scan, the coarsest first, that looks where most of them do.
+
+        Parameters
+        ----------
+        scan
+            The scan.
+        beside
+            Scans next to it, which are asked too where the sector does not move and few files tell where it lies.
 
         Raises
         ------
         SourceError
-            If all files of the scan are damaged.
+            If all files of the scan are damaged, or no place is that of most of them.
         UnavailableError
             If one could not be read now: nothing may be concluded from that.
         """
-        moving = dialect_of(scan.platform).names.moving
-        key = scan.id if scan.sector in moving else (scan.platform, scan.sector, scan.start.date())
+        moves = scan.sector in dialect_of(scan.platform).names.moving
+        key = scan.id if moves else (scan.platform, scan.sector, scan.start.date())
+        witnesses = [scan] if moves else [scan, *beside]
         if key not in self._known:
-            self._known[key] = self._read(scan)
+            self._known[key] = self._read(witnesses)
         found = self._known[key]
         if isinstance(found, str):
             if key == scan.id:
                 raise SourceError(found)
-            found = self._known[key] = self._read(scan)  # another scan of the day may be readable
+            found = self._known[key] = self._read(witnesses)  # another scan of the day may be readable
             if isinstance(found, str):
                 raise SourceError(found)
         return found
 
-    def _read(self, scan: Scan) -> FileIndex | str:
-        reason = f"scan {scan.id} has no files"
-        imager = imager_of(scan.platform)
-        for channel in sorted(scan.files, key=lambda c: (-imager.band(c).pixel_urad, c)):
-            try:
-                return self.index(scan.files[channel]).without_chunks()
-            except UnavailableError:
-                raise
-            except SourceError as damaged:
-                reason = str(damaged)
-        return reason
+    def _read(self, scans: Sequence[Scan]) -> FileIndex | str:
+        """The first file, of scans of one place, that looks where another does; or why there is none."""
+        reason, found = f"scan {scans[0].id} has no files", list[FileIndex]()
+        imager = imager_of(scans[0].platform)
+        for scan in scans:
+            for channel in sorted(scan.files, key=lambda c: (-imager.band(c).pixel_urad, c)):
+                try:
+                    found.append(self.index(scan.files[channel]).without_chunks())
+                except UnavailableError:
+                    raise
+                except SourceError as damaged:
+                    reason = str(damaged)
+                    continue
+                agreed = majority(found)
+                if len(agreed) > 1:
+                    return agreed[0]
+        if len(found) == 1:
+            return found[0]
+        return f"the files of scan {scans[0].id} do not look at one place" if found else reason
 
     def index(self, file: SourceFile) -> FileIndex:
         """Index of one file, tried again as often as was said.
@@ -141,7 +160,7 @@ class PlannedHeaders:
         while whole:
             at = _nearest(whole, scan)
             try:
-                return self.headers.of(whole[at])
+                return self.headers.of(whole[at], [*whole[max(0, at - 1) : at], *whole[at + 1 : at + 2]])
             except UnavailableError as error:
                 self.unavailable = error
                 raise

@@ -176,6 +176,11 @@ class TileLayout:
             groups[name] = (*groups.get(name, ()), channel)
         return groups
 
+    @property
+    def images(self) -> list[str]:
+        """Names of the arrays of pixels: bands, then masks."""
+        return [*(self.band(c).name for c in self.channels), *self.mask_groups()]
+
     def mask_name(self, channel: int) -> str:
         """Variable that holds a band's validity: one a resolution, and one for each 64 bands of the instrument."""
         which, _ = self.instrument.mask_place(self.band(channel).name)

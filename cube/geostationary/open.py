@@ -16,17 +16,19 @@ import xarray as xr
 from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.archives import LocalArchive, S3Archive
 from catalog.geostationary.naming import REPROCESSED, Naming, lineage_of
-from catalog.geostationary.scans import SourceFile, group_scans
+from catalog.geostationary.scans import Identity, SourceFile, better, group_scans
 from cube.config import default_cache
 from cube.geostationary.dialect import dialect_of, dialects, imager_of
+from cube.geostationary.file_columns import FileColumns, columns_of, read_columns
 from cube.geostationary.index import FileIndex, IndexTask
-from cube.geostationary.references import Reference, is_reference_store, read_references
+from cube.geostationary.references import Reference, is_reference_store, read_references, reference_views
+from cube.geostationary.sources import location_of, reference_store
 from cube.geostationary.virtual import lazy_tree
 from cube.job.engine import Workers, run_tasks
 from stratacube.errors import SourceError, UsageError
 from stratacube.times import naive_utc
 
-__all__ = ["index_archive", "open_abi"]
+__all__ = ["index_archive", "list_archive", "open_abi"]
 
 
 _BUCKET = re.compile(r"s3://noaa-(goes\d\d)(?:/(ABI-L1b-Rad(?:F|C|M|M1|M2)(?:-Reproc)?))?")
@@ -47,14 +49,15 @@ def open_abi(
     workers: int = 1,
     cache: Path | str | None = None,
     s3_endpoint: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
     """Open an archive of a geostationary imager as one lazy cube.
 
     Parameters
     ----------
     source
-        A folder of ABI or AMI L1b files, ``s3://noaa-goesNN/ABI-L1b-RadF``, a reference store, or a STAC item,
-        collection or asset of one (role ``references``).
+        A folder of ABI or AMI L1b files, ``s3://noaa-goesNN/ABI-L1b-RadF``, or a reference store: its path or URL, the
+        folder of a build that has one, or a STAC document (path, URL, content or object of pystac) that names one.
     bands
         Such as ``["C02", 13]`` or ``["ir105"]``; all by default.
     start, end
@@ -66,7 +69,7 @@ def open_abi(
         Such as ``ABI-L1b-RadF-Reproc``, the reprocessed record, which is never mixed with what was made in operation;
         by default what the source's own address names, else the operational one.
     chunks
-        Dask chunks; ``"auto"`` makes chunks of about 2048 x 2048 pixels of one file (2048 whole rows, where an image
+        Dask chunks; ``"auto"`` makes chunks of about 950 x 950 pixels of one file (2048 whole rows, where an image
         is one chunk of its file), None gives arrays that read just what is indexed, without Dask.
     lonlat
         Whether to add ``longitude`` and ``latitude`` of every pixel, lazily.
@@ -79,7 +82,9 @@ def open_abi(
     cache
         Folder of indexes made before; the user's cache folder by default.
     s3_endpoint
-        S3 endpoint instead of AWS.
+        S3 endpoint instead of AWS, of the archive.
+    storage_options
+        For fsspec, such as ``{"anon": True}``, where a reference store or a STAC document lies on S3 or in the web.
 
     Returns
     -------
@@ -96,13 +101,87 @@ def open_abi(
     SourceError
         If no file is readable.
     """
+    place = location_of(source, storage_options)
+    location, query = _asked(place, bands, start, end, platform, sector, product, s3_endpoint)
+    store = reference_store(location, storage_options)
+    if store is not None:
+        columns = _stored(store, query, product)
+    else:
+        folder = default_cache() / "index" if cache is None else Path(cache)
+        columns = _listed([Reference(i) for i in index_archive(_files(location, query), folder, workers, s3_endpoint)])
+    if columns is None:
+        raise UsageError(_nothing(location, query))
+    tree = lazy_tree(columns, chunks, lonlat, observed, s3_endpoint)
+    tree.attrs = {"title": _title(tree), **tree.attrs}
+    tree.encoding["source"] = location
+    return tree
+
+
+def _title(tree: xr.DataTree) -> str:
+    """What a cube is of, to be seen first where it is shown."""
+    groups = [node.to_dataset() for node in tree.leaves]
+    names = sorted({str(name) for group in groups for name in group["platform"].values})
+    times = [pd.Timestamp(getattr(group["time"].values, end)()) for group in groups for end in ("min", "max")]
+    return f"{' and '.join(names)}, {min(times):%Y-%m-%d %H:%M} to {max(times):%Y-%m-%d %H:%M} UTC"
+
+
+def list_archive(
+    source: Any,
+    bands: Sequence[str | int] | str | int | None = None,
+    start: str | datetime | None = None,
+    end: str | datetime | None = None,
+    *,
+    platform: str | None = None,
+    sector: str | None = None,
+    product: str | None = None,
+    s3_endpoint: str | None = None,
+) -> list[SourceFile]:
+    """List what of an archive :func:`open_abi` would index, with the same words.
+
+    Parameters
+    ----------
+    source
+        A folder of files, or a product of NOAA's buckets.
+    bands, start, end, platform, sector, product, s3_endpoint
+        As :func:`open_abi` has them.
+
+    Returns
+    -------
+    list of SourceFile
+        Scan by scan; of two issues of one file the better.
+
+    Raises
+    ------
+    UsageError
+        If the source is not there, or is no archive, or holds nothing of what is wanted.
+    """
+    location, query = _asked(source, bands, start, end, platform, sector, product, s3_endpoint)
+    if not location.startswith("s3://") and is_reference_store(Path(location)):
+        raise UsageError(f"{location} holds references, and is no archive; give the folder of the files themselves")
+    files = _files(location, query)
+    if not files:
+        raise UsageError(_nothing(location, query))
+    return files
+
+
+def _asked(
+    source: Any,
+    bands: Sequence[str | int] | str | int | None,
+    start: str | datetime | None,
+    end: str | datetime | None,
+    platform: str | None,
+    sector: str | None,
+    product: str | None,
+    s3_endpoint: str | None,
+) -> tuple[str, _Query]:
+    """Where to look, and for what."""
     imagers = [imager_of(platform)] if platform else [*dialects().values()]
     names = [imager.dialect.names for imager in imagers]
     if sector is not None and not any(sector.upper() in n.sectors for n in names):
         told = ", ".join(f"{n.title} has {', '.join(n.sectors)}" for n in names)
         raise UsageError(f"sector {sector!r} is unknown; {told}")
-    location = _location(source)
-    query = _Query(
+    location = location_of(source)
+    return location, _Query(
         _channels([bands] if isinstance(bands, (str, int)) else bands, names),
         _time(start),
         _time(end),
@@ -111,27 +190,45 @@ def open_abi(
         _lineage(location, product),
         s3_endpoint,
     )
-    if not location.startswith("s3://") and is_reference_store(Path(location)):
-        references = [
-            reference
-            for name, begin, until in query.spans()
-            for reference in read_references(
-                Path(location),
-                platform=name,
-                sector=query.sector,
-                start=begin,
-                end=until,
-                lineage=None if product is None else query.lineage,
-            )
-            if query.wants(reference.header.source)
-        ]
-    else:
-        folder = default_cache() / "index" if cache is None else Path(cache)
-        references = [Reference(i) for i in index_archive(_files(location, query), folder, workers, s3_endpoint)]
-    if not references:
-        files = " or ".join(imager.dialect.files for imager in imagers)
-        raise UsageError(f"{location} holds no {files} scan {query}; check platform, sector, bands, start and end")
-    return lazy_tree(references, chunks, lonlat, observed, s3_endpoint)
+
+
+def _nothing(location: str, query: _Query) -> str:
+    imagers = [imager_of(query.platform)] if query.platform else dialects().values()
+    files = " or ".join(imager.dialect.files for imager in imagers)
+    return f"{location} holds no {files} scan {query}; check platform, sector, bands, start and end"
+
+
+def _stored(root: Path, query: _Query, product: str | None) -> FileColumns | None:
+    """What is wanted of a reference store, of whose files few things are read."""
+    lineage = None if product is None else query.lineage
+    spans = query.spans()
+    wanted = {"sector": query.sector, "lineage": lineage}
+    views = {v.folder: v for name, _, _ in spans for v in reference_views(root, platform=name, **wanted)}
+    if all(view.months for view in views.values()):
+        return read_columns([*views.values()], query.wants, spans)
+    return _listed(_references(root, query, lineage))  # of version 1
+
+
+def _references(root: Path, query: _Query, lineage: str | None) -> list[Reference]:
+    return [
+        reference
+        for name, begin, until in query.spans()
+        for reference in read_references(
+            root, platform=name, sector=query.sector, start=begin, end=until, lineage=lineage
+        )
+        if query.wants(reference.header.source.platform, reference.header.source.channel)
+    ]
+
+
+def _listed(references: Sequence[Reference]) -> FileColumns | None:
+    """Columns of files in memory; of files of one channel and start, as where one was issued again, of the better."""
+    best: dict[Identity, Reference] = {}
+    for reference in references:
+        source = reference.header.source
+        known = best.get(source.identity)
+        if known is None or better(source, known.header.source) is source:
+            best[source.identity] = reference
+    return columns_of([*best.values()]) if best else None
 
 
 @dataclass(frozen=True)
@@ -153,9 +250,9 @@ class _Query:
             return [(None, self.start, self.end)]
         return [*dialect_of(self.platform).names.spans(self.platform, self.start, self.end)]
 
-    def wants(self, file: SourceFile) -> bool:
-        """Whether a file is of a channel that is wanted."""
-        return self.channels is None or file.channel in self.channels.get(dialect_of(file.platform).names.title, ())
+    def wants(self, platform: str, channel: int) -> bool:
+        """Whether a channel of a satellite is wanted."""
+        return self.channels is None or channel in self.channels.get(dialect_of(platform).names.title, ())
 
     def __str__(self) -> str:
         what = [self.platform or "of any platform", self.sector or "any sector"]
@@ -199,7 +296,7 @@ def index_archive(
 
 def _files(location: str, query: _Query) -> list[SourceFile]:
     found = _online(location, query) if location.startswith("s3://") else _local(Path(location), query)
-    scans = group_scans(f for f in found if query.wants(f))
+    scans = group_scans(f for f in found if query.wants(f.platform, f.channel))
     return [file for scan in scans for file in scan.files.values()]
 
 
@@ -249,19 +346,6 @@ def _lineage(location: str, product: str | None) -> str:
     if product is not None:
         return lineage_of(product)
     return REPROCESSED if any(lineage_of(part) for part in location.split("/")) else ""
-
-
-def _location(source: Any) -> str:
-    """Path or URL of a source; of a STAC object the asset with the role ``references``."""
-    assets = getattr(source, "assets", None)
-    if assets is not None:
-        named = [a for a in assets.values() if "references" in (a.roles or [])]
-        if not named:
-            raise UsageError(f"STAC object {source.id!r} has no asset with the role 'references'")
-        source = named[0]
-    if hasattr(source, "get_absolute_href"):
-        source = source.get_absolute_href() or source.href
-    return str(source).removeprefix("file://")
 
 
 def _channels(bands: Sequence[str | int] | None, names: Sequence[Naming]) -> dict[str, tuple[int, ...]] | None:

@@ -14,7 +14,7 @@ from cube.instrument import instrument_of
 from stratacube.errors import UsageError
 from stratacube.guard import reason_of
 
-__all__ = ["coordinates", "mapping_variable", "one_tile", "pixels_at", "reproject", "within_bbox"]
+__all__ = ["coordinates", "mapping_variable", "one_tile", "pixels_at", "projection_of", "reproject", "within_bbox"]
 
 D = TypeVar("D", xr.Dataset, xr.DataArray)
 
@@ -63,8 +63,9 @@ def one_tile(tiles: xr.Dataset, tile: int) -> xr.Dataset:
     -------
     Dataset
         The tile's variables of (time, y, x), lazy where they were, with ``x`` and ``y`` in metres, scan angles
-        ``x_rad`` and ``y_rad``, and the grid mapping as a coordinate; so that ``.rio``, ``.odc`` and CF readers know
-        where it lies. Bands that are kept at pixels of their own have coordinates of their own.
+        ``x_rad`` and ``y_rad``, and the grid mapping as a coordinate; so that ``.rio`` (after ``import rioxarray``),
+        ``.odc`` (after ``import odc.geo.xr``) and CF readers know where it lies. Bands that are kept at pixels of
+        their own have coordinates of their own.
 
     Raises
     ------
@@ -100,8 +101,9 @@ def one_tile(tiles: xr.Dataset, tile: int) -> xr.Dataset:
 
 def _side(tiles: xr.Dataset) -> float:
     """Side of a tile in radians."""
-    metres = float(str(tiles.attrs["grid"]).removesuffix("km").removesuffix("m"))
-    metres *= 1000 if str(tiles.attrs["grid"]).endswith("km") else 1
+    grid = str(tiles.attrs["grid"])
+    grid = "1km" if grid == "native" else grid  # tiles whose bands have pixels of their own are counted so
+    metres = float(grid.removesuffix("km").removesuffix("m")) * (1000 if grid.endswith("km") else 1)
     (pixel,) = {r.pixel_urad for r in instrument_of(tiles.attrs).scan.resolutions if r.metres == metres}
     return float(tiles.attrs["tile_size"]) * pixel * 1e-6
 
@@ -126,7 +128,7 @@ def pixels_at(data: D, latitude: Any, longitude: Any) -> D:
     UsageError
         If a place is not seen by the satellite, or lies outside the grid.
     """
-    view = _view(data)
+    view = projection_of(data)
     lat, lon = np.broadcast_arrays(np.asarray(latitude, "f8"), np.asarray(longitude, "f8"))
     x, y = (angle * view.perspective_point_height for angle in view.to_angles(lon, lat))
     picked = {}
@@ -166,7 +168,7 @@ def within_bbox(data: D, bbox: Sequence[float]) -> D:
         raise UsageError(f"`bbox` is {bbox!r}; give west, south, east and north in degrees") from error
     if not (-90 <= south < north <= 90):
         raise UsageError(f"`bbox` has south {south:g} and north {north:g}; give south < north between -90 and 90")
-    view = _view(data)
+    view = projection_of(data)
     # A box is a curved shape to the satellite, which may see a part of it only: all of its own pixels' places decide.
     x, y = data["x"].values, data["y"].values
     lon, lat = view.to_lonlat(*(v / view.perspective_point_height for v in np.meshgrid(x, y, sparse=True)))
@@ -201,7 +203,7 @@ def reproject(data: D, how: Any, *, resampling: str = "nearest", **grid: Any) ->
     UsageError
         If there is no such projection or resampling, or it shows nothing of these pixels.
     """
-    _view(data)
+    projection_of(data)
     images = data
     if isinstance(data, xr.Dataset):
         images = data[[n for n, v in data.data_vars.items() if v.dims[-2:] == ("y", "x") and v.dtype.kind == "f"]]
@@ -214,8 +216,14 @@ def reproject(data: D, how: Any, *, resampling: str = "nearest", **grid: Any) ->
         raise UsageError(f"pixels cannot be brought to {how} by {resampling}: {reason_of(error)}") from error
 
 
-def _view(data: xr.Dataset | xr.DataArray) -> GeosProjection:
-    """Projection of the grid of pixels."""
+def projection_of(data: xr.Dataset | xr.DataArray) -> GeosProjection:
+    """Projection of the grid of pixels, by their grid mapping.
+
+    Raises
+    ------
+    UsageError
+        If they have none, or no ``x`` and ``y``.
+    """
     for coordinate in data.coords.values():
         if coordinate.attrs.get("grid_mapping_name") == "geostationary" and {"x", "y"} <= {*data.coords}:
             return parse_projection(coordinate.attrs)

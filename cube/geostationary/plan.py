@@ -23,7 +23,7 @@ from cube.geostationary.splitting import splits_of
 from cube.geostationary.valid_share import ValidShares
 from cube.job.engine import Workers
 from cube.job.ledger import Problem
-from cube.strata.base import Candidate, place_tile, refuse_too_large
+from cube.strata.base import Candidate, pixel_of, place_tile, refuse_too_large
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.streams import Stream
 from cube.strata.windows import Frame, choose_window
@@ -210,7 +210,8 @@ class _Planner:
         if reason := self._unfit(kept, whole=whole) or self._gives_way(scan, kept, fit_only=strict):
             return reason
         times, scores = tuple(f.time for f in kept), tuple(choice.scores)
-        spot = Spot(scan, grid, window.row, window.col, times, tuple(kept), choice.start, scores)
+        pixel = pixel_of(grid, candidate.longitude, candidate.latitude)
+        spot = Spot(scan, grid, window.row, window.col, times, tuple(kept), choice.start, scores, pixel)
         zenith, _ = grid.projection.view_angles(lon, lat)
         return Placed(candidate, scan.start, lat, lon, float(zenith), spot, scan.start + after, spot.content)
 

@@ -89,6 +89,8 @@ class Spot:
     frames: tuple[Frame, ...]
     start: int
     scores: tuple[float, ...]
+    pixel: tuple[int, int]
+    """Row and column of the pixel that holds the event: the tile lies about it as nearly as its corner may."""
 
     @property
     def scans(self) -> tuple[Scan, ...]:
@@ -137,6 +139,8 @@ def table_of(
                 "y_top": spot.grid.top + spot.row * spot.grid.dy,
                 "row": spot.row,
                 "col": spot.col,
+                "event_row": spot.pixel[0],
+                "event_col": spot.pixel[1],
                 "probability": candidate.probability,
                 "score": spot.scores[spot.start],
                 "weight": candidate.weight,

@@ -16,12 +16,21 @@ if TYPE_CHECKING:
 
     from cube.instrument import Band, Instrument
 
-__all__ = ["refuse_implausible", "refuse_other", "refuse_other_grid", "refuse_other_time", "refuse_unfit"]
+__all__ = [
+    "refuse_implausible",
+    "refuse_off_grid",
+    "refuse_other",
+    "refuse_other_grid",
+    "refuse_other_time",
+    "refuse_unfit",
+]
 
 _ROUNDED = timedelta(seconds=1)
 """Names, texts and numbers of one file tell its times to a tenth of a second, rounded each in its way."""
 _BEYOND = 0.03
 """Radians by which a sector that moves may reach beyond the full disk: the side of a mesoscale sector."""
+_ROUNDED_CORNER = 5e-7
+"""Radians by which a corner may lie off the fixed grid: files round theirs to a hundredth of this."""
 _MOST_CHUNKS = 2**20
 """Of one image. Files have 9,216 at most; a table of this many takes 16 MB."""
 _SHIFTED = 0.03
@@ -105,6 +114,26 @@ def refuse_other_grid(grid: FixedGrid, imager: Instrument, band: Band) -> None:
     if not all(abs(edge) <= reach for edge in edges):
         told = ", ".join(f"{edge:.4g}" for edge in edges)
         raise ValueError(f"its edges lie at scan angles of {told} radians; the imager reaches to {reach:.3g}")
+
+
+def refuse_off_grid(grid: FixedGrid, imager: Instrument) -> None:
+    """Refuse a grid whose corner is not on the imager's fixed grid.
+
+    Corners of all sectors of ABI lie on edges of its finest pixels, the middle of the disk being one; those of
+    mesoscale sectors until 2019 in the middle of pixels of 1 km, which is such an edge too.
+
+    Raises
+    ------
+    ValueError
+        If it is elsewhere.
+    """
+    finest = min(r.pixel_urad for r in imager.scan.resolutions) * 1e-6
+    for side, edge in (("western", grid.left), ("northern", grid.top)):
+        if abs(edge - round(edge / finest) * finest) > _ROUNDED_CORNER:
+            raise ValueError(
+                f"its {side} edge lies at {edge * 1e6:.1f} microradians, which is not on the imager's fixed grid, "
+                f"a whole number of {finest * 1e6:g}"
+            )
 
 
 def refuse_implausible(imager: Instrument, band: Band, numbers: Mapping[str, float | None]) -> None:

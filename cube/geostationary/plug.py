@@ -8,7 +8,12 @@ __all__ = ["SOURCE"]
 
 SOURCE = SourcePlug(
     commands={
-        "abi": Command("stratified ABI tiles", "cube.config:AbiConfig", "cube.geostationary.run:run_abi"),
+        "abi": Command(
+            "stratified ABI tiles",
+            "cube.config:AbiConfig",
+            "cube.geostationary.run:run_abi",
+            explain="cube.geostationary.explain:explain",
+        ),
         "cloudsat": Command(
             "ABI chips along CloudSat's track",
             "cube.geostationary.cloudsat:CloudsatConfig",
@@ -16,4 +21,5 @@ SOURCE = SourcePlug(
         ),
     },
     inspection="cube.geostationary.inspect:ABI",
+    checks="cube.geostationary.checks:CHECKS",
 )

@@ -6,7 +6,7 @@ import importlib.metadata
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,25 +19,26 @@ from catalog.geostationary.shelf import ScanShelf
 from catalog.publish.model import BandInfo, TileBuild
 from catalog.publish.tiles import publish_tiles
 from cube.config import AbiConfig
+from cube.geostationary.drawing import draw
 from cube.geostationary.folder import AbiFolder
 from cube.geostationary.headers import Headers
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.outline import footprint_ring
 from cube.geostationary.pictures import draw_previews
 from cube.geostationary.plan_table import PlanTable
-from cube.geostationary.projections import read_views
-from cube.geostationary.report import tile_report
+from cube.geostationary.projections import TileViews, read_views
+from cube.geostationary.report import Valid, tile_report
 from cube.geostationary.screening import Screened
-from cube.job.ledger import Entry, Problem
+from cube.job.ledger import Problem
+from cube.job.publishing_times import PublishingTimes
 from cube.job.report import write_report
 from cube.job.run import Run
 from stratacube.errors import SourceError
+from stratacube.page import Shown
 
 __all__ = ["Publication", "publish"]
 
 _HALF_KM = {"mean": "500 m bands averaged to 1 km", "decimate": "of 500 m bands one of four pixels", "keep": "as it is"}
-_TIMES = "publishing"
-"""Key in the ledger of how long it took."""
 _KEPT = 256
 """Items of scans held at once: tiles come in order of time."""
 _LINEAGE = "each band at its own resolution on the fixed grid, {half}; the 1 km grid repeats 2 km pixels"
@@ -62,6 +63,20 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
     made = tiles[~tiles["tile_id"].isin(failed)]
     began = time.monotonic()
     draw_previews(folder, made, run, config.previews)
+    layout = TileLayout.of(config)
+    corners = made.set_index("tile")[["x_left", "y_top"]]
+
+    @cache
+    def views() -> TileViews:
+        with xr.open_zarr(folder.tiles, chunks=None) as store:
+            return read_views(store)
+
+    def ring(tile: int) -> npt.NDArray[np.float64]:
+        left, top = corners.loc[tile]
+        return footprint_ring(views()[tile], float(left), float(top), layout.side)
+
+    pictures = draw(folder, made, build.plan.tallies, run.ledger.entries, ring)
+    pictures.save(folder.previews)
     drawn = time.monotonic()
     sheet = folder.previews / "contact_sheet.png"
     report = tile_report(
@@ -73,30 +88,24 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         _valid(run),
         Screened(folder.screening).by_scan if folder.screening.exists() else {},
         folder.plan_map.relative_to(folder.root) if folder.plan_map.exists() else None,
+        pictures,
     )
+    for shown in report.sources:
+        if isinstance(shown, Shown) and shown.picture is not None:
+            shown.picture.save(folder.previews / "calendar.svg")
 
-    known = run.ledger.entries.get(_TIMES)
+    times = PublishingTimes(run, began, drawn)
 
     def tell() -> None:
-        seconds = {"previews": drawn - began, "catalog": time.monotonic() - drawn}
-        if known is None or run.changed:
-            run.ledger.record(Entry(_TIMES, "done", figures=seconds))
-        else:  # a report that was lost comes back as it was
-            seconds = dict(known.figures)
-        write_report(folder.report, report, problems, {**laps, **seconds}, folder.created(), config.digest())
+        laps_of_all = {**laps, **times.so_far()}
+        write_report(folder.report, report, problems, laps_of_all, folder.created(), config.digest())
 
     tell()  # the catalogue names it, and it is written once more when that is prepared
     if made.empty:
         return
-    layout, observatory = TileLayout.of(config), config.dialect.names.observatory()
+    observatory = config.dialect.names.observatory()
     with xr.open_zarr(folder.tiles, chunks=None) as store:
-        views, observed, angles = read_views(store), _observed(store), _angles(store, made)
-    corners = made.set_index("tile")[["x_left", "y_top"]]
-
-    def ring(tile: int) -> npt.NDArray[np.float64]:
-        left, top = corners.loc[tile]
-        return footprint_ring(views[tile], float(left), float(top), layout.side)
-
+        observed, angles = _observed(store), _angles(store, made)
     errors = pd.DataFrame(
         [{"tile": p.product, "scan": p.input, "file": p.href, "reason": p.reason} for p in problems],
         columns=["tile", "scan", "file", "reason"],
@@ -123,7 +132,7 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         pixel=layout.pixel,
         bands=[_band_info(layout, c) for c in config.channels],
         observatory=observatory,
-        projections=_PerTile(corners.index, lambda tile: views[tile].crs),
+        projections=_PerTile(corners.index, lambda tile: views()[tile].crs),
         footprints=_PerTile(corners.index, ring),
         sources=_Sources(build),
         errors=errors,
@@ -134,14 +143,14 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
     publish_tiles(folder.root, made, described, tell)
 
 
-def _valid(run: Run) -> str:
+def _valid(run: Run) -> Valid | None:
     """What share of the pixels is valid, by what the tasks told."""
     told = [entry.figures for key, entry in run.ledger.entries.items() if key.startswith("shard-")]
     shares = [figures["valid_share"] for figures in told if "lowest_valid" in figures]
     if not shares:
-        return ""
+        return None
     lowest = min(figures["lowest_valid"] for figures in told if "lowest_valid" in figures)
-    return f"Valid pixels: {sum(shares) / len(shares):.1%}; of the tile with the fewest, {lowest:.1%}."
+    return Valid(sum(shares) / len(shares), lowest)
 
 
 class _PerTile(Mapping[Any, Any]):

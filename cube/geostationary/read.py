@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from cube.geostationary.inflate import decode_chunk, decode_strips, is_large
 from stratacube.errors import SourceError, UnavailableError
 from stratacube.guard import guarded
 
-__all__ = ["ReadCount", "decode_chunk", "plan_reads", "read_windows", "stream_images", "stream_windows"]
+__all__ = ["ReadCount", "byte_ranges", "decode_chunk", "plan_reads", "read_windows", "stream_images", "stream_windows"]
 
 # Reading a small gap costs less than another seek (local) or another request (S3).
 _LOCAL_GAP, _S3_GAP = 2**14, 2**18
@@ -230,7 +230,7 @@ def _decoded(
             last = max(windows[i].row + windows[i].height for i in wanted[chunk])
             yield from ((chunk, block) for block in _strips(index, variable, chunk, last, count, endpoint_url))
         return
-    spans = plan_reads(table, list(wanted), _S3_GAP if index.source.href.startswith("s3://") else _LOCAL_GAP)
+    spans = _spans(index, table, wanted)
     for span, data in _read_spans(index.source, spans, endpoint_url):
         count.add(ReadCount(len(span.chunks), 1, len(data)))
         _refuse_short(index, variable, span, data)
@@ -240,6 +240,39 @@ def _decoded(
             with _decoding(index, variable, chunk):
                 pixels = decode_chunk(table, view[begin : begin + int(table.sizes[chunk])])
             yield chunk, _Block(chunk[0] * table.chunks[0], chunk[1] * table.chunks[1], pixels)
+
+
+def byte_ranges(index: FileIndex, variable: Literal["rad", "dqf"], windows: Sequence[Window]) -> list[tuple[int, int]]:
+    """Say which byte ranges of a file :func:`read_windows` would read; nothing is read.
+
+    Parameters
+    ----------
+    index, variable, windows
+        As for :func:`read_windows`.
+
+    Returns
+    -------
+    list of (int, int)
+        First byte of each, and the byte after its last. Of a chunk that is too large to be held whole, the ranges it is
+        read by, of which the last are left out where no window needs its last rows.
+    """
+    table: ChunkTable = getattr(index, variable)
+    wanted = _chunks_of_windows(table, windows)
+    spans = _spans(index, table, wanted)
+    if is_large(table):
+        spans = [piece for chunk in wanted if table.sizes[chunk] for piece in _pieces(table, chunk)]
+    return [(span.start, span.stop) for span in spans]
+
+
+def _spans(index: FileIndex, table: ChunkTable, wanted: Iterable[tuple[int, int]]) -> list[Span]:
+    return plan_reads(table, list(wanted), _S3_GAP if index.source.href.startswith("s3://") else _LOCAL_GAP)
+
+
+def _pieces(table: ChunkTable, chunk: tuple[int, int]) -> list[Span]:
+    """Ranges by which a large chunk is read."""
+    start = int(table.offsets[chunk])
+    stop = start + int(table.sizes[chunk])
+    return [Span(at, min(at + _PIECE, stop), ()) for at in range(start, stop, _PIECE)]
 
 
 def _strips(
@@ -252,9 +285,8 @@ def _strips(
 ) -> Iterator[_Block]:
     """Read and decode a large chunk piece by piece, until a row of the image."""
     table: ChunkTable = getattr(index, variable)
-    start, top, left = int(table.offsets[chunk]), chunk[0] * table.chunks[0], chunk[1] * table.chunks[1]
-    stop = start + int(table.sizes[chunk])
-    spans = [Span(at, min(at + _PIECE, stop), ()) for at in range(start, stop, _PIECE)]
+    top, left = chunk[0] * table.chunks[0], chunk[1] * table.chunks[1]
+    spans = _pieces(table, chunk)
     count.add(ReadCount(1, 0, 0))
 
     def pieces() -> Iterator[bytes]:

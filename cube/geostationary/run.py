@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import date
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
@@ -353,14 +352,15 @@ class AbiBuild:
         return self.headers.of(self.shelf[scan_id]).grid.projection
 
     def _refer(self, run: Run, unreadable: Mapping[str, str]) -> None:
-        """Write the virtual cube of the scans that tiles were cut from, a day at a time."""
+        """Write the virtual cube of the scans that tiles were cut from, a month at a time."""
         if not run.holds(["references"]):
             # What lists it passes over what is there, so that a lost leaf would stay lost: it is made from nothing.
             remove(self.folder.references)
         files = (f for name in self.table.framed for f in self.shelf[name].files.values() if f.href not in unreadable)
-        for _, day in groupby(sorted(files, key=_day), key=_day):
+        for _, month in groupby(sorted(files, key=_month), key=_month):
             later = (
-                IndexLater(file, partial(index_file, file, self.folder.index, self.config.s3_endpoint)) for file in day
+                IndexLater(file, partial(index_file, file, self.folder.index, self.config.s3_endpoint))
+                for file in month
             )
             write_references(later, self.folder.references)
 
@@ -396,5 +396,5 @@ class AbiBuild:
         )
 
 
-def _day(file: SourceFile) -> date:
-    return file.start.date()
+def _month(file: SourceFile) -> str:
+    return f"{file.start:%Y-%m}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, Window
 from cube.geostationary.inflate import is_large
 from cube.geostationary.read import ReadCount, stream_images
-from cube.geostationary.screen_rows import ROW_FAULTS, look_at
+from cube.geostationary.screen_rows import ROW_FAULTS, Look, look_at
 from cube.geostationary.screen_tiles import fault_in
 from cube.instrument import REFLECTANCE
 from cube.sun import solar_angles
 
-__all__ = ["FileRecord", "chunks_on_earth", "lattice", "record_of"]
+Pixels = npt.NDArray[Any]
+
+__all__ = ["FileRecord", "chunks_on_earth", "lattice", "looked_at", "record_of"]
 
 CHUNKS = 24
 """Chunks decoded of a file, of the 32 that may be: one in each row of chunks of a full disk of 2 km."""
@@ -30,6 +33,8 @@ SUSPECTS = 8
 _FEW = 16
 """Chunks of which all columns are looked at; of more, the western half, which tells as much of rows in half the
 time."""
+_BATCH = 8
+"""Chunks that are looked at together: more of them leave the processor's cache, fewer are mostly calls of numpy."""
 _CONSTANT = 250
 """A chunk of one value is this many times smaller, and more: deflate makes it about 1,000 times smaller, and the
 darkest night in the real files 220 times."""
@@ -149,8 +154,8 @@ def record_of(
     """
     begun = time.perf_counter()
     source, table = index.source, index.rad
-    earth = chunks_on_earth(index.grid, table)
-    constant = earth & (table.sizes <= np.prod(table.chunks) * np.dtype(table.dtype).itemsize / _CONSTANT + _OVERHEAD)
+    earth = chunks_on_earth(index.grid, table.chunks, table.shape)
+    constant = _constant(table, earth)
     record = replace(
         _begun(source, scan),
         place=_place(index),
@@ -164,10 +169,34 @@ def record_of(
         told_valid=index.valid_fraction,
         dark=-index.offset / index.scale,
     )
-    chosen = np.argwhere(earth).tolist() if full else lattice(earth, constant)
-    if chosen and (full or not is_large(table)):
-        record = replace(record, level=2, **_of_pixels(index, chosen, good, full, endpoint_url))
+    windows = _windows(table, earth, constant, full)
+    if windows:
+        record = replace(record, level=2, **_of_pixels(index, windows, good, full, endpoint_url))
     return replace(record, cost=time.perf_counter() - begun)
+
+
+def looked_at(index: FileIndex, *, full: bool = False) -> list[Window]:
+    """Pixels of a file that :func:`record_of` decodes."""
+    earth = chunks_on_earth(index.grid, index.rad.chunks, index.rad.shape)
+    return _windows(index.rad, earth, _constant(index.rad, earth), full)
+
+
+def _constant(table: ChunkTable, earth: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Which of some chunks hold one value only, by their size."""
+    return earth & (table.sizes <= np.prod(table.chunks) * np.dtype(table.dtype).itemsize / _CONSTANT + _OVERHEAD)
+
+
+def _windows(
+    table: ChunkTable, earth: npt.NDArray[np.bool_], constant: npt.NDArray[np.bool_], full: bool
+) -> list[Window]:
+    chosen = [*map(tuple, np.argwhere(earth).tolist())] if full else lattice(earth, constant)
+    if is_large(table) and not full:
+        return []
+    (height, width), (rows, cols) = table.chunks, table.shape
+    across = width if full or len(chosen) <= _FEW else width // 2
+    return [
+        Window(r * height, c * width, min(height, rows - r * height), min(across, cols - c * width)) for r, c in chosen
+    ]
 
 
 def _begun(source: SourceFile, scan: str) -> FileRecord:
@@ -185,18 +214,22 @@ def _begun(source: SourceFile, scan: str) -> FileRecord:
     )
 
 
-def chunks_on_earth(grid: FixedGrid, table: ChunkTable) -> npt.NDArray[np.bool_]:
+@lru_cache(maxsize=64)  # the files of a build look at few places
+def chunks_on_earth(grid: FixedGrid, chunks: tuple[int, int], shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Which chunks of an image see the Earth with all of their pixels: of the chunk grid's shape."""
-    (height, width), (rows, cols) = table.chunks, table.shape
+    (height, width), (rows, cols) = chunks, shape
     edges = [
         np.minimum(np.arange(0, n + side, side), n)[: -(-n // side) + 1] for n, side in ((rows, height), (cols, width))
     ]
     y, x = grid.top + edges[0] * grid.dy, grid.left + edges[1] * grid.dx
     lon, _ = grid.projection.to_lonlat(x[None, :], y[:, None])
     seen = np.isfinite(lon)
-    return seen[:-1, :-1] & seen[1:, :-1] & seen[:-1, 1:] & seen[1:, 1:]
+    earth: npt.NDArray[np.bool_] = seen[:-1, :-1] & seen[1:, :-1] & seen[:-1, 1:] & seen[1:, 1:]
+    earth.flags.writeable = False
+    return earth
 
 
+@lru_cache(maxsize=64)
 def _earth_share(grid: FixedGrid) -> float:
     """Share of an image's pixels that see the Earth, by 32 x 32 of them."""
     at = (np.arange(32) + 0.5) / 32
@@ -205,25 +238,36 @@ def _earth_share(grid: FixedGrid) -> float:
     return float(np.isfinite(lon).mean())
 
 
-def lattice(earth: npt.NDArray[np.bool_], constant: npt.NDArray[np.bool_]) -> list[list[int]]:
+def lattice(earth: npt.NDArray[np.bool_], constant: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Chunks to look at: spread over the rows of chunks that are on the Earth, and some that may hold one value.
 
     The same of all files of one place, but for the latter.
     """
-    rows = np.flatnonzero(earth.any(axis=1))
+    chosen = _spread(earth.tobytes(), earth.shape[1])
+    suspects = constant.copy()
+    for chunk in chosen:
+        suspects[chunk] = False
+    others = np.argwhere(suspects)
+    return [*chosen, *map(tuple, others[:: max(1, len(others) // SUSPECTS)][:SUSPECTS].tolist())] if chosen else []
+
+
+@lru_cache(maxsize=64)
+def _spread(earth: bytes, across: int) -> tuple[tuple[int, int], ...]:
+    """Chunks spread over the rows of chunks that are on the Earth: of a boolean each, so many in a row."""
+    seen = np.frombuffer(earth, bool).reshape(-1, across)
+    rows = np.flatnonzero(seen.any(axis=1))
     if len(rows) == 0:
-        return []
+        return ()
     each = max(1, CHUNKS // len(rows))
     step = -(-len(rows) // CHUNKS)
     chosen = []
     for turn, row in enumerate(rows[::step]):
-        cols = np.flatnonzero(earth[row])
+        cols = np.flatnonzero(seen[row])
         # The golden ratio spreads the columns of successive rows evenly, whatever their number.
         first = (turn * 0.618034) % 1.0
         at = ((first + np.arange(min(each, len(cols))) / min(each, len(cols))) % 1.0 * len(cols)).astype(int)
-        chosen += [[int(row), int(cols[i])] for i in sorted(set(at))]
-    others = [c for c in np.argwhere(constant).tolist() if c not in chosen]
-    return chosen + others[:: max(1, len(others) // SUSPECTS)][:SUSPECTS]
+        chosen += [(int(row), int(cols[i])) for i in sorted(set(at))]
+    return tuple(chosen)
 
 
 def _place(index: FileIndex) -> str:
@@ -234,32 +278,32 @@ def _place(index: FileIndex) -> str:
 
 
 def _of_pixels(
-    index: FileIndex, chosen: Sequence[Sequence[int]], good: Sequence[int], full: bool, endpoint_url: str | None
+    index: FileIndex, windows: Sequence[Window], good: Sequence[int], full: bool, endpoint_url: str | None
 ) -> dict[str, Any]:
     source, table, names = index.source, index.rad, dialect_of(index.source.platform).flags
     top, no_value = imager_of(source.platform).band(source.channel).fill, _flag(names, "no_value")
-    (height, width), (rows, cols) = table.chunks, table.shape
-    across = width if full or len(chosen) <= _FEW else width // 2
-    windows = [
-        Window(r * height, c * width, min(height, rows - r * height), min(across, cols - c * width)) for r, c in chosen
-    ]
     usable = np.isin(np.arange(256), list(good))
-    looks, small = [], ""
+    looks: list[Look] = []
+    small, batch = "", list[tuple[Pixels, Pixels]]()
     for window, (counts, flags) in zip(windows, stream_images(index, windows, ReadCount(), endpoint_url), strict=True):
-        looks.append(look_at(counts, flags.astype("u1", copy=False), table.fill, top, usable, no_value))
+        if batch and (len(batch) == _BATCH or counts.shape[1] != batch[0][0].shape[1]):
+            looks += look_at(batch, table.fill, top, usable, no_value)
+            batch.clear()
+        batch.append((counts, flags.astype("u1", copy=False)))
         if full:
             small = small or fault_in(index, window, counts, flags) or ""
-    seen, pixels = sum(look.rows for look in looks), sum(look.pixels for look in looks)
+    looks += look_at(batch, table.fill, top, usable, no_value)
+    seen, between, pixels = (sum(getattr(look, name) for look in looks) for name in ("rows", "between", "pixels"))
     faults = np.sum([look.faults for look in looks], axis=0) / seen
     spread = float(np.sqrt(np.mean([look.variance for look in looks])))
     return {
-        "chunks": len(chosen),
+        "chunks": len(windows),
         "small": small,
         "rows": seen,
         "row_shares": dict(zip(ROW_FAULTS, faults.tolist(), strict=True)),
         "valid": sum(look.valid for look in looks) / pixels,
         "flags": tuple((np.sum([look.flags for look in looks], axis=0) / pixels).tolist()),
-        "stripes": sum(look.uneven for look in looks) / seen / spread if spread else 0.0,
+        "stripes": sum(look.uneven for look in looks) / between / spread if between and spread else 0.0,
         "middle": tuple(look.middle for look in looks),
         "spread": spread,
         "empty": sum(look.empty for look in looks) / pixels,

@@ -5,6 +5,7 @@ All of it from a few of the columns where that is enough: a file is to take mill
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "SCATTER",
     "Look",
     "contradictory",
+    "is_dense",
     "look_at",
     "repeated",
     "saturated",
@@ -76,6 +78,8 @@ class Look:
     """Rows with each of :data:`ROW_FAULTS`."""
     uneven: float
     """Sum over rows of how far their means lie from those of the rows around, in counts."""
+    between: int
+    """Rows that this is the sum of: those that have all their counts, as the two beside them have."""
     middle: float
     """Median count; NaN where there is none."""
     variance: float
@@ -89,14 +93,18 @@ class Look:
 
 
 def look_at(
-    counts: Pixels, flags: Pixels, fill: int, top: int, usable: npt.NDArray[np.bool_], no_value: int | None
-) -> Look:
-    """Look at the pixels of one chunk.
+    images: Sequence[tuple[Pixels, Pixels]],
+    fill: int,
+    top: int,
+    usable: npt.NDArray[np.bool_],
+    no_value: int | None,
+) -> list[Look]:
+    """Look at the pixels of some chunks of one width.
 
     Parameters
     ----------
-    counts, flags
-        Of one shape; flags as bytes.
+    images
+        Of each, counts and flags of one shape; flags as bytes.
     fill
         The count that stands for none.
     top
@@ -106,17 +114,83 @@ def look_at(
     no_value
         The flag of a pixel without a count; None where there is none.
     """
-    nothing = counts == fill
-    empty = nothing.sum(axis=1) if nothing.any() else np.zeros(len(counts), "i8")
-    by_flag = _by_flag(flags)
-    if empty.any():
-        valid = int((usable[flags] & ~nothing).sum())
-    else:
-        valid = sum(number for number, good in zip(by_flag, usable[:FLAGS], strict=False) if good)
+    rows = _Rows.of(np.concatenate([counts for counts, _ in images]), top)
+    ends = np.cumsum([len(counts) for counts, _ in images]).tolist()
+    return [
+        _look(*image, rows.between(end - len(image[0]), end), fill, top, usable, no_value)
+        for image, end in zip(images, ends, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is known of each row: of those of all chunks at once, for numpy takes as long to begin as for a chunk."""
+
+    some: Pixels
+    """Every so many of its counts."""
+    mean: Pixels
+    variance: Pixels
+    total: Pixels
+    """Mean of all of its counts: a few would leave the scene in it."""
+    noisy: npt.NDArray[np.bool_]
+    again: npt.NDArray[np.bool_]
+    """Whether it may be the one before, by some columns."""
+    change: Pixels
+    """By how much it is unlike the one before, see :func:`seams`."""
+
+    @classmethod
+    def of(cls, counts: Pixels, top: int) -> _Rows:
+        some = counts[:, ::_ACROSS].astype("f4")
+        mean, variance = _moments(some)
+        again, change = np.zeros(len(counts), bool), np.zeros(len(counts), "f4")
+        again[1:] = (some[1:] == some[:-1]).all(axis=1)
+        if some.shape[1] >= _TOGETHER * _FEWEST:
+            change[1:] = _changes(_smoothed(some))
+        return cls(
+            some,
+            mean,
+            variance,
+            counts.sum(axis=1, dtype="u4") / counts.shape[1],
+            _noisy(counts, some, variance, top),
+            again,
+            change,
+        )
+
+    def between(self, first: int, stop: int) -> _Rows:
+        """Those of one chunk; the first has none before it."""
+        return _Rows(*(getattr(self, name)[first:stop] for name in self.__dataclass_fields__))
+
+
+def _look(
+    counts: Pixels,
+    flags: Pixels,
+    rows: _Rows,
+    fill: int,
+    top: int,
+    usable: npt.NDArray[np.bool_],
+    no_value: int | None,
+) -> Look:
+    highest, by_flag = int(counts.max(initial=0)), _by_flag(flags)
+    # Most chunks have all their counts, none of them high, and no flag: what then cannot be is not looked for.
+    nothing = counts == fill if highest >= fill else np.broadcast_to(np.False_, counts.shape)
+    empty = nothing.sum(axis=1) if highest >= fill else np.zeros(len(counts), "i8")
     whole = empty == 0
-    seen = counts if whole.all() else counts[whole]
-    some = seen[:, ::_ACROSS].astype("f4")
-    mean, variance = (some.mean(axis=1), some.var(axis=1)) if some.size else (np.zeros(0, "f4"),) * 2
+    all_there = bool(whole.all())
+    if all_there:
+        valid = sum(number for number, good in zip(by_flag, usable[:FLAGS], strict=False) if good)
+    else:
+        valid = int((usable[flags] & ~nothing).sum())
+    some, mean, variance = (
+        (rows.some, rows.mean, rows.variance)
+        if all_there
+        else (
+            rows.some[whole],
+            rows.mean[whole],
+            rows.variance[whole],
+        )
+    )
+    uneven, between = _unevenness(rows.total, whole, counts.shape[1])
+    sharp = not all_there or rows.change[1:].max(initial=0) > _LEAST * top
     return Look(
         rows=len(counts),
         pixels=counts.size,
@@ -124,22 +198,36 @@ def look_at(
         flags=by_flag,
         faults=(
             int((empty == counts.shape[1]).sum()),
-            repeated(counts, empty),
-            saturated(counts, nothing, top),
-            _noise(seen, variance, top),
-            contradictory(nothing, empty, flags, no_value),
+            repeated(counts, empty) if not all_there or rows.again[1:].any() else 0,
+            saturated(counts, nothing, top) if highest >= top - 1 else 0,
+            int((rows.noisy & whole).sum()),
+            contradictory(nothing, empty, flags, no_value) if not all_there or by_flag[0] < flags.size else 0,
         ),
-        uneven=_unevenness(counts) if seen is counts else 0.0,
+        uneven=uneven,
+        between=between,
         middle=_median(some[::_ACROSS]),
-        variance=float(variance.mean() + mean.var()) if some.size else 0.0,
+        variance=float(variance.sum() / len(mean) + _moments(mean[None])[1][0]) if some.size else 0.0,
         empty=int(empty.sum()),
-        seams=seams(some, top) if _is_dense(whole) else 0,
-        blocks=_blocks(some) if seen is counts else _blocks_of_some(counts, nothing),
+        seams=seams(some, top) if sharp and is_dense(whole) else 0,
+        blocks=_blocks(some) if all_there else _blocks_of_some(counts, nothing),
     )
 
 
-def _is_dense(there: Pixels) -> bool:
-    """Whether no two rows that follow each other are left out: those beside them are none."""
+def _moments(some: Pixels) -> tuple[Pixels, Pixels]:
+    """Mean and variance of rows; numpy's own take three times as long of rows as short as these."""
+    mean = some.sum(axis=1) / np.float32(some.shape[1])
+    apart = some - mean[:, None]
+    return mean, np.einsum("ij,ij->i", apart, apart) / np.float32(some.shape[1])
+
+
+def is_dense(there: Pixels) -> bool:
+    """Whether no two rows that follow each other are left out: those beside them are none.
+
+    Parameters
+    ----------
+    there
+        Of each row, whether it is one that is looked at.
+    """
     return bool(there.all() or np.diff(np.flatnonzero(there), prepend=-1, append=len(there)).max() <= 2)
 
 
@@ -163,8 +251,9 @@ def _blocks(some: Pixels) -> Pixels:
     tall, wide = (n // _PARTS for n in some.shape)
     if not tall or not wide:
         return np.full(_PARTS**2, np.nan, "f4")
-    whole = some[: tall * _PARTS, : wide * _PARTS].reshape(_PARTS, tall, _PARTS, wide)
-    means: Pixels = whole.mean(axis=(1, 3)).ravel()
+    # Down the columns first: numpy adds whole rows much faster than it adds along two axes at once.
+    rows = some[: tall * _PARTS, : wide * _PARTS].reshape(_PARTS, tall, wide * _PARTS).sum(axis=1)
+    means: Pixels = rows.reshape(_PARTS, _PARTS, wide).sum(axis=2).ravel() / np.float32(tall * wide)
     return means
 
 
@@ -184,15 +273,31 @@ def seams(some: Pixels, top: int) -> int:
     rows, wide = len(some), some.shape[1] // _TOGETHER
     if rows < 3 * _AROUND or wide < _FEWEST:
         return 0
-    mean = some[:, : wide * _TOGETHER].reshape(rows, wide, _TOGETHER).mean(axis=2)
-    steps = mean[1:] - mean[:-1]
-    apart = np.abs(steps - steps.mean(axis=1, keepdims=True)).mean(axis=1)
+    mean = _smoothed(some)
+    apart = _changes(mean)
     if apart.max() <= _LEAST * top:
         return 0
     number, beside = len(apart) - 2 * _AROUND, [k for k in range(2 * _AROUND + 1) if k != _AROUND]
     around = np.maximum.reduce([apart[k : k + number] for k in beside])  # not at the edges: a cloud may begin there
     sharp = np.flatnonzero(apart[_AROUND:-_AROUND] > np.maximum(_SEAM * around, _LEAST * top))
     return sum(_breaks_off(mean[row : row + 2 * _AROUND + 2], _LEAST / 2 * top) for row in sharp)
+
+
+def _smoothed(some: Pixels) -> Pixels:
+    """Means of four columns each: column by column, as a mean along an axis of four costs numpy five times as much."""
+    wide = some.shape[1] // _TOGETHER
+    mean = some[:, : wide * _TOGETHER : _TOGETHER].copy()
+    for k in range(1, _TOGETHER):
+        mean += some[:, k : wide * _TOGETHER : _TOGETHER]
+    mean /= _TOGETHER
+    return mean
+
+
+def _changes(mean: Pixels) -> Pixels:
+    """By how much each row but the first is unlike the one before, beside being brighter as a whole."""
+    steps, wide = mean[1:] - mean[:-1], np.float32(mean.shape[1])
+    apart: Pixels = np.abs(steps - steps.sum(axis=1, keepdims=True) / wide).sum(axis=1) / wide
+    return apart
 
 
 def _breaks_off(mean: Pixels, least: float) -> bool:
@@ -222,9 +327,10 @@ def _sharper(sizes: Pixels, least: float) -> Pixels:
 
 def _by_flag(flags: Pixels) -> tuple[int, ...]:
     """Pixels by flag: nearly all images are of good pixels alone, which is told at once."""
-    others = flags[flags > 0] if flags.any() else flags[:0, 0]
-    counted = np.bincount(others, minlength=FLAGS + 1)
-    return flags.size - len(others), *(int(n) for n in counted[1:FLAGS]), int(counted[FLAGS:].sum())
+    if not flags.max(initial=0):
+        return flags.size, *(0,) * FLAGS
+    counted = np.bincount(flags[flags > 0], minlength=FLAGS + 1)
+    return flags.size - int(counted.sum()), *(int(n) for n in counted[1:FLAGS]), int(counted[FLAGS:].sum())
 
 
 def repeated(counts: Pixels, empty: Pixels) -> int:
@@ -246,14 +352,16 @@ def saturated(counts: Pixels, nothing: Pixels, top: int) -> int:
     return int((2 * high.sum(axis=1) >= counts.shape[1]).sum()) if high.any() else 0
 
 
-def _noise(counts: Pixels, variance: Pixels, top: int) -> int:
+def _noisy(counts: Pixels, some: Pixels, variance: Pixels, top: int) -> npt.NDArray[np.bool_]:
     """Rows in which a pixel tells nothing of the next."""
     scattered = variance >= (SCATTER * top) ** 2
     if not scattered.any() or counts.shape[1] < _NARROW:
-        return 0
-    first, second = (counts[:, i : counts.shape[1] - 1 + i : 2 * _ACROSS].astype("f4") for i in range(2))
-    steps = np.square(second - first).mean(axis=1)
-    return int((scattered & (steps > 2 * NOISE * variance)).sum())
+        return np.zeros(len(counts), bool)
+    second = counts[:, 1 :: 2 * _ACROSS]
+    apart = some[:, ::2][:, : second.shape[1]] - second
+    steps = np.einsum("ij,ij->i", apart, apart) / np.float32(apart.shape[1])
+    noisy: npt.NDArray[np.bool_] = scattered & (steps > 2 * NOISE * variance)
+    return noisy
 
 
 def contradictory(nothing: Pixels, empty: Pixels, flags: Pixels, no_value: int | None) -> int:
@@ -265,9 +373,13 @@ def contradictory(nothing: Pixels, empty: Pixels, flags: Pixels, no_value: int |
     return int((wrong > _CONTRADICTORY * nothing.shape[1]).sum())
 
 
-def _unevenness(counts: Pixels) -> float:
-    """How far means of rows lie from those around, in sum: second differences, for a scene changes from row to row."""
-    if len(counts) < 3 or counts.shape[1] < _NARROW:
-        return 0.0
-    mean = counts.mean(axis=1, dtype="f4")  # of all of a row: a few columns would leave the scene in it
-    return float(np.abs(mean[1:-1] - (mean[:-2] + mean[2:]) / 2).sum())
+def _unevenness(mean: Pixels, whole: npt.NDArray[np.bool_], width: int) -> tuple[float, int]:
+    """How far means of rows lie from those around, in sum: second differences, for a scene changes from row to row.
+
+    A pixel without a count takes its row from the sum, and the two beside it, but not the chunk.
+    """
+    if len(mean) < 3 or width < _NARROW:
+        return 0.0, 0
+    apart = np.abs(mean[1:-1] - (mean[:-2] + mean[2:]) / 2)
+    there = whole[1:-1] & whole[:-2] & whole[2:]
+    return float(apart[there].sum()), int(there.sum())

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from cube.geostationary.dialect import dialect_of, imager_of
+from cube.geostationary.same_place import aside_allowed
 from cube.geostationary.screen_file import FileRecord
 from cube.geostationary.screen_scene import of_another_band, twins, unlike
 from cube.instrument import BRIGHTNESS
@@ -31,16 +32,16 @@ NEAR = timedelta(minutes=60)
 """Within which scans are compared."""
 _FEWEST = 2
 """Others that a file is compared with at least: of two that differ nobody knows which is wrong."""
+_SUNLIT = 5.0
+"""Wavelength in micrometres up to which the Sun adds to what the Earth emits: at 3.9 a glint is as bright as 350 K."""
 _SIZES = (0.4, 2.5)
 """Bytes of thermal counts, by those of its neighbours in time: within an hour they change by a fifth at most."""
 _SPREADS = (1 / 3, 3.0)
 """Scatter of thermal counts by that of the neighbours, which is that of the scene."""
-_UNLIKE, _TIMES = 0.03, 4.0
-"""How unlike a file may be to the neighbour that is most like it, of the variance, and by how unlike those are to each
-other: as a scene changes the more the longer it takes, it is about half as unlike."""
-_ASIDE, _ASIDE_BEFORE, _SINCE = 1.0, 30.0, np.datetime64("2019-10-27")
-"""Microradians by which images of one scan may lie aside, those until a day too: mesoscale files of 2017 and of January
-2019 are half a pixel of 1 km off the others' lattice, those from that day on lie on one."""
+_UNLIKE, _TIMES = 0.1, 8.0
+"""How unlike a file may always be to the neighbour that is most like it, of the variance (a storm that grows in ten
+minutes makes 0.06, turned images and those of other times 0.3 and more), and by how much more than those are unlike
+each other, for as long as lies between them: a scene changes the more the longer it takes."""
 _TOLD = {
     "fill": "hold no pixel",
     "repeated": "repeat the row before",
@@ -83,18 +84,25 @@ def judge(record: FileRecord, others: Sequence[FileRecord], foreign: Sequence[Se
     return Verdict("fit")
 
 
-def strangers(records: Sequence[FileRecord]) -> dict[str, str]:
+def strangers(records: Sequence[FileRecord], beside: Sequence[FileRecord] = ()) -> dict[str, str]:
     """Of the files of one scan, by address, those that do not look where most others do, and why; of two both.
 
     All channels of a scan are seen at once: their images have one corner and one view of the Earth. Of two bands with
     the very same pixels nobody knows which is right.
+
+    Parameters
+    ----------
+    records
+        What was found of the files of the scan.
+    beside
+        Of a sector that does not move, what was found of those of the scans next to it, which have the same corner.
     """
     opened = [r for r in records if not r.error]
     copied = twins(opened)
     found = {}
     for record in opened:
-        others = [r for r in opened if r.href != record.href]
-        aside = _ASIDE if record.start >= _SINCE else _ASIDE_BEFORE
+        others = [r for r in (*opened, *beside) if r.href != record.href and not r.error]
+        aside = aside_allowed(record.start)
         alike = [r for r in others if r.seen_from == record.seen_from and _apart(r, record) <= aside]
         if (band := copied.get(record.href)) is not None:
             name = imager_of(record.platform).band(band).name
@@ -159,8 +167,9 @@ def _by_pixels(record: FileRecord) -> str:  # noqa: PLR0911  (each return is a r
 
 def _by_neighbours(record: FileRecord, others: Sequence[FileRecord]) -> str:
     """What cannot be within an hour, of bands that do not depend on the Sun."""
-    band = imager_of(record.platform).band(record.channel).name
-    if len(others) < _FEWEST or imager_of(record.platform).standard(BRIGHTNESS, band) is None:
+    imager = imager_of(record.platform)
+    band = imager.band(record.channel)
+    if len(others) < _FEWEST or band.wavelength_um < _SUNLIT or imager.standard(BRIGHTNESS, band.name) is None:
         return ""
     ratio = record.stored_bytes / max(1.0, float(np.median([o.stored_bytes for o in others])))
     if not _SIZES[0] <= ratio <= _SIZES[1]:
@@ -182,12 +191,19 @@ def _by_scene(record: FileRecord, others: Sequence[FileRecord], foreign: Sequenc
         return f"its pixels are those of {another}, by its neighbours in time"
     apart = min(unlike(record, o) for o in others)
     usual = max(unlike(one, two) for one, two in combinations(others, 2))
-    if apart > _UNLIKE + _TIMES * usual:
+    if apart > max(_UNLIKE, _TIMES * _share_of_time(record, others) * usual):
         return (
             f"its pixels are not those of its neighbours in time ({apart:.2g} of their variance off, "
             f"where those are {usual:.2g} from each other)"
         )
     return ""
+
+
+def _share_of_time(record: FileRecord, others: Sequence[FileRecord]) -> float:
+    """Time to the nearest of the neighbours by that between them: a half in the middle, 1 at an end of the archive."""
+    between = max(abs(one.start - two.start) for one, two in combinations(others, 2))
+    nearest = min(abs(record.start - other.start) for other in others)
+    return max(0.5, float(nearest / between)) if between else 1.0
 
 
 def _share_of_flag(record: FileRecord, name: str) -> float:

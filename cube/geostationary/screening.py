@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from catalog.geostationary.scans import Scan, SourceFile
+from cube.geostationary.dialect import dialect_of
 from cube.geostationary.index import index_file
 from cube.geostationary.index_cache import with_current_stat
 from cube.geostationary.screen_file import FileRecord, record_of
@@ -21,6 +22,7 @@ from cube.geostationary.screen_rules import NEAR, Verdict, judge, neighbours, st
 from cube.job.run import Run
 from stratacube.choices import many
 from stratacube.errors import SourceError, UnavailableError
+from stratacube.guard import guarded
 from stratacube.parquet import read_frame, write_frame
 
 __all__ = ["ScreenTask", "Screened", "Screening", "add_unfit"]
@@ -141,7 +143,8 @@ class Screening:
 
     def _judge(self, scan: Scan, near: Sequence[Scan]) -> None:
         records = self.records.get(scan.id, [])
-        aside = strangers(records)
+        moves = scan.sector in dialect_of(scan.platform).names.moving
+        aside = strangers(records, [] if moves else [r for n in near for r in self.records.get(n.id, ())])
         for record in records:
             if other := aside.get(record.href):
                 self.verdicts[record.href] = Verdict("unfit", other)
@@ -186,8 +189,9 @@ class Screened:
     """
 
     def __init__(self, path: Path) -> None:
-        table = read_frame(path, ["scan", "channel", "href", "size", "tag", "verdict", "reason"])
-        worst = table.groupby("scan")["verdict"].agg(lambda verdicts: max(verdicts, key=_WORDS.index))
+        with guarded(f"{path} is not the record of a screening", "run the same command again to have it made anew"):
+            table = read_frame(path, ["scan", "channel", "href", "size", "tag", "verdict", "reason"])
+            worst = table.groupby("scan")["verdict"].agg(lambda verdicts: max(verdicts, key=_WORDS.index))
         self.by_scan: dict[str, str] = {str(scan): str(word) for scan, word in worst.items()}
         """The worst verdict on a file of each scan: ``fit``, ``flagged`` or ``unfit``."""
         self._rows: dict[str, list[Any]] = defaultdict(list)

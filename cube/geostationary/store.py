@@ -11,9 +11,9 @@ from pathlib import Path
 
 import yaml
 
+from catalog.publish.public import shown
 from cube.config import AbiConfig
 from cube.geostationary.folder import AbiFolder
-from cube.geostationary.growth import enlarge_store
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.numbers import gather, gathered_names
 from cube.geostationary.plan_table import PlanTable
@@ -22,7 +22,7 @@ from cube.geostationary.template import create_tile_store, describe_packings, fi
 from cube.geostationary.tiles import shard_key
 from cube.job.folder import FORMAT
 from cube.job.run import Run
-from cube.job.store import write_region
+from cube.job.store import enlarge_store, write_region
 from cube.plug import imported_of_plug
 from cube.registry import STRATA
 from cube.strata.labelling import Labeller, PlannedTiles
@@ -55,7 +55,7 @@ class TileStore:
         store = self.folder.tiles
         of_old = (store / "packing_scale" / "zarr.json").exists()  # 0.1.0 recorded no arrays
         known = "arrays" in run.ledger.entries
-        enlarged = known and bool(self.table.grown) and enlarge_store(store, self._images, self.table.tiles)
+        enlarged = known and bool(self.table.grown) and enlarge_store(store, self.layout.images, self.table.tiles)
         if known and not enlarged and run.holds(["arrays"]):
             return True
         run.clear(["arrays"])
@@ -63,7 +63,7 @@ class TileStore:
             "title": f"{self.config.dialect.names.title} tiles, {self.config.stratification}",
             "stratacube_version": importlib.metadata.version("stratacube"),
             "stratacube_format": FORMAT,
-            "config": yaml.safe_dump(self.config.described(), sort_keys=False),
+            "config": yaml.safe_dump(shown(self.config.described()), sort_keys=False),
             "config_hash": self.config.digest(),
             "source": self.config.dialect.source,
             **({"time_means": self.table.time_means} if self.table.time_means else {}),
@@ -103,7 +103,7 @@ class TileStore:
     def _template(self) -> Iterator[Path]:
         """Descriptions of all arrays, and those that hold what the plan tells."""
         store = self.folder.tiles
-        images = self._images
+        images = self.layout.images
         yield store / "zarr.json"
         for array in sorted(p for p in store.iterdir() if p.is_dir()):
             yield array / "zarr.json" if array.name in images or array.name in self._gathered else array
@@ -111,11 +111,6 @@ class TileStore:
     @cached_property
     def _gathered(self) -> list[str]:
         return gathered_names(self.layout)
-
-    @cached_property
-    def _images(self) -> list[str]:
-        """Names of the arrays of pixels."""
-        return [*(self.layout.band(c).name for c in self.layout.channels), *self.layout.mask_groups()]
 
     def gather(self, run: Run, *, anew: bool) -> None:
         """Put what the tasks found in headers into the store's arrays, and say where one packing serves a band.

@@ -80,6 +80,8 @@ def fills_of(layout: TileLayout, store: Path) -> dict[int, int]:
 
 def _fill_there(array: Path, nominal: float) -> float:
     """Earlier versions took it from the files."""
+    if not array.exists():  # zarr would try three times to find it, band by band
+        return nominal
     try:
         found: float = zarr.open_array(array, mode="r", zarr_format=3).fill_value
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # not there, or damaged

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from catalog.locate import TILES, locate
 from cube.decode import apply_law, to_radiance
 from cube.geostationary.projections import VARIABLE, read_views
 from cube.geostationary.view import on_grid
 from cube.instrument import ATTRIBUTE, COUNTS, Band, Instrument, Quantity, instrument_of
 from cube.masks import mask_bit
+from cube.opening import open_store
 from stratacube.choices import nearest
 from stratacube.errors import UsageError
 from stratacube.guard import guarded, named
@@ -21,15 +23,24 @@ __all__ = ["open_tiles"]
 
 _PLACES = ("latitude", "longitude", "scan_start", "scan_mid", "observation_time")
 """Coordinates, where a store has them."""
+_PACKING = ("packing_scale", "packing_offset")
 
 
-def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto", *, repeat: bool = True) -> xr.Dataset:
+def open_tiles(
+    source: Any,
+    physical: str = "radiance",
+    chunks: Any = "auto",
+    *,
+    repeat: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
     """Open a tile store as decoded, lazy xarray.
 
     Parameters
     ----------
     source
-        Path or URL of ``tiles.zarr``, of the folder of a build, or a STAC item or collection of one.
+        Path or URL of ``tiles.zarr``, of the folder of a build or of a STAC document, the content of such a document,
+        or an item, collection or catalog of pystac.
     physical
         ``radiance`` (units of the files), ``reflectance`` (1; not divided by the cosine of the solar zenith angle),
         ``brightness_temperature`` (K), ``mixed`` (of each band the first that is not its radiance), or ``counts`` as
@@ -39,6 +50,8 @@ def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto", *,
     repeat
         Whether bands of 2 km, which most stores of a 1 km grid hold once, are repeated onto it; else every band has
         the pixels and dimensions that it is stored with.
+    storage_options
+        For fsspec, such as ``{"anon": True}``, where the store lies on S3 or in the web.
 
     Returns
     -------
@@ -52,11 +65,11 @@ def open_tiles(source: Any, physical: str = "radiance", chunks: Any = "auto", *,
     UsageError
         If there is no tile store at ``source``, or no band has the wanted quantity.
     """
-    path = _store_path(source)
+    path = locate(source, TILES, storage_options)
     wrong = f"{path} is not a tile store that can be read"
     with guarded(wrong, "give the tiles.zarr of a build, or run its command again to mend it"), named(path):
         try:
-            raw = xr.open_zarr(path, mask_and_scale=False, chunks=None, consolidated=True)
+            raw = open_store(path, storage_options, mask_and_scale=False)
         except (FileNotFoundError, KeyError, ValueError) as error:
             raise UsageError(f"{path} is not a tile store ({error}); give the tiles.zarr of a build") from error
         return _decoded(raw, path, physical, chunks, repeat=repeat)
@@ -75,6 +88,11 @@ def _decoded(raw: xr.Dataset, path: str, physical: str, chunks: Any, *, repeat: 
         images, masks = (d.chunk({"tile": 1} if chunks == "auto" else chunks) for d in (images, masks))
     data = rest.drop_vars(list(masks.data_vars)).assign(masks.data_vars)
     data = data.set_coords([n for n in _PLACES if n in data])
+    wanted = [facts.quantity(physical, n) for n in names if physical != COUNTS]
+    numbers = {n for q in wanted if q is not None for n in (*_PACKING, *q.coefficients)}
+    for name in (*_PLACES, *sorted(numbers)):
+        if name in data.variables:  # else each band reads them again
+            data[name].load()
     if ATTRIBUTE in raw.attrs:  # older stores of several projections do not say which tile has which
         data = _with_views(data)
     for band in bands:
@@ -85,6 +103,8 @@ def _decoded(raw: xr.Dataset, path: str, physical: str, chunks: Any, *, repeat: 
             data[band.name] = _decode(images[band.name], masks, data, facts, band, quantity)
     if not any(n in data for n in names):
         raise UsageError(f"{path} holds {', '.join(names)}, none of which has {physical}")
+    data.attrs = {"title": f"{facts.title} tiles, {physical}", **{k: v for k, v in data.attrs.items() if k != "title"}}
+    data.encoding["source"] = path
     return on_grid(data, raw) if repeat else data
 
 
@@ -93,7 +113,7 @@ def _decode(
 ) -> xr.DataArray:
     """Physical values of one band, NaN where its bit of the mask is not set."""
     at = {"band": int(np.flatnonzero(data["band"].values == band.number)[0])}
-    numbers = [data[n].isel(at, drop=True) for n in ("packing_scale", "packing_offset", *quantity.coefficients)]
+    numbers = [data[n].isel(at, drop=True) for n in (*_PACKING, *quantity.coefficients)]
     mask = masks[image.attrs["ancillary_variables"]]
     bit = mask_bit(mask, band.name)
 
@@ -125,16 +145,3 @@ def _with_views(data: xr.Dataset) -> xr.Dataset:
         values = np.array([getattr(view, attribute) for view in views.projections])[views.indices]
         data.coords[name] = ("tile", values, {"long_name": attribute.replace("_", " "), "units": units})
     return data.set_coords([VARIABLE]) if VARIABLE in data else data
-
-
-def _store_path(source: Any) -> str:
-    """Path of the Zarr store of a path, a STAC item or a STAC collection."""
-    if hasattr(source, "assets"):
-        assets = source.assets
-        if "tiles" not in assets:
-            raise UsageError(f"STAC object {source.id!r} has assets {sorted(assets)}, but no 'tiles'")
-        return str(assets["tiles"].get_absolute_href() or assets["tiles"].href)
-    text = str(source)
-    if not text.rstrip("/").endswith(".zarr") and (Path(text) / "tiles.zarr").exists():
-        return str(Path(text) / "tiles.zarr")
-    return text

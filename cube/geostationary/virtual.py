@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,9 +15,10 @@ from xarray.backends.common import BackendArray
 from xarray.core import indexing
 
 from catalog.geostationary.naming import lineage_of
-from catalog.geostationary.scans import better
 from cube.decode import apply_law, to_radiance
+from cube.geostationary.cells import Cells, arranged
 from cube.geostationary.dialect import imager_of
+from cube.geostationary.file_columns import FileColumns
 from cube.geostationary.file_index import FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection, Window
 from cube.geostationary.pixel_time import describe_timelines, seconds_after_start
@@ -29,7 +30,11 @@ from stratacube.errors import UsageError
 
 __all__ = ["lazy_tree"]
 
-_CHUNK_PIXELS = 2048
+_CHUNK_PIXELS = 950
+"""Side of a Dask chunk, about: of two selections one after the other Dask reads whole chunks for the second, so that a
+tile costs what the chunks that it touches cost."""
+_STRIP_ROWS = 2048
+"""Rows of a Dask chunk where an image is one chunk of its file: it is inflated from its beginning for each."""
 _ORDER = ("500m", "1km", "2km")
 
 
@@ -49,19 +54,16 @@ class View:
 class ScanStack(BackendArray):
     """One quantity of (time, band, y, x); pixels are read when indexed, decoded by each file's own coefficients."""
 
-    def __init__(
-        self, cells: Sequence[Sequence[Reference | None]], grid: FixedGrid, quantity: str, endpoint_url: str | None
-    ) -> None:
+    def __init__(self, cells: Cells, grid: FixedGrid, quantity: str, endpoint_url: str | None) -> None:
         self.cells = cells
         self.quantity = quantity
         self.endpoint_url = endpoint_url
-        self.shape = (len(cells), len(cells[0]), *grid.shape)
+        self.shape = (*cells.shape, *grid.shape)
         self.dtype = np.dtype("f4")
 
     def __dask_tokenize__(self) -> Any:
         """Name the same pixels alike in every process, and other pixels otherwise."""
-        sources = [[c and (c.header.source, c.header.signature) for c in row] for row in self.cells]
-        return normalize_token((self.quantity, self.shape, self.endpoint_url, repr(sources)))
+        return normalize_token((self.quantity, self.shape, self.endpoint_url, self.cells.digest))
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[np.float32]:
         """Read an orthogonal selection."""
@@ -73,30 +75,34 @@ class ScanStack(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> npt.NDArray[np.float32]:
         picks = [_positions(k, n) for k, n in zip(key, self.shape, strict=True)]
         times, bands, rows, cols = picks
-        out = np.full([len(p) for p in picks], np.nan, "f4")
+        out = np.empty([len(p) for p in picks], "f4")
         if out.size:
             window = Window(int(rows.min()), int(cols.min()), int(np.ptp(rows)) + 1, int(np.ptp(cols)) + 1)
-            within = np.ix_(rows - window.row, cols - window.col)
+            within: Any = np.ix_(rows - window.row, cols - window.col)
+            if (np.diff(rows) == 1).all() and (np.diff(cols) == 1).all():  # copied at once, not pixel by pixel
+                within = ...
             for i, t in enumerate(times):
                 for j, b in enumerate(bands):
-                    cell = self.cells[t][b]
-                    if cell is not None:
-                        out[i, j] = self._decode(cell, window)[within]
+                    cell = self.cells.at(t, b)
+                    out[i, j] = np.nan if cell is None else self._decode(cell, window)[within]
         scalars = tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)
         return out[scalars]
 
     def _decode(self, cell: Reference, window: Window) -> npt.NDArray[np.float32]:
-        index, shape = cell.load(), (window.height, window.width)
+        shape = window.height, window.width
         if self.quantity == "dqf":
+            index = cell.load("dqf")
             flags = np.empty(shape, "u1")
             read_windows(index, "dqf", [window], [flags], self.endpoint_url)
             return np.where(flags == index.dqf.fill, np.float32("nan"), flags.astype("f4"))
-        imager = imager_of(index.source.platform)
-        quantity = imager.quantity(self.quantity, imager.band(index.source.channel).name)
+        source = cell.header.source
+        imager = imager_of(source.platform)
+        quantity = imager.quantity(self.quantity, imager.band(source.channel).name)
         if quantity is None:
             return np.full(shape, np.nan, "f4")
         counts = np.empty(shape, "u2")
         hollow = imager.dialect.hollow
+        index = cell.load() if hollow else cell.load("rad")
         if hollow:
             ((counts, flags),) = stream_images(index, [window], ReadCount(), self.endpoint_url)
         else:
@@ -136,16 +142,13 @@ class Location(BackendArray):
 class ObservationTime(BackendArray):
     """When the pixels of some scans were seen, computed where indexed."""
 
-    def __init__(self, headers: Sequence[FileIndex], starts: npt.NDArray[np.datetime64], grid: FixedGrid) -> None:
-        self.headers, self.starts, self.grid = headers, starts, grid
+    def __init__(self, cells: Cells, starts: npt.NDArray[np.datetime64], grid: FixedGrid) -> None:
+        self.cells, self.starts, self.grid = cells, starts, grid
         self.shape, self.dtype = (len(starts), *grid.shape), np.dtype("M8[ns]")
 
     def __dask_tokenize__(self) -> Any:
         """Name the same times alike in every process."""
-        scans = [
-            (h.source.platform, h.source.sector, h.source.mode, str(h.start), str(h.mid_time)) for h in self.headers
-        ]
-        return normalize_token((repr(self.grid), self.starts.astype("i8").tolist(), scans))
+        return normalize_token((repr(self.grid), self.starts.astype("i8"), self.cells.digest))
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> npt.NDArray[np.datetime64]:
         """Compute an orthogonal selection."""
@@ -158,7 +161,9 @@ class ObservationTime(BackendArray):
         times, rows, cols = (_positions(k, n) for k, n in zip(key, self.shape, strict=True))
         values = np.empty((len(times), len(rows), len(cols)), self.dtype)
         for i, t in enumerate(times):
-            seconds = seconds_after_start(self.headers[t], self.grid.x[None, cols], self.grid.y[rows, None])
+            seconds = seconds_after_start(
+                self.cells.any(int(t)).header, self.grid.x[None, cols], self.grid.y[rows, None]
+            )
             values[i] = self.starts[t] + np.rint(seconds * 1e9).astype("m8[ns]")
         return values[tuple(0 if isinstance(k, (int, np.integer)) else slice(None) for k in key)]
 
@@ -169,181 +174,115 @@ def _positions(key: Any, length: int) -> npt.NDArray[np.int64]:
     return np.atleast_1d(np.asarray(key, "i8")) % length
 
 
-def lazy_tree(
-    references: Sequence[Reference], chunks: Any, lonlat: bool, observed: bool, endpoint_url: str | None
-) -> xr.DataTree:
-    """Arrange references as a tree; see :func:`cube.open_abi`.
+def lazy_tree(columns: FileColumns, chunks: Any, lonlat: bool, observed: bool, endpoint_url: str | None) -> xr.DataTree:
+    """Arrange files as a tree; see :func:`cube.open_abi`.
 
     Raises
     ------
     UsageError
         If the files are not of one sector, place and point of view: their pixels cannot share coordinates.
     """
-    imagers = {imager_of(platform).title: platform for platform in _platforms(references).split()}
-    if len(imagers) > 1:
-        told = ", ".join(f"{title} ({platform})" for title, platform in sorted(imagers.items()))
-        raise UsageError(f"the source holds files of {len(imagers)} instruments, {told}; choose one with platform=")
-    products = sorted({r.header.source.product for r in references}, key=lineage_of)
+    eras = columns.eras
+    products = sorted({h.source.product for h in eras}, key=lineage_of)
     if len({lineage_of(product) for product in products}) > 1:
         told = " and ".join(products)
         raise UsageError(f"the source holds files of two lineages, {told}; choose one with product=")
-    by_view: dict[View, list[Reference]] = defaultdict(list)
-    for reference in _latest(references):
-        by_view[_view(reference)].append(reference)
+    by_view: dict[View, list[int]] = defaultdict(list)
+    for number in columns.met():
+        by_view[_view(eras[number])].append(number)
     if len(by_view) > 1:
         seen = "; ".join(
-            f"{_platforms(members)} {view} from {members[0].header.source.start} on"
+            f"{_platforms(eras[n] for n in members)} {view} from "
+            f"{columns.start[np.isin(columns.era, members)].min().astype('M8[us]').item()} on"
             for view, members in by_view.items()
         )
         raise UsageError(
             f"the source holds {len(by_view)} views whose pixels do not coincide: {seen}; "
             "choose one with platform=, sector=, start= and end="
         )
-    groups: dict[str, list[Reference]] = defaultdict(list)
+    groups: dict[str, list[int]] = defaultdict(list)
     view, members = next(iter(by_view.items()))
-    for reference in members:
-        groups[reference.header.grid.resolution].append(reference)
+    for number in members:
+        groups[eras[number].grid.resolution].append(number)
     nodes = {
-        f"/{name}": _group(groups[name], chunks, lonlat, observed, endpoint_url)
+        f"/{name}": _group(columns, groups[name], chunks, lonlat, observed, endpoint_url)
         for name in sorted(groups, key=lambda n: _ORDER.index(n) if n in _ORDER else len(_ORDER))
     }
-    platforms = _platforms(members)
+    platforms = _platforms(eras[n] for n in members)
     root = xr.Dataset(attrs={"platform": platforms, "sector": view.sector, "Conventions": "CF-1.11"})
     return xr.DataTree.from_dict({"/": root, **nodes}, name="_".join([*platforms.split(), view.sector]))
 
 
-def _platforms(references: Sequence[Reference]) -> str:
+def _platforms(headers: Iterable[FileIndex]) -> str:
     """Platforms of some files, in order of number: one took another's place at the same longitude."""
-    return " ".join(sorted({r.header.source.platform for r in references}))
+    return " ".join(sorted({h.source.platform for h in headers}))
 
 
-def _latest(references: Sequence[Reference]) -> list[Reference]:
-    """Of files of one channel and start, as where one was issued again, keep the one to read."""
-    best: dict[Any, Reference] = {}
-    for reference in references:
-        source = reference.header.source
-        known = best.get(source.identity)
-        if known is None or better(source, known.header.source) is source:
-            best[source.identity] = reference
-    return list(best.values())
-
-
-def _view(reference: Reference) -> View:
-    source, grid = reference.header.source, reference.header.grid
+def _view(header: FileIndex) -> View:
+    source, grid = header.source, header.grid
     # Corners of one sector agree to a fraction of a pixel between resolutions (old mesoscale files are 14 urad off).
     corner = round(grid.left * 1e6 / 56) * 56, round(grid.top * 1e6 / 56) * 56
     return View(source.sector, corner, grid.projection)
 
 
 def _group(
-    references: Sequence[Reference], chunks: Any, lonlat: bool, observed: bool, endpoint_url: str | None
+    columns: FileColumns, eras: Sequence[int], chunks: Any, lonlat: bool, observed: bool, endpoint_url: str | None
 ) -> xr.Dataset:
     """Build the dataset of one resolution."""
-    grid = references[0].header.grid
-    for other in references:
-        if not grid.same_pixels(other.header.grid):
-            raise UsageError(
-                f"{other.header.source.href} has other pixels than {references[0].header.source.href}; choose a period"
-            )
-    channels = sorted({r.header.source.channel for r in references})
-    imager = imager_of(references[0].header.source.platform)
+    headers = [columns.eras[n] for n in eras]
+    like = headers[0]
+    grid = like.grid
+    for other in headers:
+        if not grid.same_pixels(other.grid):
+            raise UsageError(f"{other.source.href} has other pixels than {like.source.href}; choose a period")
+    imager = imager_of(like.source.platform)
     mapping = imager.dialect.grid_mapping
-    scans = _scan_times(references)
-    table: list[list[Reference | None]] = [[None] * len(channels) for _ in scans]
-    for reference in references:
-        source = reference.header.source
-        row = table[int(np.searchsorted(scans, reference.header.start, "right")) - 1]
-        _refuse_together(row, reference)
-        row[channels.index(source.channel)] = reference
+    table = arranged(columns, eras)
+    scans, channels, cells = table.scans, table.channels, table.cells()
+    variables = {name: xr.Variable(("time", "band"), values, attrs) for name, values, attrs in table.per_file()}
+    for quantity in _quantities(channels, imager):
+        stack = ScanStack(cells, grid, quantity, endpoint_url)
+        described = _attributes(quantity, imager)
+        variables[quantity] = _lazy(("time", "band", "y", "x"), stack, described, chunks, like)
     data = xr.Dataset(
+        variables,
         coords={
             "time": ("time", scans, {"standard_name": "time", "long_name": "start of scan"}),
             "band": ("band", [imager.band(c).name for c in channels], {"long_name": f"{imager.title} band"}),
             **coordinates(grid),
             mapping: mapping_variable(grid.projection),
             "wavelength": ("band", [imager.band(c).wavelength_um for c in channels], {"units": "um"}),
+            "platform": ("time", table.platforms(), {"long_name": "satellite"}),
         },
         attrs={"resolution": grid.resolution, "Conventions": "CF-1.11"},
     )
-    platforms = [next(c.header.source.platform for c in row if c is not None) for row in table]
-    data.coords["platform"] = ("time", platforms, {"long_name": "satellite"})
-    for name, values, attrs in _per_file(table, imager):
-        data[name] = xr.Variable(("time", "band"), values, attrs)
-    for quantity in _quantities(channels, imager):
-        stack = ScanStack(table, grid, quantity, endpoint_url)
-        data[quantity] = _lazy(("time", "band", "y", "x"), stack, _attributes(quantity, imager), chunks, references[0])
     if lonlat:
         for which, name in enumerate(("longitude", "latitude")):
             attrs = {"standard_name": name, "units": "degrees_east" if name == "longitude" else "degrees_north"}
-            data.coords[name] = _lazy(("y", "x"), Location(grid, 0 if which == 0 else 1), attrs, chunks, references[0])
+            data.coords[name] = _lazy(("y", "x"), Location(grid, 0 if which == 0 else 1), attrs, chunks, like)
     if observed:
-        headers = [next(c.header for c in row if c is not None) for row in table]
         attrs = {"standard_name": "time", "long_name": "when the pixel was seen"}
         attrs["comment"] = describe_timelines(imager.dialect.timelines)
-        seen = ObservationTime(headers, scans, grid)
-        data.coords["observation_time"] = _lazy(("time", "y", "x"), seen, attrs, chunks, references[0])
+        seen = ObservationTime(cells, scans, grid)
+        data.coords["observation_time"] = _lazy(("time", "y", "x"), seen, attrs, chunks, like)
     return data
 
 
-def _refuse_together(row: Sequence[Reference | None], reference: Reference) -> None:
-    """Refuse scans of two satellites at one time, as where one is tested beside another: one would hide the other."""
-    source = reference.header.source
-    other = next((c.header.source for c in row if c and c.header.source.platform != source.platform), None)
-    if other is not None:
-        both = " and ".join(sorted((source.platform, other.platform)))
-        raise UsageError(f"{both} both scanned {source.sector} at {source.start}; choose one with `platform`")
-
-
 def _lazy(
-    dims: tuple[str, ...], array: BackendArray, attrs: dict[str, Any], chunks: Any, like: Reference
+    dims: tuple[str, ...], array: BackendArray, attrs: dict[str, Any], chunks: Any, like: FileIndex
 ) -> xr.Variable:
     variable = xr.Variable(dims, indexing.LazilyIndexedArray(array), attrs)
     if chunks is None:
         return variable
     if chunks == "auto":
-        height, width = like.header.rad.chunks
+        height, width = like.rad.chunks
         # Of a chunk that is a whole image, rows: more would not fit in memory, and narrower is inflated as often.
-        rows = height * max(1, _CHUNK_PIXELS // height) if height <= _CHUNK_PIXELS else _CHUNK_PIXELS
+        rows = height * max(1, _CHUNK_PIXELS // height) if height <= _STRIP_ROWS else _STRIP_ROWS
         spatial = {"y": rows, "x": width * max(1, _CHUNK_PIXELS // width)}
         chunks = {"time": 1, "band": 1, **spatial}
-    imager = imager_of(like.header.source.platform).name
+    imager = imager_of(like.source.platform).name
     name = f"{imager}-{tokenize(array)}"
     return variable.chunk({d: n for d, n in chunks.items() if d in dims}, name=name, inline_array=True)
-
-
-def _scan_times(references: Sequence[Reference]) -> npt.NDArray[np.datetime64]:
-    """Scan starts: channels of one scan start within some tenths of a second of each other."""
-    starts = np.unique(np.array([r.header.start for r in references], "M8[ns]"))
-    apart = np.diff(starts) > np.timedelta64(5, "s")
-    firsts: npt.NDArray[np.datetime64] = starts[np.concatenate([[True], apart])]
-    return firsts
-
-
-def _per_file(
-    table: Sequence[Sequence[Reference | None]], imager: Instrument
-) -> list[tuple[str, npt.NDArray[Any], dict[str, Any]]]:
-    """Coefficients, times and eras of each file, (time, band)."""
-    shape = len(table), len(table[0])
-    names = imager.coefficients
-    numbers = {n: np.full(shape, np.nan, "f4") for n in ("scale_factor", "add_offset", *names)}
-    middle = np.full(shape, np.datetime64("NaT", "ns"), "M8[ns]")
-    era = np.full(shape, -1, "i4")
-    known: dict[str, int] = {}
-    for t, row in enumerate(table):
-        for b, cell in enumerate(row):
-            if cell is None:
-                continue
-            header = cell.header
-            numbers["scale_factor"][t, b], numbers["add_offset"][t, b] = header.scale, header.offset
-            for name in names:
-                numbers[name][t, b] = header.coefficients[name]
-            middle[t, b] = header.mid_time
-            era[t, b] = known.setdefault(header.signature, len(known))
-    return [
-        *((n, v, {"long_name": f"{n} of the file"}) for n, v in numbers.items()),
-        ("scan_mid", middle, {"standard_name": "time", "long_name": "middle of scan"}),
-        ("era", era, {"long_name": "encoding era; files of one number are encoded alike, -1 where there is none"}),
-    ]
 
 
 def _quantities(channels: Sequence[int], imager: Instrument) -> list[str]:

@@ -19,7 +19,10 @@ from catalog.geostationary.scans import Scan
 from cube.geostationary.grid import FixedGrid, Window
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
-__all__ = ["Candidate", "Problem", "SampleRequest", "Sampler", "place_tile", "refuse_too_large"]
+__all__ = ["Candidate", "Problem", "SampleRequest", "Sampler", "pixel_of", "place_tile", "refuse_too_large"]
+
+_CORNER = 1e-6
+"""Of a pixel, a millimetre: what solving the projection both ways is off by is less."""
 
 
 @dataclass(frozen=True)
@@ -192,3 +195,13 @@ def place_tile(
     last_top, last_left = grid.height - margin - size, grid.width - margin - size
     inside = margin <= top <= last_top and margin <= left <= last_left
     return Window(top, left, size, size) if inside else None
+
+
+def pixel_of(grid: FixedGrid, longitude: float, latitude: float) -> tuple[int, int]:
+    """Row and column of the pixel that holds a place that the grid's satellite sees.
+
+    A place in the very corner of four pixels, as is the middle of a tile of even size, is of the south-eastern one,
+    whatever the last bits of its longitude and latitude say.
+    """
+    row, col = (int(np.floor(float(v) + 0.5 + _CORNER)) for v in grid.rowcol(longitude, latitude))
+    return row, col

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cube.testing.cloud_systems import label_systems, write_cloud_systems, write_monthly_cloud_systems
     from cube.testing.cloudsat import write_cloudsat_granule
     from cube.testing.landcover import write_mcd12c1
+    from cube.testing.sentinel2.cogs import write_cog_item
+    from cube.testing.sentinel2.eopf import write_eopf
     from cube.testing.sentinel2.landscape import DemoArchive, write_sentinel2_archive
     from cube.testing.sentinel2.safe import SafeSpec, write_safe
 
@@ -29,6 +31,8 @@ __all__ = [
     "write_ami_scan",
     "write_cloud_systems",
     "write_cloudsat_granule",
+    "write_cog_item",
+    "write_eopf",
     "write_mcd12c1",
     "write_monthly_cloud_systems",
     "write_safe",
@@ -46,6 +50,8 @@ _HOMES = {
     "write_ami_scan": "ami",
     "write_cloud_systems": "cloud_systems",
     "write_cloudsat_granule": "cloudsat",
+    "write_cog_item": "sentinel2.cogs",
+    "write_eopf": "sentinel2.eopf",
     "write_mcd12c1": "landcover",
     "write_monthly_cloud_systems": "cloud_systems",
     "write_safe": "sentinel2.safe",

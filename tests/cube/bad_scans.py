@@ -42,7 +42,13 @@ def images_of(path: Path) -> Images:
 def intact(folder: Path, seed: int, minutes: float = 0.0, channel: int = 13, **options: Any) -> Path:
     """A file of the synthetic sky."""
     start = datetime(2020, 7, 1, 16) + timedelta(minutes=minutes)
-    place: dict[str, Any] = {"sector": "C", "shape": SHAPE, "corner": (-0.03, 0.09), "start": start, "noise": 1.0}
+    place: dict[str, Any] = {
+        "sector": "C",
+        "shape": SHAPE,
+        "corner": (-0.030016, 0.090048),
+        "start": start,
+        "noise": 1.0,
+    }
     return write_abi_file(folder, channel=channel, seed=seed, **place | options)
 
 
@@ -141,11 +147,11 @@ TURNED: dict[str, Callable[[np.random.Generator, Pixels], Pixels]] = {
 """What becomes of whole images, as only others tell."""
 
 
-def spoiled(folder: Path, whole: Images, kind: str, seed: int) -> Path:
+def spoiled(folder: Path, whole: Images, kind: str, seed: int, minutes: float = 0.0) -> Path:
     """Write a file whose pixels are spoiled in one way."""
     counts, flags = whole[0].copy(), whole[1].copy()
     KINDS[kind](np.random.default_rng([seed, sorted(KINDS).index(kind)]), counts, flags)
-    return intact(folder, seed, counts=counts, dqf=flags)
+    return intact(folder, seed, minutes, counts=counts, dqf=flags)
 
 
 FEW = 8

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -125,7 +126,7 @@ def _write_archive(root: Path, scans: int) -> None:
         with h5py.File(root / spec.key, "r+") as h5:  # what tells its time, which under other names would be wrong
             for name in ("time_coverage_start", "time_coverage_end", "dataset_name"):
                 del h5.attrs[name]
-            del h5["t"]
+            del h5["t"], h5["time_bounds"]
     for number in range(1, scans):
         links = [root / replace(spec, start=START + number * CADENCE).key for spec in first]
         links[0].parent.mkdir(parents=True, exist_ok=True)
@@ -170,6 +171,8 @@ def plan_of(
         "y_top": grid.top + row * grid.dy,
         "row": row,
         "col": col,
+        "event_row": row + layout.tile_size // 2,
+        "event_col": col + layout.tile_size // 2,
         "probability": np.full(tiles, min(1.0, small["probability"][like].as_py() * tiles / small.num_rows)),
         "requested_times": _lists(pa.array(starts[window])),
         "scan_ids": _lists(ids.take(pa.array(window))),
@@ -178,7 +181,10 @@ def plan_of(
         "rank": np.arange(tiles),
         **{name: pa.repeat(small[name][like], tiles) for name in COPIED},
     }
-    return pa.table([pa.array(columns[field.name]).cast(field.type) for field in small.schema], schema=small.schema)
+    told = small.schema.metadata
+    attrs = {**json.loads(told[b"PANDAS_ATTRS"]), "asked": tiles}  # else more would be asked for than it has
+    schema = small.schema.with_metadata({**told, b"PANDAS_ATTRS": json.dumps(attrs).encode()})
+    return pa.table([pa.array(columns[field.name]).cast(field.type) for field in schema], schema=schema)
 
 
 def _lists(values: pa.Array) -> pa.ListArray:

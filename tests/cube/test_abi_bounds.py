@@ -123,7 +123,7 @@ def encoding(position: int, value: Any) -> Callable[[Path], None]:
         told[position] = value
         frame["rad"] = json.dumps(told)
 
-    return table("files.parquet", change)
+    return table("files/*.parquet", change)
 
 
 def put(column: str, value: Any, row: int | slice = slice(None)) -> Callable[[pd.DataFrame], object]:
@@ -150,17 +150,24 @@ SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
     "boundless image": (encoding(0, [10**12, 10**12]), "an image of .* is not read"),
     "boundless chunks": (encoding(1, [10**12, 10**12]), "an image of .* is not read"),
     "no chunks": (encoding(1, [0, 250]), "an image of .* is not read"),
-    "unknown type": (encoding(2, "f999"), "files.parquet cannot be read"),
+    "unknown type": (encoding(2, "f999"), r"files/2.*parquet cannot be read"),
     "floats": (encoding(2, "<f4"), "chunks of <f4 with the filters deflate are not read"),
     "another codec": (encoding(3, ["blosc"]), "with the filters blosc are not read"),
     "another shape": (encoding(0, [400, 500]), "is none of this store"),
-    "outside": (table("files.parquet", put("leaf", "../../x")), "is none of this store"),
-    "position": (table("files.parquet", put("position", -1)), "is none of this store"),
-    "far position": (table("files.parquet", put("position", 10**9)), "file not found"),
-    "other columns": (table("files.parquet", lambda f: f.drop(columns="scale", inplace=True)), "it lacks scale"),
-    "unknown satellite": (table("files.parquet", put("platform", "goes99")), "satellite 'goes99' is unknown"),
-    "a folder that is no day": (lambda store: next(store.glob("goes16-*")).joinpath("notes").mkdir(), "is no day of"),
+    "outside": (table("files/*.parquet", put("leaf", "../../x")), "a leaf of it is none of this store"),
+    "position": (table("files/*.parquet", put("position", -1)), "lists no file of C"),
+    "far position": (table("files/*.parquet", put("position", 10**9)), "lists no file of C"),
+    "other columns": (table("files/*.parquet", lambda f: f.drop(columns="scale", inplace=True)), "it lacks scale"),
+    "unknown satellite": (table("files/*.parquet", put("platform", "goes99")), "satellite 'goes99' is unknown"),
+    "another list": (lambda store: listed(store, '"table": "', '"table": "../'), "it lists what is none of this store"),
+    "fewer rows": (lambda store: listed(store, '"rows": 1', '"rows": 2'), "it has 1 rows, but 2 are listed"),
 }
+
+
+def listed(store: Path, old: str, new: str) -> None:
+    path = next(store.rglob("view.json"))
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
 
 
 def record_size(store: Path, value: int | None) -> None:

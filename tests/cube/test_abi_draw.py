@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,10 +18,11 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import Scan, find_scans
 from cube.build import main
 from cube.geostationary.grid import Window
+from cube.geostationary.headers import Headers
 from cube.geostationary.index import index_file
 from cube.geostationary.plan_table import PlanTable
 from cube.geostationary.read import read_windows
-from cube.testing import write_abi_archive
+from cube.testing import write_abi_archive, write_abi_file
 from stratacube.errors import SourceError, UnavailableError
 from stratacube.guard import guarded
 from tests.catalog.answering import serving, xml_error
@@ -33,7 +35,7 @@ START = datetime(2020, 7, 1, 16)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven scans of two channels, of a sector that moves and of one that does not."""
     root = tmp_path_factory.mktemp("whole")
-    corner = (0.0196, 0.0504) if request.param == "M1" else (-0.03, 0.09)
+    corner = (0.0196, 0.0504) if request.param == "M1" else (-0.030016, 0.090048)
     write_abi_archive(root, sector=request.param, start=START, hours=1, corner=corner, **SMALL)
     return root
 
@@ -64,6 +66,15 @@ def damaged(archive: Path, copy: Path, *numbers: int, channels: tuple[int, ...] 
     return [scan.id for scan in scans]
 
 
+def moved(archive: Path, copy: Path, number: int, channel: int = 7) -> str:
+    """Copy an archive and let a file of a scan say that it lies three pixels further east; return the scan's id."""
+    shutil.copytree(archive, copy)
+    scan = scans_of(copy)[number]
+    with h5py.File(scan.files[channel].href, "r+") as h5:
+        h5["x"].attrs["add_offset"] = np.float32(h5["x"].attrs["add_offset"] + 168e-6)
+    return scan.id
+
+
 def contents(tiles: pd.DataFrame) -> set[tuple[Any, ...]]:
     """What tells a tile: where it is, to the last bit, and the scans of its steps."""
     return {(row.tile_id, row.x_left, row.y_top, tuple(row.scan_ids)) for row in tiles.itertuples()}
@@ -82,6 +93,56 @@ def test_a_broken_scan_moves_no_tile_but_its_own(
     assert before - after == lost
     assert len(after) == len(before)  # each gave way to the next
     assert not any(bad in tile[3] for tile in after)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+@pytest.mark.parametrize("channels", [("7", "13"), ("7",)])
+def test_a_file_that_looks_elsewhere_moves_no_tile_but_its_own(
+    whole: Path, tmp_path: Path, number: int, channels: tuple[str, ...]
+) -> None:
+    """Where the sector lies is told by most of its files: of the scan, and of those beside it where it stays."""
+    bad = moved(whole, tmp_path / "archive", number)
+    if scans_of(whole)[0].sector == "M1" and len(channels) == 1:
+        pytest.skip("a sector that moves may lie there, and nothing else tells")
+    assert plan(whole, tmp_path / "before", "--channels", *channels) == 0
+    assert plan(tmp_path / "archive", tmp_path / "out", "--channels", *channels) == 0
+    before, after = contents(tiles_of(tmp_path / "before")), contents(tiles_of(tmp_path / "out"))
+    lost = {tile for tile in before if bad in tile[3]}
+    assert 0 < len(lost) < len(before)
+    assert before - after == lost
+    assert not any(bad in tile[3] for tile in after)
+    (problem,) = PlanTable(tmp_path / "out" / "plan.parquet").problems
+    assert (problem.kind, problem.input) == ("avoided", bad)
+    assert "microradians from those of the" in problem.reason or "do not look at one place" in problem.reason
+
+
+def test_the_place_of_a_scan_is_that_of_most_of_its_files(tmp_path: Path) -> None:
+    place: dict[str, Any] = {"start": START, "shape": (100, 100)}
+    for name, channel in (("a", 7), ("a", 8), ("a", 13), ("b", 7), ("b", 8)):
+        east = 112e-6 * (channel == 7)
+        write_abi_file(tmp_path / name, channel=channel, corner=(0.0196 + east, 0.0504), **place)
+    (scan,), (two,) = (scans_of(tmp_path / name) for name in ("a", "b"))
+    found = Headers(None, None).of(scan)
+    assert found.source.channel == 8
+    assert found.grid.left == pytest.approx(0.0196, abs=1e-8)
+    with pytest.raises(SourceError, match=f"^the files of scan {two.id} do not look at one place$"):
+        Headers(None, None).of(two)
+    alone = replace(scan, files={7: scan.files[7]})
+    assert Headers(None, None).of(alone).source.channel == 7
+
+
+@pytest.mark.parametrize("side", ["western", "northern"])
+def test_a_corner_between_pixels_is_refused(tmp_path: Path, side: str) -> None:
+    """Real corners are a whole number of 14 microradians, also where they are half a pixel of 1 km off."""
+    for aside, fits in ((14e-6, True), (7e-6, False), (1e-6, False)):
+        corner = (0.0196 + aside * (side == "western"), 0.0504 + aside * (side == "northern"))
+        path = write_abi_file(tmp_path / f"{aside}", channel=13, start=START, shape=(50, 50), corner=corner)
+        (file,) = LocalArchive(path.parent).files("goes16", "M1", None, None)
+        if fits:
+            assert index_file(file).grid.left == pytest.approx(corner[0], abs=1e-8)
+            continue
+        with pytest.raises(SourceError, match=f"its {side} edge lies at .* not on the imager's fixed grid"):
+            index_file(file)
 
 
 def test_what_gave_way_is_named(whole: Path, tmp_path: Path) -> None:

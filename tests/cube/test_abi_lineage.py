@@ -31,7 +31,7 @@ OPERATIONAL, AGAIN = 100, 200
 
 def write(root: Path, counts: int, *, again: bool = False) -> Path:
     """A small full disk; the reprocessed one where and as NOAA's bucket has it."""
-    place = {"sector": "F", "start": START, "corner": (0.0, 0.05)}
+    place = {"sector": "F", "start": START, "corner": (0.0, 0.050008)}
     path = write_abi_file(root, channel=13, counts=np.full((130, 130), counts, "u2"), **place)
     if not again:
         return path

@@ -31,6 +31,7 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import find_scans
 from cube.build import main
 from cube.testing import write_abi_archive, write_abi_file, write_cloud_systems
+from tests.published import assert_names_no_folder
 from tests.stac_validation import validate_stac
 
 CHANNELS = ("1", "2", "3", "7", "13")
@@ -241,7 +242,7 @@ def test_pictures_are_of_a_sample_and_more_are_drawn_on_demand(
     def drawn(previews: int) -> list[str]:
         assert build(small_archive, output, "--workers", "1", "--previews", str(previews)) == 0
         shown = [p.stem for p in (output / "tiles" / "items").iterdir() if "thumbnail" in p.read_text()]
-        there = {p.stem for p in (output / "previews").iterdir()} - {"contact_sheet"}
+        there = {p.stem for p in (output / "previews").glob("*.png")} - {"contact_sheet"}
         assert there == {*shown}
         return sorted(shown, key=planned.index)
 
@@ -307,6 +308,7 @@ def test_a_truncated_file_drops_only_itself_and_can_be_mended(
         assert (bits[tile, others] & 1 << 6).any()
     item = next(iter(pystac.Catalog.from_file(str(output / "catalog.json")).get_items(recursive=True)))
     assert "truncated" in str(item.properties)
+    assert_names_no_folder(output / "catalog.json", tmp_path, small_archive)
     assert main(["status", str(output)]) == 1
     assert main(["verify", str(output)]) == 1
     for path in archive.rglob("*C07*.nc"):

@@ -6,6 +6,8 @@ import json
 import sys
 import types
 import warnings
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,26 +51,34 @@ def build(ami_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
-@pytest.fixture
-def satpy_reader(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Reads a file as satpy does, by the file's own coefficients."""
+@pytest.fixture(scope="module")
+def satpy_reader(ami_data: Path) -> Iterator[Any]:
+    """Reads the bands as satpy does, by the files' own coefficients."""
     pytest.importorskip("satpy")
-    # It imports pyspectral for a way to calibrate that is not asked of it here.
-    blackbody: Any = types.ModuleType("pyspectral.blackbody")
-    blackbody.blackbody_wn_rad2temp = None
-    monkeypatch.setitem(sys.modules, "pyspectral", types.ModuleType("pyspectral"))
-    monkeypatch.setitem(sys.modules, "pyspectral.blackbody", blackbody)
 
-    def read(path: Path, band: str, calibration: str) -> Any:
+    @cache
+    def scene(calibration: str) -> Any:
         import satpy
 
+        read = satpy.Scene(
+            [str(path_of(ami_data, band)) for band in BANDS], reader="ami_l1b", reader_kwargs={"calib_mode": "file"}
+        )
+        kinds = {"radiance": BANDS, "reflectance": BANDS[:3], "brightness_temperature": BANDS[3:]}
+        read.load([SATPY[band] for band in kinds[calibration]], calibration=calibration)
+        return read
+
+    def read(band: str, calibration: str) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            scene = satpy.Scene([str(path)], reader="ami_l1b", reader_kwargs={"calib_mode": "file"})
-            scene.load([SATPY[band]], calibration=calibration)
-            return scene[SATPY[band]].compute()
+            return scene(calibration)[SATPY[band]].compute()
 
-    return read
+    with pytest.MonkeyPatch.context() as patch:
+        # It imports pyspectral for a way to calibrate that is not asked of it here.
+        blackbody: Any = types.ModuleType("pyspectral.blackbody")
+        blackbody.blackbody_wn_rad2temp = None
+        patch.setitem(sys.modules, "pyspectral", types.ModuleType("pyspectral"))
+        patch.setitem(sys.modules, "pyspectral.blackbody", blackbody)
+        yield read
 
 
 def test_counts_and_masks_equal_the_bits_of_the_files(build: Path, ami_data: Path) -> None:
@@ -100,17 +110,16 @@ def test_quantities_equal_satpy(band: str, ami_data: Path, satpy_reader: Any) ->
     ours = next(iter(tree.children.values())).dataset.isel(time=0).sel(band=band)
     with h5py.File(path) as h5:
         offset = abs(float(h5.attrs["DN_to_Radiance_Offset"][0]))
-        largest = max(offset, float(np.abs(satpy_reader(path, band, "radiance").values).max()))
-    rounding = 1.5 * float(np.spacing(np.float32(largest)))
-    truth = satpy_reader(path, band, "radiance").values
+    truth = satpy_reader(band, "radiance").values
+    rounding = 1.5 * float(np.spacing(np.float32(max(offset, float(np.abs(truth).max())))))
     np.testing.assert_allclose(ours["radiance"], truth, rtol=0, atol=rounding)
     if band[:2] in ("vi", "nr"):
         factor = float(ours["kappa0"])
-        truth = satpy_reader(path, band, "reflectance").values / 100
+        truth = satpy_reader(band, "reflectance").values / 100
         np.testing.assert_allclose(ours["reflectance"], truth, rtol=2e-7, atol=rounding * factor)
         assert 0.5 < truth.max() < 1.2
     else:
-        truth = satpy_reader(path, band, "brightness_temperature").values
+        truth = satpy_reader(band, "brightness_temperature").values
         # What a rounded radiance leaves: most where there is little of it, in the shortwave.
         np.testing.assert_allclose(
             ours["brightness_temperature"], truth, rtol=0, atol=4e-4 if band == "sw038" else 1e-4
@@ -136,7 +145,7 @@ def test_corners_of_resolutions_coincide_and_lie_where_the_file_says(ami_data: P
                 place = [float(node[n][at, at]) for n in ("longitude", "latitude")]
                 wanted = np.degrees([told[f"image_{corner}_longitude"], told[f"image_{corner}_latitude"]])
                 np.testing.assert_allclose(place, wanted, atol=2e-6)
-        area = satpy_reader(path_of(ami_data, band), band, "radiance").attrs["area"]
+        area = satpy_reader(band, "radiance").attrs["area"]
         height = 42164000.0 - 6378137.0
         # Its rows come out south of the equator (it turns the sign of lfac round), else it sees the same.
         west, south, east, north = area.area_extent

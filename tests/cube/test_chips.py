@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,7 +18,10 @@ import xarray as xr
 import zarr
 
 from cube.build import main
-from loaders.cubes import cube_loader
+from cube.geostationary.chips.forms import Member, told_members
+from cube.geostationary.chips.store import ChipLayout
+from loaders.cubes import cube_loader, open_cube
+from stratacube.errors import SourceError
 
 SIZE = 16
 
@@ -109,6 +115,74 @@ def test_chips_come_out_as_they_went_in(tmp_path: Path, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(batch.pixels[0].numpy(), np.nan_to_num(expected, nan=0.0))
 
 
+PACKINGS = {2: (-20.289911, 0.15859237, 4095), 7: (-0.0376, 0.001564351, 16383), 13: (-1.6443, 0.04572892, 4095)}
+"""Of some bands of GOES-16: value of count 0, of one count, and the last."""
+
+
+def radiances(rng: np.random.Generator, steps: int) -> npt.NDArray[np.float32]:
+    """Of all bands, made of counts as their files' readers make them."""
+    chip = np.full((steps, 16, SIZE, SIZE), np.nan, "f4")
+    for band in range(1, 17):
+        offset, scale, last = PACKINGS.get(band, PACKINGS[13])
+        middle = rng.integers(40, last - 40)
+        counts = np.clip(middle + rng.integers(-30, 30, (steps, SIZE, SIZE)), 0, last)
+        chip[:, band - 1] = counts.astype("f4") * np.float32(scale) + np.float32(offset)
+    chip[rng.random(chip.shape) < 0.05] = np.nan
+    return chip
+
+
+def test_chips_of_counts_are_stored_as_counts_and_come_out_as_they_went_in(tmp_path: Path) -> None:
+    """One packing must give every value back: a chip that is off by a bit keeps its band float32."""
+    rng = np.random.default_rng(7)
+    for number in range(6):
+        chip = convection(rng, 3) | {"chip": radiances(rng, 3 - number % 2)}
+        if number == 4:
+            chip["chip"][0, 6, 3, 3] = np.nextafter(chip["chip"][0, 6, 2, 2], np.float32(9e9))
+            chip["chip"].view("u4")[0, 8, 3, 3] = 0xFFC00001  # no NaN of NumPy's
+        save(tmp_path / "in", f"c{number}.npz", chip)
+    store = tmp_path / "store"
+    flags = ["import-chips", "--chips", str(tmp_path / "in" / "*.npz"), "--output-dir", str(store)]
+    assert main([*flags, "--workers", "1"]) == 0
+    group = zarr.open_group(store / "chips.zarr", mode="r")
+    kinds = {name: group[name].dtype.str for name in (f"C{band:02d}" for band in range(1, 17))}
+    assert {name for name, kind in kinds.items() if kind == "<f4"} == {"C07", "C09"}
+    assert {kinds[name] for name in kinds.keys() - {"C07", "C09"}} == {"<u2"}
+    assert group["C13"].fill_value == 65_535  # of a chip that could not be read: none, not the value of count 0
+    for band in (2, 13):
+        told = dict(group[f"C{band:02d}"].attrs)
+        assert told["scale_factor"] == pytest.approx(PACKINGS[band][1], rel=1e-5)
+    assert main(["export-chips", "--store", str(store), "--output-dir", str(tmp_path / "out")]) == 0
+    for path in (tmp_path / "in").iterdir():
+        same(path, tmp_path / "out" / path.name)
+    # Opened for training, values are those of the chips, to the bit; xarray alone unpacks in double precision.
+    opened, plain = open_cube(str(store / "chips.zarr")), xr.open_zarr(store / "chips.zarr", chunks=None)
+    with np.load(tmp_path / "in" / "c0.npz") as held:
+        for band in (2, 7, 13):
+            values = opened[f"C{band:02d}"].values[0]
+            assert values.dtype == np.float32
+            np.testing.assert_array_equal(values, held["chip"][:, band - 1])
+            np.testing.assert_allclose(plain[f"C{band:02d}"].values[0], held["chip"][:, band - 1], rtol=1e-6, atol=1e-6)
+
+
+def test_an_import_of_before_goes_on_without_packings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cube.geostationary.chips.store._SHARD", 1)
+    rng = np.random.default_rng(8)
+    for number in range(3):
+        save(tmp_path / "in", f"c{number}.npz", {"chip": radiances(rng, 2)})
+    store = tmp_path / "store"
+    flags = ["import-chips", "--chips", str(tmp_path / "in" / "*.npz"), "--output-dir", str(store), "--workers", "1"]
+    monkeypatch.setattr("cube.geostationary.chips.run.packing_of", lambda values: None)
+    assert main(flags) == 0  # what was stored before there were packings
+    monkeypatch.undo()
+    ledger = store / "ledger.jsonl"
+    kept = [line for line in ledger.read_text().splitlines() if '"packing"' not in line and "chips-000002" not in line]
+    ledger.write_text("".join(f"{line}\n" for line in kept))
+    (store / "packing.json").unlink()
+    assert main(flags) == 0
+    assert not (store / "packing.json").exists()
+    assert zarr.open_group(store / "chips.zarr", mode="r")["C13"].dtype == np.float32
+
+
 @pytest.mark.filterwarnings("ignore:.*Zarr V3 specification", "ignore:Consolidated metadata")
 @pytest.mark.parametrize("consolidated", [True, False])
 def test_zarr_tiles_of_both_versions(tmp_path: Path, *, consolidated: bool) -> None:
@@ -199,6 +273,87 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     xr.testing.assert_identical(one, other)
 
 
+def frame(rng: np.random.Generator) -> dict[str, Any]:
+    """Form d: a dict of arrays, numbers and text."""
+    data = {
+        "Pressure": values(rng, 91, 40),
+        "Cloud_class": rng.integers(0, 9, (91, 10)),
+        "Cloud_mask_binary": rng.random((91, 40)) < 0.5,
+        "Surface": np.asfortranarray(rng.normal(size=(3, 4))),
+        "UTC_Time": np.float64(18.25),
+        "Orbit": 4711,
+        "Name": "2019-003",
+        "Names": np.array(["a", "bc"]),
+    }
+    return {"chip": values(rng, SIZE, SIZE, 16), "data": data}
+
+
+def old_pickle(protocol: int, chip: dict[str, Any] | None = None) -> bytes:
+    """Of the dict, as numpy of version 1 wrote it in the protocols of that time."""
+    held = np.array((chip or frame(np.random.default_rng(5)))["data"], object)
+    pickled = pickle.dumps(held, protocol)
+    return pickled if protocol > 3 else pickled.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_old_chips_of_one_frame(tmp_path: Path, protocol: int) -> None:
+    """Their dict is pickled, by any Python and numpy."""
+    chip = frame(np.random.default_rng(5))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"shape": (), "fortran_order": False, "descr": "|O"})
+    with zipfile.ZipFile(folder / "2019-003-4711_1-2-3.npz", "w") as archive:
+        with archive.open("chip.npy", "w") as out:
+            np.lib.format.write_array(out, chip["chip"])
+        archive.writestr("data.npy", head.getvalue() + old_pickle(protocol, chip))
+    flags = ["--chips", str(folder / "*.npz"), "--output-dir", str(tmp_path / "store"), "--workers", "1"]
+    assert main(["import-chips", *flags]) == 0
+    assert main(["export-chips", "--store", str(tmp_path / "store"), "--output-dir", str(tmp_path / "out")]) == 0
+    band = xr.open_zarr(tmp_path / "store" / "chips.zarr", chunks=None)["C13"]
+    np.testing.assert_array_equal(band[0, 0], chip["chip"][..., 12])
+    with np.load(tmp_path / "out" / "2019-003-4711_1-2-3.npz") as held:
+        np.testing.assert_array_equal(held["chip"], chip["chip"])
+        assert {*held.files} == {"chip", *(f"data/{name}" for name in chip["data"])}
+        for name, value in chip["data"].items():
+            np.testing.assert_array_equal(held[f"data/{name}"], value)
+            assert held[f"data/{name}"].dtype == np.asarray(value).dtype
+
+
+class Runs:
+    """Names a function where it is unpickled."""
+
+    def __init__(self, *named: Any) -> None:
+        self.named = named
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.named[0], self.named[1:]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"a": Runs(os.system, "touch ran")}, "names posix.system, which is no array"),
+        ({"a": Runs(eval, "open('ran', 'w')")}, "names builtins.eval"),
+        ({"a": Runs(getattr, 1, "real")}, "names builtins.getattr"),
+        ({"a": Runs(np.ndarray, (2**40,))}, "not callable|_Array"),
+        ({"a": np.array([{}], object)}, "a is an array of objects"),
+        ({"a": [1, 2]}, "a is a list"),
+        ({1: 2}, "the pickled data is dict, not a dict by name"),
+    ],
+)
+def test_old_chips_that_hold_more_than_numbers_run_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Any, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (tmp_path / "a.npz").open("wb") as out:
+        np.savez(out, chip=np.zeros((SIZE, SIZE, 16)), data=np.array(data, object))
+    with pytest.raises(SourceError, match=said) as caught:
+        told_members(tmp_path / "a.npz")
+    assert "a.npz is not a chip that can be read" in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_files_that_are_no_chips_are_told_and_the_others_taken(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,7 +361,7 @@ def test_files_that_are_no_chips_are_told_and_the_others_taken(
     folder = tmp_path / "in"
     save(folder, "good.npz", convection(rng))
     save(folder, "flat.npz", {"chip": np.zeros((4, 4))})
-    np.savez(folder / "objects.npz", chip=np.zeros((1, 16, SIZE, SIZE)), data=np.array({"a": 1}, dtype=object))
+    np.savez(folder / "objects.npz", chip=np.zeros((1, 16, SIZE, SIZE)), more=np.array({"a": 1}, dtype=object))
     (folder / "text.npz").write_text("no zip")
     whole = (folder / "good.npz").read_bytes()
     (folder / "cut.npz").write_bytes(whole[: len(whole) // 2])
@@ -215,7 +370,7 @@ def test_files_that_are_no_chips_are_told_and_the_others_taken(
     told = capsys.readouterr().err
     for part in (
         "flat.npz has no chip of four dimensions",
-        "objects.npz holds objects in data, which are not read",
+        "objects.npz holds objects in more, which are not read",
         "text.npz is not a chip that can be read",
         "cut.npz is not a chip that can be read",
     ):
@@ -237,55 +392,23 @@ def test_what_does_not_go_together_is_refused(
     assert told in capsys.readouterr().err
 
 
-def test_tiles_of_a_build_as_chips(small_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every value is the file's own, by h5py and satpy's law, at the place that the metadata names."""
-    flags = [
-        "abi",
-        "--local-data-dir",
-        str(small_archive),
-        "--domain",
-        "M1",
-        "--channels",
-        "1",
-        "2",
-        "13",
-        "--steps",
-        "2",
-    ]
-    flags += ["--step-minutes", "10", "--tile-size", "64", "--num-tiles", "2", "--workers", "1", "--screen", "off"]
-    assert main([*flags, "--output-dir", str(tmp_path / "mean")]) == 0
-    assert main(["export-chips", "--store", str(tmp_path / "mean"), "--output-dir", str(tmp_path / "no")]) == 2
-    assert "averages of C02, and chips have every second pixel of it" in capsys.readouterr().err
-    assert main([*flags, "--output-dir", str(tmp_path / "keep"), "--half-km", "keep"]) == 0
-    assert main(["export-chips", "--store", str(tmp_path / "keep"), "--output-dir", str(tmp_path / "out")]) == 0
-    made = sorted((tmp_path / "out").iterdir())
-    assert len(made) == 2
-    assert all(path.name.startswith("GOES16_abi_20200701T16") for path in made)
-    for path in made:
-        with np.load(path) as held:
-            chip, told = held["chip"], json.loads(str(held["metadata"]))
-            assert chip.shape == (2, 16, 64, 64)
-            assert np.isnan(chip[:, [2, 3, 15]]).all()
-            for step in range(2):
-                for number, stride, shift in ((1, 1, 0), (2, 2, 0), (13, 1, 1)):
-                    with h5py.File(held["source_files"][step, number - 1]) as file:
-                        rad = file["Rad"][()].view("u2")
-                        scale, offset, fill = (
-                            np.ravel(file["Rad"].attrs[n])[0] for n in ("scale_factor", "add_offset", "_FillValue")
-                        )
-                    top, left = told["abi_center_y"] - 32, told["abi_center_x"] - 32
-                    rows, cols = (slice(v * stride >> shift, ((v + 64) * stride) >> shift, stride) for v in (top, left))
-                    counts = rad[rows, cols]
-                    if shift:
-                        counts = counts.repeat(2, 0).repeat(2, 1)
-                    expected = counts.astype("f4") * np.float32(scale) + np.float32(offset)
-                    good = counts != np.uint16(fill)
-                    np.testing.assert_allclose(chip[step, number - 1][good], expected[good], rtol=2e-6, atol=1e-6)
-                    assert np.isnan(chip[step, number - 1][~good]).all()
-            assert held["latitude"][32, 32] == pytest.approx(told["center_latitude"], abs=0.02)
-            assert held["solar_zenith_angle"].shape == held["view_zenith_angle"].shape == (2, 64, 64)
-    # And taken in again, out again.
-    assert main(["import-chips", "--chips", str(tmp_path / "out" / "*.npz"), "--output-dir", str(tmp_path / "in")]) == 0
-    assert main(["export-chips", "--store", str(tmp_path / "in"), "--output-dir", str(tmp_path / "again")]) == 0
-    for path in made:
-        same(path, tmp_path / "again" / path.name)
+def test_headers_of_chips_are_let_go_one_after_another() -> None:
+    """A store of any number of chips is laid out in the memory of a few."""
+    alive, most = 0, 0
+
+    class Headers(dict[str, Member]):
+        def __init__(self, steps: int) -> None:
+            nonlocal alive, most
+            super().__init__(
+                chip=Member((steps, 2, 8, 6), "<f4"), scale=Member((steps,), "<f8" if steps == 3 else "<i2")
+            )
+            alive, most = alive + 1, max(most, alive + 1)
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    layout = ChipLayout.of(("convection", Headers(1 + n % 7)) for n in range(50))
+    assert most <= 2
+    assert (layout.chips, layout.steps, layout.bands, layout.rows, layout.cols) == (50, 7, ("C01", "C02"), 8, 6)
+    assert layout.others == {"scale": ((7,), "<f8")}

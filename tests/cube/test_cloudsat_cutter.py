@@ -17,8 +17,10 @@ import cube
 from cube.build import main
 from cube.geostationary.cloudsat import CloudsatConfig
 from cube.testing import write_cloudsat_granule
+from loaders.tiles import TileDataset
 from stratacube.errors import UsageError
 from stratacube.parquet import read_frame
+from tests.cube.test_strata_merra2 import write_merra2
 
 
 def config(**values: Any) -> CloudsatConfig:
@@ -70,7 +72,7 @@ def test_flags_of_its_readme_are_the_same() -> None:
     ("values", "told"),
     [
         ({"cloudsat_root": None}, "`cloudsat_root` is required"),
-        ({"metadata": ["merra2"]}, "`metadata=merra2` is not taken"),
+        ({"metadata": ["merra2"]}, "needs `merra2_root`, the folder"),
         ({"metadata": ["cloudsat_aux"]}, "needs `cloudsat_aux_root`"),
         ({"year": 2019, "day_end": 366}, "2019 has the days 1 to 365"),
         ({"day_start": 9, "day_end": 8}, "are 9 and 8"),
@@ -91,10 +93,14 @@ def test_the_command_cuts_chips(small_archive: Path, tmp_path: Path, capsys: pyt
         "--offsets", -10, 0, 10,
         "--inner-disk-margin", 0, "--min-valid-fraction", 0.5, "--profile-selection", "chip", "--workers", 1,
         "--latlon-path", "ABI_EAST_GEO.nc", "--max-chips", 2,
+        "--metadata", "cloudsat", "merra2", "--merra2-root", tmp_path / "merra2", "--merra2-variables", "T2M",
     ]  # fmt: skip
+    write_merra2(tmp_path / "merra2", "20200701", "tavg1_2d_slv_Nx", [15.5, 16.5, 17.5], ("T2M",), box=True)
     assert main([*map(str, words), "--plan-only"]) == 0
     assert "--latlon-path is not needed" in capsys.readouterr().err
-    assert main([*map(str, words)]) == 0
+    assert main([*map(str, words), "--engine", "local", "--shard", "1/1"]) == 0
+    assert not (tmp_path / "out" / "catalog.json").exists()
+    assert main(["publish", str(tmp_path / "out"), "--workers", "1"]) == 0
     plan = read_frame(tmp_path / "out" / "plan.parquet")
     assert len(plan) == 2
     for row in plan.itertuples():
@@ -102,7 +108,26 @@ def test_the_command_cuts_chips(small_archive: Path, tmp_path: Path, capsys: pyt
         assert (np.diff(steps) == np.timedelta64(10, "m")).all()
         seen = start + timedelta(seconds=0.16 * json.loads(row.details)["profile"])
         assert abs(steps[1] - np.datetime64(seen, "us")) < np.timedelta64(1, "s")
-    assert cube.open_tiles(tmp_path / "out").sizes["profile"] > 200
+    tiles = cube.open_tiles(tmp_path / "out", chunks=None)
+    assert tiles.sizes["profile"] > 200
+    # The cell of a profile's pixel is the profile's own, but for profiles near the border of two.
+    for tile in range(2):
+        first, number = (int(tiles[f"cloudsat_profile_{name}"][tile]) for name in ("start", "count"))
+        own = tiles.isel(tile=tile, profile=slice(first, first + number))
+        at = [own[f"cloudsat_{name}"].values for name in ("row", "col")]
+        for name, place, step in (("row", "latitude", 0.5), ("column", "longitude", 0.625)):
+            index = own[f"cloudsat_merra2_{name}"].values
+            assert (index != own[f"merra2_{name}"].values[at[0], at[1]]).mean() < 0.1
+            apart = own[f"merra2_{place}"].values[index] - own[f"cloudsat_{place}"].values
+            assert np.abs(apart).max() <= step / 2 + 1e-5
+        assert own["merra2_T2M"].dims == ("time", "merra2_y", "merra2_x")
+        asked = own["merra2_T2M_time"].values - own["requested_time"].values
+        assert (np.abs(asked) <= np.timedelta64(30, "m")).all()
+    dataset = TileDataset(tmp_path / "out", labels=["cloudsat", "merra2_T2M", "cloudsat_merra2_row"])
+    assert dataset[0].labels["merra2_T2M"].shape == (1, *tiles["merra2_T2M"].shape[1:])
+    held = {name for name, v in dataset.store.small.variables.items() if isinstance(v._data, np.ndarray)}
+    assert "merra2_T2M_time" in held
+    assert "merra2_row" not in held  # 16,384 numbers a tile, which of many tiles would fill the memory
 
 
 def test_messages_name_its_own_options_and_shares_that_differ(

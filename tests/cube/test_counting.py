@@ -24,7 +24,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two strata, three splits, three resolutions and a grown store."""
     root = tmp_path_factory.mktemp("counted")
     archive, out, events = root / "archive", root / "out", root / "events.csv"
-    corner = (-0.03, 0.09)
+    corner = (-0.030016, 0.090048)
     write_abi_archive(
         archive, sector="C", start=datetime(2020, 7, 1, 16), hours=1, corner=corner, channels=(1, 2, 7, 13),
         shape_2km=(130, 130), workers=1,

@@ -102,7 +102,7 @@ def test_references_to_a_grid_without_numbers_are_refused(
     source: SourceFile, tmp_path: Path, column: str, value: Any
 ) -> None:
     write_references([index_file(source)], tmp_path / "references")
-    (path,) = (tmp_path / "references").rglob("files.parquet")
+    (path,) = (tmp_path / "references").rglob("files/*.parquet")
     frame = pd.read_parquet(path).assign(**{column: [value]})
     frame.to_parquet(path)
     with pytest.raises(SourceError, match=rf"^{path} cannot be read \(.*\); "):

@@ -19,7 +19,7 @@ from cube.testing import write_abi_archive
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("archive")
-    start, corner = datetime(2020, 7, 1, 16), (-0.03, 0.09)
+    start, corner = datetime(2020, 7, 1, 16), (-0.030016, 0.090048)
     write_abi_archive(
         root, sector="C", start=start, hours=1, corner=corner, channels=(7, 13), shape_2km=(130, 130), workers=1
     )

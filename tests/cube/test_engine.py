@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from cube.job.engine import Workers, run_tasks
+from cube.job.engine import Workers, local, run_tasks
 from cube.job.engine.local import LocalExecutor
 from cube.job.ledger import Entry, Ledger, Problem
 from stratacube.errors import SourceError
@@ -38,9 +39,12 @@ class Job:
         if tries < self.fail:
             if self.how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise {"os": OSError("disk says no"), "value": ValueError("bug"), "source": SourceError("file is bad")}[
-                self.how
-            ]
+            raise {
+                "os": OSError("disk says no"),
+                "value": ValueError("bug"),
+                "source": SourceError("file is bad"),
+                "memory": MemoryError(),
+            }[self.how]
         return self.key.upper()
 
 
@@ -69,6 +73,10 @@ def test_errors_of_the_machine_are_tried_again_and_bugs_are_not(tmp_path: Path) 
     assert outcomes["bug"].error == "ValueError: bug"
     assert (tmp_path / "bug").read_text() == "1"
     assert outcomes["fine"].result == "FINE"
+    hogs = [Job("hog", tmp_path, 1, "memory"), Job("hogs", tmp_path, 9, "memory")]
+    outcomes = {o.task.key: o for o in run_tasks(hogs, Job.run, Workers(), retries=1)}
+    assert outcomes["hog"].result == "HOG"
+    assert outcomes["hogs"].error == "a worker found no more memory (MemoryError); try fewer `workers`"
     (last,) = run_tasks([Job("bad", tmp_path, 9, "source")], Job.run, Workers(), retries=0)
     assert last.error == "file is bad"
 
@@ -135,21 +143,45 @@ def test_a_task_that_does_not_end_is_given_up_and_the_others_are_made(tmp_path: 
     jobs = [
         Stalling("once", tmp_path, 1),
         Stalling("ever", tmp_path, 9),
+        Stalling("later", tmp_path, 1),  # when the first two stall it has not begun, and keeps its second chance
         *(Stalling(f"j{i}", tmp_path) for i in range(6)),
     ]
     begun = time.monotonic()
     with Workers(workers, limit=1.5) as pool:
         outcomes = {o.task.key: o for o in run_tasks(jobs, Stalling.run, pool, retries=1)}
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 30
     assert {k: o.result for k, o in outcomes.items() if k != "ever"} == {k: k.upper() for k in outcomes if k != "ever"}
     assert outcomes["ever"].result is None
     assert "did not end within 0.025 minutes" in (outcomes["ever"].error or "")
     assert "`task_minutes`" in (outcomes["ever"].error or "")
-    assert sorted(p.name for p in tmp_path.glob("[eo]*")) == ["ever.0", "ever.1", "once.0", "once.1"]
+    assert sorted(p.name for p in tmp_path.glob("[elo]*")) == [
+        f"{k}.{n}" for k in ("ever", "later", "once") for n in (0, 1)
+    ]
     assert {len(list(tmp_path.glob(f"j{i}.*"))) for i in range(6)} == {1}, "none of the others is made twice"
     if workers > 1:
         left = {int(p.read_text()) for p in tmp_path.iterdir()}
         _wait(lambda: not any(psutil.pid_exists(pid) for pid in left))
+
+
+def _late(*words: Any) -> None:
+    time.sleep(3)
+    local._begin_worker(*words)
+
+
+@pytest.mark.slow
+def test_the_time_that_workers_take_to_start_counts_against_no_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that does much else; workers that never come are given up all the same."""
+    monkeypatch.setattr(local, "_begin_worker", _late)
+    with Workers(2, limit=1.0) as pool:
+        outcomes = list(run_tasks([Job("a", tmp_path), Job("b", tmp_path)], Job.run, pool))
+        assert [o.error for o in outcomes] == [None, None]
+        assert pool.replaced == 0
+    monkeypatch.setattr(local, "_STARTING", 0.0)
+    with Workers(2, limit=1.0) as pool:
+        (outcome,) = run_tasks([Job("c", tmp_path)], Job.run, pool)
+    assert "did not end" in (outcome.error or "")
 
 
 def test_workers_that_are_slow_but_come_to_ends_are_left_alone(tmp_path: Path) -> None:
@@ -218,6 +250,16 @@ def _wait(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_worker_that_comes_after_its_driver_was_killed_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    context = multiprocessing.get_context("forkserver")
+    hears, theirs = context.Pipe(duplex=False)
+    hears.close()
+    late = context.Process(target=local._begin_worker, args=(theirs,))
+    late.start()
+    late.join()
+    assert (late.exitcode, capfd.readouterr().err) == (1, "")
 
 
 def test_ledger_keeps_the_last_word_and_ignores_a_torn_line(tmp_path: Path) -> None:

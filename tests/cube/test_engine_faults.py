@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import time
@@ -14,6 +15,9 @@ import pytest
 from cube.job.engine import Workers, run_tasks
 from cube.job.engine.base import EngineExecutor, EngineLostError
 from cube.job.engine.worker import in_worker
+from cube.job.logfile import LogFile
+from stratacube.claim import claimed
+from stratacube.errors import ClaimLostError, UsageError
 from tests.cube.test_engine import Job, Slow
 
 
@@ -27,7 +31,7 @@ class Hog:
     def run(self) -> str:
         taken = bytearray(self.megabytes << 20)
         taken[:: 1 << 12] = b"x" * len(taken[:: 1 << 12])
-        time.sleep(3 if self.megabytes > 1 else 0)
+        time.sleep(60 if self.megabytes > 1 else 0)  # it is killed as soon as that is seen
         return self.key.upper()
 
 
@@ -55,11 +59,34 @@ def test_each_task_has_one_outcome_on_dask(tmp_path: Path) -> None:
     with Workers(2, "dask") as pool:
         outcomes = list(run_tasks(jobs, Job.run, pool, retries=1))
         assert pool.number == 2
+        (doomed,) = run_tasks([Job("doomed", tmp_path, 99, "kill")], Job.run, pool, retries=0)
+    assert "a worker process was killed" in (doomed.error or "")
+    assert (tmp_path / "doomed").read_text() == "3", "Dask's scheduler tries nothing again by itself"
     by_key = {o.task.key: o for o in outcomes}
     assert len(outcomes) == len(by_key) == len(jobs)
     assert by_key.pop("bug").error == "ValueError: bug"
     assert by_key.pop("bad").error == "OSError: disk says no"
     assert {o.result for o in by_key.values()} == {"VICTIM", *(f"J{i}" for i in range(6))}
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_or_with_threads_is_told() -> None:
+    from distributed import LocalCluster
+
+    for workers, more, error, told in (
+        (
+            0,
+            ["wait_minutes=0.02"],
+            EngineLostError,
+            r"had no worker for 0\.02 minutes; start some, or .* `wait_minutes`",
+        ),
+        (1, [], UsageError, r"has 2 threads, .* start workers with `nthreads=1`"),
+    ):
+        quiet = {"processes": False, "dashboard_address": ":0", "threads_per_worker": 2}
+        with LocalCluster(n_workers=workers, **quiet) as cluster:
+            asked = ["dask", f"scheduler={cluster.scheduler_address}", *more]
+            with pytest.raises(error, match=told), Workers(1, asked):  # type: ignore[arg-type]
+                pass
 
 
 def test_one_task_goes_through_the_engine(tmp_path: Path) -> None:
@@ -108,6 +135,23 @@ def _end_or_tell(task: object) -> int:
     return os.getpid()
 
 
+def test_a_log_for_which_there_is_no_room_is_let_be(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The run tells of the full disk, not the logs of driver and ranks."""
+    log = tmp_path / "logs" / "pipeline.log"
+    log.parent.mkdir()
+    log.symlink_to("/dev/full")
+    handler = LogFile(log)
+    handler.emit(logging.LogRecord("cube", logging.INFO, "", 1, "found %d scans", (3,), None))
+    handler.close()
+    nowhere = LogFile(tmp_path / "none" / "pipeline.log")
+    nowhere.emit(logging.LogRecord("cube", logging.INFO, "", 1, "found %d scans", (3,), None))
+    assert capfd.readouterr().err == ""
+    good = LogFile(tmp_path / "good.log")
+    good.emit(logging.LogRecord("cube", logging.INFO, "", 1, "found %d", ("three",), None))
+    good.close()
+    assert "TypeError" in capfd.readouterr().err
+
+
 class Lost(EngineExecutor):
     """Its tasks never end, and are taken back once."""
 
@@ -138,6 +182,16 @@ def test_time_without_workers_counts_against_no_task() -> None:
     with Workers(1, lost, limit=1.0) as pool, pytest.raises(EngineLostError, match="none will come again"):
         list(run_tasks([Told("a")], Told.run, pool))
     assert pool.replaced == 0
+
+
+def test_a_worker_that_outlives_its_claim_begins_nothing(tmp_path: Path) -> None:
+    """What it would begin is in the way of the run that has the folder now."""
+    begun, elsewhere = list[Told](), ("elsewhere", 1, 1)
+    with claimed(tmp_path) as fence:
+        in_worker(begun.append, Told("a"), fence, elsewhere)
+    with pytest.raises(ClaimLostError):
+        in_worker(begun.append, Told("b"), fence, elsewhere)
+    assert begun == [Told("a")]
 
 
 def test_two_tasks_at_once_in_one_process_are_refused() -> None:

@@ -23,6 +23,8 @@ from stratacube.errors import UsageError
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The 'shapely.ops.transform:DeprecationWarning"),  # odc-geo calls it
+    # rasterio hides it itself while it warps, but two of dask's threads undo one another's hiding
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
 ]
 
 
@@ -161,6 +163,19 @@ def test_one_tile_is_an_object_in_its_place(tiles: Path) -> None:
             cube.one_tile(opened, bad)
     with pytest.raises(UsageError, match="give what open_tiles returns"):
         cube.one_tile(tile, 0)
+
+
+def test_one_tile_of_bands_at_pixels_of_their_own(tiles: Path, tmp_path: Path) -> None:
+    archive = str(tiles.parent / "archive")
+    flags = "--domain M1 --channels 2 13 --tile-size 64 --steps 1 --num-tiles 1 --workers 1 --grid native"
+    assert main(["abi", "--local-data-dir", archive, *flags.split(), "--output-dir", str(tmp_path)]) == 0
+    tile = cube.one_tile(cube.open_tiles(tmp_path), 0)
+    with xr.open_dataset(next(Path(archive).rglob("*C13*.nc"))) as scan:
+        left = float(tile["x_left"])
+        column = int(np.abs(scan["x"].values - (left + 28e-6)).argmin())
+        metres = float(scan["goes_imager_projection"].attrs["perspective_point_height"])
+        np.testing.assert_allclose(tile["C13"]["x_2km"], scan["x"].values[column : column + 32] * metres, atol=15)
+    assert tile.sizes["x_500m"] == 4 * tile.sizes["x_2km"] == 128
 
 
 def test_the_code_of_a_report_runs_where_it_stands(tiles: Path, monkeypatch: pytest.MonkeyPatch) -> None:

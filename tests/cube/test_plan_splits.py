@@ -26,7 +26,7 @@ SHARES = ["--split-shares", "0.5", "0.3", "0.2"]
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirteen scans of two channels."""
     root = tmp_path_factory.mktemp("archive")
-    start, corner = datetime(2020, 7, 1, 16), (-0.03, 0.09)
+    start, corner = datetime(2020, 7, 1, 16), (-0.030016, 0.090048)
     write_abi_archive(
         root, sector="C", start=start, hours=1, corner=corner, channels=(7, 13), shape_2km=(130, 130), workers=1
     )

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from cube.build import main
-from cube.testing import write_abi_archive, write_cloud_systems
+from cube.testing import write_abi_archive, write_cloud_systems, write_cloudsat_granule
 from stratacube.parquet import read_frame
 from tests.conftest import ROOT
 from tests.cube.test_abi_run import put_in_bucket
@@ -23,7 +23,7 @@ SMALL = ["--domain", "M1", "--steps", "2", "--step-minutes", "10", "--plan-only"
 
 
 def lines() -> list[list[str]]:
-    """Flags of the documented lines: 2.2, 2.3, 2.4, 2.5, section 5, and tiles of its metadata."""
+    """Flags of the documented lines: 2.2, 2.3, 2.4, 2.5, section 5, tiles of its metadata, and 2.1."""
     text = (ROOT / "docs" / "predecessor.md").read_text()
     start = "$ python -m cube.build "
     return [shlex.split(line.removeprefix(start)) for line in text.splitlines() if line.startswith(start)]
@@ -137,6 +137,32 @@ def test_metadata_of_masks_alone_and_tiles_of_it(
     assert typed([*direct[:6], "ended", *direct[7:]], masks, small_archive, *more) == 0
     ended = read_frame(tmp_path / "ended" / "plan.parquet")
     assert len(ended) == (plain["event_time"] < last).sum()
+
+
+def test_tiles_about_the_track_of_cloudsat(
+    masks: Path,
+    tmp_path: Path,
+    small_archive: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its line has no flag at all: what has a default gets it, and what has none is asked for by its name."""
+    monkeypatch.chdir(tmp_path)
+    assert typed(lines()[6][:1], masks, small_archive) == 2
+    assert "--cloudsat-root is required: give the folder of granules" in capsys.readouterr().err
+    start = datetime(2020, 7, 1, 16, 10)
+    for day, of in ((start, 1), (start.replace(day=2), 2)):  # of the second there is no scan
+        track = {"longitude": -58.7, "profiles": 9000, "before_equator": 600.0, "orbit": of}
+        write_cloudsat_granule(tmp_path / "granules", day, product="2B-CLDCLASS-LIDAR", **track)
+    more = ["--year", "2020", "-d", "182", "--domain", "M1", "--channels", "13", "--offsets", "0", "--plan-only"]
+    more += ["--inner-disk-margin", "0", "--profile-selection", "chip", "--workers", "1", "-llp", "ABI_EAST_GEO.nc"]
+    assert typed(lines()[6], masks, small_archive, *more) == 0
+    told = capsys.readouterr().err
+    assert f"by default: --output-dir {tmp_path / 'abi_tiles'}\n" in told
+    assert "--lat-lon-path is not needed" in told
+    plan = read_frame(tmp_path / "abi_tiles" / "plan.parquet")
+    assert set(plan["stratum"]) == {"cloudsat"}
+    assert set(plan["event_time"].dt.date) == {date(2020, 7, 1)}
 
 
 def test_short_flags_are_the_long_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

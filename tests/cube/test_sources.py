@@ -72,20 +72,7 @@ def test_tiles_of_a_table_of_scans_are_the_same(archive: Path, listed_as_json: P
     differing = [name for name in same if (output / name).read_bytes() != (listed_as_json / name).read_bytes()]
     assert differing == []
     described = [json.loads((made / "tiles/collection.json").read_text()) for made in (listed_as_json, output)]
-    assert [c["assets"]["sources"] for c in described] == [
-        {
-            "href": "../sources.json",
-            "type": "application/geo+json",
-            "title": "Source scans found",
-            "roles": ["metadata"],
-        },
-        {
-            "href": "../sources.parquet",
-            "type": "application/vnd.apache.parquet",
-            "title": "Source scans found, in one stac-geoparquet table",
-            "roles": ["metadata"],
-        },
-    ]
+    assert all("sources" not in c["assets"] for c in described)  # both lists name a folder of this machine
     assert main(["verify", str(output)]) == 0
     table = (output / "sources.parquet").read_bytes()
     (output / "sources.parquet").write_bytes(table[:-9])

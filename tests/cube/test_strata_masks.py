@@ -401,15 +401,16 @@ def test_files_are_found_at_any_depth_by_date(tmp_path: Path) -> None:
     assert survey_mask(files[0]).problem is not None
 
 
-@pytest.mark.parametrize("listed", [np.array([2**31 - 1]), np.array([b"x"]), np.zeros((3, 2))])
-def test_a_list_of_dimensions_that_is_none_ends_no_process(tmp_path: Path, listed: npt.NDArray[Any]) -> None:
-    path = write_mask(tmp_path / "20200701_cloudsystems.nc", np.zeros((72, 34, 87)))
-    with h5py.File(path, "r+") as out:
-        del out["DCS_number"].attrs["DIMENSION_LIST"]
-        out["DCS_number"].attrs["DIMENSION_LIST"] = listed
-    code = f"from cube.strata.masks import *; print(survey_mask(find_masks({str(path)!r})[0][0]).problem)"
+def test_a_list_of_dimensions_that_is_none_ends_no_process(tmp_path: Path) -> None:
+    for day, listed in enumerate((np.array([2**31 - 1]), np.array([b"x"]), np.zeros((3, 2))), 1):
+        path = write_mask(tmp_path / f"202007{day:02d}_cloudsystems.nc", np.zeros((72, 34, 87)))
+        with h5py.File(path, "r+") as out:
+            del out["DCS_number"].attrs["DIMENSION_LIST"]
+            out["DCS_number"].attrs["DIMENSION_LIST"] = listed
+    masks = str(tmp_path / "*.nc")
+    code = f"from cube.strata.masks import *; print([survey_mask(m).problem for m in find_masks({masks!r})[0]])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "None\n")
+    assert (done.returncode, done.stdout) == (0, "[None, None, None]\n")
 
 
 @pytest.mark.parametrize(

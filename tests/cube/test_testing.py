@@ -19,7 +19,7 @@ from tests.test_project import PACKAGES, ROOT, imported, modules
 from tests.test_readme import blocks
 
 KIT, PAGE = ROOT / "cube" / "testing", ROOT / "docs" / "testing.md"
-LIBRARIES = {"affine", "h5py", "numpy", "pyhdf", "pyproj", "rasterio", "yaml"}
+LIBRARIES = {"affine", "h5py", "numcodecs", "numpy", "pyhdf", "pyproj", "rasterio", "yaml", "zarr"}
 OURS = ("cube.testing", "stratacube.errors", "stratacube.files", "stratacube.times")
 """What the kit is made of: nothing that knows what a file of an archive means."""
 

@@ -29,7 +29,8 @@ def corner(longitude: float) -> tuple[float, float]:
     """Where a sector round the place begins, as a satellite sees it, by PROJ."""
     geos = pyproj.Proj(proj="geos", h=35786023.0, lon_0=longitude, a=6378137.0, b=6356752.31414, sweep="x")
     x, y = np.array(geos(*PLACE)) / 35786023.0
-    return round(x - SIZE / 2 * 56e-6, 6), round(y + SIZE / 2 * 56e-6, 6)
+    left, top = (round(float(n)) * 56 for n in (x / 56e-6 - SIZE / 2, y / 56e-6 + SIZE / 2))  # of the fixed grid
+    return left / 1e6, top / 1e6
 
 
 def view_zenith(satellite: str, lon: float, lat: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -29,3 +29,15 @@ class ExportConfig(Settings):
 
     store: LocalPath = Field(description="folder that import-chips, or a build of tiles, wrote")
     output_dir: LocalPath = Field(description="folder for the files, which are called as they were")
+    like: Literal["tile", "satvision"] = Field(
+        "tile",
+        description="of a build: chips lie where its tiles do, or with the event's pixel in the centre as "
+        "SatVision-Pix4D has it",
+    )
+    folders: str = Field(
+        "",
+        description="of a build: folders of the files, of {split}, {stratum}, {satellite} and codes of the event's "
+        "time such as %Y%m",
+    )
+    split_lists: bool = Field(False, description="of a build: list the files of each split in SPLIT.txt")
+    s3_endpoint: str | None = Field(None, description="S3 endpoint instead of AWS, of the build's archive")

@@ -3,9 +3,11 @@
 - ``tiles``: a Zarr store a tile (v2 or v3) with one array (time, band, y, x), ``Rad`` or
   ``__xarray_dataarray_variable__``;
 - ``convection``: an npz with ``chip`` (time, band, y, x);
-- ``cloudsat``: an npz with ``ABI/chip`` (time, y, x, band).
+- ``cloudsat``: an npz with ``ABI/chip`` (time, y, x, band);
+- ``frame``: an npz with ``chip`` (y, x, band), and ``data``, a pickled dict of arrays, numbers and text, which become
+  ``data/`` and their name.
 
-Nothing is unpickled: an npz with objects in it is refused.
+Nothing else is unpickled: an npz with other objects in it is refused.
 """
 
 from __future__ import annotations
@@ -15,24 +17,34 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
+from cube.geostationary.chips.old_chips import plain_dict
 from stratacube.errors import SourceError
 from stratacube.guard import guarded
 
 __all__ = ["FORMS", "PIXELS", "TEXT", "Member", "read_members", "told_members"]
 
-PIXELS = {"tiles": ("Rad", "__xarray_dataarray_variable__"), "convection": ("chip",), "cloudsat": ("ABI/chip",)}
+PIXELS = {
+    "tiles": ("Rad", "__xarray_dataarray_variable__"),
+    "frame": ("chip",),
+    "convection": ("chip",),
+    "cloudsat": ("ABI/chip",),
+}
 """What the pixels of each form are called."""
 FORMS = tuple(PIXELS)
 TEXT = "UST"
 """Kinds of arrays of text; those of Zarr may be of any length, T."""
-_LAST = {"cloudsat"}
+_LAST = {"cloudsat", "frame"}
 """Forms whose bands come last."""
+_DIMS = {"frame": 3}
+"""Dimensions of the pixels, where they are not four."""
+_PICKLED = "data"
+"""Member of a ``frame`` that is a pickled dict."""
 _MOST = 2**31
 """Bytes of an array that is taken into memory: eight times the largest chip."""
 _REMEDY = "fetch or write it again, or leave it out"
@@ -69,16 +81,17 @@ def told_members(path: Path) -> tuple[str, dict[str, Member]]:
             )
         if dtype.itemsize * int(np.prod(member.shape, dtype="i8")) > _MOST:
             raise SourceError(f"{path}: {name} of {member.shape} is larger than a chip can be; {_REMEDY}")
-    form = next((form for form, names in PIXELS.items() if _is_of(path, form) and set(names) & found.keys()), None)
-    pixels = None if form is None else found[pixels_of(form, found)]
-    if form is None or pixels is None or len(pixels.shape) != 4 or np.dtype(pixels.dtype).kind not in "fiu":
+    form = next((form for form, names in PIXELS.items() if _is_of(path, form, found) and set(names) & found.keys()), "")
+    pixels = found[pixels_of(form, found)] if form else None
+    if pixels is None or len(pixels.shape) != _DIMS.get(form, 4) or np.dtype(pixels.dtype).kind not in "fiu":
         held = ", ".join(f"{name} {member.shape}" for name, member in found.items()) or "nothing"
         raise SourceError(f"{path} has no chip of four dimensions (chip, ABI/chip or Rad), only {held}; leave it out")
     return form, found
 
 
-def _is_of(path: Path, form: str) -> bool:
-    return path.is_dir() == (form == "tiles")
+def _is_of(path: Path, form: str, members: Mapping[str, Member]) -> bool:
+    pickled = any(name.startswith(f"{_PICKLED}/") for name in members)
+    return path.is_dir() == (form == "tiles") and pickled == (form == "frame")
 
 
 def pixels_of(form: str, members: Mapping[str, Any]) -> str:
@@ -99,21 +112,27 @@ def read_members(path: Path) -> dict[str, npt.NDArray[Any]]:
             group = zarr.open_group(path, mode="r")
             return {name: np.asarray(array[...]) for name, array in group.arrays()}
         with np.load(path, allow_pickle=False) as held:
-            return {name: held[name] for name in held.files}
+            members = {name: held[name] for name in held.files if name != _PICKLED}
+            if _PICKLED in held.files:
+                members |= _told_apart(path) or {_PICKLED: held[_PICKLED]}
+            return members
 
 
 def image_of(form: str, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Pixels as (time, band, y, x)."""
+    pixels = pixels[None] if form == "frame" else pixels
     return np.moveaxis(pixels, -1, 1) if form in _LAST else pixels
 
 
 def pixels_from(form: str, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Pixels in the order of a form, of (time, band, y, x)."""
-    return np.ascontiguousarray(np.moveaxis(image, 1, -1)) if form in _LAST else image
+    pixels = np.ascontiguousarray(np.moveaxis(image, 1, -1)) if form in _LAST else image
+    return pixels[0] if form == "frame" else pixels
 
 
 def image_shape(form: str, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Steps, bands, rows and columns of pixels."""
+    shape = (1, *shape) if form == "frame" else shape
     steps, bands, rows, cols = (shape[0], shape[3], shape[1], shape[2]) if form in _LAST else shape
     return steps, bands, rows, cols
 
@@ -128,11 +147,33 @@ def _of_npz(path: Path) -> dict[str, Member]:
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
             with archive.open(entry) as stream:
-                version = np.lib.format.read_magic(stream)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(stream)
+                shape, dtype = _header(stream)
             found[entry.filename.removesuffix(".npy")] = Member(shape, dtype.str)
+    if found.get(_PICKLED) == Member((), "|O"):
+        del found[_PICKLED]
+        found |= {name: Member(v.shape, told_type(v.dtype)) for name, v in _told_apart(path).items()}
     return found
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of an array whose file begins here."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def _told_apart(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The values of a pickled dict, each as a member; none where there is no such dict."""
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo(f"{_PICKLED}.npy")
+        if entry.file_size > _MOST:
+            raise ValueError(f"{_PICKLED} is of {entry.file_size} bytes, larger than a chip can be")
+        with archive.open(entry) as stream:
+            shape, dtype = _header(stream)
+            if shape or not dtype.hasobject:
+                return {}
+            return {f"{_PICKLED}/{name}": value for name, value in plain_dict(stream).items()}
 
 
 def told_type(dtype: np.dtype[Any]) -> str:

@@ -16,7 +16,7 @@ SOURCE = SourcePlug(
         "export-chips": Command(
             "such chips, of that store or of tiles",
             f"{_HERE}.config:ExportConfig",
-            f"{_HERE}.run:run_export",
+            f"{_HERE}.export:run_export",
         ),
     },
     inspection=f"{_HERE}.run:CHIPS",

@@ -1,25 +1,26 @@
-"""Taking chips into a store, and giving them back."""
+"""Taking chips into a store."""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import zarr
 
 from cube.config import default_workers
-from cube.geostationary.chips.config import ExportConfig, ImportConfig
-from cube.geostationary.chips.forms import read_members, told_members
-from cube.geostationary.chips.like import names_of_chips, tiles_as_chips
-from cube.geostationary.chips.store import ChipLayout, create, exported, row_of, write_chips
-from cube.geostationary.chips.zarr_tiles import told_of_tile, write_tile
-from cube.geostationary.folder import AbiFolder
+from cube.geostationary.chips.config import ImportConfig
+from cube.geostationary.chips.forms import image_of, pixels_of, read_members, told_members
+from cube.geostationary.chips.packing import Packing, distinct, packing_of
+from cube.geostationary.chips.store import ChipLayout, create, row_of, write_chips
+from cube.geostationary.chips.zarr_tiles import told_of_tile
 from cube.job.folder import BuildFolder
 from cube.job.job import run_job
 from cube.job.ledger import Entry, Ledger, Problem
@@ -28,10 +29,10 @@ from cube.job.source import Manner, Planned
 from stratacube.choices import many
 from stratacube.command import Answer
 from stratacube.errors import SourceError, UsageError
-from stratacube.files import whole_file, whole_folder, write_json
+from stratacube.files import write_json
 from stratacube.parquet import read_frame, write_frame
 
-__all__ = ["CHIPS", "run_export", "run_import"]
+__all__ = ["CHIPS", "ChipFolder", "run_import"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ChipFolder(BuildFolder):
     """The folder of a store of chips."""
 
     SOURCE = "chips"
-    PARTS = (*BuildFolder.PARTS, "chips.zarr", "chips.parquet", "rows")
+    PARTS = (*BuildFolder.PARTS, "chips.zarr", "chips.parquet", "packing.json", "rows")
 
     @property
     def store(self) -> Path:
@@ -50,6 +51,11 @@ class ChipFolder(BuildFolder):
     def table(self) -> Path:
         """Their names, and what they hold of text."""
         return self.root / "chips.parquet"
+
+    @property
+    def packing(self) -> Path:
+        """By band that is stored as counts, its packing."""
+        return self.root / "packing.json"
 
     def rows_of(self, number: int) -> Path:
         """The rows of one task."""
@@ -86,6 +92,34 @@ def _take(task: _Task) -> None:
     ]
     task.folder.rows_of(task.number).parent.mkdir(exist_ok=True)
     write_frame(task.folder.rows_of(task.number), pd.DataFrame(rows))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Some chips whose values are looked at."""
+
+    key: str
+    files: tuple[str, ...]
+
+
+def _look(task: _Look) -> dict[str, npt.NDArray[np.float32] | None]:
+    """The values that each band of some chips has; None where it has values that cannot be packed."""
+    found: dict[str, npt.NDArray[np.float32] | None] = {}
+    for path in task.files:
+        form, _ = told_members(Path(path))
+        members = read_members(Path(path))
+        image = image_of(form, members[pixels_of(form, members)])
+        for place in range(image.shape[1]):
+            band = f"C{place + 1:02d}"
+            found[band] = _both(found.get(band, _NOTHING), distinct(image[:, place]))
+    return found
+
+
+def _both(one: npt.NDArray[np.float32] | None, other: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32] | None:
+    return None if one is None or other is None else distinct(np.concatenate([one, other]))
+
+
+_NOTHING = np.empty(0, "f4")
 
 
 class _Import:
@@ -137,8 +171,12 @@ class _Import:
         return list(plan.loc[plan["problem"] == "", "path"])
 
     @cached_property
+    def _layout(self) -> ChipLayout:
+        return ChipLayout.of(told_members(Path(name)) for name in self._files)
+
+    @cached_property
     def _tasks(self) -> list[_Task]:
-        layout = ChipLayout.of([told_members(Path(name)) for name in self._files])
+        layout = self._layout
         step = layout.at_once
         return [
             _Task(number, first, tuple(self._files[first : first + step]), layout, self.folder)
@@ -147,16 +185,34 @@ class _Import:
 
     def build(self, run: Run) -> None:
         """Take every chip that is not there yet."""
-        layout = self._tasks[0].layout
+        layout = replace(self._layout, packings=self._packings(run))
         run.keep(
             "arrays",
             lambda: create(self.folder.store, layout, self.config.codec),
             lambda: [self.folder.store / "zarr.json", *(self.folder.store / n / "zarr.json" for n in layout.arrays())],
         )
         done = run.done(task.key for task in self._tasks)
-        for outcome in run.do([t for t in self._tasks if t.key not in done], _take, "taking chips"):
+        tasks = [replace(task, layout=layout) for task in self._tasks if task.key not in done]
+        for outcome in run.do(tasks, _take, "taking chips"):
             problems = [Problem("product", outcome.error, ", ".join(outcome.task.files))] if outcome.error else []
             run.record(outcome.task.key, "failed" if problems else "done", problems, files=outcome.written)
+
+    def _packings(self, run: Run) -> dict[str, Packing]:
+        """The packings of the bands that have one for all chips, looked for once."""
+        if "arrays" in run.ledger.entries and "packing" not in run.ledger.entries:
+            return {}  # begun before there were any
+
+        def make() -> None:
+            looks = [_Look(f"look-{task.number:06d}", task.files) for task in self._tasks]
+            values: dict[str, npt.NDArray[np.float32] | None] = dict.fromkeys(self._layout.bands, _NOTHING)
+            for outcome in run.do(looks if self._layout.kind == "<f4" else [], _look, "looking at values"):
+                if outcome.result is not None:  # of what cannot be read, taking it tells
+                    values = {band: _both(some, outcome.result[band]) for band, some in values.items()}
+            found = {band: packing_of(some) for band, some in values.items() if some is not None}
+            write_json(self.folder.packing, {band: told for band, told in found.items() if told is not None})
+
+        run.keep("packing", make, lambda: [self.folder.packing], mark=self.folder.packing)
+        return {band: Packing(*told) for band, told in json.loads(self.folder.packing.read_text()).items()}
 
     def problems(self, run: Run) -> Iterator[Problem]:
         """Files that are no chips."""
@@ -233,43 +289,3 @@ def run_import(config: ImportConfig) -> Answer:
         If there are none, or they differ in size.
     """
     return run_job(_Import(config))
-
-
-def run_export(config: ExportConfig) -> Answer:
-    """Write every chip of a store as the file that it was, or every tile of a build as such a chip.
-
-    Files that are there are left as they are, so that a run that was stopped goes on.
-
-    Raises
-    ------
-    UsageError
-        If there is neither, or the pixels of tiles are not those of chips.
-    """
-    folder, tiles = ChipFolder(config.store), AbiFolder(config.store)
-    if not folder.table.exists() and not tiles.tiles.exists():
-        raise UsageError(
-            f"{config.store} holds neither chips nor tiles; give the folder that import-chips or a build of tiles wrote"
-        )
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    chips: Iterable[tuple[str, dict[str, Any]]]
-    told: dict[str, str] = {}
-    if folder.table.exists():
-        table = read_frame(folder.table)
-        table = table[[not (config.output_dir / str(name)).exists() for name in table["name"]]]
-        if "zarr" in table:  # stores of chips that were made before have none
-            told = dict(zip(table["name"], table["zarr"].fillna(""), strict=True))
-        chips = exported(folder.store, table)
-    else:
-        lacking = {name for name in names_of_chips(tiles) if not (config.output_dir / name).exists()}
-        chips = tiles_as_chips(tiles, lacking)
-    written = 0
-    for name, members in chips:
-        target = config.output_dir / name
-        written += 1
-        if target.suffix == ".npz":
-            with whole_file(target) as part, part.open("wb") as out:
-                np.savez_compressed(out, **members)  # type: ignore[arg-type]
-        else:
-            with whole_folder(target) as part:
-                write_tile(part, members, told.get(name, ""))
-    return Answer(0, [f"{many(written, 'chip')} in {config.output_dir}"], {"written": written})

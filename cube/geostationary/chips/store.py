@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ from cube.geostationary.chips.forms import (
     pixels_from,
     pixels_of,
 )
+from cube.geostationary.chips.packing import NO_COUNT, Packing, counts_of, unpacked
 from cube.job.store import ArraySpec, create_store, write_region
-from stratacube.errors import UsageError
+from cube.opening import IN_FLOAT32
+from stratacube.errors import SourceError, UsageError
 
 __all__ = ["ChipLayout", "exported", "write_chips"]
 
@@ -46,41 +48,33 @@ class ChipLayout:
     """By name, the largest shape and the type that holds all of what else there is of numbers."""
     kind: str = "<f4"
     """Type that holds all pixels, and NaN."""
+    packings: Mapping[str, Packing] = field(default_factory=dict)
+    """Of the bands that are stored as counts."""
 
     @classmethod
-    def of(cls, told: Sequence[tuple[str, Mapping[str, Member]]]) -> ChipLayout:
-        """Lay out a store of some files.
+    def of(cls, told: Iterable[tuple[str, Mapping[str, Member]]]) -> ChipLayout:
+        """Lay out a store of some files, whose headers are looked at one after another.
 
         Raises
         ------
         UsageError
             If their chips differ in pixels or bands.
         """
-        shapes = [image_shape(form, members[pixels_of(form, members)].shape) for form, members in told]
-        sizes = {shape[1:] for shape in shapes}
-        if len(sizes) > 1:
-            one, other = sorted(sizes)[:2]
-            raise UsageError(
-                f"chips of one store have one size, not {one[1]} x {one[2]} pixels of {one[0]} bands and {other[1]} x "
-                f"{other[2]} of {other[0]}; take them into several stores, by globs that tell them apart"
-            )
-        bands, rows, cols = sizes.pop()
+        chips, steps, kind = 0, 0, "<f4"
+        size: tuple[int, int, int] | None = None
         others: dict[str, tuple[tuple[int, ...], str]] = {}
         for form, members in told:
+            pixels = members[pixels_of(form, members)]
+            length, *own = image_shape(form, pixels.shape)
+            size = _same_size(size, (own[0], own[1], own[2]))
+            chips, steps = chips + 1, max(steps, length)
+            kind = np.result_type(kind, pixels.dtype).newbyteorder("<").str
             for name, member in members.items():
-                if member.is_text or name == pixels_of(form, members):
-                    continue
-                shape, kind = others.get(name, (member.shape, member.dtype))
-                if len(shape) != len(member.shape):
-                    raise UsageError(
-                        f"{name} has {len(shape)} dimensions in one chip and {len(member.shape)} in another"
-                    )
-                largest = tuple(max(a, b) for a, b in zip(shape, member.shape, strict=True))
-                others[name] = largest, np.result_type(kind, member.dtype).str
+                if not member.is_text and member is not pixels:
+                    others[name] = _larger(name, others.get(name), member)
+        bands, rows, cols = size or (0, 0, 0)
         names = tuple(f"C{number:02d}" for number in range(1, bands + 1))
-        kinds = [members[pixels_of(form, members)].dtype for form, members in told]
-        kind = np.result_type("<f4", *kinds).newbyteorder("<").str
-        return cls(len(told), max(s[0] for s in shapes), names, rows, cols, others, kind)
+        return cls(chips, steps, names, rows, cols, others, kind)
 
     @property
     def at_once(self) -> int:
@@ -90,13 +84,16 @@ class ChipLayout:
     def arrays(self) -> dict[str, ArraySpec]:
         """Describe the arrays."""
         image = (self.chips, self.steps, self.rows, self.cols)
-        told = {"long_name": "radiance as SatVision-Pix4D's chips have it, NaN where there is none"}
-        specs = {
-            name: ArraySpec(
-                ("tile", "time", "y", "x"), image, self.kind, (1, *image[1:]), fill_value=np.nan, attributes=told
-            )
-            for name in self.bands
-        }
+        told: dict[str, Any] = {"long_name": "radiance as SatVision-Pix4D's chips have it, NaN where there is none"}
+        specs: dict[str, ArraySpec] = {}
+        for name in self.bands:
+            kind, fill, more = self.kind, np.nan, told
+            if name in self.packings:
+                scale, offset = self.packings[name]
+                kind, fill = "<u2", NO_COUNT
+                more = {**told, "scale_factor": scale, "add_offset": offset, "_FillValue": NO_COUNT, IN_FLOAT32: 1}
+            of_image = ("tile", "time", "y", "x")
+            specs[name] = ArraySpec(of_image, image, kind, (1, *image[1:]), fill_value=fill, attributes=more)
         for name, (shape, kind) in self.others.items():
             dims = ("tile", *self._dims(name, shape))
             chunk = 1 if np.prod(shape, dtype="i8") > 2**16 else self.at_once
@@ -111,6 +108,26 @@ class ChipLayout:
             (self.steps,): ("time",),
         }
         return known.get(shape, tuple(f"{stored_name(name)}_{axis}" for axis in range(len(shape))))
+
+
+def _same_size(one: tuple[int, int, int] | None, other: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Bands, rows and columns of chips, and of one more."""
+    if one not in (None, other):
+        one, other = sorted([one, other])
+        raise UsageError(
+            f"chips of one store have one size, not {one[1]} x {one[2]} pixels of {one[0]} bands and {other[1]} x "
+            f"{other[2]} of {other[0]}; take them into several stores, by globs that tell them apart"
+        )
+    return other
+
+
+def _larger(name: str, known: tuple[tuple[int, ...], str] | None, member: Member) -> tuple[tuple[int, ...], str]:
+    """Shape and type that hold an array of one more chip too."""
+    shape, kind = known or (member.shape, member.dtype)
+    if len(shape) != len(member.shape):
+        raise UsageError(f"{name} has {len(shape)} dimensions in one chip and {len(member.shape)} in another")
+    largest = tuple(max(a, b) for a, b in zip(shape, member.shape, strict=True))
+    return largest, np.result_type(kind, member.dtype).str
 
 
 def stored_name(name: str) -> str:
@@ -133,7 +150,11 @@ def write_chips(
         image = image_of(form, members[pixels_of(form, members)])
         stack[i, : len(image)] = image
     for place, name in enumerate(layout.bands):
-        write_region(path, name, first, stack[:, :, place])
+        values = stack[:, :, place]
+        counts = counts_of(values, layout.packings[name]) if name in layout.packings else values
+        if counts is None:
+            raise SourceError(f"{name} of a chip has changed since it was looked at; import them anew with `overwrite`")
+        write_region(path, name, first, counts)
     for name, (shape, kind) in layout.others.items():
         fill = np.nan if np.dtype(kind).kind == "f" else 0
         values = np.full((len(chips), *shape), fill, kind)
@@ -171,9 +192,16 @@ def exported(path: Path, table: pd.DataFrame) -> Iterator[tuple[str, dict[str, n
             shape, dtype = told[name]
             if name == row.pixels:
                 steps = image_shape(row.form, tuple(shape))[0]
-                image = np.stack([np.asarray(group[band][row.tile, :steps]) for band in bands], axis=1)  # type: ignore[index]
+                image = np.stack([_values(group[band], row.tile, steps) for band in bands], axis=1)
                 members[name] = pixels_from(row.form, image).astype(dtype, copy=False)
             else:
                 window = (row.tile, *(slice(0, n) for n in shape))
                 members[name] = np.asarray(group[stored_name(name)][window]).astype(dtype)  # type: ignore[index]
         yield str(row.name), members
+
+
+def _values(band: Any, chip: int, steps: int) -> npt.NDArray[Any]:
+    """Values of a band of a chip, as they were in its file."""
+    stored: npt.NDArray[Any] = np.asarray(band[chip, :steps])
+    told = band.attrs
+    return unpacked(stored, Packing(told["scale_factor"], told["add_offset"])) if IN_FLOAT32 in told else stored

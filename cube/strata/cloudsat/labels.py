@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from cube.strata.cloudsat.collocate import NOWHERE, Parallax, Selection, Track, 
 from cube.strata.cloudsat.find import aux_of, find_granules
 from cube.strata.cloudsat.granule import AUX_NUMBERS, AUX_PROFILES, Granule, read_aux, read_granule
 from cube.strata.labelling import PlannedTiles
+from cube.strata.merra2.files import Merra2
+from cube.strata.merra2.patches import Merra2Patches
 from stratacube.errors import SourceError
 
 __all__ = ["CloudsatLabels"]
@@ -77,6 +79,8 @@ class CloudsatLabels:
         Of the store.
     cloudsat_root, cloudsat_aux_root, orbit : Any
         Where the granules are.
+    merra2_root, merra2_variables : Any
+        The weather that is kept about each tile.
     profiles_per_chip, profile_selection, parallax : Any
         As the tiles were drawn.
     **_ : Any
@@ -89,6 +93,8 @@ class CloudsatLabels:
         *,
         cloudsat_root: str,
         cloudsat_aux_root: str | None = None,
+        merra2_root: str | None = None,
+        merra2_variables: Sequence[str] = (),
         orbit: int | None = None,
         profiles_per_chip: int = 91,
         profile_selection: Selection = "fixed",
@@ -102,9 +108,12 @@ class CloudsatLabels:
         self.paths = {path.name: path for path in find_granules(cloudsat_root, orbit=orbit)}
         self.aux = None if cloudsat_aux_root is None else aux_of(cloudsat_aux_root)
         self._read = lru_cache(maxsize=2)(read_granule)
+        self.weather = None if merra2_root is None else Merra2Patches(tiles, Merra2(merra2_root, merra2_variables))
         self._counts = np.zeros(tiles.tiles, "i4")
-        for tile, *_rest, found in self._transects():
+        for tile, granule, grid, _track, found in self._transects():
             self._counts[tile] = found.end - found.first
+            if self.weather is not None:
+                self.weather.place(tile, grid, *_places(granule, found))
 
     def arrays(self) -> Mapping[str, ArraySpec]:
         """Describe the variables."""
@@ -129,7 +138,7 @@ class CloudsatLabels:
             )
         height = {"standard_name": "height_above_mean_sea_level", "units": "km", "long_name": "middle of the bin"}
         specs["cloudsat_height"] = ArraySpec(("cloudsat_height",), (BINS,), "<f4", (BINS,), attributes=height)
-        return specs
+        return specs if self.weather is None else {**specs, **self.weather.arrays()}
 
     def _kinds(self) -> dict[str, tuple[str, Any, tuple[str, ...], dict[str, Any]]]:
         kinds = {name: (kind, fill, more, dict(told)) for name, (kind, fill, more, told) in _KINDS.items()}
@@ -141,6 +150,9 @@ class CloudsatLabels:
                 more = ("height",) if name in AUX_PROFILES else ()
                 told = {"long_name": f"{name.replace('_', ' ')}, of ECMWF-AUX", "units": _AUX_UNITS.get(name, "m s-1")}
                 kinds[name] = ("<f4", np.nan, more, told)
+        if self.weather is not None:
+            for name in ("row", "column"):
+                kinds[f"merra2_{name}"] = ("<i2", -1, (), {"long_name": f"{name} of the tile's patch of MERRA-2"})
         return kinds
 
     def values(self) -> Iterator[tuple[str, int, npt.NDArray[Any]]]:
@@ -149,10 +161,15 @@ class CloudsatLabels:
         yield "cloudsat_profile_count", 0, self._counts
         yield "cloudsat_profile_start", 0, np.cumsum(self._counts, dtype="i8") - self._counts
         yield from self._of_tiles()
+        if self.weather is not None:
+            yield from self.weather.values()
         waiting: dict[str, list[npt.NDArray[Any]]] = {f"cloudsat_{name}": [] for name in self._kinds()}
         written = held = 0
-        for _, granule, grid, track, found in self._transects():
+        for tile, granule, grid, track, found in self._transects():
             some = self._of_transect(granule, grid, track, found)
+            if self.weather is not None:
+                cells = self.weather.index(tile, *_places(granule, found))
+                some |= {f"merra2_{n}": at.astype("i2") for n, at in zip(("row", "column"), cells, strict=True)}
             for name, values in some.items():
                 waiting[f"cloudsat_{name}"].append(values)
             held += found.end - found.first
@@ -224,6 +241,12 @@ class CloudsatLabels:
 @lru_cache(maxsize=2)
 def _cached_aux(path: Path, profiles: int) -> dict[str, npt.NDArray[np.float32]]:
     return read_aux(path, profiles)
+
+
+def _places(granule: Granule, found: Transect) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Longitudes and latitudes of the profiles of a transect."""
+    part = slice(found.first, found.end)
+    return granule.longitude[part].astype("f8"), granule.latitude[part].astype("f8")
 
 
 def _joined(waiting: Mapping[str, list[npt.NDArray[Any]]]) -> Iterator[tuple[str, npt.NDArray[Any]]]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cube.strata.plug import Options, Stratum
-from stratacube.settings import local_path
+from stratacube.settings import formerly, local_path
 
 __all__ = ["CLOUDSAT", "CloudsatOptions"]
 
@@ -22,6 +22,16 @@ class CloudsatOptions(Options):
     )
     cloudsat_aux_root: Granules | None = Field(
         None, description="cloudsat: folder of ECMWF-AUX granules, or a glob, to keep temperatures and winds too"
+    )
+    merra2_root: Granules | None = Field(
+        None,
+        description="cloudsat: folder of MERRA-2's files, or a glob, to keep the weather about each tile",
+        json_schema_extra=formerly(None),
+    )
+    merra2_variables: list[str] = Field(
+        [],
+        description="cloudsat: its variables (default: T QV H PHIS T2M U10M V10M)",
+        json_schema_extra={"formerly": []},
     )
     orbit: int | None = Field(None, ge=0, description="cloudsat: take this orbit alone")
     profile_stride: int = Field(45, ge=1, description="cloudsat: profiles between the centres of tiles")
@@ -42,6 +52,8 @@ class CloudsatOptions(Options):
     def _agree(self) -> CloudsatOptions:
         if not self.cloudsat_root:
             raise ValueError("`stratification=cloudsat` needs `cloudsat_root`, a folder of granules")
+        if self.merra2_variables and not self.merra2_root:
+            raise ValueError("`merra2_variables` needs `merra2_root`, the folder of MERRA-2's files")
         return self
 
 

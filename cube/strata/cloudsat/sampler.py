@@ -20,6 +20,7 @@ from cube.strata.base import Candidate, Problem, SampleRequest, place_tile, refu
 from cube.strata.cloudsat.collocate import Parallax, Selection, Track, Transect, locate, reaches, transect
 from cube.strata.cloudsat.find import aux_of, find_granules
 from cube.strata.cloudsat.granule import Granule, read_granule
+from cube.strata.merra2.files import Merra2
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
 __all__ = ["CloudsatSampler"]
@@ -51,8 +52,10 @@ class CloudsatSampler:
     ----------
     request : SampleRequest
         What is wanted.
-    cloudsat_root, cloudsat_aux_root : str
-        Folders or globs of granules.
+    cloudsat_root, cloudsat_aux_root, merra2_root : str
+        Folders or globs of granules, and of MERRA-2's files.
+    merra2_variables : sequence of str
+        Variables of those.
     orbit, profile_stride, profiles_per_chip, profile_selection, parallax : Any
         See :class:`cube.strata.cloudsat.plug.CloudsatOptions`.
     min_cloudsat_valid_fraction, require_cloud : Any
@@ -72,6 +75,8 @@ class CloudsatSampler:
         *,
         cloudsat_root: str,
         cloudsat_aux_root: str | None = None,
+        merra2_root: str | None = None,
+        merra2_variables: Sequence[str] = (),
         orbit: int | None = None,
         profile_stride: int = 45,
         profiles_per_chip: int = 91,
@@ -95,6 +100,8 @@ class CloudsatSampler:
         self.granules = find_granules(cloudsat_root, start, end, orbit)
         if cloudsat_aux_root is not None:
             aux_of(cloudsat_aux_root)
+        if merra2_root is not None:
+            Merra2(merra2_root, merra2_variables)  # what cannot be read is told before a plan is made
         self.refused: Counter[str] = Counter()
         self._starts = [scan.start for scan in request.scans]
         self._found: list[Candidate] | None = None

@@ -16,7 +16,7 @@ from cube.geostationary.hdf5 import text
 from cube.geostationary.inflate import inflate
 from stratacube.errors import UsageError
 
-__all__ = ["Sparse", "by_step", "dim_names", "refuse_unbound", "variable"]
+__all__ = ["Sparse", "by_step", "dim_names", "refuse_unbound", "unpacked", "variable"]
 
 NOT_A_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 LARGEST_LABEL = 2.0**53  # float64 holds every integer up to here; larger ones are fill values
@@ -126,7 +126,7 @@ def by_step(labels: h5py.Dataset, days: int, beside: h5py.Dataset | None = None)
             if fill is not None:
                 real &= values != np.ravel(fill)[0]
             place, values = place[real], values[real].astype(np.int64)
-            other = None if beside is None else _unpacked(_read(beside, start, block).ravel()[place], beside)
+            other = None if beside is None else unpacked(_read(beside, start, block).ravel()[place], beside)
             layer, within = np.divmod(place, block[-2] * block[-1])
             row, col = np.divmod(within, block[-1])
             position = (row + top) * width + col + left
@@ -185,7 +185,7 @@ def _planes(labels: h5py.Dataset, start: tuple[int, ...]) -> npt.NDArray[np.uint
     return np.frombuffer(inflate(data, expected), "u1").reshape(labels.dtype.itemsize, -1)
 
 
-def _unpacked(values: npt.NDArray[Any], of: h5py.Dataset) -> npt.NDArray[np.float64]:
+def unpacked(values: npt.NDArray[Any], of: h5py.Dataset) -> npt.NDArray[np.float64]:
     """Values as they are meant: fill is NaN, packed ones are scaled."""
     number = {
         name: float(np.ravel(of.attrs[name])[0])

@@ -20,7 +20,7 @@ import pyproj
 import rasterio
 from affine import Affine
 
-__all__ = ["SafeSpec", "write_safe"]
+__all__ = ["SafeSpec", "outline", "write_safe"]
 
 LAYOUTS = {10: (1024, 256, 64), 20: (640, 128, 8), 60: (192, 64, 4)}
 """Sides of the JPEG2000 tiles, precincts and code-blocks of ESA's files by pixel size.
@@ -205,7 +205,7 @@ def _product_document(spec: SafeSpec) -> str:
     strip += f"_S{spec.strip_start:%Y%m%dT%H%M%S}_N{spec.baseline}"
     clouds = next((v for k, v in spec.images.items() if k.startswith("SCL")), np.zeros((1, 1), "u1"))
     seen = max(1, int((clouds > 0).sum()))
-    ring = " ".join(f"{lat:.9f} {lon:.9f}" for lon, lat in _ring(spec))
+    ring = " ".join(f"{lat:.9f} {lon:.9f}" for lon, lat in outline(spec))
     return f"""<?xml version="1.0" encoding="UTF-8" standalone="no"?>
 <n1:Level-2A_User_Product xmlns:n1="{_SCHEMA}/User_Product_Level-2A.xsd">
   <n1:General_Info>
@@ -298,7 +298,8 @@ def _tile_id(spec: SafeSpec) -> str:
     return f"{spec.platform}_OPER_MSI_L2A_TL_2APS_{made}_A026274_T{spec.tile}_N{spec.baseline}"
 
 
-def _ring(spec: SafeSpec) -> list[tuple[float, float]]:
+def outline(spec: SafeSpec) -> list[tuple[float, float]]:
+    """Return the ring of (longitude, latitude) round a product's pixels."""
     pixel, (rows, cols) = next(((int(k[-3:-1]), v.shape) for k, v in spec.images.items()), (20, (1, 1)))
     right, bottom = spec.ulx + cols * pixel, spec.uly - rows * pixel
     x = [spec.ulx, right, right, spec.ulx, spec.ulx]

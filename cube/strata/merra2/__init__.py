@@ -1,0 +1,1 @@
+"""The weather about tiles, by NASA's reanalysis MERRA-2."""
