@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from catalog.sentinel2.items import Product
 from catalog.sentinel2.select import newest_first
+from catalog.sentinel2.sizes import held_key
 
 __all__ = ["Acquisition", "group_acquisitions"]
 
@@ -38,6 +39,13 @@ class Acquisition:
         """Order in which overlapping tiles of a datatake count: newest processing first, then by name."""
         first = self.products[0]
         return (*newest_first(first), first.id, self.tile)
+
+    def keys(self, wanted: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """Return bands and the keys of the files to read them from, as far as the tile has them at other sizes alone.
+
+        To be asked before files are fetched: one that is lost on the way is not listed any more.
+        """
+        return tuple((band, held_key(self.products[0], key)) for band, key in wanted)
 
 
 def group_acquisitions(products: Sequence[Product]) -> list[Acquisition]:

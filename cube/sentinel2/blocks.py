@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
-from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window as RasterWindow
+from rasterio.errors import RasterioError
 
 from catalog.sentinel2.items import Asset
-from cube.sentinel2.jpeg2000 import can_decode_areas, decode_area
+from catalog.sentinel2.places import is_remote
 from cube.sentinel2.lattice import Window, union
-from cube.sentinel2.resample import SourceGrid
+from cube.sentinel2.rasters import gdal_reason, open_raster
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError
 
-__all__ = ["BlockReader", "Decoded", "gdal_reason"]
-
-_LEAST_SIDE = 64
-"""Blocks thinner than this (rows of a plain TIFF) are read several at a time."""
+__all__ = ["BlockReader", "Decoded"]
 
 
 @dataclass
@@ -48,6 +41,8 @@ class BlockReader:
         A file on disk.
     decoded
         Counter to add to.
+    remote
+        Whether it may also lie elsewhere, and be read by ranges.
 
     Raises
     ------
@@ -55,33 +50,10 @@ class BlockReader:
         If the file is absent, of another size than listed, or no raster.
     """
 
-    def __init__(self, asset: Asset, decoded: Decoded) -> None:
-        self.href, self.decoded = asset.href, decoded
-        self._path = path = Path(asset.href.removeprefix("file://"))
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise SourceError(f"{path} cannot be read ({error.strerror})") from error
-        if asset.size is not None and size != asset.size:
-            raise SourceError(
-                f"{path} has {size} bytes but {asset.size} are listed; remove it and run again to fetch it"
-            )
-        try:
-            with warnings.catch_warnings():
-                # an image without a place is refused below, in our words
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                self._file = rasterio.open(path)
-        except (RasterioError, OSError) as error:
-            raise SourceError(f"{path} cannot be opened ({gdal_reason(error)})") from error
-        transform, crs = self._file.transform, self._file.crs
-        if self._file.count != 1 or crs is None or transform.b or transform.d:
-            raise SourceError(f"{path} is not a georeferenced image of one band")
-        code = ":".join(crs.to_authority() or ("", "")) if crs.to_authority() else crs.to_wkt()
-        self.grid = SourceGrid(code, tuple(transform)[:6], self._file.height, self._file.width)
-        rows, cols = self._file.block_shapes[0]
-        self.block = rows * -(-_LEAST_SIDE // rows), cols * -(-_LEAST_SIDE // cols)
-        plain = self._file.driver == "JP2OpenJPEG" and self._file.colorinterp[0] != ColorInterp.palette
-        self._by_area = plain and can_decode_areas(path)
+    def __init__(self, asset: Asset, decoded: Decoded, *, remote: bool = False) -> None:
+        self.href, self.decoded = plain_url(asset.href) if is_remote(asset.href) else asset.href, decoded
+        self._raster = open_raster(asset, remote=remote)
+        self.grid, self.block = self._raster.grid, self._raster.block
         self._areas: dict[tuple[int, int], Window] = {}
         self._kept: dict[tuple[int, int], npt.NDArray[Any]] = {}
 
@@ -96,7 +68,7 @@ class BlockReader:
     def close(self) -> None:
         """Close the file and let go of its blocks."""
         self._kept.clear()
-        self._file.close()
+        self._raster.close()
 
     def blocks(self, window: Window) -> list[tuple[int, int]]:
         """Return the blocks under a window."""
@@ -136,7 +108,7 @@ class BlockReader:
         SourceError
             If a block cannot be decoded.
         """
-        out = np.zeros((window.height, window.width), self._file.dtypes[0])
+        out = np.zeros((window.height, window.width), self._raster.dtype)
         for block in self.blocks(window):
             part = self._area(block).intersect(window)
             there = part.within(window)
@@ -148,13 +120,13 @@ class BlockReader:
 
     def _area(self, block: tuple[int, int]) -> Window:
         """Pixels of a block to decode."""
-        return self._areas.get(block, self.place(block)) if self._by_area else self.place(block)
+        return self._areas.get(block, self.place(block)) if self._raster.by_area else self.place(block)
 
     def _decode(self, block: tuple[int, int]) -> npt.NDArray[Any]:
         if block not in self._kept:
             area = self._area(block)
             try:
-                self._kept[block] = self._pixels(area)
+                self._kept[block] = self._raster.decode(area)
             except (RasterioError, OSError, SourceError) as error:
                 raise SourceError(f"{self.href} cannot be decoded at block {block} ({gdal_reason(error)})") from error
             self.decoded.blocks += 1
@@ -162,18 +134,7 @@ class BlockReader:
             self.decoded.seen.add((self.href, *block))
         return self._kept[block]
 
-    def _pixels(self, area: Window) -> npt.NDArray[Any]:
-        if self._by_area:
-            return decode_area(self._path, area, self._file.dtypes[0])
-        pixels: npt.NDArray[Any] = self._file.read(1, window=RasterWindow(area.col, area.row, area.width, area.height))
-        return pixels
-
     def forget(self, blocks: Iterable[tuple[int, int]]) -> None:
         """Let go of blocks."""
         for block in blocks:
             self._kept.pop(block, None)
-
-
-def gdal_reason(error: BaseException) -> str:
-    """Return GDAL's own words; rasterio keeps them as the cause."""
-    return " ".join(str(error.__cause__ or error).split())[:200]

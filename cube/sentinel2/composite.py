@@ -16,17 +16,21 @@ import numpy.typing as npt
 from rasterio.features import geometry_mask
 
 from cube.registry import REDUCERS
+from cube.sentinel2.cell_store import CellStore
 from cube.sentinel2.lattice import Lattice, Window
+from cube.sentinel2.layers import added, layers_of
 from cube.sentinel2.products import NODATA, Values, encoding, write_cog
-from cube.sentinel2.reduce import known_votes, parse_reducer
-from cube.sentinel2.scenes import PIECE, SceneResult, piece_path
+from cube.sentinel2.reduce import count_of, parse_reducer, present
+from cube.sentinel2.scenes import PIECE, SceneResult, let_go_of_weights, piece_path
+from cube.sentinel2.vocabulary import BAND_RESOLUTIONS
 from stratacube.errors import StratacubeError
 from stratacube.files import whole_folder, write_json
 
 __all__ = ["CellResult", "CellTask", "ScratchLostError", "Vote", "cell_file", "process_cell"]
 
-STRIP_BYTES = 48_000_000
-"""Size of a stack of observations that is reduced at once; sorting takes a few times as much."""
+STRIP_BYTES = 8_000_000
+"""Size of a stack of observations that is reduced at once: what is asked of it besides finds it in the processor's
+cache still. Sorting takes a few times as much."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Vote:
 
     datatake: str
     folders: tuple[Path, ...]
+    day: int = 0
+    """Since 1970."""
 
 
 class ScratchLostError(StratacubeError):
@@ -46,6 +52,8 @@ class CellTask:
     """One cell."""
 
     cell: str
+    period: str = ""
+    """Name of the period, where there are several."""
     window: Window
     outline: str
     """GeoJSON geometry in the lattice's CRS, empty for a rectangle."""
@@ -66,11 +74,22 @@ class CellTask:
     threads: int = 1
     """Bands that are made at once, where there are more workers than cells."""
     tags: tuple[tuple[str, str], ...] = ()
+    also: tuple[str, ...] = ()
+    """Reducers whose layers are made besides."""
+    months: tuple[int, ...] = ()
+    """Of the year, of which there may be observations."""
+    store: CellStore | None = None
+    """Of the cell's own, to write."""
 
     @property
     def key(self) -> str:
         """Unique name of the task within a run."""
-        return f"cell {self.cell}"
+        return f"cell {self.name}"
+
+    @property
+    def name(self) -> str:
+        """Name of the composite, unlike all others."""
+        return f"{self.cell}_{self.period}" if self.period else self.cell
 
 
 @dataclass(frozen=True)
@@ -104,14 +123,16 @@ class _Made:
     """Where all of them hold a value."""
     seen: npt.NDArray[np.uint16]
     """Least observations of any."""
+    layers: dict[str, npt.NDArray[Any]]
     statistics: dict[str, dict[str, float]]
 
 
-def cell_file(cell: str, band: str, reducer: str) -> str:
-    """Return the predecessor's name of a product, ``cell_<id>_<band>_median_clip.tif``, or ours of its ``count``."""
-    if band == "count":
-        return f"cell_{cell}_count.tif"
-    return f"cell_{cell}_{band}_{reducer}_clip.tif"
+def cell_file(name: str, band: str, reducer: str) -> str:
+    """Return the predecessor's name of a product, ``cell_<id>_<band>_median_clip.tif``, or ours of what is no band.
+
+    Of several periods, the name of a cell's composite has the period after the id.
+    """
+    return f"cell_{name}_{band}_{reducer}_clip.tif" if band in BAND_RESOLUTIONS else f"cell_{name}_{band}.tif"
 
 
 def process_cell(task: CellTask) -> CellResult:
@@ -122,6 +143,7 @@ def process_cell(task: CellTask) -> CellResult:
     ScratchLostError
         If a piece of a scene is gone: without it the cell would be wrong in silence.
     """
+    let_go_of_weights()
     try:
         with whole_folder(task.kept, digests=False) if task.kept is not None else nullcontext(None) as kept:
             result = _process(task, _Pieces(task), _Kept(kept))
@@ -133,18 +155,22 @@ def process_cell(task: CellTask) -> CellResult:
 
 def _process(task: CellTask, pieces: _Pieces, kept: _Kept) -> CellResult:
     inside = _inside(task)
+    if task.store is not None:
+        task.store.begin(layers_of(task.also, task.months))
 
     def make(bands: slice) -> _Made:
-        values, seen = _reduce(task, bands, pieces)
+        values, seen, layers = _reduce(task, bands, pieces)
         known, statistics = inside.copy(), {}
         for band, data in zip(task.bands[bands], values, strict=True):
             data[~inside] = np.nan
             known &= ~np.isnan(data)
             statistics[band] = _write(task, band, data, int(inside.sum()))
             kept.save(band, data)
-        return _Made(known, seen, statistics)
+            if task.store is not None:
+                task.store.save(band, data)
+        return _Made(known, seen, layers, statistics)
 
-    together = len(task.bands) if parse_reducer(task.reducer).joint else 1
+    together = len(task.bands) if task.also or parse_reducer(task.reducer).joint else 1
     groups = [slice(first, first + together) for first in range(0, len(task.bands), together)]
     known, count = inside.copy(), np.full(inside.shape, np.iinfo("u2").max, "u2")
     statistics: dict[str, dict[str, float]] = {}
@@ -153,13 +179,12 @@ def _process(task: CellTask, pieces: _Pieces, kept: _Kept) -> CellResult:
             known &= made.known
             np.minimum(count, made.seen, out=count)
             statistics |= made.statistics
+            for name, layer in made.layers.items():
+                statistics[name] = _write_layer(task, name, layer, inside)
+                kept.save(name, layer)
             del made
     count[~inside] = 0
-    if task.cog:
-        path = task.folder / cell_file(task.cell, "count", task.reducer)
-        transform = task.lattice.transform(task.window)
-        tags = _tags(task)
-        write_cog(path, count, transform, task.lattice.crs, nodata=0, name="count", tags=tags, compress=task.compress)
+    _write_plain(task, "count", count, 0, "1")
     kept.save("count", count)
     if task.outline:
         kept.save("inside", inside)
@@ -179,7 +204,8 @@ def _process(task: CellTask, pieces: _Pieces, kept: _Kept) -> CellResult:
 
 
 def _tags(task: CellTask) -> dict[str, str]:
-    return {**dict(task.tags), "CELL": task.cell, "REDUCER": task.reducer}
+    told = {"PERIOD": task.period} if task.period else {}
+    return {**dict(task.tags), "CELL": task.cell, **told, "REDUCER": task.reducer}
 
 
 def _write(task: CellTask, band: str, data: npt.NDArray[np.float32], pixels: int) -> dict[str, float]:
@@ -187,7 +213,7 @@ def _write(task: CellTask, band: str, data: npt.NDArray[np.float32], pixels: int
     kind = encoding(task.values, task.reducer)
     if task.cog:
         write_cog(
-            task.folder / cell_file(task.cell, band, task.reducer),
+            task.folder / cell_file(task.name, band, task.reducer),
             kind.encode(data),
             task.lattice.transform(task.window),
             task.lattice.crs,
@@ -199,6 +225,33 @@ def _write(task: CellTask, band: str, data: npt.NDArray[np.float32], pixels: int
             compress=task.compress,
         )
     return _statistics(data, kind.factor * kind.scale, pixels)
+
+
+def _write_plain(task: CellTask, name: str, data: npt.NDArray[Any], nodata: float, unit: str) -> None:
+    """Write what is no band."""
+    if task.store is not None:
+        task.store.save(name, data)
+    if task.cog:
+        write_cog(
+            task.folder / cell_file(task.name, name, ""),
+            data,
+            task.lattice.transform(task.window),
+            task.lattice.crs,
+            nodata=nodata,
+            name=name,
+            unit=unit,
+            tags=_tags(task),
+            compress=task.compress,
+        )
+
+
+def _write_layer(task: CellTask, name: str, data: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Write a layer, with nothing outside of the cell's outline, and return its statistics."""
+    kind = layers_of(task.also, task.months)[name]
+    data[~inside] = kind.nodata
+    _write_plain(task, name, data, kind.nodata, kind.unit)
+    there = ~np.isnan(data) if data.dtype.kind == "f" else data != kind.nodata
+    return _statistics(np.where(there, data, np.nan), 1.0, int(inside.sum()))
 
 
 class _Pieces:
@@ -219,25 +272,34 @@ class _Pieces:
         return [piece_path(f, self.cell, piece) for f in vote.folders if at in self.listed[f]]
 
 
-def _reduce(task: CellTask, bands: slice, pieces: _Pieces) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16]]:
-    """Reduce some bands over the whole cell in strips of bounded memory; with them, their least observations."""
+def _reduce(
+    task: CellTask, bands: slice, pieces: _Pieces
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint16], dict[str, npt.NDArray[Any]]]:
+    """Reduce some bands over the whole cell in strips of bounded memory; their least observations, and layers."""
     reducer = parse_reducer(task.reducer)
     number = len(task.bands[bands])
     values = np.full((number, task.window.height, task.window.width), np.nan, "f4")
     observations = np.zeros(values.shape[1:], "u2")
+    kinds = layers_of(task.also, task.months)
+    layers = {name: np.full(values.shape[1:], kind.nodata, kind.dtype) for name, kind in kinds.items()}
     for piece in task.window.split(PIECE):
         down, across = piece.within(task.window)
-        files = [paths for v in task.votes if (paths := pieces.of(v, piece))]
+        seen = [(paths, v.day) for v in task.votes if (paths := pieces.of(v, piece))]
+        files, days = [paths for paths, _ in seen], np.array([day for _, day in seen], "i8")
         shape = len(task.bands), piece.height, piece.width
         rows = max(1, STRIP_BYTES // (4 * task.threads * number * max(1, len(files)) * piece.width))
         for start in range(0, piece.height, rows):
             strip = slice(start, min(start + rows, piece.height))
             here = slice(down.start + strip.start, down.start + strip.stop)
             stack = _stack(files, shape, number, bands.start, strip)
-            observations[here, across] = np.stack([known_votes(band) for band in stack]).min(axis=0)
+            there = present(stack)
+            observations[here, across] = np.stack([count_of(band) for band in there]).min(axis=0)
             with REDUCERS.blamed(task.reducer):
                 values[:, here, across] = reducer.reduce(stack)
-    return values, observations
+            more = added(task.also, task.months, stack, there, values[:, here, across], days, task.reducer)
+            for name, layer in more.items():
+                layers[name][here, across] = layer
+    return values, observations, layers
 
 
 def _stack(

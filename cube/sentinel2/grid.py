@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyproj
 import shapely
-from shapely.geometry import mapping, shape
+from shapely.geometry import mapping
 
 from cube.sentinel2.limits import refuse_ids, refuse_large, refuse_no_degrees, refuse_too_many
 from cube.sentinel2.polygon import joined, polygon_of
@@ -23,13 +23,13 @@ from stratacube.files import whole_file, write_text
 from stratacube.guard import named, reason_of
 
 __all__ = [
+    "PANARCTIC",
     "Cell",
     "cell_from_id",
     "footprint",
     "grid_cells",
     "make_grid",
     "read_cells",
-    "select_cells",
     "write_grid",
 ]
 
@@ -56,6 +56,9 @@ class Cell:
     """The cell's other name: ``tile_id_geo`` where the id is ``tile_id_rc``."""
     outline: str = ""
     """GeoJSON geometry in the grid's CRS, as text; empty for a rectangle."""
+    row: int | None = None
+    """Row and column of the grid, where it has some."""
+    col: int | None = None
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -64,7 +67,10 @@ class Cell:
 
 
 def make_grid(
-    cell_size: float = 0.25, bounds: tuple[float, float, float, float] = PANARCTIC, crs: str = "EPSG:4326"
+    cell_size: float = 0.25,
+    bounds: tuple[float, float, float, float] = PANARCTIC,
+    crs: str = "EPSG:4326",
+    corner: tuple[float, float] | None = None,
 ) -> pd.DataFrame:
     """Make a regular grid; row 0 is the northernmost, column 0 the westernmost.
 
@@ -76,6 +82,9 @@ def make_grid(
         xmin, ymin, xmax, ymax in units of the CRS; a whole number of cells each way.
     crs
         Any CRS that pyproj knows.
+    corner
+        x and y of the north-western corner that rows and columns are counted from, a whole number of cells from the
+        bounds'; by default that of the bounds.
 
     Returns
     -------
@@ -101,18 +110,20 @@ def make_grid(
             "choose bounds that are a whole number of cells"
         )
     row, col = (a.ravel() for a in np.mgrid[:rows, :cols])
+    left, top = (xmin, ymax) if corner is None else corner
+    row, col = row + round((top - ymax) / cell_size), col + round((xmin - left) / cell_size)
     frame = pd.DataFrame(
         {
-            "xmin": xmin + col * cell_size,
-            "ymin": ymax - (row + 1) * cell_size,
-            "xmax": xmin + (col + 1) * cell_size,
-            "ymax": ymax - row * cell_size,
+            "xmin": left + col * cell_size,
+            "ymin": top - (row + 1) * cell_size,
+            "xmax": left + (col + 1) * cell_size,
+            "ymax": top - row * cell_size,
             "row": row,
             "col": col,
         }
     )
     prefix = ("" if name == "EPSG:4326" else re.sub(r"\W", "", name) + "_") + _size_name(cell_size, name)
-    origin = "" if name == "EPSG:4326" and (xmin, ymax) == (-180.0, 90.0) else f"O{_place(xmin, ymax, name)}_"
+    origin = "" if name == "EPSG:4326" and (left, top) == (-180.0, 90.0) else f"O{_place(left, top, name)}_"
     frame["tile_id_rc"] = [f"{prefix}_{origin}R{r:03d}_C{c:04d}" for r, c in zip(row, col, strict=True)]
     frame["tile_id_geo"] = [f"{prefix}_{_place(x, y, name)}" for x, y in zip(frame["xmin"], frame["ymin"], strict=True)]
     frame = frame[COLUMNS]
@@ -183,10 +194,19 @@ def grid_cells(frame: pd.DataFrame) -> list[Cell]:
     """Return the cells of a grid's rows; a row's id is its first column, ``tile_id_rc``."""
     crs = frame["crs"] if "crs" in frame else ["EPSG:4326"] * len(frame)
     columns = (frame[c] for c in ("tile_id_rc", "xmin", "ymin", "xmax", "ymax"))
+    places = (_whole_numbers(frame, c) for c in ("row", "col"))
     return [
-        Cell(str(i), float(a), float(b), float(c), float(d), str(s), str(alias))
-        for i, a, b, c, d, s, alias in zip(*columns, crs, frame["tile_id_geo"], strict=True)
+        Cell(str(i), float(a), float(b), float(c), float(d), str(s), str(alias), "", row, col)
+        for i, a, b, c, d, s, alias, row, col in zip(*columns, crs, frame["tile_id_geo"], *places, strict=True)
     ]
+
+
+def _whole_numbers(frame: pd.DataFrame, column: str) -> list[int | None]:
+    """A column that is only handed on; None where it holds no whole number, or is not there."""
+    if column not in frame:
+        return [None] * len(frame)
+    numbers = pd.to_numeric(frame[column], errors="coerce").to_numpy("f8")
+    return [int(n) if abs(n) < 2**53 and n == int(n) else None for n in np.where(np.isfinite(numbers), numbers, 0.5)]
 
 
 def read_cells(path: Path, crs: str | None = None) -> list[Cell]:
@@ -303,7 +323,16 @@ def cell_from_id(name: str) -> Cell:
     right, bottom = -180.0 + (col + 1) * size, 90.0 - (row + 1) * size
     if not (left >= -180 and right <= 180 and bottom >= -90 and top <= 90):
         raise UsageError(f"cell id {name!r} lies outside of the globe")
-    return Cell(f"{_size_name(size, 'EPSG:4326')}_R{row:03d}_C{col:04d}", left, bottom, right, top, alias=alias)
+    return Cell(
+        f"{_size_name(size, 'EPSG:4326')}_R{row:03d}_C{col:04d}",
+        left,
+        bottom,
+        right,
+        top,
+        alias=alias,
+        row=row,
+        col=col,
+    )
 
 
 def footprint(cells: Sequence[Cell]) -> npt.NDArray[np.object_]:
@@ -324,67 +353,3 @@ def footprint(cells: Sequence[Cell]) -> npt.NDArray[np.object_]:
         lon = lon[:, :1] + (lon - lon[:, :1] + 180) % 360 - 180
         areas[which] = shapely.polygons(np.stack([lon, lat], axis=-1))
     return areas
-
-
-def select_cells(
-    cells: Sequence[Cell],
-    *,
-    bbox: Sequence[float] | None = None,
-    polygon: Mapping[str, Any] | None = None,
-    ids: Sequence[str] | None = None,
-) -> list[Cell]:
-    """Keep the cells that share area with a box or polygon, or that are named.
-
-    Parameters
-    ----------
-    cells
-        All cells.
-    bbox
-        West, south, east, north in degrees; west > east means across the antimeridian.
-    polygon
-        GeoJSON geometry in longitude and latitude.
-    ids
-        Either name of a cell.
-
-    Raises
-    ------
-    UsageError
-        If nothing is left, an id is unknown, or south > north.
-    """
-    kept = list(cells)
-    if ids is not None:
-        named = {**{c.alias: c for c in kept if c.alias}, **{c.id: c for c in kept}}
-        unknown = [i for i in ids if i not in named]
-        if unknown:
-            raise UsageError(f"cell {unknown[0]} is not in the grid of {len(kept)} cells")
-        kept = list(dict.fromkeys(named[i] for i in ids))
-    for area in (_box(bbox) if bbox is not None else None, shape(polygon) if polygon is not None else None):
-        if area is not None:
-            near = _overlaps(footprint(kept), area)
-            kept = [c for c, n in zip(kept, near, strict=True) if n]
-    if not kept:
-        told = f"bbox {' '.join(map(str, bbox))}" if bbox is not None else "the polygon"
-        raise UsageError(f"{told} touches none of the {len(cells)} cells of the grid")
-    return kept
-
-
-def _box(bbox: Sequence[float]) -> Any:
-    west, south, east, north = (float(b) for b in bbox)
-    if south >= north:
-        raise UsageError(f"`bbox` has south {south} and north {north}; give west south east north with south < north")
-    if not (south >= -90 and north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
-        raise UsageError(f"`bbox` {west} {south} {east} {north} leaves the globe; give degrees, west south east north")
-    if west == east:
-        raise UsageError(f"`bbox` has west and east both {west}; give an area")
-    return shapely.box(west, south, east + 360 if west > east else east, north)
-
-
-def _overlaps(areas: npt.NDArray[np.object_], wanted: Any) -> npt.NDArray[np.bool_]:
-    """Areas that share more than an edge with a polygon, taken round the globe."""
-    found = np.zeros(len(areas), bool)
-    for turn in (-360.0, 0.0, 360.0):
-        moved = shapely.transform(wanted, lambda p, t=turn: p + np.array([t, 0.0]))
-        shapely.prepare(moved)
-        near = shapely.intersects(moved, areas)
-        found[near] |= ~shapely.touches(areas[near], moved)
-    return found

@@ -15,11 +15,13 @@ import zarr
 from cube.job.folder import BuildFolder
 from cube.job.ledger import Entry, Ledger
 from cube.job.source import Planned
+from cube.sentinel2.cell_store import cell_store_file
 from cube.sentinel2.composite import CellResult, cell_file
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.lattice import Window
+from cube.sentinel2.layers import layers_of
+from cube.sentinel2.plan import plan_words
 from cube.sentinel2.record import joined_scene
-from stratacube.choices import many
 from stratacube.guard import guarded
 from stratacube.parquet import read_frame
 from stratacube.progress import iterate
@@ -45,8 +47,8 @@ class _Sentinel2:
     def planned(self, folder: BuildFolder) -> Planned:
         """Read what was planned."""
         with guarded(f"{folder.plan} is not the plan of a build", "run the same command again to have it made anew"):
-            cells = len(read_frame(folder.plan, ["cell"])["cell"])
-        return Planned(cells, many(cells, "cell"))
+            plan = read_frame(folder.plan)
+            return Planned(len(plan["cell"]), plan_words(plan))
 
     def keys(self, folder: BuildFolder) -> list[str]:
         """Keys of all cells, in order."""
@@ -71,10 +73,12 @@ class _Sentinel2:
     def faults(self, folder: BuildFolder, config: Mapping[str, Any], ledger: Ledger) -> Iterator[str]:
         """Every product of every cell that was made is there, decodes, and holds the pixels that were counted."""
         places = Sentinel2Folder(folder.root)
-        names = (*config["bands"], "count")
+        names = (*config["bands"], "count", *_layers(config))
         plan = read_frame(places.plan)
         stored: dict[str, Any] = {}
-        if "zarr" in config["products"]:
+        has_stores = "zarr" in config["products"]
+        by_cell = has_stores and config.get("zarr_stores") == "cell"
+        if has_stores and not by_cell:
             described = [n for n in names if (places.store / n / "zarr.json").exists()]
             stored = {n: zarr.open_array(places.store / n, mode="r") for n in described}
             yield from (f"{places.store / n} is missing; {_REMEDY}" for n in names if n not in stored)
@@ -91,12 +95,25 @@ class _Sentinel2:
             window = Window(row.row - origin[0], row.col - origin[1], row.height, row.width)
             if "cog" in config["products"]:
                 for name in names:
-                    path = places.composites / row.cell / cell_file(row.cell, name, config["reducer"])
+                    cell = places.composites / getattr(row, "tile_id_rc", row.cell)
+                    path = cell / cell_file(row.cell, name, config["reducer"])
                     fault = _fault(result, name, window, partial(_in_geotiff, path))
                     yield from () if fault is None else (f"{path} {fault}; {_REMEDY}",)
+            if by_cell:
+                own = places.composites / getattr(row, "tile_id_rc", row.cell) / cell_store_file(row.cell)
+                for name in names:
+                    fault = _fault(result, name, window, partial(_in_own_store, own / name))
+                    yield from () if fault is None else (f"{own / name} {fault}; {_REMEDY}",)
             for name, array in stored.items():
-                fault = _fault(result, name, window, partial(_in_store, array, window))
+                fault = _fault(result, name, window, partial(_in_store, array, window, getattr(row, "step", None)))
                 yield from () if fault is None else (f"{places.store / name} {fault} in cell {row.cell}; {_REMEDY}",)
+
+
+def _layers(config: Mapping[str, Any]) -> list[str]:
+    """Names of what was made of each pixel besides bands and count."""
+    if not config.get("also"):
+        return []
+    return [*layers_of(config["also"], sorted(config.get("months") or range(1, 13)))]
 
 
 def _fault(result: CellResult, name: str, window: Window, known: Known) -> str | None:
@@ -117,9 +134,15 @@ def _in_geotiff(path: Path) -> npt.NDArray[np.bool_]:
         return np.asarray(file.read(1) != file.nodata)
 
 
-def _in_store(array: Any, window: Window) -> npt.NDArray[np.bool_]:
-    values = np.asarray(array[window.row : window.end_row, window.col : window.end_col])
+def _in_store(array: Any, window: Window, step: int | None) -> npt.NDArray[np.bool_]:
+    there = slice(window.row, window.end_row), slice(window.col, window.end_col)
+    values = np.asarray(array[there if step is None else (step, *there)])
     return np.asarray(~np.isnan(values) if np.isnan(array.fill_value) else values != array.fill_value)
+
+
+def _in_own_store(path: Path) -> npt.NDArray[np.bool_]:
+    array = zarr.open_array(path, mode="r")
+    return _in_store(array, Window(0, 0, *array.shape), None)
 
 
 SENTINEL2 = _Sentinel2()

@@ -22,7 +22,7 @@ import rasterio
 from cube.sentinel2.lattice import Window
 from stratacube.errors import SourceError
 
-__all__ = ["can_decode_areas", "decode_area"]
+__all__ = ["can_decode_areas", "decode_area", "version"]
 
 _OLDEST = (2, 5)
 """Areas have the bits of the whole there; older versions were not tried."""
@@ -97,6 +97,12 @@ def _library() -> c.CDLL | None:
     except (OSError, AttributeError, ValueError):
         return None
     return library
+
+
+def version() -> str | None:
+    """Version of the OpenJPEG that decodes parts of images; None where whole blocks are decoded by GDAL."""
+    library = _library()
+    return None if library is None else str(library.opj_version().decode())
 
 
 def _declare(library: c.CDLL) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import dask.array
-import fsspec
 import numpy as np
 import odc.geo.xr  # noqa: F401  (registers .odc)
 import pyproj
@@ -18,24 +15,32 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
 
-from catalog.sentinel2.convert import product_from_item
+from catalog.locate import COMPOSITES, Document, document_of, locate
+from catalog.sentinel2.given import given_products
 from catalog.sentinel2.items import Product
-from catalog.sentinel2.safe import read_safe
-from cube.sentinel2.acquisitions import group_acquisitions
-from cube.sentinel2.blocks import gdal_reason
+from catalog.sentinel2.tiles import tile_grid
+from cube.mosaic import open_cells
+from cube.opening import open_store
+from cube.sentinel2.acquisitions import Acquisition, group_acquisitions
+from cube.sentinel2.rasters import gdal_reason
 from cube.sentinel2.resample import Method
 from cube.sentinel2.source import Harmonisation, harmonisation
-from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES
+from cube.sentinel2.time_axis import NAMES
+from cube.sentinel2.view import view
+from cube.sentinel2.vocabulary import BAND_RESOLUTIONS, MASK_CLASSES, band_name, refuse_unknown_band
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, UsageError
 from stratacube.guard import guarded
 
 __all__ = ["open_composites", "open_sentinel2"]
 
-Backend = Literal["odc-stac", "stackstac"]
+Backend = Literal["exact", "odc-stac", "stackstac"]
+_CHUNK = 2048
+"""Side of a Dask chunk over the files of cells, pixels."""
 
 
 def open_sentinel2(
-    items: Sequence[Product | pystac.Item | Mapping[str, Any] | str | Path],
+    items: Any,
     bands: Sequence[str],
     *,
     bbox: Sequence[float] | None = None,
@@ -46,18 +51,23 @@ def open_sentinel2(
     mask_classes: Sequence[int] = MASK_CLASSES,
     resampling: Method = "nearest",
     chunks: int = 2048,
-    backend: Backend = "odc-stac",
+    backend: Backend = "exact",
+    storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
     """Open scenes lazily on one grid, one time step a datatake.
 
-    The offset of each product is added, and its mask applied, before anything is merged. Here the mask is laid over
-    resampled pixels: with another resampling than ``nearest``, masked pixels weigh on their neighbours; a build masks
-    first.
+    The offset of each product is added, and its mask applied, before anything is merged. Pixels are those that a build
+    takes its composites from, to the bit where the grid lies on its lattice, whatever the chunks: masked before they
+    are resampled, at positions that are off by a thousandth of a pixel of 20 m. The other backends resample by GDAL, at
+    positions that may be off by an eighth of a source pixel and depend on the chunks, and lay the mask over resampled
+    pixels: with another resampling than ``nearest``, masked pixels weigh on their neighbours.
 
     Parameters
     ----------
     items
-        Products, STAC items of CDSE or Earth Search, or paths of SAFE folders.
+        One of these or a list of them: products, STAC items, item collections, collections or catalogs of CDSE, Earth
+        Search or Planetary Computer (path, URL, content or object of pystac), a saved search (JSON or GeoParquet), a
+        SAFE folder or a folder of them.
     bands
         Bands, e.g. ``["B04", "B08"]``.
     bbox
@@ -69,7 +79,7 @@ def open_sentinel2(
     resolution
         Pixel size in units of ``crs``; default: ``bands_res`` metres.
     bands_res
-        Which files to read, where a band has them.
+        Which files to read, where a product has them; of one that keeps each band once, those it has.
     mask_classes
         Scene classes to mask.
     resampling
@@ -77,7 +87,9 @@ def open_sentinel2(
     chunks
         Side of a Dask chunk in pixels.
     backend
-        ``odc-stac``, or ``stackstac`` for the same values by another reader.
+        ``exact``, or ``odc-stac`` or ``stackstac``, which take overviews of remote GeoTIFFs for coarse grids.
+    storage_options
+        For fsspec, where STAC documents lie on S3 or in the web.
 
     Returns
     -------
@@ -91,23 +103,17 @@ def open_sentinel2(
     SourceError
         If a product's metadata cannot be trusted.
     """
-    products = [_product(i) for i in items]
-    if not products:
-        raise UsageError("no items are given; give products or SAFE folders")
-    unknown = [b for b in bands if b not in BAND_RESOLUTIONS]
-    if unknown:
-        raise UsageError(f"band {unknown[0]!r} is unknown; level 2A has {', '.join(BAND_RESOLUTIONS)}")
-    keys = {b: f"{b}_{bands_res if bands_res in BAND_RESOLUTIONS[b] else min(BAND_RESOLUTIONS[b])}m" for b in bands}
-    grid = geobox if geobox is not None else _geobox(products[0], keys, bbox, crs, resolution or float(bands_res))
-    read = {"odc-stac": _by_odc, "stackstac": _by_stackstac}[backend]
+    products = given_products(items, storage_options)
+    bands = [band_name(b) for b in bands]
+    refuse_unknown_band(bands)
+    keys = [(b, f"{b}_{bands_res if bands_res in BAND_RESOLUTIONS[b] else min(BAND_RESOLUTIONS[b])}m") for b in bands]
+    grid = geobox if geobox is not None else _geobox(products[0], bbox, crs, resolution or float(bands_res))
     datatakes: dict[str, list[xr.Dataset]] = {}
     times: dict[str, Any] = {}
     for acquisition in sorted(group_acquisitions(products), key=lambda a: (a.datatake_start, a.rank)):
-        for product in acquisition.products:
-            rules = harmonisation(product, bands)
-            raw = read(product, keys, grid, resampling, chunks)
-            datatakes.setdefault(acquisition.datatake, []).append(_clear(raw, rules, bands, mask_classes))
-            times[acquisition.datatake] = np.datetime64(acquisition.datatake_start, "ns")
+        parts = _parts(acquisition, dict(acquisition.keys(keys)), grid, resampling, mask_classes, chunks, backend)
+        datatakes.setdefault(acquisition.datatake, []).extend(parts)
+        times[acquisition.datatake] = np.datetime64(acquisition.datatake_start, "ns")
     steps = []
     for name, parts in datatakes.items():
         merged = parts[0]
@@ -120,27 +126,44 @@ def open_sentinel2(
     return result
 
 
-def _product(item: Product | pystac.Item | Mapping[str, Any] | str | Path) -> Product:
-    if isinstance(item, Product):
-        return item
-    if isinstance(item, str | Path):
-        return read_safe(Path(item))
-    return product_from_item(item.to_dict() if isinstance(item, pystac.Item) else item)
+def _parts(
+    acquisition: Acquisition,
+    keys: Mapping[str, str],
+    grid: GeoBox,
+    resampling: Method,
+    masked: Sequence[int],
+    chunks: int,
+    backend: Backend,
+) -> list[xr.Dataset]:
+    """What is valid of a tile, best first."""
+    rules = [harmonisation(product, keys) for product in acquisition.products]
+    for product in acquisition.products:
+        lacking = [key for key in keys.values() if key not in product.assets]
+        if lacking:
+            raise SourceError(f"{product.id} has no {lacking[0]}; leave the product or the band out")
+    if backend == "exact":
+        return [_placed(view(acquisition.products, keys, grid, resampling, masked, chunks), grid)]
+    read = {"odc-stac": _by_odc, "stackstac": _by_stackstac}[backend]
+    raw = [read(product, keys, grid, resampling, chunks) for product in acquisition.products]
+    return [_clear(data, rule, list(keys), masked) for data, rule in zip(raw, rules, strict=True)]
 
 
-def _geobox(
-    product: Product, keys: Mapping[str, str], bbox: Sequence[float] | None, crs: str | None, resolution: float
-) -> GeoBox:
+def _geobox(product: Product, bbox: Sequence[float] | None, crs: str | None, resolution: float) -> GeoBox:
     if bbox is None:
         raise UsageError("no area is given; give bbox or geobox")
-    asset = product.assets.get(next(iter(keys.values())))
-    target = crs or (asset.proj_code if asset is not None else None)
-    if target is None:
-        raise UsageError(f"{product.id} does not tell its CRS; give crs")
+    codes = (asset.proj_code for asset in product.assets.values() if asset.proj_code is not None)
+    target = crs or next(codes, tile_grid(product.tile)[0])
     west, south, east, north = bbox
     turned = east + 360 if west > east else east
     box = pyproj.Transformer.from_crs("EPSG:4326", target, always_xy=True).transform_bounds(west, south, turned, north)
     return GeoBox.from_bbox(box, crs=target, resolution=resolution)
+
+
+def _placed(data: xr.Dataset, grid: GeoBox) -> xr.Dataset:
+    """Give pixels their coordinates."""
+    y, x = (np.asarray(grid.coords[d].values) for d in grid.dimensions)
+    placed: xr.Dataset = data.assign_coords(y=y, x=x).odc.assign_crs(str(grid.crs))
+    return placed
 
 
 def _clear(raw: xr.Dataset, rules: Harmonisation, bands: Sequence[str], masked: Sequence[int]) -> xr.Dataset:
@@ -170,8 +193,6 @@ def _item(product: Product, keys: Mapping[str, str]) -> pystac.Item:
     )
     scl = "SCL_20m" if "SCL_20m" in product.assets else "SCL_60m"
     for name, key in {**keys, "SCL": scl}.items():
-        if key not in product.assets:
-            raise SourceError(f"{product.id} has no {key}; leave the product or the band out")
         asset = product.assets[key]
         where: dict[str, Any] = {"proj:code": asset.proj_code}
         if asset.shape is not None and asset.transform is not None:
@@ -226,19 +247,21 @@ def _by_stackstac(
         layers[name] = (
             stack.isel(time=0, band=0, drop=True).reset_coords(drop=True).drop_vars(("y", "x"), errors="ignore")
         )
-    y, x = (np.asarray(grid.coords[d].values) for d in grid.dimensions)
-    placed: xr.Dataset = xr.Dataset(layers).assign_coords(y=y, x=x).odc.assign_crs(str(grid.crs))
-    return placed
+    return _placed(xr.Dataset(layers), grid)
 
 
-def open_composites(source: str | Path | Mapping[str, Any] | pystac.STACObject) -> xr.Dataset:
+def open_composites(source: Any, *, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
     """Open composites lazily, as reflectance.
 
     Parameters
     ----------
     source
-        A build's folder, its ``composites.zarr``, or its STAC catalog or collection (all cells on one lattice), or the
-        STAC item of a cell (that cell, from its GeoTIFFs). A path, a URL, or the content of a STAC document.
+        A build's folder, its ``composites.zarr``, or its STAC catalog or collection (all cells on one lattice: the
+        store, or without one the files of the cells), or the STAC item of a cell (that cell, from its GeoTIFFs where
+        it has some). A path, a URL, the content of a STAC document, or an object of pystac.
+    storage_options
+        For fsspec, such as ``{"anon": True}``, where the store or the document lies on S3 or in the web. GeoTIFFs are
+        read by GDAL, which has its own (``AWS_NO_SIGN_REQUEST``).
 
     Returns
     -------
@@ -250,61 +273,57 @@ def open_composites(source: str | Path | Mapping[str, Any] | pystac.STACObject) 
     UsageError
         If there is no such thing there.
     SourceError
-        If a GeoTIFF of the item cannot be read.
+        If it cannot be read.
     """
-    if isinstance(source, pystac.STACObject):
-        return _described(source.to_dict(transform_hrefs=False), source.get_self_href() or ".")
-    if isinstance(source, Mapping):
-        return _described(source, next((k["href"] for k in source.get("links", ()) if k["rel"] == "self"), "."))
-    place = str(source)
-    if place.endswith(".json"):
-        return _described(_document(place), place)
-    return _store(place.rstrip("/"))
+    document = document_of(source, storage_options)
+    if document is not None and document.body.get("type") == "Feature":
+        own = document.body.get("assets", {}).get("composite")
+        if _images(document):
+            return _cell(document)
+        if own is not None:
+            return _store(document.absolute(own["href"]), storage_options)
+    return _store(locate(source, COMPOSITES, storage_options), storage_options)
 
 
-def _described(document: Mapping[str, Any], place: str) -> xr.Dataset:
-    """Open what a STAC document at a place describes."""
-    folder = place.rpartition("/")[0] or "."
-    if document.get("type") in ("Catalog", "Collection"):
-        return _store(folder)
-    return _cell(document, folder)
-
-
-def _document(place: str) -> Any:
-    try:
-        with fsspec.open(place) as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{place} cannot be read as a STAC document ({error}); give a build's folder") from error
-
-
-def _store(place: str) -> xr.Dataset:
-    files, path = fsspec.core.url_to_fs(place)
-    inside = "" if files.exists(f"{path}/zarr.json") else "/composites.zarr"
-    if not files.exists(f"{path}{inside}/zarr.json"):
-        raise UsageError(
-            f"{place} holds no composites.zarr; build with `products=cog zarr`, or give a cell's STAC item"
-        )
-    with guarded(f"{place}{inside} is not a store of composites that can be read", "run the build again to make it"):
-        data = xr.open_zarr(f"{place}{inside}", chunks={}, decode_coords="all")
+def _store(place: str, options: Mapping[str, Any] | None) -> xr.Dataset:
+    if not place.endswith(".zarr"):
+        cells = open_cells(place, options)
+        if cells is None:
+            raise UsageError(
+                f"{place} holds no composites.zarr and no collection.json of cells; give the folder of a build that "
+                "has ended, or a cell's STAC item"
+            )
+        return cells.chunk(y=_CHUNK, x=_CHUNK)
+    with guarded(f"{place} is not a store of composites that can be read", "run the build again to make it"):
+        data = open_store(place, options, chunks={}, decode_coords="all")
+    data.attrs = {"title": "Sentinel-2 composites", **data.attrs}
+    data.encoding["source"] = place
     # xarray scales float32 by a JSON number in float64; the values are no more precise than they were.
     single: xr.Dataset = data.assign({n: v.astype("f4") for n, v in data.data_vars.items() if v.dtype == np.float64})
-    return single
+    names = single["time"].attrs.get(NAMES) if "time" in single.coords else None
+    return single if names is None else single.assign_coords(period=("time", names))
 
 
-def _cell(item: Mapping[str, Any], folder: str) -> xr.Dataset:
-    layers = {}
-    for name, asset in item.get("assets", {}).items():
-        if not asset.get("type", "").startswith("image/tiff"):
-            continue
-        href = asset["href"]
-        path = href if "://" in href or href.startswith("/") else f"{folder}/{href}"
+def _images(item: Document) -> dict[str, str]:
+    """Addresses of the GeoTIFFs of an item by its keys."""
+    images = {n: a for n, a in item.body.get("assets", {}).items() if str(a.get("type")).startswith("image/tiff")}
+    return {name: item.absolute(asset["href"]) for name, asset in images.items()}
+
+
+def _cell(item: Document) -> xr.Dataset:
+    layers, told = {}, {n: (a.get("bands") or [{}])[0] for n, a in item.body["assets"].items()}
+    # What is none of the bands is counted (no observation is a number of them), not finite where unknown, or a date.
+    bands = {name for name, band in told.items() if "eo:common_name" in band or not band}
+    for name, path in _images(item).items():
         try:
-            layer: Any = rioxarray.open_rasterio(path, chunks={"x": 512, "y": 512}, mask_and_scale=name != "count")
+            layer: Any = rioxarray.open_rasterio(
+                path, chunks={"x": 512, "y": 512}, mask_and_scale=name in bands, driver="GTiff"
+            )
         except (RasterioError, OSError) as error:
             remedy = "use a server that allows byte ranges" if "://" in path else "run the build again to make it"
-            raise SourceError(f"{path} cannot be read ({gdal_reason(error)}); {remedy}") from error
+            raise SourceError(f"{plain_url(path)} cannot be read ({gdal_reason(error)}); {remedy}") from error
         layers[name] = layer.squeeze("band", drop=True)
-    if not layers:
-        raise UsageError(f"item {item.get('id')} has no GeoTIFF; open the build's composites.zarr")
+        if " since " in str(told[name].get("unit")):
+            layers[name].attrs |= {"units": told[name]["unit"], "_FillValue": told[name]["nodata"]}
+            layers[name] = xr.decode_cf(layers[name].to_dataset(name=name), decode_coords=False)[name]
     return xr.Dataset(layers)

@@ -6,6 +6,7 @@ import importlib.metadata
 import logging
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,20 @@ from catalog.sentinel2.items import Product
 from cube.job.engine import Outcome
 from cube.job.ledger import Problem
 from cube.job.run import Run
+from cube.sentinel2.cell_store import CellStore, cell_store_file, store_attributes, stored
 from cube.sentinel2.composite import CellTask, ScratchLostError, Vote, process_cell
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.estimate import scratch_bytes
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.judging import Judging
 from cube.sentinel2.lattice import Window
+from cube.sentinel2.layers import layers_of
+from cube.sentinel2.pieces import folder_of
 from cube.sentinel2.plan import Plan, PlannedCell
-from cube.sentinel2.products import Values, ZarrLayout, encoding, paste
+from cube.sentinel2.products import Shard, Values, ZarrLayout, encoding, paste
 from cube.sentinel2.record import SceneRecord
 from cube.sentinel2.reduce import parse_reducer
-from cube.sentinel2.scenes import SceneResult, SceneTask, folder_of, process_scene
+from cube.sentinel2.scenes import SceneResult, SceneTask, process_scene
 from cube.sentinel2.supply import Supply
 from stratacube.files import remove
 
@@ -49,22 +53,23 @@ Drops = dict[str, list[tuple[str, str, str]]]
 class _ShardTask:
     """One shard of the Zarr store, and the cells to put into it."""
 
-    index: tuple[int, int]
+    index: Shard
     layout: ZarrLayout
     store: Path
     bands: tuple[str, ...]
     values: Values
     reducer: str
     cells: tuple[tuple[Window, Path], ...]
+    layers: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         return shard_key(self.index)
 
 
-def shard_key(index: tuple[int, int]) -> str:
+def shard_key(index: Shard) -> str:
     """Name of a shard in the ledger."""
-    return f"shard {index[0]} {index[1]}"
+    return " ".join(map(str, ("shard", *index)))
 
 
 def cell_key(cell: str) -> str:
@@ -75,7 +80,7 @@ def cell_key(cell: str) -> str:
 def make_again(run: Run, cell: str, reason: str) -> None:
     """Let the ledger know that a cell which was made lacks something: it is made once more."""
     entry = run.ledger.entries.get(cell_key(cell))
-    if entry is not None and entry.status == "done":
+    if entry is not None and entry.status in ("done", "begun"):
         _, files = next(iter(run.ledger.files_of([entry.key])))
         run.record(entry.key, "partial", [Problem("source", reason, cell)], entry.figures, files=files or ())
 
@@ -83,18 +88,13 @@ def make_again(run: Run, cell: str, reason: str) -> None:
 def _write_shard(task: _ShardTask) -> None:
     kind = encoding(task.values, task.reducer)
     try:
-        for name in (*task.bands, "count"):
+        for name in (*task.bands, "count", *task.layers):
             data = []
             for window, kept in task.cells:
                 values = _load(kept / f"{name}.npy")
                 outline = kept / "inside.npy"
                 inside = _load(outline) if outline.exists() else None
-                if name == "count" or (kind.dtype == "float32" and kind.factor == 1):
-                    data.append((window, values, inside))
-                elif kind.dtype == "float32":
-                    data.append((window, values * np.float32(kind.factor), inside))
-                else:
-                    data.append((window, kind.encode(values), inside))
+                data.append((window, stored(values, kind, is_band=name in task.bands), inside))
             paste(task.store, task.layout, task.index, {name: data})
     except FileNotFoundError as error:
         raise ScratchLostError(f"{error.filename} is gone") from error
@@ -134,13 +134,13 @@ class Making:
         plan: Plan,
         layout: ZarrLayout,
         run: Run,
-        foreign: Container[tuple[int, int]] = frozenset(),
+        foreign: Container[Shard] = frozenset(),
     ) -> None:
         self.config, self.folder, self.plan, self.layout, self.run = config, folder, plan, layout, run
         self.foreign = foreign
         self.supply = Supply(config, folder)
         self.judging = Judging(config, folder, SceneRecord(run.ledger, folder.archive))
-        self._to_store = "zarr" in config.products
+        self._to_store = config.one_store
 
     def turns(self, cells: Sequence[PlannedCell]) -> Iterator[list[PlannedCell]]:
         """Cells to make, as many at a time as tmp has room for their scenes."""
@@ -161,43 +161,46 @@ class Making:
         left, lost = list(turn), dict[str, str]()
         for _ in range(_ROUNDS):
             begun = self._begun(left)
-            lost = self._cells([p for p in left if p.cell.id not in begun])
+            lost = self._cells([p for p in left if p.name not in begun])
             if self._to_store:
-                lost |= self._shards([p for p in left if p.cell.id not in lost])
-            left = [p for p in left if p.cell.id in lost]
+                lost |= self._shards([p for p in left if p.name not in lost])
+            left = [p for p in left if p.name in lost]
             if not left:
                 return
             first = next(iter(lost.values()))
             _log.warning("scratch that %d cells need was lost (%s); it is made again", len(left), first)
         for planned in left:
-            reason = f"{lost[planned.cell.id]}, and was so {_ROUNDS} times; does something remove files in tmp?"
-            self.run.record(cell_key(planned.cell.id), "failed", [Problem("product", reason, planned.cell.id)])
+            reason = f"{lost[planned.name]}, and was so {_ROUNDS} times; does something remove files in tmp?"
+            self.run.record(cell_key(planned.name), "failed", [Problem("product", reason, planned.name)])
 
     def _begun(self, cells: Sequence[PlannedCell]) -> set[str]:
         """Cells that lack nothing but their place in the store."""
-        keys = {cell_key(p.cell.id): p.cell.id for p in cells} if self._to_store else {}
+        keys = {cell_key(p.name): p.name for p in cells} if self._to_store else {}
         return {keys[key] for key in self.run.done(keys, ("begun",))}
 
     def _scenes(self, cells: Sequence[PlannedCell]) -> Drops:
         """Bring the scenes of some cells onto the lattice; return what was dropped."""
-        reached: dict[str, list[tuple[str, Window]]] = {}
+        reached: dict[str, dict[str, Window]] = {}
         for cell in cells:
             for key in cell.acquisitions:
-                reached.setdefault(key, []).append((cell.cell.id, cell.window))
+                reached.setdefault(key, {})[cell.cell.id] = cell.window  # once, in however many periods
+        lattices = {cell.cell.id: self.plan.lattice_of(cell.cell) for cell in cells}
         used = [self.plan.acquisitions[key] for key in reached]
         dropped: Drops = {}
         for batch in self.supply.batches(used, self.run.workers.number):
             tasks = [
                 SceneTask(
                     acquisition=acquisition,
-                    cells=tuple(reached[acquisition.key]),
+                    cells=tuple(reached[acquisition.key].items()),
                     lattice=self.plan.lattice,
-                    bands=self.config.asset_keys(),
+                    bands=self.plan.acquisitions[acquisition.key].keys(self.config.asset_keys()),
                     method=self.config.resampling,
                     masked=tuple(self.config.mask_classes),
                     dilation=self.config.mask_dilation,
                     folder=self.folder.scenes,
                     checks=self.judging.checks(acquisition),
+                    own=tuple((c, lattices[c]) for c in reached[acquisition.key]) if self.plan.own_corners else (),
+                    floor=self.config.negatives == "zero",
                 )
                 for acquisition in batch
             ]
@@ -225,18 +228,19 @@ class Making:
         dropped = self._scenes(cells)
         self._refuse(cells, dropped)
         threads = max(1, self.run.workers.number // len(cells))
-        places = {cell.cell.id: cell for cell in cells}
+        places = {cell_key(cell.name): cell for cell in cells}
         failed = {key for key, drops in dropped.items() if _all_dropped(self.plan.acquisitions[key].products, drops)}
         tasks = [self._cell_task(cell, threads, failed) for cell in cells]
         lost: dict[str, str] = {}
         for outcome in self.run.do(tasks, process_cell, "cells"):
             task, result = outcome.task, outcome.result
-            missing = [drop for key in places[task.cell].acquisitions for drop in dropped[key]]
-            problems = [Problem("source", why, task.cell, name, href=href) for name, href, why in missing]
+            place = places[task.key]
+            missing = [drop for key in place.acquisitions for drop in dropped[key]]
+            problems = [Problem("source", why, place.name, name, href=href) for name, href, why in missing]
             if isinstance(outcome.fault, ScratchLostError):
-                lost[task.cell] = str(outcome.fault)
+                lost[place.name] = str(outcome.fault)
             elif result is None:
-                problems.append(Problem("product", str(outcome.error), task.cell))
+                problems.append(Problem("product", str(outcome.error), place.name))
                 self.run.record(task.key, "failed", problems)
             else:
                 status = "begun" if self._to_store else "partial" if problems else "done"
@@ -252,12 +256,13 @@ class Making:
             dropped[key] += [(p.id, folder_of(p), f"{p.id}: {reason}") for p in products]
 
     def _cell_task(self, planned: PlannedCell, threads: int, failed: set[str]) -> CellTask:
-        config, cell = self.config, planned.cell
+        config, cell, of = self.config, planned.cell, planned.period or self.config
         return CellTask(
             cell=cell.id,
+            period="" if planned.period is None else planned.period.period,
             window=planned.window,
             outline=cell.outline,
-            lattice=self.plan.lattice,
+            lattice=self.plan.lattice_of(cell),
             bands=tuple(config.bands),
             votes=self._votes(planned, failed),
             reducer=config.reducer,
@@ -265,15 +270,31 @@ class Making:
             folder=self.folder.composites / cell.id,
             cog="cog" in config.products,
             compress=config.compress,
-            kept=self.folder.kept(cell.id) if self._to_store else None,
-            result=self.folder.result(cell.id),
+            kept=self.folder.kept(planned.name) if self._to_store else None,
+            result=self.folder.result(planned.name),
             threads=threads,
             tags=(
-                ("PERIOD_START", config.start.isoformat() + "Z"),
-                ("PERIOD_END", config.end.isoformat() + "Z"),
+                ("PERIOD_START", of.start.isoformat() + "Z"),
+                ("PERIOD_END", of.end.isoformat() + "Z"),
                 ("SOFTWARE", f"stratacube {importlib.metadata.version('stratacube')}"),
                 ("CONFIG_HASH", config.digest()),
+                *((("PRESET", config.preset),) if config.preset else ()),
             ),
+            also=tuple(config.also),
+            months=config.months_seen(),
+            store=self._cell_store(planned) if config.cell_stores else None,
+        )
+
+    def _cell_store(self, planned: PlannedCell) -> CellStore:
+        config = self.config
+        return CellStore(
+            path=self.folder.composites / planned.cell.id / cell_store_file(planned.name),
+            codec=config.codec,
+            attributes=store_attributes(config, planned.period),
+            lattice=self.plan.lattice_of(planned.cell),
+            window=planned.window,
+            kind=encoding(config.values, config.reducer),
+            bands=tuple(config.bands),
         )
 
     def _votes(self, planned: PlannedCell, failed: set[str]) -> tuple[Vote, ...]:
@@ -288,18 +309,19 @@ class Making:
             clouds = [p.cloud_cover for a in members for p in a.products if p.cloud_cover is not None]
             cloud = float(np.mean(clouds)) if clouds and by_clouds else 0.0
             order = cloud, members[0].datatake_start, name
-            votes.append((order, Vote(name, tuple(self.folder.scenes / a.key for a in members))))
+            day = (members[0].datatake_start - datetime(1970, 1, 1)).days
+            votes.append((order, Vote(name, tuple(self.folder.scenes / a.key for a in members), day)))
         return tuple(vote for _, vote in sorted(votes, key=lambda v: v[0]))
 
     def _shards(self, cells: Sequence[PlannedCell]) -> dict[str, str]:
         """Put cells into the shards they lie in, each written whole by one worker, and end them with their last one."""
-        ready = {p.cell.id: p for p in cells if self.run.ledger.entries[cell_key(p.cell.id)].status == "begun"}
-        shards: dict[tuple[int, int], list[PlannedCell]] = {}
+        ready = {p.name: p for p in cells if self.run.ledger.entries[cell_key(p.name)].status == "begun"}
+        shards: dict[Shard, list[PlannedCell]] = {}
         shared = set[str]()
         for planned in ready.values():
-            for index in self.layout.shards_of(planned.window):
+            for index in self.layout.shards_of(planned.window, planned.step):
                 if index in self.foreign:
-                    shared.add(planned.cell.id)
+                    shared.add(planned.name)
                 else:
                     shards.setdefault(index, []).append(planned)
         tasks = [
@@ -310,7 +332,8 @@ class Making:
                 tuple(self.config.bands),
                 self.config.values,
                 self.config.reducer,
-                tuple((p.window, self.folder.kept(p.cell.id)) for p in members),
+                tuple((p.window, self.folder.kept(p.name)) for p in members),
+                tuple(layers_of(self.config.also, self.config.months_seen())),
             )
             for index, members in sorted(shards.items())
         ]
@@ -319,10 +342,10 @@ class Making:
         for outcome in self.run.do(tasks, _write_shard, "shards"):
             members = shards[outcome.task.index]
             if isinstance(outcome.fault, ScratchLostError):
-                lost |= {p.cell.id: str(outcome.fault) for p in members}
+                lost |= {p.name: str(outcome.fault) for p in members}
             elif outcome.error is not None:
                 problem = Problem("product", f"{outcome.task.key} of {self.folder.store}: {outcome.error}")
-                failed |= {p.cell.id: problem for p in members}
+                failed |= {p.name: problem for p in members}
                 self.run.record(outcome.task.key, "failed", [problem])
             else:
                 self.run.record(outcome.task.key, "done", files=outcome.written)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from catalog.sentinel2.names import parse_product_name
 from catalog.sentinel2.tiles import SIDE, tile_grid
 from cube.job.folder import RULES
 from cube.sentinel2.acquisitions import Acquisition, group_acquisitions
+from cube.sentinel2.cell_selection import select_cells
 from cube.sentinel2.config import Sentinel2Config
-from cube.sentinel2.grid import Cell, cell_from_id, footprint, read_cells, select_cells
+from cube.sentinel2.grid import Cell, cell_from_id, footprint, read_cells
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.limits import refuse_large, refuse_no_degrees
+from cube.sentinel2.periods import Period
 from cube.sentinel2.polygon import polygon_of
+from stratacube.choices import many
 from stratacube.errors import SourceError, UsageError
-from stratacube.files import write_text
 from stratacube.guard import guarded, reason_of
 from stratacube.parquet import read_frame, write_frame
 
@@ -38,6 +41,7 @@ __all__ = [
     "choose_cells",
     "make_plan",
     "plan_frame",
+    "plan_words",
     "read_geometry",
     "refuse_other_cells",
     "write_plan",
@@ -50,11 +54,19 @@ _PLACES = ["cell", "row", "col", "height", "width", "outline"]
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """A cell, its pixels, and the acquisitions that reach it, in order of time."""
+    """A cell, its pixels, and the acquisitions that reach it, in order of time; of one period, where there are some."""
 
     cell: Cell
     window: Window
     acquisitions: tuple[str, ...]
+    period: Period | None = None
+    step: int | None = None
+    """Which of the periods that is, from 0."""
+
+    @property
+    def name(self) -> str:
+        """Name of its composite, unlike all others."""
+        return self.cell.id if self.period is None else f"{self.cell.id}_{self.period.period}"
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,16 @@ class Plan:
     lattice: Lattice
     cells: tuple[PlannedCell, ...]
     acquisitions: Mapping[str, Acquisition]
+    own_corners: bool = False
+    """Whether the pixels of each cell are counted from its own north-western corner."""
+
+    def lattice_of(self, cell: Cell) -> Lattice:
+        """Return the lattice of which a cell's window is one."""
+        return _lattice_of(self.lattice, cell, own_corners=self.own_corners)
+
+
+def _lattice_of(lattice: Lattice, cell: Cell, *, own_corners: bool) -> Lattice:
+    return replace(lattice, x0=cell.xmin, y0=cell.ymax) if own_corners else lattice
 
 
 def choose_cells(config: Sentinel2Config) -> list[Cell]:
@@ -138,7 +160,8 @@ def make_plan(config: Sentinel2Config, cells: Sequence[Cell], products: Sequence
     """
     crs = pyproj.CRS(cells[0].crs)
     lattice = config.lattice(cells[0].crs, metres=not crs.is_geographic)
-    windows = [lattice.window(*c.bounds) for c in cells]
+    own = config.origin == "cell"
+    windows = [_lattice_of(lattice, c, own_corners=own).window(*c.bounds) for c in cells]
     acquisitions = group_acquisitions(products)
     key = config.asset_keys()[0][1]
     areas = footprint(cells)
@@ -151,9 +174,20 @@ def make_plan(config: Sentinel2Config, cells: Sequence[Cell], products: Sequence
         for index in known[grid]:
             reached[index].append(acquisition.key)
     planned = [PlannedCell(*c) for c in zip(cells, windows, map(tuple, reached), strict=True)]
-    used = {k for names in reached for k in names}
-    order = sorted(planned, key=lambda p: (p.window.row, p.window.col, p.cell.id))
-    return Plan(lattice, tuple(order), {a.key: a for a in acquisitions if a.key in used})
+    if config.periods is not None:
+        starts = {a.key: a.datatake_start for a in acquisitions}
+        planned = [p for one in planned for p in _of_each(config.periods, one, starts)]
+    used = {k for p in planned for k in p.acquisitions}
+    # One period after the other: what was seen in one is then in tmp for all cells at once.
+    order = sorted(planned, key=lambda p: (p.step or 0, p.window.row, p.window.col, p.cell.id))
+    return Plan(lattice, tuple(order), {a.key: a for a in acquisitions if a.key in used}, own)
+
+
+def _of_each(periods: Sequence[Period], planned: PlannedCell, starts: Mapping[str, datetime]) -> Iterator[PlannedCell]:
+    """A cell in each period, with the acquisitions of that."""
+    for step, period in enumerate(periods):
+        seen = tuple(key for key in planned.acquisitions if period.holds(starts[key]))
+        yield replace(planned, acquisitions=seen, period=period, step=step)
 
 
 def _raster(acquisition: Acquisition, key: str) -> tuple[str, tuple[int, int], tuple[float, ...]]:
@@ -195,11 +229,13 @@ def _reached(areas: Any, crs: str, size: tuple[int, int], transform: Sequence[fl
 def cells_of_tile(plan: Plan, product: str) -> list[str]:
     """Return the cells that a product reaches of which only the name is known; ``[""]`` where that tells no tile."""
     try:
-        code, ulx, uly = tile_grid(parse_product_name(product).tile)
+        told = parse_product_name(product)
+        code, ulx, uly = tile_grid(told.tile)
     except SourceError:
         return [""]
-    reached = _reached(footprint([p.cell for p in plan.cells]), code, (1, 1), (SIDE, 0, ulx, 0, -SIDE, uly))
-    return [p.cell.id for p, near in zip(plan.cells, reached, strict=True) if near]
+    cells = [p for p in plan.cells if p.period is None or p.period.holds(told.sensing)]
+    reached = _reached(footprint([p.cell for p in cells]), code, (1, 1), (SIDE, 0, ulx, 0, -SIDE, uly))
+    return [p.name for p, near in zip(cells, reached, strict=True) if near]
 
 
 def cells_gaining(plan: Plan, products: Iterable[str], path: Path) -> dict[str, list[str]]:
@@ -210,11 +246,11 @@ def cells_gaining(plan: Plan, products: Iterable[str], path: Path) -> dict[str, 
             there = read_frame(path, ["cell", "products"])
             known = {str(cell): set(names) for cell, names in zip(there["cell"], there["products"], strict=True)}
     except SourceError:  # it is damaged, and written once more
-        return {p.cell.id: sorted(wanted) for p in plan.cells}
+        return {p.name: sorted(wanted) for p in plan.cells}
     gained = {
-        p.cell.id: sorted(
+        p.name: sorted(
             wanted.intersection(q.id for a in p.acquisitions for q in plan.acquisitions[a].products)
-            - known.get(p.cell.id, set())
+            - known.get(p.name, set())
         )
         for p in plan.cells
     }
@@ -225,7 +261,7 @@ def plan_frame(plan: Plan) -> pd.DataFrame:
     """Return the plan as a table, one row a cell."""
     rows = [
         {
-            "cell": p.cell.id,
+            "cell": p.name,
             "tile_id_geo": p.cell.alias,
             "crs": p.cell.crs,
             **dict(zip(("xmin", "ymin", "xmax", "ymax"), p.cell.bounds, strict=True)),
@@ -236,36 +272,49 @@ def plan_frame(plan: Plan) -> pd.DataFrame:
             "outline": p.cell.outline,
             "acquisitions": list(p.acquisitions),
             "products": [q.id for a in p.acquisitions for q in plan.acquisitions[a].products],
+            **({} if p.period is None else {"tile_id_rc": p.cell.id, "period": p.period.period, "step": p.step}),
         }
         for p in plan.cells
     ]
     return pd.DataFrame(rows)
 
 
-def refuse_other_cells(frame: pd.DataFrame, path: Path) -> None:
+def plan_words(frame: pd.DataFrame) -> str:
+    """Say how much a plan is."""
+    if "period" not in frame:
+        return many(len(frame), "cell")
+    return f"{many(frame['tile_id_rc'].nunique(), 'cell')} in {many(frame['period'].nunique(), 'period')}"
+
+
+def refuse_other_cells(frame: pd.DataFrame, path: Path) -> bool:
     """Refuse to go on with a plan of other cells: what is made of them is not what is asked for.
+
+    Returns
+    -------
+    bool
+        Whether the plan lacks periods that came with a later end.
 
     Raises
     ------
     UsageError
         If the cells differ.
     """
+    columns = [*_PLACES, "step"] if "step" in frame else _PLACES
     try:
         with guarded(f"{path} is not the plan of a build"):
-            there = read_frame(path, _PLACES)
+            there = read_frame(path, columns)
     except SourceError:  # it is damaged, and written once more
-        return
-    if not there.equals(frame[_PLACES]):
+        return False
+    known = frame[frame["step"] <= there["step"].max()] if "step" in frame else frame
+    if not there.equals(known[columns]):
         raise UsageError(
             f"{path.parent} was planned with other cells; the grid or polygon file has changed since: "
             "choose another `work_dir` or pass `overwrite`"
         )
+    return len(known) < len(frame)
 
 
-def write_plan(frame: pd.DataFrame, path: Path, selected: Path) -> None:
-    """Write the plan, and the predecessor's list of selected cells."""
-    listed = frame.rename(columns={"cell": "tile_id_rc"})
-    columns = ["tile_id_rc", "tile_id_geo", "xmin", "ymin", "xmax", "ymax", "row", "col", "height", "width"]
-    write_text(selected, listed[columns].to_csv(index=False))
+def write_plan(frame: pd.DataFrame, path: Path) -> None:
+    """Write the plan."""
     frame.attrs = {"rules": RULES}
     write_frame(path, frame)

@@ -14,6 +14,7 @@ of tile 33TWL, from clear to nearly overcast, clouds masked):
   grow, soil dries or fields are burnt.
 - ``UNLIKE``: correlation with other scenes over the same ground, of the band that has the highest. Seen: 0.25 and more;
   other ground: 0.09 and less. It is only asked where the others are like each other (``LIKE``): no field of snow is.
+- exchanged bands: see :mod:`cube.sentinel2.exchanged`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cube.sentinel2.exchanged import Exchange, exchanges_in, told_exchange
 from cube.sentinel2.reduce import known_votes, nan_median
 
 __all__ = ["DARK", "FEWEST", "LIKE", "SHIFT", "SPREAD", "UNLIKE", "Evidence", "Verdict", "evidence_of", "judge"]
@@ -39,6 +41,8 @@ FEWEST = 100
 """Pixels that are compared, at the least."""
 FEWEST_SCENES = 3
 """Of fewer scenes it cannot be told which is the odd one."""
+_FEW = 12
+"""Scenes up to which one of them moves the median of all."""
 
 Decision = Literal["used", "marked", "refused"]
 _F = npt.NDArray[np.float32]
@@ -61,6 +65,8 @@ class Evidence:
     """Correlation with other scenes: the median of them."""
     same: frozenset[tuple[int, int]] = frozenset()
     """Pairs of bands that have the same values in all pixels."""
+    exchanges: tuple[Exchange, ...] = ()
+    """Pairs of bands each of which is what the other is on other dates."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ def evidence_of(stack: _F) -> list[Evidence]:
     usual[:, known_votes(np.ascontiguousarray(stack[:, 0])) < FEWEST_SCENES] = np.nan
     likeness = _likeness(stack, seen)
     found = []
-    for scene, there, like in zip(stack, seen, likeness, strict=True):
+    for number, (scene, there, like) in enumerate(zip(stack, seen, likeness, strict=True)):
         values = scene[:, there]
         apart = values - usual[:, there]
         apart = apart[:, ~np.isnan(apart).any(axis=0)]
@@ -97,9 +103,22 @@ def evidence_of(stack: _F) -> list[Evidence]:
                 shift=_medians(apart),
                 likeness=float(like),
                 same=_same(values),
+                exchanges=_exchanges(stack, number, usual),
             )
         )
     return found
+
+
+def _exchanges(stack: _F, number: int, usual: _F) -> tuple[Exchange, ...]:
+    """Pairs of bands of a scene that are exchanged, by the median of the others: of few it would be one of them."""
+    if len(stack) < FEWEST_SCENES:
+        return ()
+    if len(stack) <= _FEW:
+        others = np.delete(stack, number, axis=0)
+        usual = np.stack([nan_median(others[:, band]) for band in range(stack.shape[1])])
+        usual[:, known_votes(np.ascontiguousarray(others[:, 0])) < FEWEST_SCENES - 1] = np.nan
+    both = ~np.isnan(stack[number] - usual).any(axis=0)
+    return exchanges_in(stack[number][:, both], usual[:, both]) if both.sum() >= FEWEST else ()
 
 
 def _same(values: _F) -> frozenset[tuple[int, int]]:
@@ -164,7 +183,9 @@ def _verdict(
         return Verdict("used", "not compared with other dates: clouds or snow are not masked")
     if found is None and sum(e.compared for e in told) < FEWEST:
         return Verdict("used", "not compared with other dates: fewer than three see the same ground")
-    return found or _against_others(told, bands) or _unlike(likeness, others) or Verdict("used")
+    return (
+        found or _exchanged(told, bands) or _against_others(told, bands) or _unlike(likeness, others) or Verdict("used")
+    )
 
 
 def _twins(told: Sequence[Evidence], bands: Sequence[str]) -> Verdict | None:
@@ -174,6 +195,16 @@ def _twins(told: Sequence[Evidence], bands: Sequence[str]) -> Verdict | None:
         return None
     one, two = (bands[b] for b in min(common))
     return Verdict("refused", f"{one} and {two} have the same pixels: the file of one lies in the other's place")
+
+
+def _exchanged(told: Sequence[Evidence], bands: Sequence[str]) -> Verdict | None:
+    """Two bands that show what the other does on other dates, in cells that are most of what is compared."""
+    found = told_exchange([(e.exchanges, e.compared) for e in told if e.compared >= FEWEST])
+    if found is None:
+        return None
+    one, two = bands[found.one], bands[found.two]
+    reason = f"{one} shows what {two} does on other dates, and {two} what {one} does: their files are exchanged"
+    return Verdict("refused", reason) if found.sure else Verdict("marked", f"{reason}, or the ground has changed")
 
 
 def _against_itself(told: Sequence[Evidence], bands: Sequence[str]) -> Verdict | None:

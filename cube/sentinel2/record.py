@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from catalog.sentinel2.items import Product
+from catalog.sentinel2.lists import Told
 from catalog.sentinel2.tiles import size_remark
 from catalog.sentinel2.transfers import Transfers
 from cube.job.ledger import Entry, Ledger
@@ -94,12 +95,12 @@ class SceneRecord:
         verdicts = {name: self.verdict(name) for name in names}
         return {name: v.reason for name, v in verdicts.items() if v is not None and v.decision == "marked"}
 
-    def told(self, product: Product, key: str, path: str) -> tuple[str, str, str]:
-        """How a file was verified, what was decided on its product, and why: for the scene index."""
+    def told(self, product: Product, key: str, path: str) -> Told:
+        """How a file was verified, what was decided on its product, and why: for the lists of scenes and files."""
         verdict, asset = self.verdict(product.id), product.assets[key]
         decision, reason = (verdict.decision, verdict.reason) if verdict is not None else ("", "")
         part = size_remark(asset.shape, asset.transform)
-        return self._verified(product, key, path), decision, "; ".join(filter(None, (reason, part)))
+        return Told(self._verified(product, key, path), decision, "; ".join(filter(None, (reason, part))))
 
     def _verified(self, product: Product, key: str, path: str) -> str:
         if product.id not in self._listed:

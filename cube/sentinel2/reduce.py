@@ -20,14 +20,37 @@ __all__ = [
     "MEAN",
     "MEDIAN",
     "MEDOID",
+    "Layers",
     "Reducer",
+    "count_of",
     "known_votes",
     "nan_median",
     "nan_percentile",
     "parse_reducer",
+    "present",
 ]
 
 _F = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What a reducer gives that is no band: written beside them, named by ``also``."""
+
+    names: Callable[[tuple[int, ...]], tuple[str, ...]]
+    """Of the layers, in order, of a build that takes observations of some months of the year."""
+    dtype: str
+    nodata: float
+    """Stored where there is nothing; NaN of floating numbers."""
+    unit: str
+    about: str
+    """What they are, in words."""
+    around: str = ""
+    """Reducer whose result ``reduce`` is given; by default the build's own."""
+    compares: bool = False
+    """Whether observations are compared with the build's own result, which then has to be of the bands' quantity."""
+    counts: bool = False
+    """Whether ``reduce`` asks only where there are observations: it is given that, bool, in place of them."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +58,20 @@ class Reducer:
     """A way to reduce.
 
     ``reduce`` takes a float32 stack, shape (bands, votes, rows, cols), and returns float32 of shape (bands, rows,
-    cols), NaN where there is nothing.
+    cols), NaN where there is nothing. One with ``layers`` takes the composite, shape (bands, rows, cols), and the day
+    of each vote since 1970 besides, and returns an array of shape (layers, rows, cols).
     """
 
     name: str
     joint: bool
     """Whether it needs all bands of a pixel at once."""
-    reduce: Callable[[_F], _F]
+    reduce: Callable[..., npt.NDArray[Any]]
     counts: bool = False
     """Whether it counts observations: its values are numbers of them, not of the bands' quantity."""
     clearest_first: bool = False
     """Whether votes come in order of the clouds their products are said to have; else in order of time."""
+    layers: Layers | None = None
+    """What it gives besides bands; None of one that gives bands."""
 
 
 _PIXELS = 16384
@@ -59,11 +85,20 @@ Pick = Callable[[npt.NDArray[np.intp]], _F]
 """From a rank for each pixel, 0 for the least, to the vote of that rank."""
 
 
+def present(votes: _F) -> npt.NDArray[np.bool_]:
+    """Tell which votes are numbers."""
+    return np.asarray(votes == votes)  # noqa: PLR0124  (false for NaN, and faster than isnan)
+
+
+def count_of(there: npt.NDArray[np.bool_]) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Count what is true along axis 0."""
+    small = np.dtype("u1" if len(there) < 256 else "u2")  # sums of bytes are done many at a time
+    return np.asarray(there.view("u1").sum(axis=0, dtype=small))
+
+
 def known_votes(votes: _F) -> npt.NDArray[np.unsignedinteger[Any]]:
     """Count the votes along axis 0 that are numbers."""
-    present = votes == votes  # noqa: PLR0124  (false for NaN, and faster than isnan)
-    small = np.dtype("u1" if len(votes) < 256 else "u2")  # sums of bytes are done many at a time
-    return np.asarray(present.view("u1").sum(axis=0, dtype=small))
+    return count_of(present(votes))
 
 
 def _ranked(votes: _F) -> tuple[Pick, npt.NDArray[np.intp]]:
@@ -137,6 +172,22 @@ def nan_percentile(stack: _F, percent: float) -> _F:
     return _by_pixel(stack, between)
 
 
+def _exact_median(votes: _F) -> npt.NDArray[np.float64]:
+    """Median along axis 0 in double: never rounded."""
+    low, high = (_middle(votes, upper=upper) for upper in (False, True))
+    return (low.astype("f8") + high) / 2
+
+
+def _middle(votes: _F, *, upper: bool) -> _F:
+    """The lower or the upper of the two middle votes along axis 0."""
+
+    def pick(rank: Pick, count: npt.NDArray[np.intp]) -> _F:
+        place = count // 2 if upper else np.maximum(count - 1, 0) // 2
+        return rank(np.minimum(place, len(votes) - 1))
+
+    return _by_pixel(votes, pick)
+
+
 def _median(stack: _F) -> _F:
     return np.stack([nan_median(band) for band in stack])
 
@@ -154,11 +205,14 @@ def _count(stack: _F) -> _F:
 
 
 def _medoid(stack: _F) -> _F:
-    """Return the observation, seen in all bands, that lies nearest to the median of all bands."""
-    middle = np.stack([nan_median(band) for band in stack])
+    """Return the observation, seen in all bands, that lies nearest to the median of all bands.
+
+    Of several that are equally near, such as any two, the earliest: medians are taken in double, where the middle
+    between two float32 is exact, so that no rounding decides.
+    """
     distance = np.zeros(stack.shape[1:], "f8")
-    for band, centre in zip(stack, middle, strict=True):
-        distance += (band.astype("f8") - centre) ** 2
+    for band in stack:
+        distance += (band - _exact_median(band)) ** 2
     return _choose(stack, np.where(np.isnan(distance), np.inf, distance))
 
 

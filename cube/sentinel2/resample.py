@@ -19,7 +19,7 @@ from scipy import sparse
 
 from cube.sentinel2.lattice import Lattice, Window
 
-__all__ = ["METHODS", "Method", "Resampler", "SourceGrid", "SourceMap", "margin", "source_map"]
+__all__ = ["METHODS", "Method", "Resampler", "Resamplers", "SourceGrid", "SourceMap", "margin", "source_map"]
 
 Method = Literal["nearest", "bilinear", "cubic", "average"]
 METHODS: tuple[Method, ...] = ("nearest", "bilinear", "cubic", "average")
@@ -126,8 +126,9 @@ def _per_pixel(nodes: _F) -> _F:
     return np.where(ratio < _STRETCH, 1.0, ratio)
 
 
+@lru_cache(maxsize=512)
 def source_map(lattice: Lattice, window: Window, grid: SourceGrid) -> SourceMap:
-    """Map a window of the lattice into a source grid."""
+    """Map a window of the lattice into a source grid; kept, for all scenes of a tile have the same."""
     top, left = window.row // NODE, window.col // NODE
     rows = np.arange(top, (window.end_row - 1) // NODE + 2) * NODE
     cols = np.arange(left, (window.end_col - 1) // NODE + 2) * NODE
@@ -170,6 +171,12 @@ class Resampler:
         built = [matrix.built() for matrix in matrices]
         self.weights = built[0] if built else None
         self.fallback = built[1] if len(built) > 1 else None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it holds."""
+        matrices = [m for m in (self.weights, self.fallback) if m is not None]
+        return self.own.nbytes + self.inside.nbytes + sum(int(m.data.nbytes + m.indices.nbytes) for m in matrices)
 
     def prepare(self, valid: npt.NDArray[np.bool_]) -> Prepared:
         """Bind the weights to a mask of the source window, shape (height, width)."""
@@ -258,6 +265,43 @@ class _Matrix:
         shape = count, self.source.height * self.source.width
         return sparse.csr_array((self.data.ravel(), self.indices.ravel(), indptr), shape=shape)
 
+
+class Resamplers:
+    """Weights that were made already: all scenes of a tile have the same, cell by cell.
+
+    What does not fit any more is not kept, rather than in place of what is: cells come in turn, scene after scene, and
+    what was used last is what is needed last.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[SourceGrid, Window, Window, Method], tuple[SourceMap, Resampler]] = {}
+        self._tile: tuple[str, float, float] | None = None
+        self._held = 0
+
+    def get(self, mapped: SourceMap, grid: SourceGrid, source: Window, method: Method) -> Resampler:
+        """Return the weights of a window over a source window of a grid."""
+        tile = grid.crs, grid.transform[2], grid.transform[5]
+        if tile != self._tile:
+            self.clear()
+            self._tile = tile
+        key = grid, mapped.window, source, method
+        before = self._kept.get(key)
+        if before is not None and before[0] is mapped:  # of the same lattice
+            return before[1]
+        made = Resampler(mapped, source, method)
+        if before is None and self._held + made.nbytes <= _KEPT_BYTES:
+            self._kept[key] = mapped, made
+            self._held += made.nbytes
+        return made
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._kept.clear()
+        self._held = 0
+
+
+_KEPT_BYTES = 24_000_000
+"""Of weights that a worker keeps: a square of a cell, bilinear, or four of cells that are taken nearest."""
 
 _STRIP = 32
 """Rows of a window whose weights are computed at once."""

@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from catalog.sentinel2.eopf_arrays import ArrayFacts, is_array, read_array
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import (
     OFFSET,
@@ -20,13 +21,14 @@ from catalog.sentinel2.metadata import (
     read_product,
 )
 from catalog.sentinel2.names import parse_product_name
-from catalog.sentinel2.places import is_remote, local_path
+from catalog.sentinel2.places import is_remote, local_path, tree_of
 from catalog.sentinel2.tiles import beside
 from cube.sentinel2.blocks import BlockReader, Decoded
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.mask import class_mask, class_window, on_band_grid
 from cube.sentinel2.resample import SourceGrid
 from cube.sentinel2.vocabulary import SCL_NAMES
+from stratacube.addresses import plain_url
 from stratacube.errors import SourceError
 
 __all__ = ["NODATA_DN", "Harmonisation", "MaskRule", "ProductSource", "harmonisation"]
@@ -54,18 +56,22 @@ class Harmonisation:
         return values
 
 
-def harmonisation(product: Product, bands: Iterable[str]) -> Harmonisation:
-    """Return the offsets of a product's bands.
+def harmonisation(product: Product, keys: Mapping[str, str]) -> Harmonisation:
+    """Return the offsets of a product's bands, given the asset key of each.
 
-    They come from the product's own metadata, cross-checked with its processing baseline; where no metadata is at
-    hand, from the baseline. A build has it at hand; a lazy look at a remote product has not.
+    They come from the product's own metadata, in EOPF's Zarr form from the arrays', cross-checked with its processing
+    baseline; where no metadata is at hand, from the baseline. A build has it at hand, a lazy look at a remote product
+    has not.
 
     Raises
     ------
     SourceError
         If metadata and baseline disagree, the metadata is of another product, or nothing tells.
     """
-    bands = list(bands)
+    bands = list(keys)
+    hrefs = {b: product.assets[k].href for b, k in keys.items() if k in product.assets}
+    if hrefs and all(tree_of(href) is not None or is_array(local_path(href)) for href in hrefs.values()):
+        return Harmonisation({band: _array_offset(product, href) for band, href in hrefs.items()})
     asset = product.assets.get("product_metadata")
     if product.offset_applied:
         return Harmonisation(dict.fromkeys(bands, 0))
@@ -91,6 +97,26 @@ def harmonisation(product: Product, bands: Iterable[str]) -> Harmonisation:
     return Harmonisation({b: metadata.offset(b) for b in bands})
 
 
+def _array_offset(product: Product, href: str) -> int:
+    facts = _facts(href)
+    since = product.baseline != REPROCESSED and tuple(int(p) for p in product.baseline.split(".")) >= OFFSET_SINCE
+    if not facts.is_float and product.baseline != REPROCESSED and since != (facts.offset != 0):
+        raise SourceError(
+            f"{plain_url(href)} has an offset of {facts.offset} counts, which contradicts processing baseline "
+            f"{product.baseline}; copy the product again or leave it out"
+        )
+    return facts.offset
+
+
+def _facts(href: str) -> ArrayFacts:
+    if tree_of(href) is None:
+        return read_array(local_path(href))
+    from catalog.sentinel2.eopf_tree import known_tree  # noqa: PLC0415  (clients of the web)
+
+    tree, inside = known_tree(href)
+    return tree.facts(inside)
+
+
 class MaskRule:
     """Which scene classes are masked, and by how much the mask grows.
 
@@ -112,13 +138,15 @@ class ProductSource:
     Parameters
     ----------
     product
-        With all files on disk.
+        With all files on disk, unless `remote`.
     keys
         Asset key by band, e.g. ``{"B02": "B02_20m"}``.
     rule
         What to mask.
     decoded
         Counter to add to.
+    remote
+        Whether files may also lie elsewhere, and be read by ranges.
 
     Raises
     ------
@@ -126,16 +154,26 @@ class ProductSource:
         If a file is missing or unreadable, or the metadata cannot be trusted.
     """
 
-    def __init__(self, product: Product, keys: Mapping[str, str], rule: MaskRule, decoded: Decoded) -> None:
+    def __init__(
+        self,
+        product: Product,
+        keys: Mapping[str, str],
+        rule: MaskRule,
+        decoded: Decoded,
+        *,
+        remote: bool = False,
+    ) -> None:
         self.product, self.rule = product, rule
         self.remarks: list[str] = []
         """What is odd about it."""
         self.harmonisation = harmonisation(product, keys)
         with ExitStack() as opened:
-            self.classes = opened.enter_context(BlockReader(_asset(product, _classes_key(product)), decoded))
-            self.bands = {
-                band: opened.enter_context(BlockReader(_asset(product, key), decoded)) for band, key in keys.items()
-            }
+
+            def opening(key: str) -> BlockReader:
+                return opened.enter_context(BlockReader(_asset(product, key), decoded, remote=remote))
+
+            self.classes = opening(_classes_key(product))
+            self.bands = {band: opening(key) for band, key in keys.items()}
             granule = _granule(product)
             for key, reader in (*((keys[b], r) for b, r in self.bands.items()), (_classes_key(product), self.classes)):
                 self.remarks += _refuse_elsewhere(product, key, reader, granule)

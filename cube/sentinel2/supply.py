@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from catalog.publish.footprints import enclosing_box
-from catalog.sentinel2.fetch import Failure, Fetched, Fetcher
+from catalog.sentinel2.destination import Destination, is_trusted
+from catalog.sentinel2.download import Downloader
+from catalog.sentinel2.eopf_tree import Read, reader
+from catalog.sentinel2.fetch import Failure, Fetched, Fetcher, downloader
 from catalog.sentinel2.find import Found, find_products, find_safe, look_again, save_found
 from catalog.sentinel2.items import Product
+from catalog.sentinel2.lists import mark_fetched, write_query_manifest
 from catalog.sentinel2.places import is_remote
 from catalog.sentinel2.query import Query
-from catalog.sentinel2.saved import load_items, mark_fetched, write_query_manifest
+from catalog.sentinel2.saved import load_items
 from catalog.sentinel2.search import search_stac
 from catalog.sentinel2.select import Dropped, judge_unread, select_products
+from catalog.sentinel2.signing import CDSE_S3, S3Signer
+from catalog.sentinel2.tokens import CDSE_TOKEN, TokenSource
 from catalog.sentinel2.transfers import Meter
 from cube.sentinel2.acquisitions import Acquisition
 from cube.sentinel2.config import Sentinel2Config
@@ -29,7 +37,7 @@ from cube.sentinel2.grid import Cell, footprint
 from stratacube.errors import StratacubeError
 from stratacube.files import write_json, write_text
 
-__all__ = ["Sources", "Supply", "find", "with_mended", "write_lists", "write_unread"]
+__all__ = ["Sources", "Supply", "find", "query_of", "reading", "with_mended", "write_lists", "write_unread"]
 
 _log = logging.getLogger(__name__)
 
@@ -59,7 +67,7 @@ def find(
     UsageError
         If a folder or a saved search is no such thing.
     """
-    query = _query(config, cells)
+    query = query_of(config, cells)
     if products is not None:
         return Sources(select_products(products, query).products)
     if folder.items.exists():
@@ -67,13 +75,33 @@ def find(
         kept = found.products if config.safe_dir is None else tuple(_of_any_size(p) for p in found.products)
         return Sources(kept, _faults(found))
     found = find_products(
-        query, items=config.items, safe_dir=config.safe_dir, stac_url=config.stac_url, access=config.access
+        query,
+        items=config.items,
+        safe_dir=config.safe_dir,
+        stac_url=config.stac_url,
+        access=config.access,
+        read=reading(config),
     )
     if found.note:
         _log.info("%s", found.note)
     if not config.dry_run:
-        save_found(found, folder.indices)
+        save_found(found, folder.indices, queried=_searched(folder))
     return Sources(found.products, _faults(found))
+
+
+def reading(config: Sentinel2Config) -> Read:
+    """How the metadata of products elsewhere is read: as their files are fetched."""
+    tokens, signer, trusted = _stand_ins(config)
+    return reader(tokens, signer, trusted)
+
+
+def _stand_ins(config: Sentinel2Config) -> tuple[TokenSource, S3Signer, Callable[[Destination], bool]]:
+    """Who gives tokens, who signs and whom both are for: CDSE, or servers that stand in for it."""
+    return (
+        TokenSource(url=config.cdse_token_url or CDSE_TOKEN),
+        S3Signer(endpoint=config.cdse_s3_endpoint or CDSE_S3),
+        partial(is_trusted, config.cdse_hosts),
+    )
 
 
 def _fresh(config: Sentinel2Config, query: Query) -> Sequence[Any]:
@@ -95,7 +123,7 @@ def write_unread(
     """Write what could not be read when it was found; None to look once more, for a build that did not record it."""
     if found is None:
         dropped = find_safe(config.safe_dir)[1] if config.safe_dir is not None else ()
-        found = [d for d in judge_unread(dropped, _query(config, cells)) if d.fault]
+        found = [d for d in judge_unread(dropped, query_of(config, cells)) if d.fault]
     write_json(folder.unread, [asdict(d) for d in found])
 
 
@@ -118,9 +146,9 @@ def with_mended(
     mended : frozenset of str
         Ids of what can be read by now.
     """
-    query = _query(config, cells)
+    query = query_of(config, cells)
     unread = [Dropped(**fields) for fields in json.loads(folder.unread.read_text())]
-    again = look_again(unread, query, config.items, config.access)
+    again = look_again(unread, query, config.items, config.access, reading(config))
     faults = _faults(again)
     if not again.all_products:
         return Sources(tuple(there), faults), frozenset()
@@ -134,12 +162,14 @@ def _of_any_size(product: Product) -> Product:
     return replace(product, assets={k: replace(a, size=None) for k, a in product.assets.items()})
 
 
-def _query(config: Sentinel2Config, cells: Sequence[Cell]) -> Query:
+def query_of(config: Sentinel2Config, cells: Sequence[Cell]) -> Query:
+    """What a build searches for."""
     boxes = [_turned(area.bounds) for area in footprint(cells)]
     return Query(
         start=config.start,
         end=config.end,
         areas=(enclosing_box(boxes),),
+        periods=tuple((p.start, p.end) for p in config.periods or ()),
         max_cloud_cover=config.max_cloud_cover,
         min_sun_elevation=config.min_sun_elevation,
         orbits=config.orbits,
@@ -160,7 +190,7 @@ def write_lists(
     config: Sentinel2Config, folder: Sentinel2Folder, cells: Sequence[Cell], products: Sequence[Product] | None
 ) -> None:
     """Write what was found and is not used, from the saved search: lost lists need no second search."""
-    query = _query(config, cells)
+    query = query_of(config, cells)
     if products is not None:
         _write_left_out(folder, select_products(products, query).dropped)
         return
@@ -168,8 +198,14 @@ def write_lists(
     # Of a folder, what could not be read is no item.
     unread = find_safe(config.safe_dir)[1] if config.safe_dir is not None else []
     dropped = [*unread, *found.selection.dropped]
-    write_query_manifest(folder.manifest, found.all_products, (p.id for p in found.products), dropped)
+    used = (p.id for p in found.products)
+    write_query_manifest(folder.manifest, found.all_products, used, dropped, _searched(folder), found.items)
     _write_left_out(folder, dropped)
+
+
+def _searched(folder: Sentinel2Folder) -> datetime | None:
+    """When the build was begun: a list that is lost is to be written again as it was."""
+    return folder.created() if folder.config.exists() else None
 
 
 def _write_left_out(folder: Sentinel2Folder, dropped: Sequence[Dropped]) -> None:
@@ -210,6 +246,7 @@ class Supply:
             self.folder.archive,
             [key for _, key in self.config.asset_keys()],
             access=self.config.access,
+            download=self._stand_in(),
             connections=self.config.connections,
             progress=self._tell,
         ) as fetcher:
@@ -228,13 +265,24 @@ class Supply:
                     ready = []
         if fetcher.meter.bytes_received:
             _log.info("%s", fetcher.meter.line())
-        if self.folder.scene_index.exists():
-            mark_fetched(self.folder.scene_index)
+        if self.folder.scene_files.exists():
+            mark_fetched(self.folder.scene_files)
 
     def _fetched(self, acquisition: Acquisition, futures: Sequence[Future[Fetched]]) -> Acquisition:
         fetched = [f.result() for f in futures]
         self.failures += [failure for f in fetched for failure in f.failures]
         return replace(acquisition, products=tuple(f.product for f in fetched))
+
+    def _stand_in(self) -> Downloader | None:
+        """Download from servers that stand in for CDSE, where there are any."""
+        config = self.config
+        if not (config.cdse_token_url or config.cdse_hosts or config.cdse_s3_endpoint):
+            return None
+        self.folder.archive.mkdir(parents=True, exist_ok=True)
+        tokens, signer, trusted = _stand_ins(config)
+        return downloader(
+            self.folder.archive, connections=config.connections, tokens=tokens, signer=signer, trusted=trusted
+        )
 
     def reason(self, product: str, otherwise: str) -> str:
         """Why a product was dropped: what its download said, where it is that."""

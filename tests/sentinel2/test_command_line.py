@@ -119,7 +119,7 @@ def test_relative_paths_are_the_same_build(
     item = json.loads(next((tmp_path / "w" / "items").iterdir()).read_text())
     sources = [link["href"] for link in item["links"] if link["rel"] == "derived_from"]
     assert len(sources) == 3
-    assert all(Path(s).is_absolute() and Path(s).exists() for s in sources)
+    assert all(s.rpartition("/")[2] in {p.stem for p in safe.iterdir()} for s in sources)
 
 
 def test_dry_run_writes_nothing(safe: Path, grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -346,3 +346,21 @@ def test_demo_accepts_what_is_wrong_on_purpose_and_nothing_else(
     next(demo_archive.root.glob("*_20220614T*06WVB*/GRANULE/*/IMG_DATA/R20m/*B04_20m.jp2")).write_bytes(b"")
     assert main(["demo", "--output-dir", str(tmp_path / "again")]) == 2
     assert "left out: ['" in capsys.readouterr().out
+
+
+def test_what_a_build_would_read_is_told(safe: Path, grid: Path, tmp_path: Path, capsys: Any) -> None:
+    flags = ("--safe-dir", str(safe), "--grid-csv", str(grid), "--start", "2021-06-01", "--end", "2021-06-30")
+    assert main(["explain", "sentinel2", "--work-dir", str(tmp_path / "out"), *flags, "--bands", BAND, "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)
+    assert not (tmp_path / "out").exists()
+    read = [Path(f["href"]) for f in files]
+    names = ("MTD_MSIL2A.xml", "MTD_TL.xml", "_SCL_20m.jp2", f"_{BAND}_20m.jp2")
+    assert sorted(read) == sorted(p for p in safe.rglob("*") if p.name.endswith(names))
+    assert [f["size"] for f in files] == [f["parts"][0]["bytes"] for f in files] == [p.stat().st_size for p in read]
+    band = next(f["parts"][0] for f in files if f["href"].endswith(f"_{BAND}_20m.jp2"))
+    with rasterio.open(next(p for p in read if p.name.endswith(f"_{BAND}_20m.jp2"))) as image:
+        share, pixels = (4000 / 20) ** 2 / (image.width * image.height), f"{image.height} x {image.width}"
+    assert band["what"] == "on disk"
+    told = int(band["note"].removeprefix("at most ").partition("%")[0])
+    assert band["note"].endswith(f"% of {pixels} pixels")
+    assert share <= told / 100 <= 1.3 * share + 0.01

@@ -48,7 +48,7 @@ def _build(root: Path, **options: Any) -> int:
 
 
 def _verified(root: Path) -> dict[str, str]:
-    return pd.read_csv(root / "w" / "indices" / "scene_index.csv").set_index("band")["verified"].to_dict()
+    return pd.read_csv(root / "w" / "indices" / "scene_files.csv").set_index("band")["verified"].to_dict()
 
 
 def _manifest(safe: Path, kind: str = "MD5") -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +16,7 @@ from cube.job.engine import Workers
 from cube.job.run import Run
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import make_grid, write_grid
+from tests.job.hurting import fill, small_disk
 from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
@@ -27,15 +26,8 @@ DISK = 64_000_000
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here ({mounted.stderr.strip()})")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with small_disk(tmp_path / "disk", DISK) as place:
+        yield place
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +39,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _leave(disk: Path, room: int) -> Path:
-    """Fill a disk but for some bytes."""
-    state = os.statvfs(disk)
-    ballast = disk / "ballast"
-    ballast.write_bytes(bytes(state.f_bavail * state.f_frsize - room))
-    return ballast
+@pytest.fixture(scope="module")
+def expected(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    whole = tmp_path_factory.mktemp("whole")
+    assert _build(whole, sources) == 0
+    return _digest(whole)
 
 
 def _build(work: Path, sources: Path) -> int:
@@ -69,11 +60,9 @@ def _digest(work: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("room", [6_000, 20_000, 40_000, 400_000, 1_000_000])
 def test_full_disk_is_one_sentence_and_loses_nothing(
-    disk: Path, sources: Path, tmp_path: Path, room: int, capsys: pytest.CaptureFixture[str]
+    disk: Path, sources: Path, expected: dict[str, str], room: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _build(tmp_path / "whole", sources) == 0
-    expected = _digest(tmp_path / "whole")
-    ballast = _leave(disk, room)
+    ballast = fill(disk, room)
     capsys.readouterr()
     assert _build(disk / "w", sources) == 1
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
@@ -92,6 +81,6 @@ def test_full_disk_is_one_sentence_and_loses_nothing(
 def test_folder_knows_a_full_disk(disk: Path) -> None:
     run = Run(Sentinel2Folder(disk), Workers(), 0, lambda entry: ())
     assert not run.is_full()
-    _leave(disk, 100_000)
+    fill(disk, 100_000)
     assert run.is_full()
     assert [p.name for p in disk.iterdir()] == ["ballast"]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cube.sentinel2.cell_selection import select_cells
 from cube.sentinel2.grid import (
     Cell,
     cell_from_id,
@@ -18,7 +19,6 @@ from cube.sentinel2.grid import (
     grid_cells,
     make_grid,
     read_cells,
-    select_cells,
     write_grid,
 )
 from cube.sentinel2.lattice import Lattice, Window

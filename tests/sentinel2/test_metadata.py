@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from datetime import datetime
@@ -13,6 +14,7 @@ import pytest
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import parse_product, parse_product_name, read_granule, read_product
 from catalog.sentinel2.safe import read_safe
+from catalog.sentinel2.tiles import size_remark
 from cube.sentinel2.source import Harmonisation, harmonisation
 from cube.testing import SafeSpec, write_safe
 from stratacube.errors import SourceError
@@ -42,6 +44,26 @@ def test_real_granules_agree_with_their_grids(real: Path) -> None:
     assert granule.grids[20].transform == (20, 0, 99960, 0, -20, 8200000)
     assert granule.grids[10].rows == 10980
     assert granule.sun_elevation == pytest.approx(90 - 38.4174390061789)
+
+
+def test_no_real_granule_is_refused_but_those_that_name_another_tile(real: Path) -> None:
+    """34LBQ's three are 34LBP's with another name in TILE_ID, as the list of files beside them tells."""
+    found, refused = set(), []
+    for path in [*real.glob("**/MTD_TL.xml"), *real.glob("**/metadata.xml")]:
+        if b"Level-1C_Tile_ID" in path.read_bytes()[:2000]:
+            continue
+        try:
+            granule = read_granule(path)
+        except SourceError as error:
+            told = json.loads((path.parent / "tileInfo.json").read_text())
+            square = f"{told['utmZone']}{told['latitudeBand']}{told['gridSquare']}"
+            refused.append((square, str(error).partition(": ")[2]))
+            continue
+        found.add(granule.tile)
+        assert {size_remark((grid.rows, grid.cols), grid.transform) for grid in granule.grids.values()} == {""}
+    words = "tile 34LBQ lies in EPSG:32734 with its corner at 199980 9000040, but its grid begins at 199980 8900020"
+    assert refused == [("34LBP", f"{words}; fetch the product again")] * 3
+    assert found >= {"34LBP", "01KAB", "01WCP", "01WCS", "01CCV", "01CDL", "60CWS", "33XWJ", "22HBD", "11SLT"}
 
 
 def test_another_document_under_the_name_is_refused(data_folder: Path) -> None:
@@ -82,7 +104,7 @@ def _product(tmp_path: Path, baseline: str, **options: object) -> Product:
 def test_reflectance_follows_the_metadata(
     tmp_path: Path, baseline: str, options: dict[str, int], reflectance: float
 ) -> None:
-    rules = harmonisation(_product(tmp_path, baseline, **options), ["B02"])
+    rules = harmonisation(_product(tmp_path, baseline, **options), {"B02": "B02_20m"})
     assert rules.apply("B02", np.array([1200], "u2"))[0] / 10000 == pytest.approx(reflectance)
 
 
@@ -90,24 +112,24 @@ def test_reflectance_follows_the_metadata(
 def test_metadata_against_baseline_is_refused(tmp_path: Path, baseline: str, offset: int) -> None:
     product = _product(tmp_path, baseline, offset=offset)
     with pytest.raises(SourceError, match=f"processing baseline {re.escape(baseline)} means"):
-        harmonisation(product, ["B02"])
+        harmonisation(product, {"B02": "B02_20m"})
 
 
 def test_listed_baseline_against_document_is_refused(tmp_path: Path) -> None:
     product = _product(tmp_path, "05.10")
     lying = Product(**{**vars(product), "baseline": "02.12"})
     with pytest.raises(SourceError, match=r"listed with baseline 02\.12 but its MTD_MSIL2A\.xml says 05\.10"):
-        harmonisation(lying, ["B02"])
+        harmonisation(lying, {"B02": "B02_20m"})
 
 
 def test_without_document_the_baseline_tells(tmp_path: Path) -> None:
     product = _product(tmp_path, "05.10")
     bare = {k: v for k, v in product.assets.items() if k != "product_metadata"}
-    assert harmonisation(Product(**{**vars(product), "assets": bare}), ["B02"]).offsets == {"B02": -1000}
+    assert harmonisation(Product(**{**vars(product), "assets": bare}), {"B02": "B02_20m"}).offsets == {"B02": -1000}
     with pytest.raises(SourceError, match="alone tells"):
-        harmonisation(Product(**{**vars(product), "assets": bare, "baseline": "99.99"}), ["B02"])
+        harmonisation(Product(**{**vars(product), "assets": bare, "baseline": "99.99"}), {"B02": "B02_20m"})
     done = Product(**{**vars(product), "assets": bare, "offset_applied": True})
-    assert harmonisation(done, ["B02"]).offsets == {"B02": 0}
+    assert harmonisation(done, {"B02": "B02_20m"}).offsets == {"B02": 0}
 
 
 def test_dark_pixels_stay_negative() -> None:

@@ -1,8 +1,9 @@
-"""Scenes that are not what is said of them: five real dates near Exeter, one of them tampered with in 24 ways."""
+"""Scenes that are not what is said of them: five real dates near Exeter, one tampered with in all the ways below."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +21,7 @@ from catalog.sentinel2.convert import item_from_product
 from catalog.sentinel2.safe import read_safe
 from cube.job.ledger import Ledger
 from cube.sentinel2.config import Sentinel2Config
+from cube.sentinel2.exchanged import Exchange, exchanges_in, told_exchange
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.judging import Judging
@@ -81,6 +83,12 @@ def _turned(spec: SafeSpec) -> SafeSpec:
     return replace(spec, images={k: np.ascontiguousarray(v[::-1, ::-1]) for k, v in spec.images.items()})
 
 
+def _exchanged(spec: SafeSpec, one: str, two: str) -> SafeSpec:
+    """Files of two bands in each other's places."""
+    one, two = f"{one}_20m", f"{two}_20m"
+    return replace(spec, images=spec.images | {one: spec.images[two], two: spec.images[one]})
+
+
 def _edit(old: str, new: str, name: str = "MTD_MSIL2A.xml") -> Callable[[Path, SafeSpec], None]:
     def change(root: Path, spec: SafeSpec) -> None:
         path = next((root / f"{spec.id}.SAFE").rglob(name))
@@ -137,6 +145,8 @@ IN_PIXELS: dict[str, Callable[[Path, SafeSpec], None]] = {
     "pixels that have the offset already": _of(lambda s: _shifted(s, -1000)),
     "pixels with the offset twice": _of(lambda s: _shifted(s, 1000)),
     "pixels of other ground": _of(_turned),
+    "green and red exchanged": _of(lambda s: _exchanged(s, "B03", "B04")),
+    "blue and red exchanged": _of(lambda s: _exchanged(s, "B02", "B04")),
 }
 
 
@@ -150,7 +160,7 @@ def _build(root: Path, **options: Any) -> tuple[int, dict[str, str], dict[str, s
     code = run_sentinel2(Sentinel2Config.load(None, values)).code
     path = root / "w" / "errors.csv"
     errors = pd.read_csv(path).set_index("product")["reason"].to_dict() if path.exists() else {}
-    index = pd.read_csv(root / "w" / "indices" / "scene_index.csv").fillna("")
+    index = pd.read_csv(root / "w" / "indices" / "scene_files.csv").fillna("")
     marked = index[index["decision"] == "marked"].set_index("product_id")["reason"].to_dict()
     return code, errors, marked
 
@@ -163,9 +173,33 @@ def _write(root: Path, dates: list[SafeSpec]) -> None:
 def test_real_dates_are_not_flagged(tmp_path: Path, dates: list[SafeSpec]) -> None:
     _write(tmp_path / "safe", dates)
     assert _build(tmp_path) == (0, {}, {})
-    index = pd.read_csv(tmp_path / "w" / "indices" / "scene_index.csv").fillna("")
+    index = pd.read_csv(tmp_path / "w" / "indices" / "scene_files.csv").fillna("")
     assert set(index["decision"]) == {"used"}
     assert index["reason"].str.contains("180 x 180 pixels of 20 m where a whole tile has 5490 x 5490").all()
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_real_dates_at_another_size_are_marked_for_that_alone(tmp_path: Path, data_folder: Path) -> None:
+    """Of 33TWL, whose items and granules tell of 10 m and whose files have 120 m."""
+    folder, features = data_folder / "sentinel2" / "t33twl_120m_2023", []
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here")
+    for path in sorted(folder.glob("*/*_L2A.json")):
+        features.append(json.loads(path.read_text()))
+        for asset in features[-1]["assets"].values():
+            asset["href"] = str((path.parent / asset["href"]).resolve())
+    (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    write_grid(make_grid(12000, (499980, 5076000, 523980, 5100000), "EPSG:32633"), tmp_path / "grid.csv")
+    values = {
+        "work_dir": tmp_path / "w", "items": tmp_path / "items.json", "grid_csv": tmp_path / "grid.csv",
+        "start": "2023-08-01", "end": "2023-08-31", "bands": ["B02", "B04", "B08"], "tr": [120, 120], "workers": 1,
+    }  # fmt: skip
+    assert run_sentinel2(Sentinel2Config.load(None, values)).code == 0
+    index = pd.read_csv(tmp_path / "w" / "indices" / "scene_files.csv").fillna("")
+    assert (index["product_id"].nunique(), set(index["decision"])) == (5, {"marked"})
+    size = re.compile(r"\w+ has 915 x 915 pixels but (10980|5490) x \1 by (its MTD_TL.xml|the list of its files)")
+    assert all(size.fullmatch(told) for reason in index["reason"].unique() for told in reason.split("; "))
 
 
 @pytest.mark.parametrize("baseline", ["02.12", "03.01"])
@@ -275,6 +309,10 @@ def test_dates_alike_are_used() -> None:
         (lambda s: s - 1000, "refused"),
         (lambda s: s + 1000, "marked"),
         (lambda s: s[[0, 0, 2]], "refused"),  # one band's file in another's place
+        (lambda s: s[[0, 2, 1]], "refused"),  # and that one's in its own
+        (lambda s: s[[2, 1, 0]] + 150, "refused"),  # under haze
+        (lambda s: s[[0, 2, 1]] + np.array([[0], [700], [-800]]), "marked"),  # so much that it is less clear
+        (lambda s: s * np.array([[1], [1], [0.65]]), "used"),  # bare soil that turns green
         (lambda s: s + np.array([[150], [300], [1500]]), "used"),  # plants
         (lambda s: s * 0.6, "used"),  # wet soil
         (lambda s: s + np.array([[-300], [-900], [-1700]]), "used"),  # burnt
@@ -289,6 +327,19 @@ def test_one_of_five_dates(change: Callable[[np.ndarray], np.ndarray], decision:
     scenes = [_noisy(n) for n in range(5)]
     scenes[3] = np.asarray(change(scenes[3]), "f4")
     assert [v.decision for v in _verdicts(scenes)] == ["used"] * 3 + [decision] + ["used"]
+
+
+def test_bands_are_exchanged_only_where_all_of_it_tells() -> None:
+    rng = np.random.default_rng(5)
+    usual = np.stack([rng.uniform(400, 900, 500), rng.uniform(1000, 2000, 500)]).astype("f4")
+    turned = usual[::-1]
+    assert exchanges_in(turned, usual) == (Exchange(0, 1, sure=True),)
+    assert exchanges_in(np.float32(0.45) * usual + np.float32(0.55) * turned, usual) == ()  # no nearer to either
+    others = np.stack([rng.uniform(1000, 2000, 500), rng.uniform(400, 900, 500)]).astype("f4")
+    assert exchanges_in(others, usual) == ()  # other ground, whose difference has no such pattern
+    found = [Exchange(0, 1, sure=True)]
+    assert told_exchange([(found, 300), ((), 200)]) == found[0]
+    assert told_exchange([(found, 100), ((), 300)]) is None
 
 
 def test_bright_ground_needs_the_neighbours() -> None:

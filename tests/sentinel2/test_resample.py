@@ -9,9 +9,10 @@ import pytest
 from affine import Affine
 from rasterio.warp import Resampling, reproject
 
+from cube.sentinel2 import resample
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.mask import MASK_CLASSES, class_mask, class_window, on_band_grid
-from cube.sentinel2.resample import METHODS, Method, Resampler, SourceGrid, margin, source_map
+from cube.sentinel2.resample import METHODS, Method, Resampler, Resamplers, SourceGrid, margin, source_map
 
 STEP = 0.000179663056824
 DEGREES = Lattice("EPSG:4326", STEP, STEP)
@@ -195,3 +196,32 @@ def test_outside_of_the_class_map_nothing_is_valid() -> None:
     found = on_band_grid(np.ones((at.height, at.width), bool), at, Window(40, 40, 20, 20), band, classes)
     assert found[:10, :10].all()
     assert not found[10:].any()
+
+
+def test_weights_are_made_once_for_all_scenes_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And within bounds of memory: what does not fit is made anew, what is there stays."""
+    kept, grid, other = Resamplers(), _grid(), _grid(ulx=500000)
+    lattice, shifted = Lattice("EPSG:32606", 20, 20, 400000, 7600000), Lattice("EPSG:32606", 20, 20, 400003, 7600000)
+    source, windows = Window(0, 0, 300, 300), [Window(16 * k, 0, 40, 40) for k in range(3)]
+
+    def get(window: Window, lattice: Lattice = lattice, grid: SourceGrid = grid) -> Resampler:
+        return kept.get(source_map(lattice, window, grid), grid, source, "bilinear")
+
+    first = get(windows[0])
+    matrix = first.weights
+    assert matrix is not None
+    assert first.nbytes == 40 * 40 * (8 + 1) + matrix.data.nbytes + matrix.indices.nbytes > 40 * 40 * 40
+    assert get(windows[0]) is first
+    odd = get(windows[0], shifted)  # the same pixels of another lattice
+    assert odd is not first
+    assert (odd.weights != matrix).nnz
+    assert get(windows[0]) is first
+    monkeypatch.setattr(resample, "_KEPT_BYTES", 2 * first.nbytes)
+    second, third = get(windows[1]), get(windows[2])
+    assert get(windows[1]) is second
+    assert get(windows[2]) is not third
+    assert get(windows[0]) is first
+    get(windows[0], grid=other)  # another tile's
+    assert get(windows[0]) is not first
+    kept.clear()
+    assert get(windows[2]) is get(windows[2])

@@ -157,7 +157,7 @@ def test_catalogue_is_valid_and_tells_the_sources(built: Path, archive: tuple[Pa
             assert (path.parent / asset["href"]).exists()
     assert told <= names
     assert len(told) >= 8
-    item = json.loads(next(iter(sorted(built.glob("items/*R000_C0000.json")))).read_text())
+    item = json.loads(next(iter(sorted(built.glob("items/*r000_c0000.json")))).read_text())
     assert item["assets"]["B02"]["bands"][0]["raster:scale"] == 0.0001
     assert item["properties"]["stratacube:observations"]["maximum"] <= 5
 
@@ -264,7 +264,7 @@ def test_corrupt_image_drops_its_scene_only(
     assert "cannot be decoded" in errors["reason"].iloc[0]
     assert "cannot be decoded" in caplog.text
     assert (config.work_dir / "indices" / "phase1_errors.csv").exists()
-    item = json.loads(next(config.work_dir.glob("items/*R000_C0000.json")).read_text())
+    item = json.loads(next(config.work_dir.glob("items/*r000_c0000.json")).read_text())
     assert item["properties"]["stratacube:dropped"][0]["product"] == scenes[2].spec.id
     assert scenes[2].spec.id not in {k.get("title") for k in item["links"]}
     validate_stac(item)
@@ -329,6 +329,7 @@ def test_cell_without_a_valid_pixel_is_marked(
 def test_plan_only_and_dry_run_move_no_pixel(
     archive: tuple[Path, list[Scene]], grid: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     answer = run_sentinel2(_config(tmp_path / "dry", archive[0], grid, dry_run=True))
     told = "\n".join(answer.lines)
     assert answer.code == 0
@@ -338,6 +339,7 @@ def test_plan_only_and_dry_run_move_no_pixel(
     assert run_sentinel2(_config(tmp_path / "plan", archive[0], grid, plan_only=True)).code == 0
     plan = pd.read_parquet(tmp_path / "plan" / "plan.parquet")
     assert len(plan) == 12
+    assert "train 0, val 0, test 12, gap 0; no cell is in train or val: with `split_km` 250" in caplog.text
     assert not (tmp_path / "plan" / "composites").exists()
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
-from catalog.sentinel2.items import Product
+from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.select import deduplicate, newest_first
 from cube.sentinel2.acquisitions import group_acquisitions
@@ -195,9 +196,11 @@ def test_reader_frees_blocks_and_knows_its_file(tmp_path: Path) -> None:
         reader.forget(reader.blocks(window))
         np.testing.assert_array_equal(reader.read(window), first)
         assert decoded.blocks == 8
-    asset = product.assets["product_metadata"]
-    with pytest.raises(SourceError, match="not a georeferenced image"):
-        BlockReader(asset, decoded)
+    with pytest.raises(SourceError, match=r"MTD_MSIL2A.xml cannot be opened"):  # though GDAL opens such documents
+        BlockReader(product.assets["product_metadata"], decoded)
+    Image.fromarray(np.zeros((8, 8), "u1")).save(tmp_path / "nowhere.tif")
+    with pytest.raises(SourceError, match=r"nowhere.tif is not a georeferenced image of one band"):
+        BlockReader(Asset(href=str(tmp_path / "nowhere.tif")), decoded)
 
 
 def test_processings_outside_esas_go_last_in_search_and_build() -> None:

@@ -92,7 +92,7 @@ def test_metadata_that_cannot_be_read_is_told_and_tried_again(
         assert errors["reason"].str.contains(path.name).all()
         assert errors["href"].str.endswith(".SAFE").all()
         _check(config.work_dir, [scenes[0], scenes[2]])
-        item = json.loads(next(config.work_dir.glob("items/*R000_C0000.json")).read_text())
+        item = json.loads(next(config.work_dir.glob("items/*r000_c0000.json")).read_text())
         assert item["properties"]["stratacube:dropped"][0]["product"] == scenes[1].spec.id
     path.write_bytes(kept[path])
     assert run_sentinel2(config).code == 0
