@@ -40,10 +40,12 @@ def finer_rule(rule: SplitRule, extents: Extents) -> tuple[SplitRule, Counter[st
     -------
     tuple of SplitRule and Counter, or None
         The first rule by which the first two splits have samples, else one by which the first has, with the number of
-        samples of each split. None where there is none.
+        samples of each split. None where there is none, as of a single sample that two splits want.
     """
     few = extents.take(range(min(MOST, len(extents))))
     wanted, second = _wanted(rule), None
+    if len(few) < len(wanted):
+        return None
     for n in range(1, _HALVINGS + 1):
         for km, hours in ((n, n), (0, n), (n, 0)):
             tried = _smaller(rule, 0.5**km, 0.5**hours)
@@ -83,7 +85,8 @@ def remedy(rule: SplitRule, extents: Callable[[], Extents], prefix: str) -> str:
     ]
     changed = [f"`{name}` {new:g}" for name, old, new in values if new is not None and new != old]
     of = f" of the first {MOST}" if len(covered) > MOST else ""
-    text = f"with {', '.join(changed[:-1])} and {changed[-1]} they would be {told(counts, rule.shares)}{of}"
+    listed = " and ".join([", ".join(changed[:-1])] * (len(changed) > 1) + changed[-1:])
+    text = f"with {listed} they would be {told(counts, rule.shares)}{of}"
     left = lacking(rule, counts)
     return text + (f"; {' and '.join(left)} takes more samples" if left else "")
 

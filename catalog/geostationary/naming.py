@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stratacube.choices import nearest
 from stratacube.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ __all__ = ["REPROCESSED", "FileName", "Naming", "Span", "lineage_of"]
 REPROCESSED = "-Reproc"
 """At the end of a product, and of the folder it is kept in: of the reprocessed record, another lineage than what the
 operational system made. The two differ in calibration and are never mixed."""
+
+_WAVELENGTH = re.compile(r"(\d+(?:\.\d+)?)\s*(?:um|µm|μm|microns?)")
+_RANGE = re.compile(r"(.+?)\s*(?:-|\.\.)\s*(.+)")
 
 Span = tuple[str, datetime | None, datetime | None]
 """A platform, and the part of a period that it holds, end exclusive; None is open."""
@@ -107,18 +111,56 @@ class Naming:
         return True
 
     def number(self, key: str | int) -> int:
-        """Channel number of a band, by number or name; zeros that lead its digits do not matter.
+        """Channel number of a band in any sensible spelling.
+
+        Parameters
+        ----------
+        key
+            Number or name, whatever the case and the zeros that lead its digits, after ``band`` or ``channel`` or not;
+            common name of the STAC EO extension, such as ``nir``; or a wavelength within the band, such as ``10.3um``.
 
         Raises
         ------
         UsageError
             If there is none.
         """
-        wanted = _without_zeros(str(key))
+        wanted = _without_zeros(re.sub(r"^\s*(?:band|channel|ch)[\s_-]*(?=\d)", "", str(key), flags=re.IGNORECASE))
         for channel, band in self.bands.items():
-            if wanted in (str(channel), _without_zeros(band.name)):
+            if wanted in (str(channel), _without_zeros(band.name), band.common_name):
                 return channel
-        raise UsageError(f"channel {key!r} is unknown; {self.title} has {self.told_bands}")
+        length = _WAVELENGTH.fullmatch(wanted)
+        within = [b for b in self.bands.values() if length and abs(b.wavelength - float(length[1])) <= b.fwhm / 2]
+        if within and length:
+            return min(within, key=lambda b: abs(b.wavelength - float(length[1]))).channel
+        known = [*self.names.values(), *(b.common_name for b in self.bands.values() if b.common_name)]
+        raise UsageError(f"channel {key!r} is unknown; {self.title} has {self.told_bands}{nearest(str(key), known)}")
+
+    def numbers_of(self, key: str | int) -> list[int]:
+        """Channel numbers that one word means: a band, ``all``, or all from one to another, such as ``C08-C10``.
+
+        Raises
+        ------
+        UsageError
+            If a band is unknown, or the last comes before the first.
+        """
+        if isinstance(key, int) or key.strip().isdigit():
+            return [int(key)]  # whether there is such a channel is asked of all of them together
+        if key.strip().lower() == "all":
+            return sorted(self.bands)
+        ends = _RANGE.fullmatch(key.strip())
+        if ends is None or self._is_band(key):
+            return [self.number(key)]
+        first, last = (self.number(end) for end in ends.groups())
+        if first > last:
+            raise UsageError(f"channels {key!r} end at {last} before they begin at {first}; give the lower one first")
+        return [channel for channel in sorted(self.bands) if first <= channel <= last]
+
+    def _is_band(self, key: str) -> bool:
+        try:
+            self.number(key)
+        except UsageError:
+            return False
+        return True
 
     @property
     def told_bands(self) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from catalog.geostationary.names import orbital_slot
+from catalog.geostationary.names import bucket, orbital_slot, parse_name, prefix
+from catalog.geostationary.naming import lineage_of
 from catalog.publish.model import Observatory
 
 __all__ = ["GOES", "GOES_EXTENSION", "IMAGE_TYPES"]
@@ -62,6 +63,14 @@ def _of_scan(scan: Any) -> dict[str, Any]:
     return fields
 
 
+def _public_address(name: str) -> str | None:
+    """Where NOAA's buckets have a file."""
+    told = parse_name(name)
+    if told is None:
+        return None
+    return f"s3://{bucket(told.platform)}/{prefix(told.sector, told.start, lineage_of(told.product))}/{name}"
+
+
 GOES = Observatory(
     mission="GOES",
     instruments=("ABI",),
@@ -85,4 +94,12 @@ GOES = Observatory(
     platform_name=_platform_name,
     fields=_fields,
     scan_fields=_of_scan,
+    publications=(
+        {
+            "doi": "10.7289/V5BV7DSR",
+            "citation": "GOES-R Calibration Working Group and GOES-R Series Program (2017): NOAA GOES-R Series "
+            "Advanced Baseline Imager (ABI) Level 1b Radiances. NOAA National Centers for Environmental Information.",
+        },
+    ),
+    public_address=_public_address,
 )

@@ -9,10 +9,14 @@ from typing import Any
 
 from catalog.publish import vocabulary as voc
 from catalog.publish.assets import STORE, THUMBNAIL, finest_resolution, lineage, store_asset
+from catalog.publish.cards import CARDS
+from catalog.publish.companions import companions
 from catalog.publish.datacube import StoreInfo
 from catalog.publish.footprints import Box, enclosing_box
 from catalog.publish.frame import Geostationary
 from catalog.publish.model import TileBuild
+from catalog.publish.public import file_fields, is_public, shown
+from catalog.publish.renders import tile_renders
 from catalog.publish.values import relative, timestamp
 
 __all__ = ["Tally", "collection", "day_catalog", "root_catalog"]
@@ -24,12 +28,12 @@ SUMMARISED = (
 )
 RANGED = ("view:off_nadir", "view:incidence_angle", "view:sun_elevation")
 
-COMPANIONS = (
+BESIDE = (
     ("plan", "plan.parquet", voc.PARQUET_TYPE, "Plan: one row a tile", "metadata"),
-    ("references", "references", voc.PARQUET_TYPE, "Kerchunk references of the source files", "references"),
+    ("references", "references", "inode/directory", "Kerchunk references of the source files", "references"),
+    ("virtual_cube", "references/collection.json", voc.JSON_TYPE, "Virtual cube, band by band and era", "metadata"),
     ("contact_sheet", "previews/contact_sheet.png", "image/png", "Contact sheet", "overview"),
     ("report", "report.md", "text/markdown", "Report of the build", "metadata"),
-    ("config", "config.yaml", "application/yaml", "Configuration", "metadata"),
     ("sources", "sources.json", voc.GEOJSON_TYPE, "Source scans found", "metadata"),
     ("sources", "sources.parquet", voc.PARQUET_TYPE, "Source scans found, in one stac-geoparquet table", "metadata"),
     (
@@ -39,9 +43,14 @@ COMPANIONS = (
         "Completeness: scan by channel",
         "metadata",
     ),
-    ("errors", "errors.csv", "text/csv", "What could not be read", "metadata"),
 )
-"""Assets of the collection, where their files are: key, path, media type, title, role."""
+"""Assets of the collection, where their files are: key, path, media type, title, role. ``config.yaml`` and
+``errors.csv`` are none: they name folders of the machine. What they tell others stands in the collection and items."""
+
+_REWRITTEN = "report"
+"""An asset that a later run may write again, and so has no digest here."""
+_LEADING = ("references", "virtual_cube", "sources")
+"""Assets that lead to files of the archive, and are none where these lie on this machine."""
 
 
 class Tally:
@@ -94,10 +103,15 @@ def collection(
     folder, observatory = "tiles", build.observatory
     place = projection.proj_fields() if projection else {}
     assets: dict[str, Any] = {"store": {"href": relative(STORE, folder), **store_asset(build, store)}}
-    for key, path, media_type, title, role in COMPANIONS:
-        if (output / path).exists():
+    for key, path, media_type, title, role in BESIDE:
+        if (output / path).exists() and (key not in _LEADING or is_public(output / path)):
             href = relative(path, folder)
-            assets[key] = {"href": href, "type": media_type, "title": title, "roles": [role]}
+            told = {} if key == _REWRITTEN else file_fields(output / path)
+            assets[key] = {"href": href, "type": media_type, "title": title, "roles": [role], **told}
+    assets |= companions(output, folder)
+    renders = tile_renders(output, build.bands, store)
+    for key, path, media_type, title, role in CARDS:
+        assets[key] = {"href": relative(path, folder), "type": media_type, "title": title, "roles": [role]}
     assets["index"] = {
         "href": "./items.parquet",
         "type": voc.PARQUET_TYPE,
@@ -109,8 +123,10 @@ def collection(
         "stac_version": voc.STAC_VERSION,
         "stac_extensions": sorted(
             [
-                *(voc.DATACUBE, voc.EO, voc.PROCESSING, voc.RASTER, voc.SAT, voc.VIEW, voc.ZARR),
+                *(voc.DATACUBE, voc.EO, voc.PROCESSING, voc.RASTER, voc.SAT, voc.SCIENTIFIC, voc.VIEW, voc.ZARR),
+                *([voc.FILE] if any("file:size" in asset for asset in assets.values()) else []),
                 *([voc.PROJECTION] if place else []),
+                *([voc.RENDER] if renders else []),
                 *observatory.extensions,
             ]
         ),
@@ -125,6 +141,12 @@ def collection(
         ],
         # "other" with a link: open data of agencies have no SPDX identifier.
         "license": "other",
+        "created": timestamp(build.created),
+        "sci:citation": (
+            f"{build.title} ({build.id}), made with stratacube {build.version} from {observatory.origin} of "
+            f"{observatory.provider['name']}, {build.created:%Y}."
+        ),
+        **({"sci:publications": [*map(dict, observatory.publications)]} if observatory.publications else {}),
         "providers": _providers(build),
         "extent": tally.extent(),
         "summaries": {
@@ -138,16 +160,17 @@ def collection(
         "cube:dimensions": _dimensions(store, tally),
         "cube:variables": _variables(build, store),
         "item_assets": {"tiles": {**store_asset(build, store), **place}, "thumbnail": THUMBNAIL},
+        **({"renders": renders} if renders else {}),
         "stratacube:grid": build.grid,
         "stratacube:tile_size": build.tile_size,
         "stratacube:seed": build.seed,
         **({"stratacube:time_means": build.time_means} if build.time_means else {}),
         "stratacube:dropped": dict(sorted(build.dropped.items())),
-        "stratacube:config": dict(build.config),
+        "stratacube:config": shown(build.config),
         "stratacube:config_hash": build.config_hash,
         "links": [
-            {"rel": "root", "href": "../catalog.json", "type": voc.JSON_TYPE},
-            {"rel": "parent", "href": "../catalog.json", "type": voc.JSON_TYPE},
+            {"rel": "root", "href": "../catalog.json", "type": voc.JSON_TYPE, "title": build.title},
+            {"rel": "parent", "href": "../catalog.json", "type": voc.JSON_TYPE, "title": build.title},
             dict(observatory.license_link),
         ],
         "assets": assets,
@@ -205,10 +228,10 @@ def _variables(build: TileBuild, store: StoreInfo) -> dict[str, Any]:
 def day_catalog(build: TileBuild, day: str, tile_ids: list[str]) -> dict[str, Any]:
     """Return the catalogue of one day's tiles."""
     links = [
-        {"rel": "root", "href": "../../catalog.json", "type": voc.JSON_TYPE},
-        {"rel": "parent", "href": "../collection.json", "type": voc.JSON_TYPE},
+        {"rel": "root", "href": "../../catalog.json", "type": voc.JSON_TYPE, "title": build.title},
+        {"rel": "parent", "href": "../collection.json", "type": voc.JSON_TYPE, "title": build.title},
     ]
-    links += [{"rel": "item", "href": f"./{i}.json", "type": voc.GEOJSON_TYPE} for i in tile_ids]
+    links += [{"rel": "item", "href": f"./{i}.json", "type": voc.GEOJSON_TYPE, "title": i} for i in tile_ids]
     return {
         "type": "Catalog",
         "stac_version": voc.STAC_VERSION,
@@ -228,7 +251,7 @@ def root_catalog(build: TileBuild) -> dict[str, Any]:
         "title": build.title,
         "description": build.description,
         "links": [
-            {"rel": "root", "href": "./catalog.json", "type": voc.JSON_TYPE},
+            {"rel": "root", "href": "./catalog.json", "type": voc.JSON_TYPE, "title": build.title},
             {"rel": "child", "href": "./tiles/collection.json", "type": voc.JSON_TYPE, "title": build.title},
         ],
     }

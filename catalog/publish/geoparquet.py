@@ -6,17 +6,34 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
+from posixpath import join, normpath
 from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["ItemModel", "write_index"]
+from catalog.publish.values import relative
+
+__all__ = ["ItemModel", "seen_from", "write_index"]
 
 _BATCH = 4096
 """Items held at once."""
 _NOWHERE: dict[str, Any] = {"geometry": {"type": "Polygon", "coordinates": []}, "bbox": [float("nan")] * 4}
 """Where an item without a place lies: stac-geoparquet's library neither writes nor reads a geometry that is null, and
 RFC 7946, 3.1, takes one without coordinates for null. The library makes of it what is here."""
+
+
+def seen_from(item: dict[str, Any], folder: str, table: str) -> dict[str, Any]:
+    """Return an item with addresses that hold from the folder of a table; both folders relative to the output's."""
+    if folder == table:
+        return item
+
+    def moved(holder: dict[str, Any]) -> dict[str, Any]:
+        href = holder["href"]
+        own = "://" not in href and not href.startswith("/")
+        return {**holder, "href": relative(normpath(join(folder, href)), table or ".")} if own else holder
+
+    assets = {name: moved(asset) for name, asset in item["assets"].items()}
+    return {**item, "links": [*map(moved, item["links"])], "assets": assets}
 
 
 class ItemModel:
@@ -67,7 +84,7 @@ def _placed(item: dict[str, Any]) -> dict[str, Any]:
     return item if item["geometry"] is not None else item | _NOWHERE
 
 
-def write_index(lines: Path, path: Path, collection: dict[str, Any], model: ItemModel) -> None:
+def write_index(lines: Path, path: Path, collection: dict[str, Any] | None, model: ItemModel) -> None:
     """Write items as a stac-geoparquet table.
 
     Parameters
@@ -76,8 +93,8 @@ def write_index(lines: Path, path: Path, collection: dict[str, Any], model: Item
         The items, one JSON text a line; read in batches, so that memory does not grow with their number.
     path : Path
         The Parquet file.
-    collection : dict
-        The collection they are of, kept in the file's metadata.
+    collection : dict, optional
+        The collection they are of, kept in the file's metadata; None where they are of none.
     model : ItemModel
         It was given all of them.
 
@@ -95,4 +112,5 @@ def write_index(lines: Path, path: Path, collection: dict[str, Any], model: Item
     waiting = batches()
     first = next(waiting)
     reader = pa.RecordBatchReader.from_batches(first.schema, chain([first], waiting))
-    to_parquet(reader, path, collections={collection["id"]: collection}, compression="zstd")
+    known = None if collection is None else {collection["id"]: collection}
+    to_parquet(reader, path, collections=known, compression="zstd")

@@ -61,6 +61,10 @@ class Observatory:
     """Its own properties of a tile: of a row of the plan and the items of its scans."""
     scan_fields: Callable[[Any], dict[str, Any]] = field(default=lambda scan: {})
     """Its own properties of a scan."""
+    publications: Sequence[Mapping[str, str]] = ()
+    """How its data are cited: ``citation`` and ``doi``."""
+    public_address: Callable[[str], str | None] = field(default=lambda name: None)
+    """Where the agency has a file of a name for everyone; None where it is not known to have."""
 
     @property
     def extensions(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -34,19 +34,30 @@ def source_end(source: Source | None) -> pd.Timestamp | None:
     return pd.Timestamp(end).tz_localize(None) if end else None
 
 
-def source_item(source: Mapping[str, Any]) -> dict[str, Any]:
+def source_item(source: Mapping[str, Any], public: Callable[[str], str | None] = lambda name: None) -> dict[str, Any]:
     """Return the item of a scan as it stands on its own, out of its item collection.
 
-    Its relative addresses are taken as relative to the output folder.
+    Its relative addresses are taken as relative to the output folder. Files of an archive on this machine are told by
+    where the agency has them; of those that it is not known to have, none is told.
     """
     item = copy.deepcopy(dict(source))
     structural = ("self", "root", "parent", "collection")
     links = [link for link in item.get("links", []) if link["rel"] not in structural]
-    for holder in (*links, *item.get("assets", {}).values()):
+    assets = item.get("assets", {})
+    for name, asset in [*assets.items()]:
+        if _is_local(asset["href"]):
+            asset["href"] = public(posixpath.basename(asset["href"]))
+        if asset["href"] is None:
+            del assets[name]
+    for holder in (*links, *assets.values()):
         holder["href"] = _moved(holder["href"])
     item["links"] = [{"rel": "root", "href": "../catalog.json", "type": voc.JSON_TYPE}, *links]
     item.pop("collection", None)  # it names a collection of the archive, which is not part of this catalogue
     return item
+
+
+def _is_local(href: str) -> bool:
+    return href.startswith(("/", "file:"))
 
 
 def _moved(href: str) -> str:

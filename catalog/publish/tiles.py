@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,17 @@ import pandas as pd
 
 from catalog.publish import vocabulary as voc
 from catalog.publish.assets import STORE
+from catalog.publish.cards import CARD, CROISSANT, write_cards
 from catalog.publish.collection import Tally, collection, day_catalog, root_catalog
 from catalog.publish.datacube import describe_store
 from catalog.publish.frame import Geostationary, geostationary
-from catalog.publish.geoparquet import ItemModel, write_index
+from catalog.publish.geoparquet import ItemModel, seen_from, write_index
 from catalog.publish.items import TileDescriber
 from catalog.publish.model import TileBuild
 from catalog.publish.sources import SOURCES, source_item
 from catalog.publish.values import as_list
 from stratacube.errors import StratacubeError, UsageError
-from stratacube.files import aside, check_guards, remove, tell_folder, write_json, write_text
+from stratacube.files import aside, check_guards, remove, tell_folder, write_bytes, write_json, write_text
 
 __all__ = ["publish_tiles"]
 
@@ -40,9 +41,10 @@ def publish_tiles(
 
     Written are ``tiles/`` (collection, items, ``items.parquet``), ``sources/`` (the item of each scan used)
     and ``catalog.json``. Beyond :data:`FILES_LIMIT` tiles the items are in ``items.parquet`` alone; beyond as many
-    scans, these are in the list of sources that the collection names. All is prepared aside; then the old catalogue is
-    taken away, the folders are exchanged, and the new ``catalog.json`` is put in place last: where there is one, it is
-    whole. Running it again replaces everything. The bytes depend on the arguments and the files at hand alone.
+    scans, these are in the table that the collection names as ``sources``. All is prepared aside; then the old
+    catalogue is taken away, the folders are exchanged, and the new ``catalog.json`` is put in place last: where there
+    is one, it is whole. Running it again replaces everything. The bytes depend on the arguments and the files at hand
+    alone.
 
     Parameters
     ----------
@@ -106,24 +108,52 @@ def _write_tree(output: Path, stage: Path, plan: pd.DataFrame, build: TileBuild)
     with lines.open("w", encoding="utf-8") as all_items:
         for row, folder in _placed(plan):
             item = describer.item(row, folder)
-            text = json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
-            all_items.write(text)
+            all_items.write(_line(seen_from(item, folder, "tiles")))
             tally.add(item)
             model.add(item)
             by_day[folder].append(row.tile_id)
             if folder != "tiles":
-                write_text(stage / folder / f"{row.tile_id}.json", text)
+                write_text(stage / folder / f"{row.tile_id}.json", _line(item))
     (stage / SOURCES).mkdir()
-    for scan in scans if linked else ():
-        source = build.sources[scan]
-        if not isinstance(source, str):
-            write_json(stage / SOURCES / f"{scan}.json", source_item(source), indent=None)
-
+    sources = _sources(build, scans)
     described = collection(output, build, store, tally, shared)
+    if linked:
+        for scan, source in sources:
+            write_json(stage / SOURCES / f"{scan}.json", source, indent=None)
+    elif "sources" not in described["assets"]:
+        described["assets"] |= _write_sources(stage, (source for _, source in sources))
+    write_cards(stage, output, described, STORE, "plan.parquet")
     write_index(lines, stage / "tiles" / "items.parquet", described, model)
     lines.unlink()
     described["links"] += _children(stage, build, by_day)
     write_json(stage / "tiles" / "collection.json", described)
+
+
+def _sources(build: TileBuild, scans: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Items of scans, by their ids, of which not the address alone is known."""
+    for scan in scans:
+        source = build.sources[scan]
+        if not isinstance(source, str):
+            yield scan, source_item(source, build.observatory.public_address)
+
+
+def _write_sources(stage: Path, items: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Write the scans in one table, for the list that they were found in names files of this machine."""
+    lines, model = stage / "sources.ndjson", ItemModel()
+    with lines.open("w", encoding="utf-8") as all_items:
+        for item in items:
+            all_items.write(_line(item))
+            model.add(item)
+    if model.count:
+        write_index(lines, stage / SOURCES / "sources.parquet", None, model)
+    lines.unlink()
+    title = "Source scans, in one stac-geoparquet table"
+    told = {"href": f"../{SOURCES}/sources.parquet", "type": voc.PARQUET_TYPE, "title": title, "roles": ["metadata"]}
+    return {"sources": told} if model.count else {}
+
+
+def _line(item: dict[str, Any]) -> str:
+    return json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
 
 def _shared_projection(plan: pd.DataFrame, build: TileBuild) -> Geostationary | None:
@@ -147,7 +177,7 @@ def _children(stage: Path, build: TileBuild, by_day: dict[str, list[str]]) -> li
         return []
     if list(by_day) == ["tiles/items"]:
         ids = by_day["tiles/items"]
-        return [{"rel": "item", "href": f"./items/{i}.json", "type": voc.GEOJSON_TYPE} for i in ids]
+        return [{"rel": "item", "href": f"./items/{i}.json", "type": voc.GEOJSON_TYPE, "title": i} for i in ids]
     links = []
     for folder, ids in sorted(by_day.items()):
         day = folder.removeprefix("tiles/")
@@ -159,7 +189,7 @@ def _children(stage: Path, build: TileBuild, by_day: dict[str, list[str]]) -> li
 def _refuse_foreign(output: Path) -> None:
     """Refuse to replace folders that are there but were not written here."""
     # One file of ours is enough: another may have been lost, which is why the folder is written anew.
-    for name, ours in (("tiles", ("collection.json", "items.parquet")), (SOURCES, ("*.json",))):
+    for name, ours in (("tiles", ("collection.json", "items.parquet")), (SOURCES, ("*.json", "sources.parquet"))):
         folder = output / name
         if folder.is_dir() and any(folder.iterdir()) and not any(any(folder.glob(o)) for o in ours):
             raise UsageError(f"{folder} is there but is not part of a catalogue; move it away or choose another folder")
@@ -174,5 +204,7 @@ def _exchange(output: Path, stage: Path, catalog: dict[str, Any]) -> Path:
         check_guards(output)
         (stage / name).rename(output / name)
         tell_folder(output / name)
+    for name in (CARD, CROISSANT):
+        write_bytes(output / name, (stage / name).read_bytes())
     write_json(path, catalog)
     return path

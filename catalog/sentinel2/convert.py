@@ -16,6 +16,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from catalog.sentinel2.checksums import multihash, read_checksum
+from catalog.sentinel2.eopf_arrays import arrays_listed
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.names import (
     ProductName,
@@ -26,9 +27,9 @@ from catalog.sentinel2.names import (
     parse_datatake,
     parse_product_name,
 )
-from catalog.sentinel2.query import BBox
+from catalog.sentinel2.outlines import footprint_bbox
 from catalog.sentinel2.select import Dropped
-from catalog.sentinel2.tiles import check_grid, tile_bbox, tile_grid
+from catalog.sentinel2.tiles import check_grid, tile_grid
 from stratacube.addresses import plain_url, why_odd
 from stratacube.errors import SourceError, UsageError
 from stratacube.guard import guarded
@@ -37,12 +38,13 @@ from stratacube.times import format_time, parse_time
 __all__ = [
     "OTHER_LEVEL",
     "Access",
-    "footprint_bbox",
+    "asset_fields",
+    "href_of",
+    "images_of",
     "item_from_product",
     "number_of",
     "product_from_item",
     "products_from_items",
-    "ring_bbox",
 ]
 
 Access = Literal["https", "s3", "local"]
@@ -64,6 +66,8 @@ _COMMON_NAMES = {
     "visual": "TCI",
 }
 _BANDS = re.compile(r"B0[1-9]|B8A|B1[12]|SCL|AOT|WVP|TCI")
+_KINDS = ("S2MSI2A", "S02MSIL2A")
+"""Types of products of level 2A, as SAFE and EOPF name them."""
 _DATASTRIP = "stratacube:datastrip_start"
 
 
@@ -84,12 +88,24 @@ OTHER_LEVEL = "is not of level 2A"
 
 
 def products_from_items(
-    items: Iterable[Mapping[str, Any]], access: Access = "https"
+    items: Iterable[Mapping[str, Any]], access: Access = "https", lost: Mapping[int, str] | None = None
 ) -> tuple[list[Product], list[Dropped]]:
-    """Read items as products; those that cannot be read are returned with the reason and their place in the list."""
+    """Read items as products; those that cannot be read are returned with the reason and their place in the list.
+
+    Parameters
+    ----------
+    items
+        As an API gave them.
+    access
+        Which address of a file to take.
+    lost
+        By place, why a product that is known cannot be read.
+    """
     products, refused = [], []
     for place, item in enumerate(items):
         try:
+            if lost and place in lost:
+                raise SourceError(lost[place])
             products.append(product_from_item(item, access))
         except SourceError as error:
             other = _is_of_other_level(item)
@@ -107,7 +123,7 @@ def _is_of_other_level(item: Any) -> bool:
     """Whether an item says that it is of another level; one that says nothing may be a damaged one of ours."""
     told = item.get("properties") if isinstance(item, Mapping) else None
     kind = (told.get("product:type") or told.get("s2:product_type")) if isinstance(told, Mapping) else None
-    return "_MSIL1C_" in _name(item) or (isinstance(kind, str) and kind != "S2MSI2A")
+    return "_MSIL1C_" in _name(item) or (isinstance(kind, str) and kind not in _KINDS)
 
 
 def product_from_item(item: Mapping[str, Any], access: Access = "https") -> Product:
@@ -154,7 +170,7 @@ def _product(item: Mapping[str, Any], access: Access) -> Product:
         bbox=footprint_bbox(item.get("geometry"), told.tile),
         geometry=item.get("geometry"),
         offset_applied=properties.get("earthsearch:boa_offset_applied") is True,
-        assets=dict(_assets(assets, properties, access)),
+        assets=arrays_listed(href_of(a, access) for a in assets.values()) | dict(_assets(assets, properties, access)),
     )
     for key, asset in product.assets.items():
         if asset.proj_code is not None and asset.shape is not None and asset.transform is not None:
@@ -176,7 +192,7 @@ def _identity(item: Mapping[str, Any], properties: Mapping[str, Any]) -> _Identi
     taken = parse_datatake(str(properties.get("eopf:datatake_id") or properties.get("s2:datatake_id") or ""))
     tile = normalise_tile(str(properties.get("grid:code") or properties.get("s2:mgrs_tile") or ""))
     kind = properties.get("product:type") or properties.get("s2:product_type")
-    if taken is None or tile is None or kind != "S2MSI2A":
+    if taken is None or tile is None or kind not in _KINDS:
         raise ValueError("neither a product name of level 2A, nor product type S2MSI2A with datatake and tile")
     platform, start, baseline = taken
     if not _name(item):
@@ -226,39 +242,6 @@ def _sun(properties: Mapping[str, Any]) -> float | None:
     return float(found) if found is not None and math.isfinite(float(found)) else None
 
 
-def footprint_bbox(geometry: Mapping[str, Any] | None, tile: str) -> BBox:
-    """Bounds of a footprint, or of the tile where that is none: footprints decide nothing.
-
-    Parameters
-    ----------
-    geometry
-        GeoJSON, as it came.
-    tile
-        Such as ``33TWL``.
-    """
-    with suppress(TypeError, ValueError, LookupError, AttributeError):
-        polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]  # type: ignore[index]
-        return ring_bbox([(float(p[0]), float(p[1])) for polygon in polygons for p in polygon[0]])
-    return tile_bbox(tile)
-
-
-def ring_bbox(ring: Iterable[tuple[float, float]]) -> BBox:
-    """West, south, east and north of longitudes and latitudes in degrees, west > east across the antimeridian.
-
-    Raises
-    ------
-    ValueError
-        If they are none.
-    """
-    points = list(ring)
-    if not all(abs(x) <= 360 and abs(y) <= 90 for x, y in points):
-        raise ValueError("not longitudes and latitudes")
-    lon, lat = [(p[0] + 180) % 360 - 180 if abs(p[0]) > 180 else p[0] for p in points], [p[1] for p in points]
-    if max(lon) - min(lon) > 180:
-        return min(x for x in lon if x >= 0), min(lat), max(x for x in lon if x < 0), max(lat)
-    return min(lon), min(lat), max(lon), max(lat)
-
-
 def _assets(
     assets: Mapping[str, Mapping[str, Any]], properties: Mapping[str, Any], access: Access
 ) -> Iterable[tuple[str, Asset]]:
@@ -269,7 +252,7 @@ def _assets(
             yield (
                 key,
                 Asset(
-                    href=_href(asset, access),
+                    href=href_of(asset, access),
                     size=_size(asset.get("file:size")),
                     checksum=read_checksum(asset.get("file:checksum")),
                     proj_code=_projection(asset) or (_projection(properties) if shape else None),
@@ -277,6 +260,12 @@ def _assets(
                     transform=tuple(float(n) for n in transform[:6]) if transform else None,  # type: ignore[arg-type]
                 ),
             )
+
+
+def images_of(assets: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return those assets of an item that are images of a band or of the scene classes."""
+    keys = {name: _key(name, asset) or "" for name, asset in assets.items()}
+    return [asset for name, asset in assets.items() if keys[name].startswith(("B", "SCL"))]
 
 
 def _key(name: str, asset: Mapping[str, Any]) -> str | None:
@@ -298,7 +287,7 @@ def _key(name: str, asset: Mapping[str, Any]) -> str | None:
     return f"{band}_{int(pixel)}m" if pixel else None
 
 
-def _href(asset: Mapping[str, Any], access: Access) -> str:
+def href_of(asset: Mapping[str, Any], access: Access) -> str:
     """Address of a file by one way of access, or the only one there is."""
     href = str(asset["href"])
     wanted = "https" if access == "https" else "s3"
@@ -380,11 +369,12 @@ def item_from_product(product: Product) -> dict[str, Any]:
         "bbox": list(product.bbox),
         "properties": properties,
         "links": [],
-        "assets": {key: _described(asset) for key, asset in product.assets.items()},
+        "assets": {key: asset_fields(asset) for key, asset in product.assets.items()},
     }
 
 
-def _described(asset: Asset) -> dict[str, Any]:
+def asset_fields(asset: Asset) -> dict[str, Any]:
+    """Describe a file as an item does."""
     fields = {
         "href": asset.href,
         "file:size": asset.size,

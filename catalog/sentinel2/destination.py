@@ -8,7 +8,7 @@ for another, and what counts is which host the library connects to.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from urllib3.util import parse_url
 from stratacube.addresses import plain_url, why_odd
 from stratacube.errors import SourceError
 
-__all__ = ["Destination", "asks_cdse", "destination", "is_cdse", "may_have_secrets", "prepare", "send"]
+__all__ = ["Destination", "asks_cdse", "destination", "is_cdse", "is_trusted", "may_have_secrets", "prepare", "send"]
 
 _CDSE = "dataspace.copernicus.eu"
 _PORTS = {"https": 443, "http": 80}
@@ -91,6 +91,12 @@ def destination(request: requests.PreparedRequest) -> Destination:
 def is_cdse(there: Destination) -> bool:
     """Whether a host is one of CDSE, over HTTPS: where its tokens may be sent."""
     return there.scheme == "https" and there.port == 443 and (there.host == _CDSE or there.host.endswith(f".{_CDSE}"))
+
+
+def is_trusted(hosts: Collection[str], there: Destination) -> bool:
+    """Whether a host is one of CDSE, or one of those that a user named as ``HOST`` or ``HOST:PORT``."""
+    named = f"{there.host}:{there.port}"
+    return is_cdse(there) or named in hosts or (there.port == _PORTS["https"] and there.host in hosts)
 
 
 def asks_cdse(url: str) -> bool:

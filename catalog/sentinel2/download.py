@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
@@ -17,19 +18,19 @@ import requests
 import requests.adapters
 
 from catalog.sentinel2.checksums import file_digest
-from catalog.sentinel2.destination import Destination, is_cdse, may_have_secrets, prepare, send
+from catalog.sentinel2.destination import Destination, destination, is_cdse, may_have_secrets, prepare, send
 from catalog.sentinel2.items import Asset
-from catalog.sentinel2.locks import lock
 from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
-from catalog.sentinel2.web import BUSY, LONGEST_WAIT, http_session
+from catalog.sentinel2.web import BUSY, LONGEST_WAIT, UNTRUSTED, http_session, is_untrusted
 from stratacube.addresses import plain_url
-from stratacube.errors import SourceError, StratacubeError
+from stratacube.errors import SourceError, StratacubeError, UsageError
 from stratacube.files import check_guards
+from stratacube.locks import lock
 from stratacube.retry import BusyError, call_again, retry_after
 
-__all__ = ["DiskError", "Downloader", "PermanentError", "ServerError", "local_faults"]
+__all__ = ["AbsentError", "DiskError", "Downloader", "PermanentError", "ServerError", "local_faults"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK = 1 << 16
@@ -50,6 +51,12 @@ _OVER_QUOTA = b"DAT-ZIP-100"
 _NO_FILE = ("application/json", "text/html")
 """Kinds of answers that are not a file of a product: errors, and pages to log in at."""
 
+_ELSEWHERE_A_SECOND = 100.0
+"""Requests for chunks of images that other hosts than CDSE are sent."""
+
+_JSON = (".json", ".zmetadata")
+"""Ends of addresses of files that are JSON themselves."""
+
 
 class DiskError(SourceError):
     """Nothing more can be written."""
@@ -61,6 +68,10 @@ class ServerError(SourceError):
 
 class PermanentError(SourceError):
     """The file cannot be had, whatever is tried."""
+
+
+class AbsentError(PermanentError):
+    """There is no such file."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,24 @@ class Downloader:
                 os.fsync(file.fileno())
                 check_guards(place)
                 os.replace(part, place)
+
+    def unpaced_elsewhere(self, href: str) -> Downloader:
+        """Return one for many small files: the pace that CDSE asks for is kept with CDSE alone."""
+        url = self.signer.url(href) if href.startswith("s3://") else href
+        cdse = is_cdse(destination(prepare(self.session, url)))
+        return self if cdse else replace(self, pace=Pace(_ELSEWHERE_A_SECOND))
+
+    def content(self, href: str) -> bytes:
+        """Return a small file.
+
+        Raises
+        ------
+        StratacubeError
+            As of :meth:`fetch`.
+        """
+        file = io.BytesIO()
+        self._receive_all(Asset(href=href), file, lambda number: None)
+        return file.getvalue()
 
     def _bring(self, asset: Asset, file: BinaryIO, part: Path, received: Callable[[int], None]) -> None:
         """Receive a file to its end; one that is not what was listed is asked for once more."""
@@ -230,11 +259,13 @@ class Downloader:
             reason = _NOWHERE
         except requests.Timeout:
             reason = "did not answer in time"
-        except requests.ConnectionError:
-            reason = "could not be reached"
+        except requests.ConnectionError as error:
+            reason = UNTRUSTED if is_untrusted(error) else "could not be reached"
         except requests.RequestException as error:
             reason = f"gave no answer ({type(error).__name__})"
         # Outside of the handlers: the fault carries the request and its token along.
+        if reason == UNTRUSTED:
+            raise UsageError(f"{plain_url(request.url or '')} {UNTRUSTED}")
         raise PermanentError(f"{plain_url(request.url or '')} {reason}") if reason == _NOWHERE else BusyError(reason)
 
     def _check(self, asset: Asset, response: requests.Response, have: int) -> None:
@@ -250,7 +281,7 @@ class Downloader:
         if status in (401, 403):
             raise PermanentError(f"{where} refuses access ({status}); check the credentials and what they allow")
         if status in (404, 410):
-            raise PermanentError(f"{where} does not exist ({status}); search again, it may have been replaced")
+            raise AbsentError(f"{where} does not exist ({status}); search again, it may have been replaced")
         if status not in (200, 206):
             raise PermanentError(f"{where} answered {status} where a file was asked for; search again")
         if status == requests.codes.partial_content and not _continues(response, have):
@@ -287,6 +318,8 @@ def _refuse_what_is_no_file(response: requests.Response, where: str) -> None:
     """Raise where an answer that claims to be the file is an error of the zipper, or a page to log in at."""
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if response.status_code not in (200, 206) or kind not in _NO_FILE:
+        return
+    if kind == "application/json" and where.endswith(_JSON):
         return
     try:
         text = next(response.iter_content(4096), b"")

@@ -11,14 +11,18 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from catalog.sentinel2.checksums import file_digest
 from catalog.sentinel2.convert import Access
+from catalog.sentinel2.destination import Destination, is_cdse
 from catalog.sentinel2.download import DiskError, Downloader, ServerError, local_faults
+from catalog.sentinel2.eopf_arrays import is_array
 from catalog.sentinel2.estimate import CONNECTIONS
+from catalog.sentinel2.fetch_arrays import at, bring_array, is_whole
+from catalog.sentinel2.gathered import Failure, Fetched, Gathered
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.odata import expand_manifest
 from catalog.sentinel2.places import (
@@ -28,14 +32,15 @@ from catalog.sentinel2.places import (
     local_path,
     place,
     total_bytes,
+    tree_of,
     wanted_keys,
-    with_grids,
 )
 from catalog.sentinel2.rate import SLOTS, Connections, Pace, limits_folder
 from catalog.sentinel2.settings import account_folder
 from catalog.sentinel2.signing import CDSE_S3, S3Signer
 from catalog.sentinel2.tokens import TokenSource
 from catalog.sentinel2.transfers import Meter, Transfers
+from catalog.sentinel2.turns import turn
 from stratacube.addresses import plain_url
 from stratacube.errors import ClaimLostError, SourceError, StratacubeError, UsageError
 
@@ -48,30 +53,13 @@ _PATIENCE = 8
 _MANIFEST = "safe_manifest"
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A file that could not be had; its address as it may be shown, without a signature."""
-
-    product: str
-    key: str
-    href: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A product with the paths of its files on disk; files that failed are not among its assets."""
-
-    product: Product
-    failures: tuple[Failure, ...] = ()
-
-
 def downloader(
     root: Path,
     *,
     connections: int = CONNECTIONS,
     tokens: TokenSource | None = None,
     signer: S3Signer | None = None,
+    trusted: Callable[[Destination], bool] = is_cdse,
 ) -> Downloader:
     """Return a downloader whose limits are shared by all that use an account.
 
@@ -81,8 +69,8 @@ def downloader(
         The folder.
     connections
         Connections of this process.
-    tokens, signer
-        Credentials; by default from the environment, read when the first file needs them.
+    tokens, signer, trusted
+        Credentials, by default from the environment when the first file needs them; whether a host gets tokens.
     """
     limits = limits_folder(root, account_folder())
     return Downloader(
@@ -90,6 +78,7 @@ def downloader(
         signer or S3Signer(endpoint=CDSE_S3),
         Connections(connections, limits, SLOTS),
         Pace(REQUESTS_A_SECOND, limits / "pace"),
+        trusted=trusted,
     )
 
 
@@ -187,14 +176,14 @@ class Fetcher:
 
     def _start(self, product: Product, result: Future[Fetched]) -> None:
         keys = wanted_keys(product, self.bands)
-        gathered = _Gathered(product, len(keys), result)
+        gathered = Gathered(product, len(keys), result)
         with self._lock:
             self.meter.files += len(keys)
             self.meter.bytes_expected += total_bytes(product.assets, keys)[0]
         for key in keys:
             self._pool.submit(self._one, gathered, key)
 
-    def _one(self, gathered: _Gathered, key: str) -> None:
+    def _one(self, gathered: Gathered, key: str) -> None:
         """Bring one file and tell its product."""
         product = gathered.product
         href = plain_url(product.assets[key].href) if key in product.assets else ""
@@ -214,8 +203,7 @@ class Fetcher:
 
     def _file(self, product: Product, key: str) -> Asset:
         """Return a file's asset with its path on disk, downloaded if need be."""
-        if self._fatal is not None:
-            raise self._fatal
+        self._go_on()
         try:
             found = self._bring(product, key)
         except (UsageError, DiskError, ClaimLostError) as error:
@@ -238,34 +226,77 @@ class Fetcher:
             raise SourceError(f"{product.id} has no {key}; it has {', '.join(sorted(product.assets)) or 'no files'}")
         if not is_remote(asset.href):
             return self._present(asset, [local_path(asset.href)], product, key)
+        if (found := tree_of(asset.href)) is not None and found[1]:
+            return self._array(product, key, asset)
         here = self.root / place(product, key, asset)
         candidates = [here, *local_candidates(product, key, asset, (*self.mirrors, self.root))]
         if self.access == "local":
             return self._present(asset, candidates, product, key)
+        there = self._there(candidates, asset)
+        if there is not None:
+            return there
+        downloader = self._downloader()
+        with turn(self.root, f"{product.id}.{key}", self._go_on) as waited:
+            # Another build that fetches into the same folder may have brought it meanwhile.
+            there = self._there(candidates, asset) if waited else None
+            return there or self._fetch(downloader, asset, here)
+
+    def _array(self, product: Product, key: str, asset: Asset) -> Asset:
+        """Return an image of a product in Zarr form with its folder on disk."""
+        here = self.root / place(product, key, asset)
+        mirrored = (c for c in local_candidates(product, key, asset, self.mirrors) if is_array(c))
+        if (there := here if is_whole(here) else next(mirrored, None)) is not None:
+            return at(asset, there)
+        if self.access == "local":
+            return self._present(asset, [here], product, key)
+        download = self._downloader().unpaced_elsewhere(asset.href)
+        with turn(self.root, f"{product.id}.{key}", self._go_on):
+            return bring_array(asset, here, download.content, lambda one, to: self._chunk(download, one, to))
+
+    def _chunk(self, download: Downloader, asset: Asset, here: Path) -> None:
+        """Bring a chunk of an image; there are too many to note each."""
+        if not here.is_file():
+            received = list[int]()
+            download.fetch(asset, here, received.append)
+            self._go_on()
+            with self._lock:
+                self.meter.bytes_received += sum(received)
+            self.meter.count(sum(received))
+
+    def _there(self, candidates: Sequence[Path], asset: Asset) -> Asset | None:
+        """Return the asset with the path where it lies already, None where it does not."""
         for candidate in candidates:
             if lies_there(candidate, asset) and self._is_good(candidate, asset):
                 with self._lock:
                     self.meter.bytes_expected -= asset.size or 0
                 return _at(asset, candidate)
+        return None
+
+    def _go_on(self) -> None:
+        if self._fatal is not None:
+            raise self._fatal
+
+    def _fetch(self, downloader: Downloader, asset: Asset, here: Path) -> Asset:
         received = 0
 
         def count(number: int) -> None:
             nonlocal received
-            if self._fatal is not None:
-                raise self._fatal
+            self._go_on()
             received += number
             with self._lock:
                 self.meter.bytes_received += number
 
         try:
-            self._downloader().fetch(asset, here, count)
+            downloader.fetch(asset, here, count)
         except StratacubeError as error:
+            self.meter.count(received)
             if received:
                 with suppress(OSError):  # on a full disk there is no more to say than the error itself
                     self.transfers.record_failure(here, received, str(error))
             raise
         with local_faults(self.transfers.path):
             self.transfers.record(here, received, asset.checksum)
+        self.meter.count(received)
         return _at(asset, here)
 
     def _downloader(self) -> Downloader:
@@ -275,6 +306,7 @@ class Fetcher:
                 try:
                     self.root.mkdir(parents=True, exist_ok=True)
                     self._download = downloader(self.root, connections=self._connections)
+                    self.meter.shared_at(account_folder())
                 except OSError as error:
                     raise UsageError(
                         f"{self.root} cannot be written ({error.strerror}); give a writable folder"
@@ -301,48 +333,6 @@ class Fetcher:
         with suppress(OSError):  # a folder that cannot be written has no ledger: checked again the next time
             self.transfers.record(path, 0, asset.checksum)
         return True
-
-
-@dataclass
-class _Gathered:
-    """Files of a product as they come in."""
-
-    product: Product
-    missing: int
-    result: Future[Fetched]
-    assets: dict[str, Asset] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
-    fatal: BaseException | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, key: str, asset: Asset) -> None:
-        with self.lock:
-            self.assets[key] = asset
-            self._count()
-
-    def miss(self, failure: Failure) -> None:
-        with self.lock:
-            self.failures.append(failure)
-            self._count()
-
-    def fail(self, error: BaseException) -> None:
-        with self.lock:
-            self.fatal = self.fatal or error
-            self._count()
-
-    def _count(self) -> None:
-        self.missing -= 1
-        if self.missing:
-            return
-        if self.fatal is not None:
-            self.result.set_exception(self.fatal)
-            return
-        try:
-            found = with_grids(replace(self.product, assets=dict(sorted(self.assets.items()))))
-        except SourceError as error:
-            found = replace(self.product, assets={})
-            self.failures.append(Failure(self.product.id, "granule_metadata", "", str(error)))
-        self.result.set_result(Fetched(found, tuple(self.failures)))
 
 
 def _at(asset: Asset, path: Path) -> Asset:

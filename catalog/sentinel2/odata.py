@@ -18,9 +18,10 @@ from typing import Any
 import requests
 
 from catalog.sentinel2.checksums import read_checksum
-from catalog.sentinel2.convert import Access, footprint_bbox, number_of
+from catalog.sentinel2.convert import Access, number_of
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.names import asset_key, parse_datastrip, parse_product_name
+from catalog.sentinel2.outlines import footprint_bbox
 from catalog.sentinel2.query import BBox, Query
 from catalog.sentinel2.rate import Pace
 from catalog.sentinel2.select import Dropped

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import read_granule
+from catalog.sentinel2.sizes import held_keys
 from stratacube.addresses import why_odd
 from stratacube.errors import SourceError
 from stratacube.inside import is_inside, why_not_a_name
@@ -21,6 +22,7 @@ __all__ = [
     "local_path",
     "place",
     "total_bytes",
+    "tree_of",
     "wanted_keys",
     "with_grids",
 ]
@@ -37,16 +39,30 @@ def wanted_keys(product: Product, bands: Sequence[str]) -> list[str]:
     product
         The product.
     bands
-        Asset keys of bands, such as ``B02_20m``.
+        Asset keys of bands, such as ``B02_20m``; of one kept at another size alone, that file is brought.
     """
     classes = "SCL_60m" if "SCL_20m" not in product.assets and "SCL_60m" in product.assets else "SCL_20m"
     metadata = [k for k in ("product_metadata", "granule_metadata") if k in product.assets]
-    return list(dict.fromkeys([*metadata, classes, *bands]))
+    return list(dict.fromkeys([*metadata, classes, *held_keys(product, bands)]))
 
 
 def is_remote(href: str) -> bool:
     """Whether an address is not of this machine."""
     return "://" in href and not href.startswith("file://")
+
+
+def tree_of(href: str) -> tuple[str, str] | None:
+    """Take apart an address within a product that lies elsewhere.
+
+    Returns
+    -------
+    tuple of str or None
+        Address of the product, and the place in it, empty for the product itself; None of what lies in no such product.
+    """
+    if not is_remote(href) or urlsplit(href).query:
+        return None
+    product, mark, inside = f"{href.rstrip('/')}/".partition(".zarr/")
+    return (f"{product}.zarr", inside.rstrip("/")) if mark else None
 
 
 def local_path(href: str) -> Path:
@@ -57,7 +73,8 @@ def local_path(href: str) -> Path:
 def place(product: Product, key: str, asset: Asset) -> PurePosixPath:
     """Where a file goes below the folder of products: ``<id>.SAFE/..`` as in the product.
 
-    Files of products that are not kept as SAFE folders (Earth Search) go to ``<id>/<key>.<suffix>``.
+    Images of EOPF's Zarr form go to ``<id>.zarr/..``, files of products that are kept in no such folder (Earth Search)
+    to ``<id>/<key>.<suffix>``.
 
     Raises
     ------
@@ -69,8 +86,11 @@ def place(product: Product, key: str, asset: Asset) -> PurePosixPath:
     nodes = _NODE.findall(asset.href)
     parts = [unquote(n) for n in nodes] if nodes else unquote(urlsplit(asset.href).path).split("/")
     safe = [i for i, part in enumerate(parts) if part.endswith(".SAFE")]
+    zarr = [i for i, part in enumerate(parts[:-1]) if part.endswith(".zarr")]
     if safe:
         inner = [product.id + ".SAFE", *parts[safe[-1] + 1 :]]
+    elif zarr:
+        inner = [product.id + ".zarr", *parts[zarr[-1] + 1 :]]
     else:
         inner = [product.id, key + PurePosixPath(parts[-1]).suffix]
     if len(inner) < 2 or any(why_not_a_name(p) for p in inner):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,59 +12,33 @@ from typing import Any
 import numpy.typing as npt
 
 from catalog.publish import vocabulary as voc
+from catalog.publish.cards import write_cards
+from catalog.publish.datacube import StoreInfo, describe_store
 from catalog.publish.footprints import enclosing_box, footprint
+from catalog.publish.geoparquet import ItemModel, seen_from, write_index
+from catalog.publish.public import shown
 from catalog.publish.values import timestamp
-from stratacube.files import write_json
+from catalog.sentinel2.collection import (
+    BAND_FACTS,
+    COG_TYPE,
+    INDEX,
+    CompositeBuild,
+    band_object,
+    composite_collection,
+    lineage,
+    store_asset,
+)
+from stratacube.files import aside, whole_file, write_json
 
 __all__ = ["BAND_FACTS", "CellRecord", "CompositeBuild", "publish_cells"]
 
-COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 ITEMS = "items"
+_NATURAL = ("B04", "B03", "B02")
+_WHITE = 0.3
+"""Reflectance shown as white."""
 _EXTENSIONS = (voc.EO, voc.PROCESSING, voc.PROJECTION, voc.RASTER)
-
-BAND_FACTS = {
-    "B01": ("coastal", 0.443, 0.020),
-    "B02": ("blue", 0.493, 0.065),
-    "B03": ("green", 0.560, 0.035),
-    "B04": ("red", 0.665, 0.030),
-    "B05": ("rededge071", 0.704, 0.015),
-    "B06": ("rededge075", 0.741, 0.015),
-    "B07": ("rededge078", 0.783, 0.020),
-    "B08": ("nir", 0.833, 0.115),
-    "B8A": ("nir08", 0.865, 0.020),
-    "B09": ("nir09", 0.945, 0.020),
-    "B11": ("swir16", 1.614, 0.090),
-    "B12": ("swir22", 2.202, 0.175),
-}
-"""Common name of the EO extension, central wavelength and width in micrometres (Sentinel-2 User Handbook)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompositeBuild:
-    """What holds for all cells of a build. Times are naive UTC."""
-
-    id: str
-    title: str
-    start: datetime
-    end: datetime
-    """Exclusive."""
-    created: datetime
-    version: str
-    config: Mapping[str, Any]
-    config_hash: str
-    reducer: str
-    crs: str
-    wkt2: str
-    """Tells the CRS where it has no code."""
-    bands: Sequence[str]
-    data_type: str
-    scale: float
-    unit: str
-    nodata: float
-    resolution: float
-    """Nominal pixel in metres."""
-    store: str | None = None
-    """The Zarr store, relative to the output folder."""
+CDSE_ITEMS = "https://stac.dataspace.copernicus.eu/v1/collections/sentinel-2-l2a/items"
+"""Items of the products that the Copernicus Data Space has, by their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +53,13 @@ class CellRecord:
     transform: tuple[float, ...]
     """Affine order, six numbers."""
     bounds: tuple[float, float, float, float]
-    row: int
-    col: int
-    """North-western pixel on the build's lattice."""
+    corner: tuple[int, int] | None
+    """Row and column of the north-western pixel on the build's lattice; None where each cell has one of its own."""
     files: Mapping[str, str]
     """By band; ``count`` besides."""
     preview: str | None
+    store: str | None = None
+    """The cell's own Zarr store."""
     statistics: Mapping[str, Mapping[str, float]]
     observations: Mapping[str, float]
     valid_share: float
@@ -91,11 +67,17 @@ class CellRecord:
     """Products behind the cell: id and where it lies."""
     dropped: Sequence[Mapping[str, str]] = field(default_factory=tuple)
     """Products that were left out for an error: ``product`` and ``reason``."""
+    period: tuple[str, datetime, datetime] | None = None
+    """Name, start and end (exclusive) of its period, where a build has several."""
     marked: Sequence[Mapping[str, str]] = field(default_factory=tuple)
     """Products that were used though something is odd about them: ``product`` and ``reason``."""
+    split: str | None = None
+    """Where the build has splits."""
 
 
-def publish_cells(output: Path, build: CompositeBuild, cells: Sequence[CellRecord]) -> None:
+def publish_cells(
+    output: Path, build: CompositeBuild, cells: Sequence[CellRecord], ready: Callable[[], None] = lambda: None
+) -> None:
     """Write items, then the collection, then the catalogue.
 
     Parameters
@@ -106,17 +88,24 @@ def publish_cells(output: Path, build: CompositeBuild, cells: Sequence[CellRecor
         What holds for all cells.
     cells
         The cells that were made.
+    ready
+        Called when all but the catalogue is written, for instance to say how long it took.
     """
-    boxes = []
-    for cell in cells:
-        item = cell_item(build, cell)
-        boxes.append(tuple(item["bbox"]))
-        write_json(output / ITEMS / f"{cell.id}.json", item)
     if not cells:
         return
-    write_json(output / "collection.json", _collection(build, cells, list(enclosing_box(boxes))))
+    store = describe_store(output / build.store) if build.store is not None else None
+    items = [cell_item(build, cell, store, output) for cell in cells]
+    for item in items:
+        write_json(output / ITEMS / f"{item['id']}.json", item)
+    box = enclosing_box([tuple(item["bbox"]) for item in items])
+    names = [(item["id"], cell.alias) for item, cell in zip(items, cells, strict=True)]
+    described = composite_collection(output, build, store, names, box, _renders(build, cells))
+    _write_table(output, items, described)
+    write_cards(output, output, described, build.store, "plan.parquet")
+    write_json(output / "collection.json", described)
+    ready()
     links = [
-        {"rel": "root", "href": "./catalog.json", "type": voc.JSON_TYPE},
+        {"rel": "root", "href": "./catalog.json", "type": voc.JSON_TYPE, "title": build.title},
         {"rel": "child", "href": "./collection.json", "type": voc.JSON_TYPE, "title": build.title},
     ]
     write_json(
@@ -132,9 +121,23 @@ def publish_cells(output: Path, build: CompositeBuild, cells: Sequence[CellRecor
     )
 
 
-def cell_item(build: CompositeBuild, cell: CellRecord) -> dict[str, Any]:
+def _write_table(output: Path, items: Sequence[dict[str, Any]], described: dict[str, Any]) -> None:
+    model, lines = ItemModel(), aside(output / "items.ndjson")
+    try:
+        with lines.open("w", encoding="utf-8") as file:
+            for item in (seen_from(item, ITEMS, "") for item in items):
+                file.write(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n")
+                model.add(item)
+        with whole_file(output / INDEX) as part:
+            write_index(lines, part, described, model)
+    finally:
+        lines.unlink(missing_ok=True)
+
+
+def cell_item(build: CompositeBuild, cell: CellRecord, store: StoreInfo | None, output: Path) -> dict[str, Any]:
     """Return the STAC 1.1.0 item of a cell, with addresses relative to the folder of items."""
     geometry, bbox = footprint(cell.ring)
+    period, start, end = cell.period or ("", build.start, build.end)
     projection: dict[str, Any] = (
         {"proj:code": build.crs}
         if ":" in build.crs and "[" not in build.crs
@@ -146,16 +149,18 @@ def cell_item(build: CompositeBuild, cell: CellRecord) -> dict[str, Any]:
     return {
         "type": "Feature",
         "stac_version": voc.STAC_VERSION,
-        "stac_extensions": list(_EXTENSIONS),
-        "id": cell.id,
+        "stac_extensions": sorted(
+            [*_EXTENSIONS, *([voc.FILE] if cell.files else []), *([voc.ZARR] if store is not None else [])]
+        ),
+        "id": cell.id.lower(),
         "collection": build.id,
         "geometry": geometry,
         "bbox": list(bbox),
         "properties": {
             "title": f"{build.title}, {cell.id}",
             "datetime": None,
-            "start_datetime": timestamp(build.start),
-            "end_datetime": timestamp(build.end),
+            "start_datetime": timestamp(start),
+            "end_datetime": timestamp(end),
             "created": timestamp(build.created),
             "constellation": "sentinel-2",
             "instruments": ["msi"],
@@ -165,61 +170,60 @@ def cell_item(build: CompositeBuild, cell: CellRecord) -> dict[str, Any]:
             "proj:transform": list(cell.transform),
             "proj:bbox": list(cell.bounds),
             "processing:level": "L3",
-            "processing:lineage": _lineage(build),
+            "processing:lineage": lineage(build),
             "processing:software": {"stratacube": build.version},
             "stratacube:config_hash": build.config_hash,
             "stratacube:cell": cell.alias,
-            "stratacube:lattice_row": cell.row,
-            "stratacube:lattice_col": cell.col,
+            **({"stratacube:split": cell.split} if cell.split else {}),
+            **({"stratacube:period": period} if period else {}),
+            **(
+                {"stratacube:lattice_row": cell.corner[0], "stratacube:lattice_col": cell.corner[1]}
+                if cell.corner is not None
+                else {}
+            ),
+            **({"stratacube:preset": build.preset} if build.preset else {}),
             "stratacube:valid_share": cell.valid_share,
             "stratacube:empty": cell.valid_share == 0,
             "stratacube:observations": dict(cell.observations),
-            "stratacube:dropped": [dict(d) for d in cell.dropped],
-            **({"stratacube:marked": [dict(m) for m in cell.marked]} if cell.marked else {}),
+            "stratacube:cell_id": cell.id,
+            "stratacube:dropped": [shown(d) for d in cell.dropped],
+            **({"stratacube:marked": [shown(m) for m in cell.marked]} if cell.marked else {}),
         },
         "links": [
-            {"rel": "root", "href": "../catalog.json", "type": voc.JSON_TYPE},
-            {"rel": "parent", "href": "../collection.json", "type": voc.JSON_TYPE},
-            {"rel": "collection", "href": "../collection.json", "type": voc.JSON_TYPE},
+            {"rel": "root", "href": "../catalog.json", "type": voc.JSON_TYPE, "title": build.title},
+            {"rel": "parent", "href": "../collection.json", "type": voc.JSON_TYPE, "title": build.title},
+            {"rel": "collection", "href": "../collection.json", "type": voc.JSON_TYPE, "title": build.title},
             *(
-                {"rel": "derived_from", "href": _source(href), "title": name}
+                {"rel": "derived_from", "href": _source(name, href), "title": name}
                 for name, href in sorted(cell.sources.items())
             ),
         ],
-        "assets": _assets(build, cell),
+        "assets": _assets(build, cell, store, output),
     }
 
 
-def _source(href: str) -> str:
-    return href if "://" in href or href.startswith("/") else f"../{href}"
+def _source(name: str, href: str) -> str:
+    """Address of a product; of one on this machine, where the Copernicus Data Space has it for everyone."""
+    return href if "://" in href and not href.startswith("file:") else f"{CDSE_ITEMS}/{name}"
 
 
-def _lineage(build: CompositeBuild) -> str:
-    return (
-        "Sentinel-2 L2A counts with each product's own offset added, masked by scene classes, resampled once to the "
-        f"lattice, one observation a datatake, reduced by {build.reducer}."
-    )
-
-
-def _assets(build: CompositeBuild, cell: CellRecord) -> dict[str, Any]:
+def _assets(build: CompositeBuild, cell: CellRecord, store: StoreInfo | None, output: Path) -> dict[str, Any]:
     assets: dict[str, Any] = {}
     for name, path in cell.files.items():
-        if name == "count":
-            counted = {"minimum": cell.observations["minimum"], "maximum": cell.observations["maximum"]}
-            band = {"name": "count", "data_type": "uint16", "nodata": 0, "statistics": counted}
-            title = "Observations behind each pixel"
-        else:
-            band, title = _band(build, name, cell.statistics.get(name, {})), f"{name} {build.reducer}"
-        role = "metadata" if name == "count" else "data"
-        assets[name] = {"href": f"../{path}", "type": COG_TYPE, "title": title, "roles": [role], "bands": [band]}
-    if build.store is not None:
-        assets["composites"] = {
-            "href": f"../{build.store}",
+        band, title = _described(build, cell, name)
+        role = "data" if name in BAND_FACTS else "metadata"
+        told = {"href": f"../{path}", "type": COG_TYPE, "title": title, "roles": [role], "bands": [band]}
+        assets[name] = {**told, "file:size": (output / path).stat().st_size}
+    if cell.store is not None:
+        assets["composite"] = {
+            "href": f"../{cell.store}",
             "type": voc.ZARR_TYPE,
-            "title": "All cells of the build on one lattice (Zarr v3)",
-            "roles": ["data"],
-            "bands": [_band(build, b, {}) for b in build.bands],
+            "title": "The cell (Zarr v3)",
+            "roles": ["data", "cell"],
+            "bands": [_described(build, cell, name)[0] for name in (*build.bands, "count", *build.layers)],
         }
+    if store is not None:
+        assets["composites"] = {"href": f"../{build.store}", **store_asset(build, store)}
     if cell.preview is not None:
         assets["preview"] = {
             "href": f"../{cell.preview}",
@@ -230,60 +234,29 @@ def _assets(build: CompositeBuild, cell: CellRecord) -> dict[str, Any]:
     return assets
 
 
-def _band(build: CompositeBuild, name: str, statistics: Mapping[str, float]) -> dict[str, Any]:
-    common, wavelength, width = BAND_FACTS[name]
-    band: dict[str, Any] = {
-        "name": name,
-        "eo:common_name": common,
-        "eo:center_wavelength": wavelength,
-        "eo:full_width_half_max": width,
-        "data_type": build.data_type,
-        "nodata": build.nodata,
-        "unit": build.unit,
-        "raster:scale": build.scale,
-        "raster:offset": 0.0,
-        "raster:spatial_resolution": build.resolution,
-    }
-    return {**band, "statistics": dict(statistics)} if statistics else band
+def _described(build: CompositeBuild, cell: CellRecord, name: str) -> tuple[dict[str, Any], str]:
+    """What is told of a raster of a cell, and its title."""
+    statistics = cell.statistics.get(name, {})
+    if name == "count":
+        counted = {"minimum": cell.observations["minimum"], "maximum": cell.observations["maximum"]}
+        about = "Observations behind each pixel"
+        return {"name": "count", "data_type": "uint16", "statistics": counted}, about  # none is a count, too
+    if name in build.layers:
+        layer = {"name": name, **build.layers[name]}
+        told = {**layer, "statistics": dict(statistics)} if statistics else layer
+        return told, str(layer["description"]).capitalize()
+    return band_object(build, name, statistics), f"{name} {build.reducer}"
 
 
-def _collection(build: CompositeBuild, cells: Sequence[CellRecord], bbox: list[float]) -> dict[str, Any]:
-    return {
-        "type": "Collection",
-        "stac_version": voc.STAC_VERSION,
-        "stac_extensions": list(_EXTENSIONS),
-        "id": build.id,
-        "title": build.title,
-        "description": f"{len(cells)} cells. {_lineage(build)}",
-        "license": "other",
-        "keywords": ["Sentinel-2", "MSI", "surface reflectance", "composite"],
-        "providers": [{"name": "European Space Agency", "roles": ["producer", "licensor"], "url": "https://esa.int"}],
-        "extent": {
-            "spatial": {"bbox": [bbox]},
-            "temporal": {"interval": [[timestamp(build.start), timestamp(build.end)]]},
-        },
-        "summaries": {
-            "gsd": [build.resolution],
-            "proj:code": [build.crs],
-            "processing:level": ["L3"],
-            "stratacube:config_hash": [build.config_hash],
-        },
-        "stratacube:config": dict(build.config),
-        "links": [
-            {"rel": "root", "href": "./catalog.json", "type": voc.JSON_TYPE},
-            {"rel": "parent", "href": "./catalog.json", "type": voc.JSON_TYPE},
-            {
-                "rel": "license",
-                "href": "https://sentinel.esa.int/documents/247904/690755/Sentinel_Data_Legal_Notice",
-                "type": "application/pdf",
-            },
-            *(
-                {"rel": "item", "href": f"./{ITEMS}/{c.id}.json", "type": voc.GEOJSON_TYPE, "title": c.id}
-                for c in cells
-            ),
-        ],
-        "item_assets": {
-            "count": {"type": COG_TYPE, "roles": ["metadata"], "title": "Observations behind each pixel"},
-            **{b: {"type": COG_TYPE, "roles": ["data"], "bands": [_band(build, b, {})]} for b in build.bands},
-        },
-    }
+def _renders(build: CompositeBuild, cells: Sequence[CellRecord]) -> dict[str, Any]:
+    """How the images of an item are shown, for programs that draw them: values are those in the files."""
+    most = max((cell.observations["maximum"] for cell in cells), default=1.0)
+    shown: dict[str, Any] = {}
+    if not any(cell.files for cell in cells):
+        return {}
+    if set(_NATURAL) <= set(build.bands) and build.scale < 1:  # counts have no colour
+        white = _WHITE / build.scale
+        title = {"title": "True colour", "assets": list(_NATURAL), "rescale": [[0.0, white]] * 3}
+        shown["true_colour"] = {**title, "nodata": build.nodata, "resampling": "bilinear"}
+    counted = {"title": "Observations behind each pixel", "assets": ["count"], "rescale": [[0.0, max(most, 1.0)]]}
+    return {**shown, "count": {**counted, "nodata": 0, "colormap_name": "viridis", "resampling": "nearest"}}

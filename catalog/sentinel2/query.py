@@ -31,6 +31,8 @@ class Query:
     """Exclusive."""
     areas: tuple[BBox, ...] = ()
     """Products that touch one of them; all of the world if empty."""
+    periods: tuple[tuple[datetime, datetime], ...] = ()
+    """Parts of the period in which products are wanted, ends exclusive; all of it if empty."""
     max_cloud_cover: float | None = None
     """Per cent; a product whose cover is unknown passes."""
     min_sun_elevation: float | None = None
@@ -132,6 +134,8 @@ class Query:
     def _refusal(self, start: datetime, ground: Ground, orbit: int | None, platform: str, baseline: str) -> str:
         if not self.start <= start < self.end:
             return f"sensed {start:%Y-%m-%d %H:%M:%S}, outside of the period"
+        if self.periods and not any(first <= start < last for first, last in self.periods):
+            return f"sensed {start:%Y-%m-%d %H:%M:%S}, in none of the periods"
         if self.months is not None and start.month not in self.months:
             return f"sensed in month {start.month}"
         checks: tuple[tuple[Any, Sequence[Any] | None, str], ...] = (

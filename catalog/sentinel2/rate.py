@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from catalog.sentinel2.locks import lock
 from stratacube.claim import claimed
 from stratacube.errors import ClaimedError
+from stratacube.locks import lock
 
 __all__ = ["SLOTS", "Connections", "Pace", "limits_folder"]
 

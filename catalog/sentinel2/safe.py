@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-from catalog.sentinel2.convert import footprint_bbox
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import GranuleMetadata, ProductMetadata, read_granule, read_product
 from catalog.sentinel2.names import parse_product_name
+from catalog.sentinel2.outlines import footprint_bbox
 from catalog.sentinel2.tiles import size_remark
 from stratacube.errors import SourceError
 from stratacube.guard import guarded
@@ -136,8 +136,10 @@ def _refuse_elsewhere(granule: GranuleMetadata, assets: Mapping[str, Asset]) -> 
         return
     import rasterio  # noqa: PLC0415  (whole tiles need it not)
 
+    from stratacube.images import open_image  # noqa: PLC0415
+
     try:
-        with rasterio.open(asset.href) as image:
+        with open_image(asset.href) as image:
             there = str(image.crs), image.transform.c, image.transform.f
     except (rasterio.errors.RasterioError, OSError):  # the build tells who is broken, and drops it
         return

@@ -14,6 +14,7 @@ from catalog.sentinel2.items import Product
 from catalog.sentinel2.metadata import REPROCESSED
 from catalog.sentinel2.names import parse_product_name
 from catalog.sentinel2.query import Query
+from catalog.sentinel2.sizes import held_key
 from stratacube.errors import SourceError, UsageError
 
 __all__ = [
@@ -90,7 +91,7 @@ def refuse_lacking(products: Sequence[Product], keys: Iterable[str]) -> None:
         If no product lists one of them; it names those that are listed.
     """
     there = {key for product in products for key in product.assets}
-    lacking = [key for key in keys if key not in there]
+    lacking = [key for key in keys if not any(held_key(product, key) in product.assets for product in products)]
     if products and lacking:
         known = ", ".join(sorted(key for key in there if key.startswith("B")))
         raise UsageError(
@@ -106,13 +107,14 @@ def deduplicate(products: Sequence[Product]) -> Selection:
     datatake. Where a datastrip is unknown, only others whose datastrip is unknown too are taken for the same.
     """
     best: dict[tuple[Any, ...], Product] = {}
-    for product in sorted(products, key=lambda p: p.id, reverse=True):  # the last by name, of those of one age
+    single = {p.id: p for p in reversed(products)}  # one may be there in two forms, of which one tells no datastrip
+    for product in sorted(single.values(), key=lambda p: p.id, reverse=True):  # the last by name, of those of one age
         key = _identity(product)
         if key not in best or newest_first(product) < newest_first(best[key]):
             best[key] = product
     dropped = []
     for product in products:
-        kept = best[_identity(product)]
+        kept = best[_identity(single[product.id])]
         if kept is not product:
             dropped.append(Dropped(product.id, _reason(product, kept)))
     return Selection(tuple(sorted(best.values(), key=lambda p: (p.datatake_start, p.id))), tuple(dropped))
@@ -154,6 +156,7 @@ def counted(dropped: Iterable[Dropped]) -> str:
 def _kind(reason: str) -> str:
     for pattern, kind in (
         (r"sensed \S+ \S+, outside of the period", "outside of the period"),
+        (r"sensed \S+ \S+, in none of the periods", "in none of the periods"),
         (r"cloud cover [\d.]+ %( is above [\d.]+ %)", r"cloud cover\1"),
         (r"sun elevation -?[\d.]+( is below -?[\d.]+ degrees)", r"sun elevation\1"),
         (r"same tile, datatake and datastrip as .*", "older processing of a product that is used"),

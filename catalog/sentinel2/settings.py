@@ -17,7 +17,7 @@ from pathlib import Path
 
 from stratacube.errors import UsageError
 
-__all__ = ["Account", "S3Keys", "account_folder", "read_account", "read_s3_keys"]
+__all__ = ["Account", "S3Keys", "account_folder", "read_account", "read_s3_keys", "some_set"]
 
 _KEY_PAIRS = (("CDSE_S3_ACCESS_KEY", "CDSE_S3_SECRET_KEY"), ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
@@ -103,6 +103,20 @@ def read_s3_keys(environment: Mapping[str, str] | None = None) -> S3Keys:
         "`access=s3` needs a key pair and CDSE_S3_ACCESS_KEY and CDSE_S3_SECRET_KEY are not set; "
         "make one at https://eodata-s3keysmanager.dataspace.copernicus.eu, or take `access=https`"
     )
+
+
+def some_set(*names: str, environment: Mapping[str, str] | None = None) -> bool:
+    """Whether one of some variables is set: who sets one wants what it is for.
+
+    Parameters
+    ----------
+    *names
+        The variables.
+    environment
+        Instead of the process's own.
+    """
+    values = os.environ if environment is None else environment
+    return any(values.get(name) for name in names)
 
 
 def account_folder(environment: Mapping[str, str] | None = None) -> Path | None:

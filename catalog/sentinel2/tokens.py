@@ -24,7 +24,7 @@ import requests
 
 from catalog.sentinel2.destination import may_have_secrets, prepare, send
 from catalog.sentinel2.settings import Account, read_account
-from catalog.sentinel2.web import BUSY, http_session
+from catalog.sentinel2.web import BUSY, UNTRUSTED, http_session, is_untrusted
 from stratacube.addresses import plain_url
 from stratacube.errors import SourceError, StratacubeError, UsageError
 from stratacube.retry import BusyError, call_again, retry_after
@@ -72,6 +72,8 @@ class TokenSource:
         self._refresh, self._refresh_end = "", 0.0
         self._failed: StratacubeError | None = None
         self._code_used = False
+        self.lives: tuple[float, float] | None = None
+        """Seconds that the last access token and its refresh token were given for."""
 
     def token(self, refused: str | None = None) -> str:
         """Return a valid token.
@@ -157,12 +159,14 @@ class TokenSource:
         try:
             response = send(self._session, request, timeout=self._timeout)
         except requests.RequestException as error:
-            fault = type(error).__name__
+            fault = UNTRUSTED if is_untrusted(error) else type(error).__name__
         else:
             if response.status_code not in BUSY:
                 return response.status_code, _json(response)
             wait = retry_after(response.headers)
             raise BusyError(str(response.status_code), None if wait is None else min(wait, _LONGEST_WAIT))
+        if fault == UNTRUSTED:
+            raise UsageError(f"{plain_url(self._url)} {UNTRUSTED}")
         raise BusyError(fault)  # outside of the handler: the library's error carries the request and its password along
 
     def _keep(self, answer: dict[str, Any]) -> None:
@@ -172,6 +176,7 @@ class TokenSource:
             self._access, self._access_end = str(answer["access_token"]), now + life - min(_MARGIN, life / 2)
             rest = float(answer.get("refresh_expires_in", 0))
             self._refresh, self._refresh_end = str(answer.get("refresh_token", "")), now + rest - min(_MARGIN, rest / 2)
+            self.lives = life, rest
         except (KeyError, TypeError, ValueError):
             raise SourceError(f"{plain_url(self._url)} answered without a token; run again later") from None
 

@@ -6,11 +6,12 @@ import json
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from catalog.sentinel2.locks import lock
+from stratacube.locks import lock
 
 __all__ = ["QUOTA_BYTES", "QUOTA_DAYS", "Meter", "Transfers"]
 
@@ -72,6 +73,10 @@ class Transfers:
         """Note a transfer that gave no file."""
         self._append({"path": self._name(path), "received": received, "time": time.time(), "failed": reason})
 
+    def count(self, received: int) -> None:
+        """Note bytes alone, of a file that is noted elsewhere."""
+        self._append({"received": received, "time": time.time(), "failed": ""})
+
     def used(self, now: float | None = None) -> int:
         """Bytes received into this folder, by any process, in the last 30 days."""
         since = (time.time() if now is None else now) - QUOTA_DAYS * 86400
@@ -123,6 +128,8 @@ class Meter:
     """How far a run is; guarded by the fetcher."""
 
     transfers: Transfers
+    account: Transfers | None = None
+    """What the account received, into whatever folders; None where nothing tells which account it is."""
     files: int = 0
     files_done: int = 0
     bytes_expected: int = 0
@@ -131,11 +138,23 @@ class Meter:
     _used: int = 0
     _used_at: float = float("-inf")
 
+    def shared_at(self, folder: Path | None) -> None:
+        """Count for the account too, whose limits lie in a folder, if there is one."""
+        self.account = Transfers(folder) if folder is not None and folder.is_dir() else None
+
+    def count(self, received: int) -> None:
+        """Count bytes for the account."""
+        if received and self.account is not None:
+            with suppress(OSError):  # a count that is too low stops nobody
+                self.account.count(received)
+
     def line(self) -> str:
-        """Progress in words, with the part of the quota that transfers into this folder have used."""
+        """Progress in words, with the part of the quota that the account is known to have used."""
         now = time.monotonic()
         if now - self._used_at > 5.0:
-            self._used, self._used_at = self.transfers.used(), now
+            # The folder may have a longer memory than the account's own count, which began later.
+            used = [ledger.used() for ledger in (self.transfers, self.account) if ledger is not None]
+            self._used, self._used_at = max(used), now
         rate = self.bytes_received / max(now - self.begun, 1e-3)
         return (
             f"fetched {self.files_done} of {self.files} files, {self.bytes_received / 1e9:.2f} of "

@@ -16,7 +16,9 @@ from stratacube.addresses import plain_url
 from stratacube.errors import SourceError
 from stratacube.retry import BusyError, call_again, retry_after
 
-__all__ = ["BUSY", "PacedAdapter", "explain", "http_session"]
+__all__ = ["BUSY", "UNTRUSTED", "PacedAdapter", "explain", "http_session", "is_untrusted"]
+
+UNTRUSTED = "has a certificate that is not trusted; set REQUESTS_CA_BUNDLE to those of who vouches for it"
 
 BUSY = (429, 500, 502, 503, 504)
 """Answers that mean: later."""
@@ -126,6 +128,11 @@ def http_session(adapter: HTTPAdapter | None = None) -> requests.Session:
         session.mount("http://", adapter)
         session.mount("https://", adapter)
     return session
+
+
+def is_untrusted(error: BaseException) -> bool:
+    """Whether a server was left because nobody vouches for its certificate: asking again does not help."""
+    return isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
 
 
 def explain(url: str, error: BaseException | None, status: int | None, detail: str, remedy: str) -> SourceError:

@@ -41,7 +41,8 @@ def xml_error(status: int, code: str) -> Callable[[http.server.BaseHTTPRequestHa
         handler.send_header("Content-Type", "application/xml")
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
-        handler.wfile.write(body)
+        if handler.command == "GET":
+            handler.wfile.write(body)
 
     return respond
 

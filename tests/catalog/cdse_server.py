@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import re
+import ssl
 import threading
 import time
 from collections import defaultdict
@@ -213,11 +214,14 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve() -> Iterator[CdseServer]:
-    """Run a server on a free port of this machine."""
+def serve(tls: ssl.SSLContext | None = None) -> Iterator[CdseServer]:
+    """Run a server on a free port of this machine, over https as ``localhost`` where it has a certificate."""
     state = CdseServer()
     server = _Server(("127.0.0.1", 0), _handler(state))
     state.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        state.url = f"https://localhost:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -23,10 +23,10 @@ from catalog.sentinel2.destination import Destination, asks_cdse, prepare
 from catalog.sentinel2.download import Downloader
 from catalog.sentinel2.fetch import Fetcher
 from catalog.sentinel2.items import Asset
+from catalog.sentinel2.lists import write_scene_files
 from catalog.sentinel2.odata import search_odata
 from catalog.sentinel2.query import Query
 from catalog.sentinel2.rate import Connections, Pace
-from catalog.sentinel2.saved import write_scene_index
 from catalog.sentinel2.search import search_stac
 from catalog.sentinel2.settings import Account, S3Keys
 from catalog.sentinel2.signing import S3Signer
@@ -427,7 +427,7 @@ def test_a_signature_is_not_in_what_is_told_or_kept_for_readers(tmp_path: Path, 
     with Fetcher(tmp_path, ["B02_20m"], download=downloader(own)) as fetcher:
         failures = fetcher.submit(wrong).result(20).failures
     assert {f.href for f in failures if f.key == "B02_20m"} == {address}
-    write_scene_index(tmp_path / "index.csv", [product])
+    write_scene_files(tmp_path / "index.csv", [product])
     assert address in (tmp_path / "index.csv").read_text()
     text = "".join(p.read_text(errors="replace") for p in tmp_path.rglob("*") if p.is_file())
     assert SECRET not in text + str(failures)

@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pyproj
 import pystac
 import pytest
@@ -20,8 +21,11 @@ from shapely.geometry import shape
 
 from catalog.publish import publish_tiles
 from catalog.publish.collection import Tally, root_catalog
+from catalog.publish.public import file_fields, is_public
+from catalog.publish.sources import source_item
+from catalog.publish.values import relative
 from stratacube.errors import ClaimLostError, SourceError, UsageError
-from stratacube.files import digest_of, fenced, is_stray, recorded
+from stratacube.files import digest_of, fenced, is_stray, recorded, write_json
 from tests.catalog.publishing import PIXEL, SIZE, add_companions, make_build
 from tests.stac_validation import validate_stac
 
@@ -43,7 +47,10 @@ def all_json(output: Path) -> list[Path]:
 
 def files_of(output: Path) -> dict[str, bytes]:
     folders = (output / "tiles", output / "sources")
-    paths = [output / "catalog.json", *(p for f in folders for p in f.rglob("*") if p.is_file())]
+    paths = [
+        *(output / name for name in ("catalog.json", "croissant.json", "DATACARD.md")),
+        *(p for f in folders for p in f.rglob("*") if p.is_file()),
+    ]
     return {path.relative_to(output).as_posix(): path.read_bytes() for path in paths}
 
 
@@ -150,11 +157,15 @@ def test_collection_describes_the_build(published):
     collection = json.loads((output / "tiles" / "collection.json").read_text())
     assert set(collection["assets"]) == {
         *("store", "plan", "references", "index", "contact_sheet", "report"),
-        *("config", "sources", "completeness", "errors"),
+        *("sources", "completeness", "datacard", "croissant"),
     }
     assert collection["summaries"]["platform"] == ["GOES-16", "GOES-17"]
     assert collection["summaries"]["stratacube:stratum"] == ["convection", "random"]
     assert collection["extent"]["temporal"]["interval"] == [["2020-01-01T00:00:26.2Z", "2020-01-01T08:41:23Z"]]
+    items = [json.loads(path.read_text())["properties"] for path in (output / "tiles" / "items").iterdir()]
+    for name in ("view:off_nadir", "view:incidence_angle", "view:sun_elevation"):
+        values = [item[name] for item in items]
+        assert collection["summaries"][name] == {"minimum": min(values), "maximum": max(values)}
     assert collection["stratacube:config"] == build.config
     assert collection["stratacube:dropped"] == {"view zenith above 65 degrees": 12}
     assert collection["stratacube:config_hash"] == build.config_hash
@@ -401,6 +412,38 @@ def test_beyond_a_limit_items_and_scans_are_in_tables_alone(tmp_path, monkeypatc
     before = files_of(output)
     publish_tiles(output, plan, build)
     assert files_of(output) == before
+    # A list that names files of this machine is not shown to others; one of what the tiles were made of is.
+    (output / "sources.json").write_text('{"features": [\n{"assets": {"C13": {"href": "/archive/C13.nc"}}}\n]}')
+    publish_tiles(output, plan, build)
+    told = json.loads((output / "tiles" / "collection.json").read_text())["assets"]["sources"]
+    rows = stac_geoparquet.arrow.stac_table_to_items(parquet.read_table(output / "tiles" / told["href"]))
+    used = sorted({scan for scans in plan["scan_ids"] for scan in scans if scan})
+    hrefs = [source_item(build.sources[scan])["assets"]["C13"]["href"] for scan in used]
+    assert [(row["id"], row["assets"]["C13"]["href"]) for row in rows] == [*zip(used, hrefs, strict=True)]
+
+
+@pytest.mark.parametrize("form", ["json", "parquet"])
+@pytest.mark.parametrize(
+    ("href", "public"), [("/a/b.nc", False), ("file:///a/b.nc", False), ("s3://a/b.nc", True), ("a/b.nc", True)]
+)
+def test_lists_that_lead_to_this_machine_are_known(tmp_path: Path, form: str, href: str, public: bool) -> None:
+    items = [
+        {"id": str(n), "assets": {"C01": {"href": "s3://a/c.nc"}, "C02": {"href": href if n == 1 else "https://a/d"}}}
+        for n in range(3)
+    ]
+    path = tmp_path / f"sources.{form}"
+    if form == "json":
+        path.write_text(json.dumps({"features": items}, indent=1))
+    else:
+        parquet.write_table(pyarrow.Table.from_pylist(items), path)
+    assert is_public(path) is public
+
+
+@pytest.mark.parametrize(("protocol", "public"), [("file", False), ("s3", True)])
+def test_references_that_lead_to_this_machine_are_known(tmp_path: Path, protocol: str, public: bool) -> None:
+    told = {"href": "./C13", "xarray:open_kwargs": {"storage_options": {"remote_protocol": protocol}}}
+    write_json(tmp_path / "collection.json", {"assets": {"C13": told}})
+    assert is_public(tmp_path) is is_public(tmp_path / "collection.json") is public
 
 
 def test_fields_that_only_late_items_have_are_in_the_table(tmp_path, monkeypatch):
@@ -424,3 +467,21 @@ def test_what_tells_the_time_is_written_when_all_is_prepared(tmp_path):
     publish_tiles(output, plan, build)
     publish_tiles(output, plan, build, lambda: seen.append(len(list(output.glob(".tiles.*/tiles/items.parquet")))))
     assert seen == [1]
+
+
+def test_files_of_this_machine_are_told_by_where_the_agency_has_them() -> None:
+    hrefs = {"C01": "/a/x.nc", "C02": "file:///a/y.nc", "C03": "b/z.nc", "C04": "s3://other/w.nc"}
+    item = {"id": "scan", "links": [], "assets": {name: {"href": href} for name, href in hrefs.items()}}
+    told = source_item(item, {"x.nc": "s3://agency/x.nc"}.get)
+    found = {name: asset["href"] for name, asset in told["assets"].items()}
+    assert found == {"C01": "s3://agency/x.nc", "C03": "../b/z.nc", "C04": "s3://other/w.nc"}
+    assert relative("/a/tiles.zarr", "tiles") == "/a/tiles.zarr"
+    assert relative("tiles.zarr", "tiles/items") == "../../tiles.zarr"
+
+
+def test_a_large_file_is_told_by_its_size_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    assert file_fields(tmp_path / "a").keys() == {"file:size", "file:checksum"}
+    monkeypatch.setattr("catalog.publish.public.LARGEST_READ", 4)
+    assert file_fields(tmp_path / "a") == {"file:size": 5}
+    assert file_fields(tmp_path) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import re
@@ -16,6 +17,7 @@ import pytest
 from catalog.sentinel2.convert import item_from_product, product_from_item, products_from_items
 from catalog.sentinel2.find import find_products, find_safe, save_found
 from catalog.sentinel2.items import Asset, Product
+from catalog.sentinel2.lists import mark_fetched, write_scene_files
 from catalog.sentinel2.names import (
     asset_key,
     normalise_baseline,
@@ -25,7 +27,7 @@ from catalog.sentinel2.names import (
     parse_product_name,
 )
 from catalog.sentinel2.query import Query
-from catalog.sentinel2.saved import load_items, mark_fetched, save_items, write_scene_index
+from catalog.sentinel2.saved import load_items, save_items
 from catalog.sentinel2.select import deduplicate, refuse_lacking, select_products
 from stratacube.errors import SourceError, UsageError
 from tests.stac_validation import validate_stac
@@ -307,9 +309,10 @@ def test_halves_of_a_tile_are_kept() -> None:
     other = product("S2B_MSIL2A_20200703T103031_N0500_R108_T32TMT_20230613T212700")
     kept = deduplicate([first, second, again, other, product(strip="")])
     assert {(p.id, p.datastrip_start) for p in kept.products} == {
-        (p.id, p.datastrip_start) for p in (first, second, other, product(strip=""))
+        (p.id, p.datastrip_start) for p in (first, second, other)
     }
-    assert [d.id for d in kept.dropped] == [again.id]
+    # one product in two forms, of which one tells no datastrip, is one
+    assert [d.id for d in kept.dropped] == [again.id, first.id]
 
 
 def test_milliseconds_of_catalogues_do_not_matter() -> None:
@@ -366,8 +369,24 @@ def test_lists_of_the_predecessor(stac: Path, tmp_path: Path) -> None:
     found = find_products(replace(EVER, max_cloud_cover=20), items=tmp_path / "search.json")
     path = save_found(found, tmp_path / "indices", geoparquet=True)
     assert list(load_items(path)) == recorded(stac)
+    by_s3 = find_products(EVER, items=tmp_path / "search.json", access="s3")  # whose addresses tell no number
+    save_found(by_s3, tmp_path / "s3")
+    with (tmp_path / "s3" / "query_manifest.csv").open() as file:
+        assert {r["Name"]: r["Id"] for r in csv.DictReader(file)} == {
+            f"{i['id']}.SAFE": re.search(r"Products\(([^)]+)\)", json.dumps(i))[1]  # type: ignore[index]
+            for i in recorded(stac)
+        }
     with (tmp_path / "indices" / "query_manifest.csv").open() as file:
         rows = list(csv.DictReader(file))
+    assert list(rows[0])[:4] == ["Id", "Name", "ContentDate", "queried_utc"]  # as the predecessor's code has them
+    for row in rows:
+        assert row["Name"] == f"{row['product_id']}.SAFE"
+        begun = ast.literal_eval(row["ContentDate"])["Start"]  # a dict as pandas writes one
+        assert datetime.fromisoformat(begun).replace(tzinfo=None) == datetime.fromisoformat(row["sensing_time"])
+        (item,) = (i for i in recorded(stac) if i["id"] == row["product_id"])
+        assert f"/Products({row['Id']})/" in json.dumps(item)
+        assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", row["Id"])
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row["queried_utc"])
     assert [(r["product_id"][39:44], r["status"]) for r in rows] == [
         ("32TNT", "dropped"),
         ("32TMT", "used"),
@@ -381,15 +400,15 @@ def test_lists_of_the_predecessor(stac: Path, tmp_path: Path) -> None:
     band.write_bytes(b"x")
     (used,) = found.products
     used = replace(used, assets={**used.assets, "B02_20m": Asset(href=str(band), size=1)})
-    write_scene_index(tmp_path / "indices" / "scene_index.csv", [used])
-    with (tmp_path / "indices" / "scene_index.csv").open() as file:
+    write_scene_files(tmp_path / "indices" / "scene_files.csv", [used])
+    with (tmp_path / "indices" / "scene_files.csv").open() as file:
         scenes = {(r["band"], r["resolution"]): r for r in csv.DictReader(file)}
     assert scenes["B02", "20m"]["fetched"] == "1"
     assert scenes["SCL", "20m"]["fetched"] == "0"
     assert len(scenes) == len(used.assets) - 3
     # a remote file has the path it will have; once it lies there, the index can be told
-    index = tmp_path / "indices" / "scene_index.csv"
-    write_scene_index(index, found.products, tmp_path / "imagery_raw")
+    index = tmp_path / "indices" / "scene_files.csv"
+    write_scene_files(index, found.products, tmp_path / "imagery_raw")
     with index.open() as file:
         (row,) = [r for r in csv.DictReader(file) if (r["band"], r["resolution"]) == ("SCL", "20m")]
     assert row["path"].startswith(str(tmp_path / "imagery_raw" / f"{used.id}.SAFE" / "GRANULE"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pytest
 from pyproj import Geod
 
+from catalog.finer import remedy
 from catalog.leaks import Extents, find_leaks, leaks_between
 from catalog.sphere import Footprints, apart_km
 from catalog.splits import GAP, SplitRule
@@ -262,3 +264,12 @@ def test_samples_that_are_none_are_refused_in_a_sentence() -> None:
         Extents.of([square(0, 0, 10)], ["NaT"], ["NaT"])
     with pytest.raises(UsageError, match="1 footprints, 2 starts, 2 ends and 2 systems do not go together"):
         Extents.of([square(0, 0, 10)], [START] * 2, [START] * 2)
+
+
+def test_advice_that_changes_one_setting_names_it_alone() -> None:
+    rule = SplitRule(block_km=None, block_hours=4000.0, gap_km=0.0, gap_hours=0.0, shares={"train": 0.5, "val": 0.5})
+    start = START + np.arange(8) * np.timedelta64(24, "h")
+    extents = Extents.of([square(0.0, 0.0, HALF)] * 8, start, start)
+    assert set(rule.assign(extents)) in ({"train"}, {"val"})
+    said = remedy(rule, lambda: extents, "split_")
+    assert re.match(r"with `split_hours` [\d.]+ they would be train [1-9], val [1-9], gap 0$", said), said
