@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from loaders.apart import Apart
     from loaders.augment import View
     from loaders.batch import Batch, Decoder, PackedBatch
     from loaders.cubes import CubeDataset, cube_loader
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from loaders.tiles import TileDataset, tile_loader
 
 __all__ = [
+    "Apart",
     "Batch",
     "CubeDataset",
     "Decoder",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Apart": "apart",
     "Batch": "batch",
     "CubeDataset": "cubes",
     "Decoder": "batch",

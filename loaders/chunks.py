@@ -9,6 +9,7 @@ Source: Zarr v3 specification, codec ``sharding_indexed`` version 1.0.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
+from loaders.near import NodeCache
 from stratacube.errors import SourceError
 
 __all__ = ["ChunkReader", "ReadTime", "Target"]
@@ -104,11 +106,14 @@ class ChunkReader:
         The store: a path or a URL that fsspec knows.
     storage_options
         For fsspec.
+    cache
+        Of this node, which whole shards are read through.
     """
 
-    def __init__(self, url: str, storage_options: dict[str, Any] | None = None) -> None:
+    def __init__(self, url: str, storage_options: dict[str, Any] | None = None, cache: NodeCache | None = None) -> None:
         self.url = url
         self.storage_options = storage_options or {}
+        self.cache = cache
         self.time = ReadTime()
         self._open()
 
@@ -119,10 +124,14 @@ class ChunkReader:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"url": self.url, "storage_options": self.storage_options}
+        return {"url": self.url, "storage_options": self.storage_options, "cache": self.cache}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
+
+    def cached(self, folder: str | os.PathLike[str] | None, gigabytes: float) -> ChunkReader:
+        """Read through a folder of this node (:class:`loaders.near.NodeCache`); this reader itself for no folder."""
+        return self if folder is None else ChunkReader(self.url, self.storage_options, NodeCache(folder, gigabytes))
 
     def array(self, name: str) -> TileArray:
         """Look up an array of the store."""
@@ -199,8 +208,12 @@ class ChunkReader:
         """Byte ranges, all at once where storage is remote; an exception in the place of what failed."""
         if not ranges:
             return []
-        paths, starts, ends = (list(column) for column in zip(*ranges, strict=True))
-        blobs: list[Any] = self._filesystem.cat_ranges(paths, starts, ends, on_error="return")
+        blobs: list[Any]
+        if self.cache is not None:
+            blobs = self.cache.cat_ranges(self._filesystem, ranges)
+        else:
+            paths, starts, ends = (list(column) for column in zip(*ranges, strict=True))
+            blobs = self._filesystem.cat_ranges(paths, starts, ends, on_error="return")
         self.time.stored_bytes += sum(len(b) for b in blobs if isinstance(b, bytes))
         return blobs
 

@@ -16,6 +16,7 @@ import xarray as xr
 
 from cube.instrument import MIXED, lacking, quantities_known, told_in
 from loaders.cubes import images_of, open_cube
+from loaders.layout import cells_of
 from loaders.moments import PRECISION, Box, boxes, gather
 from loaders.statistics import BandStatistics, Statistics
 from loaders.store import TileStore, find_store, select
@@ -25,7 +26,7 @@ from stratacube.addresses import plain_url
 from stratacube.choices import nearest, one_of
 from stratacube.errors import UsageError
 
-__all__ = ["compute_statistics"]
+__all__ = ["compute_statistics", "open_any"]
 
 
 def compute_statistics(
@@ -38,6 +39,7 @@ def compute_statistics(
     sample: int | None = None,
     seed: int = 0,
     workers: int = 0,
+    engine: Any = None,
     storage_options: dict[str, Any] | None = None,
     tiles: Sequence[npt.NDArray[np.int64]] | None = None,
 ) -> Statistics:
@@ -60,6 +62,9 @@ def compute_statistics(
         Look at this many tiles of each store (boxes of each band of a cube) only, drawn by the seed.
     workers
         Processes that read and count; 0 for this one.
+    engine
+        Where they are, as builds have it: ``local``, ``dask`` or ``mpi``, with options, or an executor; by default
+        beside this process. The statistics are the same wherever they were counted.
     storage_options
         For fsspec.
     tiles
@@ -79,7 +84,7 @@ def compute_statistics(
         raise UsageError(f"`workers` is {workers}: give 0 (this process alone) or more")
     if sample is not None and sample < 1:
         raise UsageError(f"`sample` is {sample}: give 1 or more, or leave it out to look at all")
-    opened = [_open(source, storage_options or {}) for source in stores]
+    opened = [open_any(source, storage_options or {}) for source in stores]
     cubes = [found for found in opened if isinstance(found, xr.Dataset)]
     tiled = [found for found in opened if isinstance(found, TileStore)]
     if cubes and tiled:
@@ -89,9 +94,9 @@ def compute_statistics(
         raise UsageError(f"`seed` is {seed}; give 0 or more")
     draw = _Sample(sample, seed)
     if cubes:
-        found, described = _of_cubes(cubes, quantity, bands, where, by, draw, workers)
+        found, described = _of_cubes(cubes, quantity, bands, where, by, draw, workers, engine)
     else:
-        found, described = _of_tiles(tiled, quantity, bands, where, by, draw, workers, tiles)
+        found, described = _of_tiles(tiled, quantity, bands, where, by, draw, (workers, engine), tiles)
     provenance = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "software": f"stratacube {importlib.metadata.version('stratacube')}",
@@ -122,9 +127,9 @@ class _Sample:
         return np.sort(np.random.default_rng(self.seed).choice(numbers, self.size, replace=False))
 
 
-def _open(source: Any, options: dict[str, Any]) -> TileStore | xr.Dataset:
+def open_any(source: Any, options: dict[str, Any]) -> TileStore | xr.Dataset:
     """Open a store as what it is."""
-    if isinstance(source, TileStore) or hasattr(source, "assets"):
+    if isinstance(source, TileStore):
         return TileStore.open(source, options)
     cube = open_cube(source, options)
     if {"tile", "band"} <= {*map(str, cube.dims)}:
@@ -135,7 +140,7 @@ def _open(source: Any, options: dict[str, Any]) -> TileStore | xr.Dataset:
 
 def _of_tiles(
     stores: Sequence[TileStore], quantity: str, bands: Sequence[str | int] | None, where: str | None, by: str,
-    sample: _Sample, workers: int, given: Sequence[npt.NDArray[np.int64]] | None,
+    sample: _Sample, at: tuple[int, Any], given: Sequence[npt.NDArray[np.int64]] | None,
 ) -> Found:  # fmt: skip
     counted, described = [], []
     for number, store in enumerate(stores):
@@ -151,7 +156,7 @@ def _of_tiles(
         _check_quantity(store, bands, quantity)
         for group in _by_size(store, bands) if len(tiles) else ():
             counted.append((TileDataset(store, bands=group, where=tiles), splits.tolist()))
-    total = tally(counted, workers)
+    total = tally(counted, *at)
     names = total.splits()
     found = {"all": total.bands(None, quantity)}
     if names != ["all"]:
@@ -191,7 +196,7 @@ def _check_quantity(store: TileStore, bands: Sequence[str | int] | None, quantit
 
 def _of_cubes(
     cubes: Sequence[xr.Dataset], quantity: str, bands: Sequence[str | int] | None, where: str | None, by: str,
-    sample: _Sample, workers: int,
+    sample: _Sample, workers: int, engine: Any,
 ) -> Found:  # fmt: skip
     if where is not None or by != "split":
         raise UsageError("cubes have no table of tiles; leave `where` and `by` out")
@@ -202,12 +207,12 @@ def _of_cubes(
         _check_units(cube, names, quantity)
         looked_at = []
         for name, image in zip(names, images, strict=True):
-            cut = boxes(image, number, name)
+            cut = boxes(image, number, name, cells_of(cube, image.dims))
             looked_at += [cut[i] for i in sample.of(np.arange(len(cut)))]
         url = cube.encoding["source"]
         described.append({"store": plain_url(url), "fingerprint": _fingerprint(cube), "boxes": len(looked_at)})
         wanted += looked_at
-    total = gather(cubes, wanted, workers)
+    total = gather(cubes, wanted, workers, engine)
     units = {name: str(cube[name].attrs.get("units", "")) for cube in cubes for name in total if name in cube}
     found = {band: replace(moments.describe(), units=units.get(band, "")) for band, moments in total.items()}
     if not any(s.count for s in found.values()):

@@ -17,9 +17,11 @@ import xarray as xr
 from dask.base import compute
 from torch.utils.data import Dataset
 
+from cube.mosaic import open_cells
+from cube.opening import open_store
 from loaders.augment import View, turned_transform
 from loaders.batch import Decoder, PackedBatch
-from loaders.layout import stored_chunks, touched, window_starts
+from loaders.layout import stored_chunks, touched, window_starts, windows_of_cells
 from loaders.loader import Loader
 from loaders.order import Pick
 from loaders.statistics import make_decoder
@@ -41,7 +43,7 @@ class CubeDataset(Dataset[PackedBatch]):
     cube
         Of decoded values, NaN where not valid: a dataset with a variable per band, or an array with a ``band``
         dimension. The last two dimensions are the image; ``time``, where there is one, is the frames. Windows run
-        over every other dimension in steps of one.
+        over every other dimension in steps of one. Or what :func:`open_cube` takes: a path, URL or STAC object.
     window
         Size by dimension; dimensions not named have size 1 (``band``: all).
     overlap
@@ -49,7 +51,8 @@ class CubeDataset(Dataset[PackedBatch]):
     sampling
         ``grid``: every whole window from the first pixel on; ``stratified``: one window at a random place within the
         reach of each of these; ``random``: as many windows anywhere. Places differ by epoch, and follow from seed,
-        epoch and position alone.
+        epoch and position alone. Of a mosaic of cells windows are those that hold some of one, and ``random`` is as
+        ``stratified``.
     variables
         Bands of a dataset, in the order wanted; by default all with the dimensions of the
         largest; where there are floating numbers, these only. One with a ``band`` dimension is all its bands.
@@ -66,7 +69,7 @@ class CubeDataset(Dataset[PackedBatch]):
 
     def __init__(
         self,
-        cube: xr.Dataset | xr.DataArray,
+        cube: Any,
         window: Mapping[str, int],
         *,
         overlap: Mapping[str, int] | None = None,
@@ -78,7 +81,8 @@ class CubeDataset(Dataset[PackedBatch]):
     ) -> None:
         if sampling not in ("grid", "stratified", "random"):
             raise UsageError(f"sampling {sampling!r} is not known; choose grid, stratified or random")
-        self.cube = cube
+        cube = cube if hasattr(cube, "coords") else open_cube(cube)  # what is xarray's is taken as it is
+        self.cube: xr.Dataset | xr.DataArray = cube
         self.bands, self._images = images_of(cube, variables)
         first = self._images[0]
         images = self._images if len(self._images) > 1 else [first] * len(self.bands)  # of which one may hold all
@@ -99,7 +103,7 @@ class CubeDataset(Dataset[PackedBatch]):
         self.sampling = sampling
         self._turns = View(flips=flips, rotations=rotations)
         self.weights = weights
-        self._chosen: Indices | None = None
+        self._chosen = windows_of_cells(cube, self.dims, self._starts, self._sizes)
         self._coordinates = {str(d): cube[d].values for d in self.dims if d in cube.coords}
         self.sizes: tuple[int, ...] = (len(self),)
         self.shares: tuple[float, ...] = ()
@@ -125,9 +129,9 @@ class CubeDataset(Dataset[PackedBatch]):
         if not len(windows):
             raise UsageError("no window of the cube is left; take smaller blocks, or a smaller gap")
         self.weights = None if self.weights is None else self.weights[windows]
-        self._chosen = np.asarray(windows, "i8")
+        self._chosen = np.asarray(windows, "i8") if self._chosen is None else self._chosen[windows]
         self.sizes = (len(self),)
-        self.fingerprint = hashlib.sha256(self._fingerprint().encode() + self._chosen.tobytes()).hexdigest()[:16]
+        self.fingerprint = self._fingerprint()
 
     def reach(self) -> tuple[Indices, Indices]:
         """First and last index, along each of :attr:`dims`, of all that each window may hold: it may be moved."""
@@ -155,7 +159,7 @@ class CubeDataset(Dataset[PackedBatch]):
             return start
         generator = np.random.default_rng([draw.seed, draw.epoch, draw.position, 2])
         room = self._lengths - self._sizes
-        if self.sampling == "random":
+        if self.sampling == "random" and self._chosen is None:
             anywhere: Indices = generator.integers(0, room + 1)
             return anywhere
         stride = np.array([s[1] - s[0] if len(s) > 1 else 1 for s in self._starts])
@@ -271,11 +275,13 @@ class CubeDataset(Dataset[PackedBatch]):
             digest.update(starts.tobytes())
         for values in self._coordinates.values():
             digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()[:16]
+        if self._chosen is None:
+            return digest.hexdigest()[:16]
+        return hashlib.sha256(digest.hexdigest()[:16].encode() + self._chosen.tobytes()).hexdigest()[:16]
 
 
 def cube_loader(
-    cube: xr.Dataset | xr.DataArray,
+    cube: Any,
     window: Mapping[str, int],
     batch_size: int,
     *,
@@ -322,12 +328,14 @@ def cube_loader(
 
 
 def open_cube(source: Any, storage_options: Mapping[str, Any] | None = None) -> xr.Dataset:
-    """Open a Zarr store with a variable a band, decoded by CF and without Dask.
+    """Open a Zarr store with a variable a band, or the rasters of a build, decoded by CF and without Dask.
 
     Parameters
     ----------
     source
-        Path or URL of the store, or of the folder of a build of composites.
+        Path or URL of the store, of the folder of a build of composites or of a STAC document, the content of such a
+        document, or an item, collection or catalog of pystac: the store where there is one, else the files of the
+        cells as one cube (:func:`cube.mosaic.open_cells`).
     storage_options
         For fsspec.
 
@@ -340,11 +348,12 @@ def open_cube(source: Any, storage_options: Mapping[str, Any] | None = None) -> 
     """
     url, options = find_store(source, storage_options or {}), dict(storage_options or {})
     remedy = (
-        "give the tiles.zarr or composites.zarr (`products=cog zarr`) of a build, or a store with a variable a band"
+        "give the folder of a build that has ended, its tiles.zarr or composites.zarr (`products=cog zarr`), or a "
+        "store with a variable a band"
     )
     with translate_open_errors(url, "a Zarr store of a cube", remedy):
-        opened: xr.Dataset = xr.open_zarr(url, chunks=None, decode_coords="all", storage_options=options or None)
-    return opened
+        cells = None if url.endswith(".zarr") else open_cells(url, options)
+        return open_store(url, options, decode_coords="all") if cells is None else cells
 
 
 def images_of(
@@ -366,7 +375,8 @@ def images_of(
         return tuple(str(n) for n in names), [cube.variable]
     arrays = [n for n in cube.data_vars if cube[n].ndim >= 2 and cube[n].dtype.kind in "fiu"]
     # Counts of observations and classes stand beside the bands of floating numbers; they are no bands.
-    alike = [n for n in arrays if cube[n].dtype.kind == "f"] or arrays
+    said = {n for v in cube.data_vars.values() for n in str(v.attrs.get("ancillary_variables", "")).split()}
+    alike = [n for n in arrays if cube[n].dtype.kind == "f" and n not in said] or arrays
     first = max(alike, key=lambda n: cube[n].ndim, default=None)
     chosen = list(variables) if variables is not None else [n for n in alike if cube[n].dims == cube[first].dims]
     missing = [n for n in chosen if n not in arrays]

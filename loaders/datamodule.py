@@ -42,7 +42,7 @@ class TileDataModule(LightningDataModule):
         Of each of several stores in an epoch; None gives every sample once.
     train, val, test
         Conditions on the tiles' table; None leaves that loader out.
-    bands, weights, labels, fields, targets, on_error, storage_options
+    bands, weights, labels, fields, targets, on_error, storage_options, cache_dir, cache_gb
         See :class:`loaders.tiles.TileDataset`; weights are of training.
     split
         Keys of :class:`catalog.splits.SplitRule`, which makes the column ``split`` anew.
@@ -71,6 +71,8 @@ class TileDataModule(LightningDataModule):
         split: Mapping[str, Any] | None = None,
         on_error: OnError = "raise",
         storage_options: Mapping[str, Any] | None = None,
+        cache_dir: str | None = None,
+        cache_gb: float = 100.0,
         steps: int | None = None,
         crop: int | None = None,
         align: int = 1,
@@ -100,6 +102,8 @@ class TileDataModule(LightningDataModule):
             "split": None if split is None else _rule(split),
             "on_error": on_error,
             "storage_options": storage_options,
+            "cache_dir": cache_dir,
+            "cache_gb": cache_gb,
         }
         self.train_view = View(steps, crop, align, "random", flips, rotations)
         self.view = View(steps, crop, align)

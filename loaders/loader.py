@@ -46,11 +46,8 @@ class Cursor:
     """Where in the endless stream of epochs one rank is; the batches from there on."""
 
     def __init__(self, fingerprint: str, order: Order, dealer: Dealer) -> None:
-        self.fingerprint = fingerprint
-        self.order = order
-        self.dealer = dealer
-        self.epoch = 0
-        self.position = 0
+        self.fingerprint, self.order, self.dealer = fingerprint, order, dealer
+        self.epoch, self.position = 0, 0
         self._laid_out: tuple[Order, int, Epoch] | None = None
 
     def __len__(self) -> int:
@@ -162,7 +159,7 @@ class Loader:
         prefetch: int = 2,
         workers_are: WorkerKind = "processes",
         device: torch.device | str | None = "cpu",
-        decoder: Decoder | None = None,
+        decoder: torch.nn.Module | None = None,
         pin_memory: bool | None = None,
         whole_batches: bool = False,
     ) -> None:
@@ -187,7 +184,7 @@ class Loader:
                 source.share_memory()
         self.source = source
         self.device = None if device is None else torch.device(device)
-        self.decoder = decoder or Decoder()
+        self.decoder: torch.nn.Module = decoder or Decoder()
         self.failed = 0
         """Samples skipped so far because a chunk was damaged (``on_error="skip"``)."""
         self._cursor = Cursor(source.fingerprint, order, dealer)
@@ -210,6 +207,7 @@ class Loader:
             persistent_workers=processes > 0,
             multiprocessing_context="forkserver" if processes else None,
             pin_memory=self._pin,
+            generator=torch.Generator(),  # each start draws a seed: not from the generator that models drop by
         )
 
     @property

@@ -43,10 +43,14 @@ class Mixture(Dataset[PackedBatch]):
         self.sizes: tuple[int, ...] = tuple(sum(s.sizes) for s in sources)
         self.shares: tuple[float, ...] = tuple(float(s) for s in shares or ())
         self.fingerprint = hashlib.sha256(repr([s.fingerprint for s in sources]).encode()).hexdigest()[:16]
-        labelled: list[Any] = [s for s in sources if hasattr(s, "classes")]
-        labels = dict.fromkeys(label for s in labelled for label in s.classes)
-        self.classes: dict[str, list[str]] = {label: share_classes(labelled, label) for label in labels}
+        self.classes: dict[str, list[str]] = self.number_classes()
         self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
+
+    def number_classes(self) -> dict[str, list[str]]:
+        """Number classes alike in all sources, and return their names by label."""
+        labelled: list[Any] = [s for s in self.sources if hasattr(s, "classes")]
+        labels = dict.fromkeys(label for s in labelled for label in s.classes)
+        return {label: share_classes(labelled, label) for label in labels}
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -72,16 +76,21 @@ class Mixture(Dataset[PackedBatch]):
 
     def __getitems__(self, draws: Sequence[int | Pick]) -> PackedBatch:
         """Read a batch: the samples of each source together, those of the first source first."""
-        by_source: dict[int, list[int | Pick]] = {}
-        for draw in draws:
+        parts = []
+        for k, chosen in self.by_source(draws).items():
+            part = self.sources[k].__getitems__([draw for _, draw in chosen])
+            parts.append(replace(part, meta=part.meta | {"source": torch.full((len(part),), k)}))
+        return join(parts)
+
+    def by_source(self, draws: Sequence[int | Pick]) -> dict[int, list[tuple[int, int | Pick]]]:
+        """Deal draws to the sources they are of: by source, places among the draws, and draws as that source counts."""
+        found: dict[int, list[tuple[int, int | Pick]]] = {}
+        for place, draw in enumerate(draws):
             number = draw.sample if isinstance(draw, Pick) else int(draw)
             source = int(np.searchsorted(self._starts, number, side="right")) - 1
             if not 0 <= source < len(self.sources):
                 raise IndexError(f"sample {number} of {len(self)}")
             local = number - int(self._starts[source])
-            by_source.setdefault(source, []).append(draw._replace(sample=local) if isinstance(draw, Pick) else local)
-        parts = []
-        for k in sorted(by_source):
-            part = self.sources[k].__getitems__(by_source[k])
-            parts.append(replace(part, meta=part.meta | {"source": torch.full((len(part),), k)}))
-        return join(parts)
+            own = draw._replace(sample=local) if isinstance(draw, Pick) else local
+            found.setdefault(source, []).append((place, own))
+        return dict(sorted(found.items()))

@@ -8,8 +8,9 @@ cube, whoever read them, so results do not depend on the number of workers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ import xarray as xr
 from torch.utils.data import DataLoader, Dataset
 
 from cube.summary import BandStatistics, describe
+from loaders.engines import read_on_engine
+from loaders.layout import holding
 from loaders.shared_room import with_room
 from stratacube.errors import SourceError
 
@@ -102,36 +105,50 @@ class Box:
     place: tuple[slice, ...]
 
 
-def boxes(image: xr.Variable, cube: int, band: str) -> list[Box]:
-    """Cut a band into boxes of whole chunks."""
+def boxes(image: xr.Variable, cube: int, band: str, cells: npt.NDArray[np.int64] | None = None) -> list[Box]:
+    """Cut a band into boxes of whole chunks; of a mosaic those that hold some of a cell (`loaders.layout.cells_of`)."""
     sides = list(image.encoding.get("chunks") or image.shape)
     for axis in reversed(range(len(sides))):
         sides[axis] = min(image.shape[axis], sides[axis] * max(1, _PIXELS // math.prod(sides)))
     counts = [-(-length // side) for length, side in zip(image.shape, sides, strict=True)]
+    places: Iterable[tuple[int, ...]] = np.ndindex(*counts)
+    if cells is not None:
+        down, across = ((np.arange(counts[axis]) * sides[axis], sides[axis]) for axis in (-2, -1))
+        places = map(tuple, np.argwhere(np.broadcast_to(holding(cells, down, across), counts)).tolist())
     return [
         Box(
             cube,
             band,
             tuple(slice(i * n, min((i + 1) * n, end)) for i, n, end in zip(at, sides, image.shape, strict=True)),
         )
-        for at in np.ndindex(*counts)
+        for at in places
     ]
 
 
-def gather(cubes: Sequence[xr.Dataset], wanted: Sequence[Box], workers: int = 0) -> dict[str, Moments]:
-    """Read boxes, by this process or by some workers, and put together what they hold, by band.
+def gather(
+    cubes: Sequence[xr.Dataset], wanted: Sequence[Box], workers: int = 0, engine: Any = None
+) -> dict[str, Moments]:
+    """Read boxes, by this process, by some workers or on an engine, and put together what they hold, by band.
 
     Raises
     ------
     SourceError
         If a box cannot be read.
     """
-    context = "forkserver" if workers else None
-    read = DataLoader(_Boxes(cubes, wanted), batch_size=None, num_workers=workers, multiprocessing_context=context)
     total: dict[str, Moments] = {}
-    for box, part in zip(wanted, with_room(read), strict=True):
+    for box, part in zip(wanted, _read(_Boxes(cubes, wanted), workers, engine), strict=True):
         total[box.band] = total.get(box.band, Moments()) + part
     return total
+
+
+def _read(wanted: _Boxes, workers: int, engine: Any) -> Iterator[Moments]:
+    """Read boxes in their order."""
+    if engine is None:
+        context = "forkserver" if workers else None
+        yield from with_room(DataLoader(wanted, batch_size=None, num_workers=workers, multiprocessing_context=context))
+        return
+    for some in read_on_engine(wanted, len(wanted), list, engine, workers, "parts counted"):
+        yield from some
 
 
 class _Boxes(Dataset[Moments]):

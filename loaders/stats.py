@@ -6,14 +6,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cube.job.on_ranks import command_on_ranks, engine_here
+from cube.job.ranks import joined
 from stratacube.command import Answer, Parser, add_common, run
+from stratacube.errors import UsageError
 from stratacube.flags import Words
 from stratacube.inside import refuse_other_json
 
 if TYPE_CHECKING:
+    from cube.engine_choice import EngineChoice
     from loaders.statistics import Statistics
 
 __all__ = ["main"]
@@ -21,6 +26,12 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return command_on_ranks(lambda: run(_parser(), given), lambda refusal: run(_parser(refusal), ["-"]))
+
+
+def _parser(refusal: UsageError | None = None) -> Parser:
+    """Parser of the command, or of one that does nothing but refuse."""
     parser = Parser("python -m loaders.stats", description=__doc__)
     parser.add_argument(
         "stores",
@@ -41,10 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sample", type=int, help="look at this many tiles (boxes of a cube's bands) only")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--workers", type=int, default=0, help="processes beside this one (default: %(default)s)")
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        metavar=("NAME", "KEY=VALUE"),
+        help="where they are: local, dask or mpi, with options as builds have them (default: beside this process)",
+    )
     parser.add_argument("--anonymous", action="store_true", help="read object storage without credentials")
     add_common(parser, answers=True)
-    parser.set_defaults(run=_run)
-    return run(parser, arguments)
+    parser.set_defaults(run=_run if refusal is None else partial(_refuse, refusal))
+    return parser
+
+
+def _refuse(refusal: UsageError, _: argparse.Namespace) -> Answer:
+    raise refusal
 
 
 def _run(options: argparse.Namespace) -> Answer:
@@ -61,6 +82,7 @@ def _run(options: argparse.Namespace) -> Answer:
         sample=options.sample,
         seed=options.seed,
         workers=options.workers,
+        engine=_engine(options.engine),
         storage_options={"anon": True} if options.anonymous else None,
     )
     statistics.save(options.output)
@@ -68,6 +90,11 @@ def _run(options: argparse.Namespace) -> Answer:
     draw_histograms(statistics, picture)
     lines = (*_table(statistics), f"written: {options.output}, {picture}")
     return Answer(0, lines, {**asdict(statistics), "output": str(options.output), "picture": str(picture)})
+
+
+def _engine(words: list[str] | None) -> EngineChoice | None:
+    """Where parts are counted: as asked, or on the ranks there are; None for beside this process."""
+    return engine_here(words) if words or joined() else None
 
 
 def _table(statistics: Statistics) -> list[str]:

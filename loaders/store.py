@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -17,7 +18,9 @@ import pandas as pd
 import xarray as xr
 
 from catalog.geostationary.s3 import faults
+from catalog.locate import STORES, locate
 from cube.instrument import Instrument, Quantity
+from cube.opening import open_store
 from loaders.bands import StoredBand, described
 from loaders.chunks import ChunkReader
 from loaders.pictures import is_picture
@@ -41,6 +44,8 @@ __all__ = [
 
 COARSE = ("view_zenith", "view_azimuth", "solar_zenith", "solar_azimuth", "latitude_coarse", "longitude_coarse")
 _BLOCK = 1024
+_SMALL = 4096
+"""Numbers a tile of variables that are held of all tiles; of larger ones what is asked for is read."""
 _SPLITS = (("train", 0.8), ("val", 0.9), ("test", 1.0))
 
 
@@ -64,6 +69,8 @@ class TileStore:
     plan: pd.DataFrame | None = None
     shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict)
     """Of each variable: dimensions, shape and type."""
+    classes: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Of each variable that is an enumeration, what its numbers are called."""
     side: int | None = None
     """Pixels along a tile's side on the grid that bands share; None where each has its own."""
 
@@ -74,8 +81,8 @@ class TileStore:
         Parameters
         ----------
         source
-            Path or URL of ``tiles.zarr`` or of the folder of a build, or a STAC item or collection of one; or a store
-            already opened.
+            Path or URL of ``tiles.zarr``, of the folder of a build or of a STAC document, the content of such a
+            document, or an item, collection or catalog of pystac; or a store already opened.
         storage_options
             For fsspec, such as ``{"anon": True}``.
 
@@ -89,9 +96,7 @@ class TileStore:
         options = dict(storage_options or {})
         url = find_store(source, options)
         with translate_open_errors(url, "a tile store", "give the tiles.zarr of a build"):
-            raw = xr.open_zarr(
-                url, mask_and_scale=False, decode_times=False, chunks=None, storage_options=options or None
-            )
+            raw = open_store(url, options, mask_and_scale=False, decode_times=False)
             return cls._of(url, options, raw)
 
     @classmethod
@@ -105,11 +110,13 @@ class TileStore:
         coarse = small[[n for n in COARSE if n in small]]
         scalars = [n for n in small.variables if small[n].ndim == 0]
         ragged = small[[n for n in small.data_vars if "profile" in small[n].dims]]
-        small = small.drop_vars([*coarse.data_vars, *ragged.data_vars, *scalars]).load()
+        small = small.drop_vars([*coarse.data_vars, *ragged.data_vars, *scalars])
+        large = {n: v for n, v in small.data_vars.items() if _is_large(v)}
+        small = small.drop_vars(large).load().assign(large)
         plan = _read_plan(url, options, small)
-        return cls(
-            url, ChunkReader(url, options), facts, bands, small, coarse, ragged, plan, shapes, grid_side(raw.attrs)
-        )
+        reader, side = ChunkReader(url, options), grid_side(raw.attrs)
+        classes = {str(n): _named_flags(v.attrs) for n, v in raw.variables.items() if "flag_values" in v.attrs}
+        return cls(url, reader, facts, bands, small, coarse, ragged, plan, shapes, classes, side)
 
     def __len__(self) -> int:
         return int(self.small.sizes["tile"])
@@ -175,7 +182,7 @@ class TileStore:
     def fingerprint(self) -> str:
         """Digest of what the tiles are: bands, sizes, places, times, packing; not of how they are compressed."""
         digest = hashlib.sha256(repr([(b.name, b.shape) for b in self.bands] + [len(self)]).encode())
-        for name in sorted(map(str, self.small.variables)):
+        for name in sorted(str(n) for n, v in self.small.variables.items() if not _is_large(v)):
             values = np.ascontiguousarray(self.small[name].values)
             digest.update(name.encode() + values.tobytes())
         return digest.hexdigest()[:16]
@@ -269,34 +276,33 @@ def _decode_flags(variable: xr.Variable) -> Any:
     """Names instead of numbers where a variable is an enumeration."""
     if "flag_meanings" not in variable.attrs:
         return variable.values
-    names = dict(
-        zip(np.atleast_1d(variable.attrs["flag_values"]).tolist(), variable.attrs["flag_meanings"].split(), strict=True)
-    )
+    names = _named_flags(variable.attrs)
     return [names.get(v, str(v)) for v in variable.values.tolist()]
 
 
+def _named_flags(attributes: Mapping[Any, Any]) -> dict[int, str]:
+    """Names of the numbers of an enumeration."""
+    names = str(attributes.get("flag_meanings", "")).split()
+    return dict(zip(np.atleast_1d(attributes["flag_values"]).tolist(), names, strict=True))
+
+
+def _is_large(variable: xr.Variable | xr.DataArray) -> bool:
+    """Whether a variable has so many numbers a tile, as the weather about it, that those of all are not held."""
+    return variable.dims[:1] == ("tile",) and math.prod(variable.shape[1:]) > _SMALL
+
+
 def find_store(source: Any, options: Mapping[str, Any]) -> str:
-    """URL of the Zarr store that a path, a URL, the folder of a build, or a STAC object stands for.
+    """URL of the Zarr store that a path, a URL, the folder of a build, or a STAC object or document stands for.
 
     Raises
     ------
     UsageError
-        If a STAC object has no store of tiles, or the URL is of no known kind.
+        If a STAC document leads to no store, or the URL is of no known kind.
     SourceError
         If the place cannot be reached.
     """
-    if hasattr(source, "assets"):
-        if "tiles" not in source.assets:
-            raise UsageError(f"STAC object {source.id!r} has assets {sorted(source.assets)}, but no 'tiles'")
-        return str(source.assets["tiles"].get_absolute_href() or source.assets["tiles"].href)
-    url = str(source).rstrip("/")
-    if not url.endswith(".zarr"):
-        with translate_open_errors(url, "a place that can be read", "give a path, or a URL such as s3://bucket/folder"):
-            filesystem, path = fsspec.core.url_to_fs(url, **options)
-            for name in ("tiles.zarr", "composites.zarr"):
-                if filesystem.exists(f"{path}/{name}"):
-                    return f"{url}/{name}"
-    return url
+    with translate_open_errors(str(source)[:200], "a place that can be read", "give a path or a URL"):
+        return locate(source, STORES, options)
 
 
 @contextmanager
@@ -320,16 +326,50 @@ def translate_open_errors(url: str, what: str, remedy: str) -> Iterator[None]:
         raise SourceError(f"{shown} is not {what} that can be read ({reason}); {remedy}") from error
 
 
-def _read_plan(url: str, options: dict[str, Any], small: xr.Dataset) -> pd.DataFrame | None:
-    """Read the plan beside the store, if there is one."""
+def plan_beside(url: str, options: Mapping[str, Any], *needed: str) -> pd.DataFrame | None:
+    """Read the plan of the build that a store, or the catalog of its cells, lies in.
+
+    Parameters
+    ----------
+    url
+        Of the store or the document.
+    options
+        For fsspec.
+    *needed
+        Columns that make it a plan.
+
+    Returns
+    -------
+    DataFrame or None
+        None where no plan is there.
+
+    Raises
+    ------
+    SourceError
+        If what is there is no plan.
+    """
     parent = url.rpartition("/")[0]
     filesystem, folder = fsspec.core.url_to_fs(parent or ".", **options)
     path = str(PurePosixPath(folder) / "plan.parquet")
     if not filesystem.exists(path):
         return None
-    wrong = f"{plain_url(path)} is not the plan of a build"
-    with guarded(wrong, "run the build's command again to mend it"), filesystem.open(path, "rb") as file:
+    with _read_as_plan(path), filesystem.open(path, "rb") as file:
         plan = read_frame(file)
+        if lacking := {*needed} - {*plan.columns}:
+            raise ValueError(f"it has no column {min(lacking)}")
+    return plan
+
+
+def _read_as_plan(path: str) -> AbstractContextManager[None]:
+    return guarded(f"{plain_url(path)} is not the plan of a build", "run the build's command again to mend it")
+
+
+def _read_plan(url: str, options: dict[str, Any], small: xr.Dataset) -> pd.DataFrame | None:
+    """Read the plan beside a store of tiles, if there is one."""
+    plan, path = plan_beside(url, options, "tile"), f"{url.rpartition('/')[0]}/plan.parquet"
+    if plan is None:
+        return None
+    with _read_as_plan(path):
         if sorted(plan["tile"]) != [*range(len(plan))]:
             raise ValueError("its tiles are not numbered one after the other")
         if "event_time" in plan and plan["event_time"].dtype.kind != "M":

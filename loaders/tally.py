@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cube.summary import BandStatistics, describe, physical_of, rounded_numbers
 from loaders.batch import PackedBatch
+from loaders.engines import read_on_engine
 from loaders.shared_room import room_told, with_room
 from loaders.tiles import TileDataset
 
@@ -63,7 +65,8 @@ class Tally:
                     usable = mask & masks.dtype.type(1 << rule.bit) != 0
                     self.pixels[split, band] += image.size * times**2
                     for t in range(len(image)):
-                        key = split, band, laws, rounded_numbers(packing[i, t, c], coefficients[i, t, c])
+                        numbers = rounded_numbers(packing[i, t, c], coefficients[i, t, c])
+                        key = split, band, laws, tuple(numbers.tolist())
                         self._add(key, image[t][usable[t]], times**2)
 
     def _add(self, key: Key, counts: npt.NDArray[np.uint16], times: int) -> None:
@@ -114,15 +117,23 @@ class Parts(Dataset[Tally]):
         return counted
 
 
-def tally(counted: Sequence[tuple[TileDataset, Sequence[str]]], workers: int = 0) -> Tally:
-    """Count the tiles of some datasets, each with the splits of its tiles."""
+def tally(counted: Sequence[tuple[TileDataset, Sequence[str]]], workers: int = 0, engine: Any = None) -> Tally:
+    """Count the tiles of some datasets, each with the splits of its tiles: here, by workers or on an engine."""
+    if engine is not None:
+        parts = Parts(counted)
+        return _sum(read_on_engine(parts, len(parts), _sum, engine, workers, "parts counted"))
     with room_told():
         for dataset, _ in counted:
             dataset.share_memory()
-    total = Tally()
     context = "forkserver" if workers else None
     read = DataLoader(Parts(counted), batch_size=None, num_workers=workers, multiprocessing_context=context)
-    for part in with_room(read):
+    return _sum(with_room(read))
+
+
+def _sum(parts: Iterable[Tally]) -> Tally:
+    """Put parts together."""
+    total = Tally()
+    for part in parts:
         total += part
     return total
 

@@ -16,7 +16,7 @@ from loaders.store import TileStore
 from stratacube.errors import SourceError
 from stratacube.guard import guarded
 
-__all__ = ["StoredLabel", "is_stored", "names_of", "stored_label"]
+__all__ = ["StoredLabel", "is_stored", "names_by_number", "names_of", "stored_label"]
 
 
 def names_of(labels: str | Sequence[str]) -> tuple[str, ...]:
@@ -27,6 +27,14 @@ def names_of(labels: str | Sequence[str]) -> tuple[str, ...]:
 def is_stored(store: TileStore, name: str) -> bool:
     """Whether a label is several numbers a tile, which the store holds apart from its table."""
     return _table_of(store, name) is not None or _ragged_of(store, name) is not None
+
+
+def names_by_number(store: TileStore, name: str) -> dict[int, str]:
+    """What the numbers of a label are called; of several numbers a tile, what each is, by its place."""
+    if _table_of(store, name) is not None:
+        return dict(enumerate(store.classes.get(name, {}).values()))
+    ragged = _ragged_of(store, name)
+    return store.classes.get(name if ragged is None else ragged[1], {})
 
 
 class StoredLabel:
@@ -111,7 +119,9 @@ def stored_label(store: TileStore, name: str, tiles: npt.NDArray[np.int64]) -> t
     with guarded(f"labels {name!r} of {store.url} cannot be read", "run the command of the build again to mend it"):
         held = _table_of(store, name)
         if held is not None:
-            return StoredLabel(torch.from_numpy(held.values[tiles])), _names(store.small.variables, name, held)
+            return StoredLabel(torch.from_numpy(held.isel(tile=tiles).values)), _names(
+                store.small.variables, name, held
+            )
         ragged = _ragged_of(store, name)
         if ragged is None:
             raise SourceError(f"there is no label {name!r}")

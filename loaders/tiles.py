@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -69,6 +70,8 @@ class TileDataset(Dataset[PackedBatch]):
         For fsspec.
     split
         Makes the column ``split`` anew, by the tiles' footprints and times (:mod:`catalog.splits`).
+    cache_dir, cache_gb
+        Folder on this node's own disk where whole shards are kept, and its bound (:class:`loaders.near.NodeCache`).
 
     Raises
     ------
@@ -90,12 +93,14 @@ class TileDataset(Dataset[PackedBatch]):
         on_error: OnError = "raise",
         storage_options: Mapping[str, Any] | None = None,
         split: SplitRule | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        cache_gb: float = 100.0,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise UsageError(f"on_error {on_error!r} is not known; choose raise or skip")
         require_rule(split)
         opened = TileStore.open(store, storage_options)
-        self.url, self.reader = opened.url, opened.reader
+        self.url, self.reader = opened.url, opened.reader.cached(cache_dir, cache_gb)
         self.store = opened
         self.bands = opened.choose(bands)
         self.instrument = opened.instrument
@@ -330,6 +335,8 @@ def tile_loader(
     on_error: OnError = "raise",
     storage_options: Mapping[str, Any] | None = None,
     split: SplitRule | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_gb: float = 100.0,
     statistics: Any = None,
     quantity: str = "radiance",
     fill: float = 0.0,
@@ -339,7 +346,7 @@ def tile_loader(
 
     Parameters
     ----------
-    store, bands, view, where, weights, labels, fields, targets, on_error, storage_options, split
+    store, bands, view, where, weights, labels, fields, targets, on_error, storage_options, split, cache_dir, cache_gb
         See :class:`TileDataset`.
     batch_size
         Samples of one batch on one rank.
@@ -372,6 +379,8 @@ def tile_loader(
         on_error=on_error,
         storage_options=storage_options,
         split=split,
+        cache_dir=cache_dir,
+        cache_gb=cache_gb,
     )
     dataset.require(quantity)
     return Loader(dataset, batch_size, decoder=make_decoder(statistics, quantity, fill), **options)

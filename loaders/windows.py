@@ -116,7 +116,18 @@ def crs_of(cube: xr.Dataset | xr.DataArray) -> CRS:
 
 def _times(cube: xr.Dataset | xr.DataArray, dims: tuple[str, ...], first: Any, end: Any) -> tuple[Any, Any]:
     if "time" in dims and "time" in cube.coords and cube["time"].dtype.kind == "M":
-        times, place = cube["time"].values.astype("M8[us]"), dims.index("time")
-        return times[first[:, place]], times[end[:, place] - 1]
+        (start, last), place = _periods(cube), dims.index("time")
+        return start[first[:, place]], last[end[:, place] - 1]
     same = np.full(len(first), _ANY_TIME)
     return same, same
+
+
+def _periods(cube: xr.Dataset | xr.DataArray) -> tuple[Any, Any]:
+    """First and last moment of each time: of a composite those of its period, whose end belongs to the next."""
+    times = cube["time"]
+    name = times.encoding.get("bounds", times.attrs.get("bounds"))
+    known = cube.coords if isinstance(cube, xr.DataArray) else cube.variables
+    if name not in known:
+        return times.values.astype("M8[us]"), times.values.astype("M8[us]")
+    bounds = np.asarray(known[name].values, "M8[us]")
+    return bounds[:, 0], np.maximum(bounds[:, 0], bounds[:, 1] - np.timedelta64(1, "us"))

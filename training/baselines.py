@@ -1,13 +1,24 @@
-"""What a model must beat: the band mean, the last visible frame, and interpolation in time."""
+"""What a model must beat: the band mean, the last visible frame, interpolation in time, infilling, regression."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-__all__ = ["BASELINES"]
+from training.batches import Batch
+from training.infill import infill
+from training.regression import expected, joint_moments
+
+__all__ = ["BASELINES", "REGRESSION", "Baseline", "fit_regression"]
+
+Baseline = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+REGRESSION = "regression"
+_ENOUGH = 64
+"""Samples that a regression is fitted on: of each some thousand pixels."""
 
 
 def band_mean(_pixels: Tensor, visible: Tensor, _minutes: Tensor) -> Tensor:
@@ -36,14 +47,46 @@ def interpolation(pixels: Tensor, visible: Tensor, minutes: Tensor) -> Tensor:
     return torch.where(has_before | has_after, line, _sample_mean(pixels, visible))
 
 
-BASELINES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+def spatial_infill(pixels: Tensor, visible: Tensor, _minutes: Tensor) -> Tensor:
+    """Predict each pixel from those around it that are visible in its band and frame."""
+    return infill(pixels, visible)
+
+
+BASELINES: dict[str, Baseline] = {
     "band mean": band_mean,
     "persistence": persistence,
     "interpolation": interpolation,
+    "spatial infill": spatial_infill,
 }
 """Each takes normalised pixels (batch, frames, bands, height, width), which of them are visible, and the frames'
 minutes (batch, frames), and predicts every pixel. A pixel never visible gets its band's mean over what is visible of
 the sample."""
+
+
+def fit_regression(batches: Iterable[Batch]) -> Baseline:
+    """Fit linear regressions of each band and frame of a pixel on all choices of the others.
+
+    Parameters
+    ----------
+    batches
+        To learn from, and of no others; enough of them are taken.
+
+    Returns
+    -------
+    Baseline
+        Predicts each pixel by what is visible at it, in any band and frame.
+    """
+    iterator = iter(batches)
+    first = next(iterator, None)
+    more = _ENOUGH // len(first) if first is not None else 0
+    taken = [batch for batch in (first, *islice(iterator, max(0, more - 1))) if batch is not None]
+    mean, covariance = joint_moments((batch.pixels.cpu(), batch.valid.cpu()) for batch in taken)
+
+    def predict(pixels: Tensor, visible: Tensor, _minutes: Tensor) -> Tensor:
+        device = pixels.device
+        return expected(mean.to(device), covariance.to(device), pixels, visible).value
+
+    return predict
 
 
 def _neighbours(visible: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -92,7 +92,10 @@ class Batch:
     samples: Tensor
     """(batch,) int64, numbers of the samples in their data set."""
     labels: Tensor | None = None
-    """(batch,) int64, class of each sample, where the data set has classes."""
+    """Where they are asked for: (batch,) class or number of each sample; (batch, numbers); of pixels (batch, steps,
+    height, width); or of profiles (batch, profiles, levels)."""
+    at: Tensor | None = None
+    """(batch, profiles, 2) row and column of each profile in the sample; -1 where it is not to be counted."""
 
     def __len__(self) -> int:
         return self.pixels.shape[0]
@@ -100,6 +103,14 @@ class Batch:
     def take(self, chosen: Tensor) -> Batch:
         """Some of the samples, by place."""
         return Batch(**{name: part[chosen] for name, part in vars(self).items() if part is not None})
+
+    def inputs(self, mask: Any) -> tuple[Any, ...]:
+        """Give what the model takes."""
+        return self.pixels, self.valid, self.minutes, mask
+
+    def valid_share(self) -> Tensor:
+        """Share of the valid pixels; a scalar on the device."""
+        return self.valid.float().mean()
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device."""
@@ -159,8 +170,17 @@ class Data:
     statistics: Statistics
     fingerprint: str
     """Names the data: a checkpoint is not resumed on other data."""
-    classes: Sequence[str] = ()
-    """Names of the labels."""
+    names: Mapping[int, str] = field(default_factory=dict)
+    """What the numbers of the labels are called; of several numbers a sample, what each is, by its place."""
+    parts: Mapping[str, Data] = field(default_factory=dict)
+    """Of a mixture, by name: what each source is judged on and normalised by. What stands above is of the first."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Of a mixture, by name: of the samples learned from; they make 1."""
+
+    @property
+    def judged(self) -> Mapping[str, Data]:
+        """What has validation data, by name of the source; of one source alone the name is empty."""
+        return {name: part for name, part in (self.parts or {"": self}).items() if part.validation is not None}
 
 
 def minutes_of(microseconds: Tensor) -> Tensor:

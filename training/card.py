@@ -20,12 +20,17 @@ _USE = """## Use
 
 ```python
 from pathlib import Path
+
+import torch
 from training.models import load_model
 
 model = load_model(Path("encoder.safetensors")).eval()
-# pixels (batch, frames, bands, height, width) normalised as below; valid, same shape, bool;
-# minutes (batch, frames), int64, since 1970-01-01 UTC
-features = model.encode(pixels, valid, minutes)  # (batch, frames, groups, rows, columns, width)
+pixels = torch.zeros(1, {frames}, {bands}, {height}, {width})  # batch, frames, bands, rows, columns; as below
+valid = torch.ones_like(pixels, dtype=torch.bool)
+minutes = torch.arange({frames})[None] * 10  # when each frame was seen, since 1970-01-01 UTC
+with torch.inference_mode():
+    features = model.encode(pixels, valid, minutes)
+print(features.shape)  # batch, frames, groups, rows and columns of patches, width
 ```
 """
 
@@ -71,7 +76,7 @@ frames of {len(model.bands)} bands, {model.height_width[0]} x {model.height_widt
 {model.patch_size} pixels ({rows} x {columns} places, {model.tokens} tokens, {model.visible_tokens} of them seen in
 training; masks {model.mask}, {model.mask_ratio:.0%} hidden{normalised}).
 
-{_USE}
+{_use(config)}
 ## Data
 
 Source: `{config.data.source}`, fingerprint `{manifest["data_fingerprint"]}`. Pixels are normalised as
@@ -95,6 +100,12 @@ provenance in `manifest.json`.
 Learned from the data named above; other sensors, bands, pixel sizes and time steps were not seen. Reconstructions are
 plausible, not measured: they do not replace missing observations.
 """
+
+
+def _use(config: PretrainConfig) -> str:
+    model = config.model
+    height, width = model.height_width
+    return _USE.format(frames=model.frames, bands=len(model.bands), height=height, width=width)
 
 
 def model_item(

@@ -17,7 +17,7 @@ from stratacube.plain_yaml import parse_yaml
 from stratacube.settings import RUN_ONLY, Settings, read_yaml
 from training.models.settings import ModelConfig
 from training.predecessor import is_of_predecessor, translated
-from training.settings_data import BlobsData, CubesData, TilesData
+from training.settings_data import BlobsData, CubesData, MixtureData, TilesData
 
 __all__ = [
     "CheckpointConfig",
@@ -129,7 +129,8 @@ class PretrainConfig(Settings):
     )
     model: ModelConfig
     data: Annotated[
-        TilesData | CubesData | BlobsData, Field(discriminator="source", description="what the model learns from")
+        TilesData | CubesData | MixtureData | BlobsData,
+        Field(discriminator="source", description="what the model learns from"),
     ]
     optimizer: OptimizerConfig
     run: RunConfig = Field(default_factory=RunConfig, json_schema_extra=RUN_ONLY)
@@ -143,9 +144,40 @@ class PretrainConfig(Settings):
             raise ValueError("optimizer.ema does not work with a sharded strategy; take run.strategy: ddp")
         if self.run.precision == "16-mixed" and self.run.strategy in ("fsdp", "zero2"):
             raise ValueError("run.precision 16-mixed does not work with a sharded strategy; take bf16-mixed")
-        if self.model.norm_pix_loss and self.model.patch_size == 1:
+        if self.model.start != "none" and (self.run.strategy in ("fsdp", "zero2") or self.run.precision == "bf16-true"):
+            raise ValueError(
+                f"model.start: {self.model.start} works neither with a sharded strategy nor with bf16-true, but run has"
+                f" {self.run.strategy} and {self.run.precision}; take run.strategy: ddp and bf16-mixed"
+            )
+        if any(t.norm_pix_loss and t.patch_size == 1 for t in (self.model, *self.model.others.values())):
             raise ValueError("model.norm_pix_loss needs patches of more than one pixel")
+        parts = [*self.data.parts] if isinstance(self.data, MixtureData) else [""]
+        if set(parts[1:]) != set(self.model.others) or parts[0] in self.model.others:
+            raise ValueError(
+                f"model.others has {', '.join(self.model.others) or 'none'}, and data.parts beside the first"
+                f" {', '.join(parts[1:]) or 'none'}; give each part but the first its tokens there"
+            )
+        if len(parts) > 1 and self.run.strategy in ("fsdp", "zero2"):
+            raise ValueError("data of source mixture does not work with a sharded strategy; take run.strategy: ddp")
         return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the sources of a mixture; of other data there are none."""
+        return tuple(self.data.parts) if isinstance(self.data, MixtureData) else ()
+
+    def part(self, name: str) -> PretrainConfig:
+        """Make the run of one source of a mixture alone.
+
+        Raises
+        ------
+        UsageError
+            If there is no such source.
+        """
+        if not isinstance(self.data, MixtureData) or name not in self.data.parts:
+            known = ", ".join(self.parts) or "none: it is of one source"
+            raise UsageError(f"`part` is {name!r}; {self.name} has {known}{nearest(name, self.parts)}")
+        return self.model_copy(update={"model": self.model.part(name), "data": self.data.parts[name]})
 
 
 def presets() -> list[str]:

@@ -44,7 +44,7 @@ def encode(vit, pixels, valid, time_codes=None, fill=None):
 """What several frames need beside plain timm; it stands in the card and is run by a test."""
 
 
-def to_timm(weights: Path, output: Path, group: int = 0) -> MaskedAutoencoder:
+def to_timm(weights: Path, output: Path, group: int = 0, part: str = "") -> MaskedAutoencoder:
     """Write the encoder as a folder that ``timm.create_model("local-dir:FOLDER")`` opens.
 
     Of one frame and one group its tokens are ours; several frames go through the adapter that README.md shows. A model
@@ -58,13 +58,15 @@ def to_timm(weights: Path, output: Path, group: int = 0) -> MaskedAutoencoder:
         Folder to write, which must not exist.
     group
         Number of the group.
+    part
+        Of a model of several sources, the name of one; the first by default.
 
     Raises
     ------
     UsageError
         If there is no such group, or the folder exists.
     """
-    model = load_model(weights)
+    model = load_model(weights, part)
     config, size = model.config, model.config.dimensions
     if not 0 <= group < len(model.groups):
         raise UsageError(f"`group` is {group}; {weights} has groups 0 to {len(model.groups) - 1}")
@@ -107,10 +109,10 @@ def to_timm(weights: Path, output: Path, group: int = 0) -> MaskedAutoencoder:
         "bands": [config.bands[band] for band in bands],
         "fill": fill,
     }
-    with whole_folder(output) as part:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, part / "model.safetensors")
-        (part / "config.json").write_text(json.dumps(described, indent=1) + "\n")
-        (part / "README.md").write_text(_card(described["bands"], config))
+    with whole_folder(output) as folder:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / "model.safetensors")
+        (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n")
+        (folder / "README.md").write_text(_card(described["bands"], config))
     return model
 
 

@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("weights", type=Path, help="folder of a run or a published model, or a file of weights")
     parser.add_argument("--output", type=Path, required=True, help="folder (timm) or .safetensors file (satvision)")
     parser.add_argument("--group", type=int, default=0, help="of the groups of bands, for timm (default: 0)")
+    parser.add_argument("--part", default="", help="source of a run on a mixture (default: the first)")
     parser.add_argument("--config", default="satvision_pix4d", help="model to make (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config")
     add_common(parser, answers=True)
@@ -39,8 +40,11 @@ def _run(options: argparse.Namespace) -> Answer:
     from training.runs import open_run  # noqa: PLC0415
 
     if options.to is not None:
-        weights = open_run(options.weights).weights if options.weights.is_dir() else options.weights
-        to_timm(weights, options.output, options.group)
+        weights, part = options.weights, options.part
+        if weights.is_dir():
+            opened = open_run(weights, part=part)
+            weights, part = opened.weights, opened.part
+        to_timm(weights, options.output, options.group, part)
         return Answer(0, (str(options.output),), {"output": str(options.output)})
     if options.output.suffix != ".safetensors":
         raise UsageError(f"`output` is {options.output}; give a name that ends with .safetensors")

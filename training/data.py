@@ -9,18 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from loaders.augment import View
 from loaders.batch import Batch as LoadedBatch
+from loaders.cell_splits import cell_splits
 from loaders.cubes import CubeDataset, open_cube
+from loaders.described_windows import LANDCOVER, DescribedWindows
 from loaders.labels import share_classes
 from loaders.loader import Loader, Source
 from loaders.mixture import Mixture
 from loaders.order import Share
+from loaders.pictures import is_picture
 from loaders.statistics import Statistics as StoredStatistics
 from loaders.statistics import make_decoder
+from loaders.store import TileStore
+from loaders.tile_labels import names_by_number
 from loaders.tiles import TileDataset
 from loaders.windows import window_extents
 from stratacube.errors import UsageError
@@ -30,7 +36,7 @@ from training.leaks import refuse_leaks, refuse_leaks_of_cubes
 from training.models import ModelConfig
 from training.models.codes import NO_TIME
 from training.normalising import normalisation, own_statistics, warn_of_foreign
-from training.settings_data import BlobsData, CubeData, CubesData, StoreData, TilesData
+from training.settings_data import BlobsData, CubeData, CubesData, SplitData, StoreData, TilesData
 from training.synthetic import CLASSES, MemoryLoader, moving_blobs, unit_statistics
 
 __all__ = ["TileBatches", "learned_from", "open_data", "write_own"]
@@ -69,10 +75,11 @@ def open_data(
         return _blobs(config, config.data, rank, ranks)
     if isinstance(config.data, CubesData):
         return _cubes(config, config.data, _Opening(config, config.data, rank, ranks, device, stored), strict=strict)
+    assert isinstance(config.data, TilesData)  # a mixture is opened part by part
     return _tiles(config, config.data, _Opening(config, config.data, rank, ranks, device, stored), strict=strict)
 
 
-def learned_from(config: PretrainConfig) -> list[TileDataset] | list[CubeDataset]:
+def learned_from(config: PretrainConfig) -> Sequence[TileDataset] | Sequence[CubeDataset]:
     """Open what a run learns from, without its loaders."""
     if isinstance(config.data, TilesData):
         return [_dataset(store, config.data, config.model, training=True) for store in config.data.stores]
@@ -82,7 +89,7 @@ def learned_from(config: PretrainConfig) -> list[TileDataset] | list[CubeDataset
 
 def write_own(config: PretrainConfig, file: Path) -> None:
     """Take statistics of the samples that a run learns from, and of no others, and write them."""
-    assert not isinstance(config.data, BlobsData)
+    assert isinstance(config.data, TilesData | CubesData)
     file.parent.mkdir(parents=True, exist_ok=True)
     own_statistics(learned_from(config), config.data.quantity).save(file)
 
@@ -109,7 +116,7 @@ def _blobs(config: PretrainConfig, blobs: BlobsData, rank: int, ranks: int) -> D
         make(blobs.validation_samples, 1) if blobs.validation_samples else None,
         unit_statistics(model.bands),
         hashlib.sha256(picture.encode()).hexdigest()[:16],
-        CLASSES,
+        dict(enumerate(CLASSES)),
     )
 
 
@@ -157,8 +164,17 @@ class TileBatches:
             loaded.valid,
             _minutes(loaded),
             loaded.meta["sample"],
-            loaded.labels[self.label] if self.label is not None else None,
+            *self._labels(loaded.labels),
         )
+
+    def _labels(self, loaded: Mapping[str, Tensor]) -> tuple[Tensor | None, Tensor | None]:
+        """Labels, and where profiles are, those that are no observations nowhere."""
+        if self.label is None:
+            return None, None
+        at, counts = (loaded.get(f"{self.label}_{part}") for part in ("pixel", "mask"))
+        if at is not None and counts is not None:
+            at = at.masked_fill(~counts[..., None], -1)
+        return loaded[self.label], at
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: after the last batch handed out."""
@@ -187,7 +203,7 @@ def _tiles(config: PretrainConfig, tiles: TilesData, opening: _Opening, *, stric
         opening.loader(held_out, [1.0] * len(stores), training=False, label=tiles.label),
         normalisation(tiles, config.model.bands, units, opening.stored),
         training.loader.source.fingerprint,
-        tuple(train[0].classes.get(tiles.label, ())) if tiles.label is not None else (),
+        _names(train[0], tiles.label),
     )
 
 
@@ -197,14 +213,17 @@ def _cubes(config: PretrainConfig, cubes: CubesData, opening: _Opening, *, stric
     held_out = [_windows(cube, cubes, config.model, training=False) for cube in judged]
     refuse_leaks_of_cubes(cubes, judged, train, held_out, strict=strict)
     units = _same_units([w.units for w in (*train, *held_out)], cubes.quantity)
-    training = opening.loader(train, [c.weight for c in cubes.cubes], training=True)
+    label = None if cubes.landcover is None else LANDCOVER
+    classes = [] if label is None else share_classes([*train, *held_out], label)
+    training = opening.loader(train, [c.weight for c in cubes.cubes], training=True, label=label)
     if strict and opening.rank == 0:
         warn_of_foreign(cubes, train)
     return Data(
         training,
-        opening.loader(held_out, [1.0] * len(held_out), training=False) if held_out else None,
+        opening.loader(held_out, [1.0] * len(held_out), training=False, label=label) if held_out else None,
         normalisation(cubes, config.model.bands, units, opening.stored),
         training.loader.source.fingerprint,
+        dict(enumerate(classes)),
     )
 
 
@@ -252,7 +271,7 @@ class _Opening:
         return TileBatches(made, label)
 
 
-def _windows(cube: CubeData, cubes: CubesData, model: ModelConfig, *, training: bool) -> CubeDataset:
+def _windows(cube: CubeData, cubes: CubesData, model: ModelConfig, *, training: bool) -> DescribedWindows:
     opened = open_cube(cube.path, cubes.storage_options)
     missing = [band for band in model.bands if band not in opened]
     if missing:
@@ -261,9 +280,10 @@ def _windows(cube: CubeData, cubes: CubesData, model: ModelConfig, *, training: 
     window = {rows: model.height_width[0], columns: model.height_width[1]}
     if model.frames > 1:
         window["time"] = model.frames
-    windows = CubeDataset(
+    windows = DescribedWindows(
         opened,
         window,
+        landcover=cubes.landcover,
         overlap={rows: cubes.overlap, columns: cubes.overlap} if cubes.overlap else None,
         sampling=cubes.sampling if training else "grid",
         variables=model.bands,
@@ -271,9 +291,23 @@ def _windows(cube: CubeData, cubes: CubesData, model: ModelConfig, *, training: 
         rotations=training and cubes.rotations,
     )
     if cubes.split is not None:
-        splits = cubes.split.rule().assign(window_extents(opened, windows))
-        windows.choose(np.flatnonzero(splits == ("train" if training else "val")))
+        windows.choose(np.flatnonzero(_splits(cube, cubes, windows) == ("train" if training else "val")))
+    if cubes.min_valid:
+        windows.require_valid(cubes.min_valid)
     return windows
+
+
+def _splits(cube: CubeData, cubes: CubesData, windows: CubeDataset) -> npt.NDArray[np.str_]:
+    """The split of each window, by a rule or by what the build of a cube tells."""
+    if isinstance(cubes.split, SplitData):
+        return cubes.split.rule().assign(window_extents(windows.cube, windows))
+    found = cell_splits(cube.path, windows, cubes.storage_options)
+    if found is None:
+        raise UsageError(
+            f"data.split is plan, and {cube.path} has no plan that tells splits; give blocks, such as"
+            " {block_km: 100, block_hours: null, gap_km: 5, gap_hours: 0}"
+        )
+    return found
 
 
 def _dataset(store: StoreData, tiles: TilesData, model: ModelConfig, *, training: bool) -> TileDataset:
@@ -288,17 +322,29 @@ def _dataset(store: StoreData, tiles: TilesData, model: ModelConfig, *, training
         flips=training and tiles.flips,
         rotations=training and tiles.rotations,
     )
+    opened = TileStore.open(store.path, tiles.storage_options)
+    label = () if tiles.label is None else (tiles.label,)
+    pictures = {name for name in label if is_picture(opened.shapes.get(name, ((),))[0])}
     return TileDataset(
-        store.path,
+        opened,
         bands=model.bands,
         view=view,
         where=tiles.where if training else tiles.validation_where,
         weights=tiles.weights if training else None,
-        labels=(tiles.label,) if tiles.label is not None else (),
+        labels=tuple(name for name in label if name not in pictures),
+        targets=tuple(pictures),
         on_error=tiles.on_error,
-        storage_options=tiles.storage_options,
         split=None if tiles.split is None else tiles.split.rule(),
+        cache_dir=tiles.cache_dir,
+        cache_gb=tiles.cache_gb,
     )
+
+
+def _names(dataset: TileDataset, label: str | None) -> dict[int, str]:
+    """What the numbers of a label are called."""
+    if label is None:
+        return {}
+    return dict(enumerate(dataset.classes.get(label, ()))) or names_by_number(dataset.store, label)
 
 
 def _same_units(sources: Iterable[Mapping[str, str]], quantity: str) -> dict[str, str]:

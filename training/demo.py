@@ -54,14 +54,17 @@ def _run(options: argparse.Namespace) -> Answer:
 
 
 def _verdict(report: Report) -> str:
-    """Say how far below the errors of the baselines those of the model are, in the mean of all bands."""
+    """Say how the errors of the model stand to those of the baselines in the mean of all bands, and what is less."""
     errors: dict[str, dict[str, float]] = defaultdict(dict)
     for row in report.rows:
         errors[row["method"]][row["band"]] = row["rmse"]
     model = errors.pop("model")
     shares = {method: fmean(model[band] / found[band] for band in model) for method, found in errors.items()}
     told = ", ".join(f"{share:.2f} of {method}" for method, share in shares.items())
-    return f"error of the model on hidden patches of held-out tiles: {told}"
+    lost = {method: sum(model[band] >= found[band] for band in model) for method, found in errors.items()}
+    less = [f"{method} in {bands} of {len(model)} bands" for method, bands in lost.items() if bands]
+    verdict = f"it does not beat {', '.join(less)}" if less else "it beats each in every band"
+    return f"error of the model on hidden patches of held-out tiles: {told}; {verdict}"
 
 
 def demo_config(build: Path, output: Path, steps: int) -> PretrainConfig:

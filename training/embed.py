@@ -11,21 +11,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from cube.job.on_ranks import command_on_ranks, engine_here
+from cube.job.ranks import joined
 from stratacube.command import Answer, Parser, add_common, run
 from stratacube.errors import UsageError
-
-if TYPE_CHECKING:
-    from training.embed_sources import FeatureSource
-    from training.runs import Opened
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return command_on_ranks(lambda: run(_parser(), given), lambda refusal: run(_parser(refusal), ["-"]))
+
+
+def _parser(refusal: UsageError | None = None) -> Parser:
+    """Parser of the command, or of one that does nothing but refuse."""
     parser = Parser("python -m training.embed", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="folder of a run, a checkpoint, or a published model")
     parser.add_argument(
@@ -35,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output-dir", type=Path, required=True, help="folder of the features")
     parser.add_argument("--which", choices=("last", "best"), default="last", help="checkpoint of a run (default: last)")
+    parser.add_argument("--part", default="", help="source of a run on a mixture (default: the first)")
     parser.add_argument("--where", help="condition on the columns of a tile store's plan (default: all tiles)")
     parser.add_argument("--bbox", nargs=4, type=float, metavar=("W", "S", "E", "N"), help="part of a cube, degrees")
     parser.add_argument("--grid", help="SOURCE is an archive for cube.open_abi, of which this group is taken: 2km, 1km")
@@ -44,11 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pooled", action="store_true", help="keep pooled features only")
     parser.add_argument("--batch", type=int, default=8, help="windows encoded together (default: 8)")
     parser.add_argument("--device", default="cpu", help="where to compute: cpu, cuda (default: cpu)")
+    parser.add_argument("--workers", type=int, default=1, help="images made at once, by so many processes (default: 1)")
+    parser.add_argument(
+        "--engine",
+        nargs="+",
+        metavar=("NAME", "KEY=VALUE"),
+        help="where they are made: local, dask or mpi, with options as builds have them (default: here)",
+    )
     parser.add_argument("--like", type=int, metavar="ROW", help="list the cells most like one of features.parquet")
     parser.add_argument("--neighbours", type=int, default=5, help="how many of them (default: 5)")
     add_common(parser, answers=True)
-    parser.set_defaults(run=_run, resumes=True)
-    return run(parser, arguments)
+    parser.set_defaults(run=_run if refusal is None else partial(_refuse, refusal), resumes=True)
+    return parser
+
+
+def _refuse(refusal: UsageError, _: argparse.Namespace) -> Answer:
+    raise refusal
 
 
 def _run(options: argparse.Namespace) -> Answer:
@@ -56,59 +73,31 @@ def _run(options: argparse.Namespace) -> Answer:
         return _alike(options)
     if options.source is None:
         raise UsageError("give a source: a tile store, a cube, or an archive with `grid`")
-    if options.batch < 1:
-        raise UsageError(f"`batch` is {options.batch}; give 1 or more")
-    from training.embedding import embed  # noqa: PLC0415  (--help does not wait for torch)
-    from training.runs import open_run  # noqa: PLC0415
+    for name in ("batch", "workers"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"`{name}` is {getattr(options, name)}; give 1 or more")
+    from training.embed_asked import Asked  # noqa: PLC0415  (--help does not wait for torch)
+    from training.embedding import Manner, embed, embed_on  # noqa: PLC0415
 
-    opened = open_run(options.checkpoint, which=options.which)
-    source = _source(options, opened)
-    embed(
-        opened,
-        source,
-        options.output_dir,
-        tokens=not options.pooled,
-        overlap=options.overlap,
-        batch=options.batch,
-        device=options.device,
+    asked = Asked(
+        options.checkpoint,
+        options.source,
+        options.which,
+        options.where,
+        None if options.bbox is None else tuple(options.bbox),
+        options.grid,
+        options.start,
+        options.end,
+        options.part,
     )
+    manner = Manner(not options.pooled, options.overlap, options.batch, options.device)
+    if options.engine or options.workers > 1 or joined():
+        _, source = embed_on(asked, options.output_dir, manner, engine_here(options.engine), options.workers)
+    else:
+        opened, source = asked.open()
+        embed(opened, source, options.output_dir, **asdict(manner))
     data = {"samples": source.samples, "output_dir": str(options.output_dir)}
     return Answer(0, (f"{source.samples} images", str(options.output_dir)), data)
-
-
-def _source(options: argparse.Namespace, opened: Opened) -> FeatureSource:
-    from loaders.cubes import open_cube  # noqa: PLC0415
-    from training.embed_sources import CubeSource, TileSource  # noqa: PLC0415
-    from training.embedding import statistics_of  # noqa: PLC0415
-
-    config = opened.config
-    statistics: Any = statistics_of(opened)
-    quantity = statistics.quantity or getattr(config.data, "quantity", "")
-    if options.grid is not None:
-        cube = _archive(options, quantity)
-        return CubeSource(cube, options.source, config.model, statistics, quantity, [quantity], options.bbox)
-    cube = open_cube(options.source)
-    if {"tile", "band"} <= {*map(str, cube.dims)}:
-        if options.bbox is not None:
-            raise UsageError("tiles are chosen by `where`, not by `bbox`")
-        return TileSource(options.source, config.model, statistics, quantity, options.where)
-    if options.where is not None:
-        raise UsageError("cubes have no table of tiles; leave `where` out, or give `bbox`")
-    return CubeSource(cube, options.source, config.model, statistics, quantity, None, options.bbox)
-
-
-def _archive(options: argparse.Namespace, quantity: str) -> Any:
-    from cube import open_abi  # noqa: PLC0415
-
-    tree = open_abi(options.source, start=options.start, end=options.end, chunks=None)
-    if options.grid not in tree.children:
-        raise UsageError(f"`grid` is {options.grid}; the archive has {', '.join(tree.children)}")
-    cube = tree[options.grid].to_dataset()
-    if quantity not in cube:
-        raise UsageError(
-            f"the model takes {quantity}, the archive has radiance, reflectance and brightness_temperature"
-        )
-    return cube
 
 
 def _alike(options: argparse.Namespace) -> Answer:

@@ -17,12 +17,14 @@ from lightning.fabric import Fabric
 
 from stratacube.errors import UsageError
 from stratacube.files import whole_file, write_text
+from training.baselines import BASELINES, REGRESSION, fit_regression
 from training.batches import Data, stored_statistics
 from training.compute import make_fabric
 from training.config import RunConfig
 from training.data import open_data
 from training.models import draw_masks
 from training.pictures import save_pictures
+from training.report import write_report
 from training.runs import Opened
 from training.validate import Report, restore, validate
 
@@ -75,7 +77,7 @@ def evaluate(
         fabric,
         seed=config.validation.seed,
         batches=batches,
-        baselines=True,
+        baselines={**BASELINES, REGRESSION: fit_regression(data.train)},
     )
     output.mkdir(parents=True, exist_ok=True)
     with whole_file(output / "evaluation.csv") as part, part.open("w", newline="") as file:
@@ -94,6 +96,8 @@ def evaluate(
     write_text(output / "evaluation.json", json.dumps(summary, indent=1) + "\n")
     write_text(output / "evaluation.md", _page(opened, report, data))
     _draw(opened, data, fabric, output / "pictures", pictures, bands)
+    if opened.folder.parent == output.parent / "checkpoints":
+        write_report(output.parent, opened.manifest)  # the run's, which now has this to show
     return report
 
 

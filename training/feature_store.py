@@ -18,10 +18,12 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from catalog.publish.footprints import enclosing_box, footprint
+from catalog.publish.public import shown
 from cube.job.store import consolidate
 from stratacube.errors import UsageError
 from stratacube.files import whole_file, write_json
 from stratacube.guard import guarded
+from training.pooling import Scratch
 
 __all__ = ["FeatureStore", "Place"]
 
@@ -58,6 +60,8 @@ class FeatureStore:
         Keep the features of every patch; else pooled ones alone.
     strip
         Rows of patches that are written together.
+    ours
+        Whether this process keeps the ledger; a worker's driver does for it.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class FeatureStore:
         *,
         tokens: bool,
         strip: int,
+        ours: bool = True,
     ) -> None:
         self.folder, self.about, self.cell, self.tokens = folder, about, cell, tokens
         path = folder / "features.zarr"
@@ -76,14 +81,15 @@ class FeatureStore:
             with guarded(f"{path} cannot be read as features", "give another folder"):
                 self.group = zarr.open_group(path, mode="r+")
                 before: Any = dict(self.group.attrs)["about"]
-            if before != json.loads(json.dumps(about)):
-                now = json.loads(json.dumps(about))
+            before, now = shown(before), json.loads(json.dumps(shown(about)))  # of before, with the source's folders
+            if before != now:
                 wrong = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
                 raise UsageError(f"{folder} holds features of another {', '.join(wrong)}; give another `output_dir`")
         else:
             self.group = self._create(path, shape, strip)
+        self.scratch = Scratch(folder / "strips")
         self._ledger = folder / "done.jsonl"
-        self.done = self._read_done()
+        self.done = self._read_done() if ours else set()
 
     def _create(self, path: Path, shape: tuple[int, ...], strip: int) -> zarr.Group:
         samples, frames, groups, rows, columns, width = shape
@@ -115,21 +121,22 @@ class FeatureStore:
         """Write a part of an array."""
         self.array(name)[place] = values
 
-    def mark(self, sample: int, strip: int | None = None) -> None:
-        """Record that a sample, or a strip of it, is there."""
+    def mark(self, sample: int) -> None:
+        """Record that a sample is there."""
         with self._ledger.open("a") as file:
-            file.write(json.dumps([sample, strip]) + "\n")
-        self.done.add((sample, strip))
+            file.write(json.dumps([sample, None]) + "\n")
+        self.done.add(sample)
 
-    def _read_done(self) -> set[tuple[int, int | None]]:
+    def _read_done(self) -> set[int]:
         if not self._ledger.exists():
             return set()
         found = set()
         for line in self._ledger.read_text().splitlines():
             with suppress(ValueError, TypeError):  # a last line that was cut off
                 sample, strip = json.loads(line)
-                found.add((sample, strip))
-        self._ledger.write_text("".join(json.dumps([*entry]) + "\n" for entry in sorted(found, key=str)))
+                if strip is None:  # those before had lines of strips too, whose sums are not kept
+                    found.add(int(sample))
+        self._ledger.write_text("".join(json.dumps([entry, None]) + "\n" for entry in sorted(found)))
         return found
 
     def finish(self, places: Sequence[Place], title: str, links: list[dict[str, str]]) -> None:

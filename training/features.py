@@ -82,12 +82,28 @@ class Grid:
         down, across = (_starts(n, w, overlap // patch) for n, w in zip((rows, columns), window, strict=True))
         return cls(rows, columns, window, down, across)
 
+    def end(self, number: int) -> int:
+        """Row of patches after the last of a strip."""
+        return self.down[number + 1] if number + 1 < len(self.down) else self.rows
+
+    def reaching(self, number: int) -> int:
+        """First row of windows that reaches into a strip: two or more before it if windows overlap by over half."""
+        return next(i for i, top in enumerate(self.down) if top + self.window[0] > self.down[number])
+
 
 @torch.inference_mode()
 def strips(
-    model: MaskedAutoencoder, read: Callable[[int, int], Rows], grid: Grid, *, batch: int = 8, begin: int = 0
+    model: MaskedAutoencoder,
+    read: Callable[[int, int], Rows],
+    grid: Grid,
+    *,
+    batch: int = 8,
+    begin: int = 0,
+    end: int | None = None,
 ) -> Iterator[Strip]:
     """Encode an image from top to bottom, in the memory of one row of windows.
+
+    Any strips have the same bits, whether those above are wanted too or not.
 
     Where windows overlap, features are their mean, weighted by the share of valid pixels of the patch and by how far
     it lies from the window's border: at a border a model sees one side only.
@@ -102,20 +118,20 @@ def strips(
         Windows.
     batch
         Windows encoded together.
-    begin
-        Number of the row of windows whose features are wanted first.
+    begin, end
+        Number of the row of windows whose features are wanted first, and of the first that is not; all by default.
     """
     patch, device = model.config.patch_size, next(model.parameters()).device
     taper = _ramp(grid.window[0])[:, None] * _ramp(grid.window[1])[None]
     taper = taper.to(device)
     sums: Tensor | None = None
-    for number in range(max(0, begin - 1), len(grid.down)):
+    for number in range(grid.reaching(begin), len(grid.down) if end is None else end):
         top = grid.down[number]
         rows = read(top * patch, (top + grid.window[0]) * patch)
         here = _row_of_windows(model, rows, grid, taper, batch)
         sums = here if sums is None else _stacked(sums, here)
-        end = grid.down[number + 1] if number + 1 < len(grid.down) else grid.rows
-        done, sums = sums[:, :, : end - top], sums[:, :, end - top :]
+        own = grid.end(number) - top
+        done, sums = sums[:, :, :own], sums[:, :, own:]
         if number >= begin:
             yield _strip(top, done)
 

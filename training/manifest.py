@@ -35,7 +35,12 @@ def make_manifest(
     config: PretrainConfig, data: Data, facts: RunFacts, *, ranks: int, device: str, parameters: int
 ) -> dict[str, Any]:
     """Gather what is needed to run again and to trust the result."""
+    parts = {
+        name: {"statistics": part.statistics.as_dict(), "data_fingerprint": part.fingerprint}
+        for name, part in data.parts.items()
+    }
     return {
+        **({"parts": parts} if parts else {}),
         "config": config.model_dump(mode="json"),
         "config_hash": config_hash(config),
         "facts": facts.as_dict(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,8 +17,18 @@ from training.models import ModelConfig
 __all__ = ["Meter", "sample_flops"]
 
 
-def sample_flops(config: ModelConfig) -> float:
-    """Floating-point operations of one sample's forward and backward pass."""
+def sample_flops(config: ModelConfig, shares: Mapping[str, float] | None = None) -> float:
+    """Floating-point operations of one sample's forward and backward pass.
+
+    Parameters
+    ----------
+    config
+        The model.
+    shares
+        Of a model of several sources, by name: of the samples; the mean is told.
+    """
+    if shares:
+        return sum(sample_flops(config.part(name)) * share for name, share in shares.items())
     size, groups = config.dimensions, config.group_indices
     pixels = config.patch_size**2 * len(config.bands) // len(groups)
     return model_flops(
@@ -41,11 +51,19 @@ class Meter:
         Where it runs.
     peak_tflops
         Peak of the device, if it is not known by name.
+    shares
+        As of :func:`sample_flops`.
     """
 
-    def __init__(self, config: ModelConfig, device: torch.device, peak_tflops: float | None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        device: torch.device,
+        peak_tflops: float | None,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
         self.device = device
-        self.flops, self.peak = sample_flops(config), peak_flops(device, peak_tflops)
+        self.flops, self.peak = sample_flops(config, shares), peak_flops(device, peak_tflops)
         self._restart()
 
     def _restart(self) -> None:

@@ -1,32 +1,39 @@
-"""How well a linear classifier on frozen features tells the classes of the samples apart.
+"""How much the frozen features of a model tell of what samples are labelled by: a class, a number, or several.
 
 Beside the model's features stand those of the same model with random weights, plain statistics of the pixels, and the
-commonest class. The classifier is fitted on training samples and judged on validation samples.
+commonest class (of numbers the mean). Methods are fitted on training samples and judged on validation samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from stratacube.errors import UsageError
 from training.batches import Batch, BatchLoader, stored_statistics
+from training.classifiers import METHODS, Problem, judge_classes, judge_numbers
 from training.compute import make_fabric
 from training.config import RunConfig
 from training.data import open_data
+from training.labels import Label, labels_of
 from training.models import MaskedAutoencoder
 from training.runs import Opened
 
-__all__ = ["probe"]
+__all__ = ["TASKS", "probe"]
+
+TASKS = ("classes", "numbers")
+_Extract = Callable[[Batch], Tensor]
 
 
-def probe(opened: Opened, *, batches: int | None = None, decay: float = 1e-3) -> dict[str, Any]:
-    """Fit and judge linear classifiers.
+def probe(
+    opened: Opened, *, batches: int | None = None, task: Literal["classes", "numbers"] | None = None
+) -> dict[str, Any]:
+    """Fit and judge linear models and nearest neighbours.
 
     Parameters
     ----------
@@ -34,18 +41,20 @@ def probe(opened: Opened, *, batches: int | None = None, decay: float = 1e-3) ->
         The model.
     batches
         Training batches to fit on; one epoch if not given.
-    decay
-        Weight of the squared coefficients.
+    task
+        Whether one number a sample is a class or a number; by default a class where it is whole.
 
     Returns
     -------
     dict
-        ``classes``, numbers of samples, and ``scores``: accuracy and balanced accuracy (mean over classes) by features.
+        ``task``, ``classes`` (or the names of the numbers), numbers of samples, and ``scores``: by features those of
+        the linear model and its tuned ``penalty``, and under ``neighbours`` those of the nearest ones and their
+        ``count``. Of classes accuracy and balanced accuracy (mean over classes), of numbers RMSE and R2.
 
     Raises
     ------
     UsageError
-        If samples have no labels, or all one label.
+        If samples have no labels, all one label, or one for each pixel.
     """
     config = opened.config
     fabric = make_fabric(RunConfig(devices=1, precision="32-true"))
@@ -56,38 +65,63 @@ def probe(opened: Opened, *, batches: int | None = None, decay: float = 1e-3) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         untrained = MaskedAutoencoder(trained.config).to(fabric.device).eval()
-    extractors: dict[str, Callable[[Batch], Tensor]] = {
+    extractors: dict[str, _Extract] = {
         "model": lambda batch: _features(trained, batch),
         "random weights": lambda batch: _features(untrained, batch),
         "pixel statistics": _pixel_statistics,
     }
-    fitted, truth = _extract(extractors, data.train, batches, fabric.device)
-    judged, expected = _extract(extractors, data.validation, None, fabric.device)
-    values, truth, expected = _classes(truth, expected)
-    classes = len(values)
+    name = getattr(config.data, "label", None) or "label"
+    fitted, known = _extract(extractors, data.train, batches, fabric.device)
+    judged, unseen = _extract(extractors, data.validation, None, fabric.device)
+    label = Label.of(name, known, data.names, numbers=None if task is None else task == "numbers")
+    truth, expected = _truth(label, known), _truth(label, unseen)
+    if label.kind == "classes":
+        values, truth, expected = _classes(truth, expected)
+        label = replace(label, classes=tuple(data.names.get(value, str(value)) for value in values))
     if bool((truth == truth[0]).all()):
-        raise UsageError("all training samples have one class; give a label that differs between samples")
-    commonest = torch.full_like(expected, int(truth.mode().values))
-    scores = {"commonest class": _scores(commonest, expected)}
-    for name in extractors:
-        scores[name] = _scores(_classify(fitted[name], truth, judged[name], classes, decay), expected)
-    names = [data.classes[value] for value in values] if data.classes else [str(value) for value in values]
-    return {"classes": names, "fitted_on": len(truth), "judged_on": len(expected), "scores": scores}
+        kind = "class" if label.kind == "classes" else "number"
+        raise UsageError(f"all training samples have one {kind} as {name}; give a label that differs between samples")
+    count = len(label.classes) if label.kind == "classes" else 0
+    problems = {how: Problem(features, truth, count) for how, features in fitted.items()}
+    scores = {_trivial_name(count): _judge(_trivial(truth, expected, count), expected, count)}
+    scores |= {how: _scores(problem, judged[how], expected) for how, problem in problems.items()}
+    told = {"task": label.kind, "classes": list(label.classes)}
+    return {**told, "fitted_on": len(truth), "judged_on": len(expected), "scores": scores}
+
+
+def _scores(known: Problem, unseen: Tensor, expected: Tensor) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for method, fit in METHODS.items():
+        fitted = fit(known, unseen)
+        scores = _judge(fitted.predicted, expected, known.classes)
+        found |= (
+            {**scores, "penalty": fitted.tuned} if method == "linear" else {method: {**scores, "count": fitted.tuned}}
+        )
+    return found
+
+
+def _judge(predicted: Tensor, expected: Tensor, classes: int) -> dict[str, float]:
+    return judge_classes(predicted, expected) if classes else judge_numbers(predicted, expected)
+
+
+def _trivial_name(classes: int) -> str:
+    return "commonest class" if classes else "mean"
+
+
+def _trivial(truth: Tensor, expected: Tensor, classes: int) -> Tensor:
+    if classes:
+        return torch.full_like(expected, int(truth.mode().values))
+    return truth.mean(0).expand_as(expected)
 
 
 def _classes(truth: Tensor, expected: Tensor) -> tuple[list[int], Tensor, Tensor]:
     """Number the classes that occur; labels may be any whole numbers."""
     together = torch.cat([truth, expected])
-    if together.is_floating_point() and not bool((together == together.round()).all()):
-        raise UsageError(
-            f"`label` holds numbers with fractions, such as {float(together[0]):g}, and no classes; give a column of"
-            " text or of whole numbers"
-        )
     values, places = torch.unique(together, return_inverse=True)
     if len(values) > max(2, len(together) // 2):
         raise UsageError(
             f"`label` has {len(values)} values in {len(together)} samples, so they are no classes; give a column whose"
-            " values occur several times"
+            " values occur several times, or `task=numbers`"
         )
     return [int(value) for value in values], places[: len(truth)], places[len(truth) :]
 
@@ -105,41 +139,42 @@ def _pixel_statistics(batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def _extract(
-    extractors: dict[str, Callable[[Batch], Tensor]], loader: BatchLoader, batches: int | None, device: torch.device
-) -> tuple[dict[str, Tensor], Tensor]:
-    features: dict[str, list[Tensor]] = {name: [] for name in extractors}
-    labels = []
+    extractors: dict[str, _Extract], loader: BatchLoader, batches: int | None, device: torch.device
+) -> tuple[dict[str, Tensor], Batch]:
+    """Features of all samples in the order of their numbers, and a batch with the labels of all."""
+    features: dict[str, list[Tensor]] = {how: [] for how in extractors}
+    labels, samples = [], []
     for batch in islice(iter(loader), batches):
         here = batch.to(device)
-        if here.labels is None:
+        if labels_of(here).ndim > 2:
             raise UsageError(
-                "the samples have no labels; give `label` (`data.label` of the config), a column of the plan"
+                "`label` has classes of pixels or profiles, which a head is to be trained for: use training.finetune"
             )
-        labels.append(here.labels.cpu())
-        for name, extract in extractors.items():
-            features[name].append(extract(here).float().cpu())
-    return {name: torch.cat(parts) for name, parts in features.items()}, torch.cat(labels)
+        labels.append(labels_of(here).cpu())
+        samples.append(here.samples.cpu())
+        for how, extract in extractors.items():
+            features[how].append(extract(here).float().cpu())
+    if not labels:
+        raise UsageError("there is no sample to learn from, or none to judge on; choose others in the config's data")
+    numbers, together = torch.cat(samples), torch.cat(labels)
+    known = together.isfinite().reshape(len(together), -1).all(1)
+    order = numbers.argsort(stable=True)
+    order = order[known[order]]
+    if not len(order):
+        raise UsageError("`label` is not known of any sample; give another")
+    found = Batch(batch.pixels[:0], batch.valid[:0], batch.minutes[:0], numbers[order], together[order])
+    return {how: torch.cat(parts)[order] for how, parts in features.items()}, found
 
 
-def _classify(features: Tensor, labels: Tensor, unseen: Tensor, classes: int, decay: float) -> Tensor:
-    """Fit multinomial logistic regression on standardised features, and predict the class of unseen ones."""
-    mean, std = features.mean(0), features.std(0) + 1e-6
-    known, unseen = ((part - mean) / std for part in (features, unseen))
-    weight = torch.zeros(known.shape[1], classes, requires_grad=True)
-    offset = torch.zeros(classes, requires_grad=True)
-    solver = torch.optim.LBFGS([weight, offset], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        solver.zero_grad()
-        value = cross_entropy(known @ weight + offset, labels) + decay * weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    solver.step(loss)  # type: ignore[no-untyped-call]
-    return (unseen @ weight + offset).argmax(1).detach()
-
-
-def _scores(predicted: Tensor, expected: Tensor) -> dict[str, float]:
-    right = (predicted == expected).float()
-    by_class = [float(right[expected == label].mean()) for label in sorted(set(expected.tolist()))]
-    return {"accuracy": float(right.mean()), "balanced": sum(by_class) / len(by_class)}
+def _truth(label: Label, labelled: Batch) -> Tensor:
+    """Numbers of samples, or whole numbers that are to be classes."""
+    if label.kind == "numbers":
+        return label.truth(labelled).values
+    values = labels_of(labelled)
+    fractions = values[values != values.round()] if values.is_floating_point() else values[:0]
+    if len(fractions):
+        raise UsageError(
+            f"`label` holds numbers with fractions, such as {float(fractions[0]):g}, and no classes; give a column of"
+            " text or of whole numbers, or `task=numbers`"
+        )
+    return values

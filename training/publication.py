@@ -2,25 +2,26 @@
 
 Written are ``weights.safetensors`` (all of the model), ``encoder.safetensors``, ``manifest.json``, ``statistics.json``,
 ``config.yaml``, the evaluation if there is one, ``README.md`` (the model card) and ``item.json`` (STAC with the machine
-learning model extension, linked to the collection that was trained on).
+learning model extension, linked to the collection that was trained on). None of them names a folder of this machine.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from catalog.publish.public import link_to, shown
 from stratacube.errors import SourceError, UsageError
 from stratacube.files import whole_folder
 from stratacube.guard import guarded
 from training.batches import Statistics
 from training.card import model_card, model_item
-from training.config import print_config
+from training.config import print_config, validate
 from training.models import save_model
-from training.models.weights import read_weights
+from training.models.weights import part_of, read_weights
 from training.runs import Opened
 
 __all__ = ["publish"]
@@ -58,6 +59,8 @@ def _fill(
     part: Path, opened: Opened, output: Path, collection: str | None, extent: dict[str, Any] | None, licence: str
 ) -> None:
     model, weights, _ = read_weights(opened.weights)
+    model, weights = part_of(model, weights, opened.part)
+    opened = _public(opened)
     manifest = {**opened.manifest, "step": opened.step}
     note = {"step": str(opened.step), "config_hash": opened.manifest["config_hash"]}
     save_model(model, weights, part / "weights.safetensors", **note)
@@ -69,9 +72,15 @@ def _fill(
     if evaluation is not None:
         shutil.copytree(evaluation, part / "evaluation")
     (part / "README.md").write_text(model_card(opened, licence, part / "evaluation"))
-    link = os.path.relpath(collection, output) if collection and "://" not in collection else collection
+    link = link_to(collection, output) if collection else collection
     item = model_item(opened, part, link, extent, licence)
     (part / "item.json").write_text(json.dumps(item, indent=1) + "\n")
+
+
+def _public(opened: Opened) -> Opened:
+    """Return what is told of a model without the folders of the machine that trained it."""
+    config = validate(shown(opened.config.model_dump(mode="json")), str(opened.folder))
+    return replace(opened, config=config, manifest=shown(opened.manifest))
 
 
 def _evaluation(opened: Opened) -> Path | None:

@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m training.publish", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="folder of a run or of a checkpoint")
     parser.add_argument("--which", choices=("last", "best"), default="last", help="checkpoint of a run (default: last)")
+    parser.add_argument("--part", default="", help="source of a run on a mixture (default: the first)")
     parser.add_argument("--output-dir", type=Path, required=True, help="folder to write; it must not exist")
     parser.add_argument(
         "--collection", help="STAC collection that was trained on: path of its collection.json, or a URL"
@@ -36,7 +37,7 @@ def _run(options: argparse.Namespace) -> Answer:
     from training.publication import publish  # noqa: PLC0415  (--help does not wait for torch)
     from training.runs import open_run  # noqa: PLC0415
 
-    opened = open_run(options.checkpoint, which=options.which)
+    opened = open_run(options.checkpoint, which=options.which, part=options.part)
     publish(opened, options.output_dir, collection=options.collection, licence=options.license)
     return Answer(0, (str(options.output_dir),))
 

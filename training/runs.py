@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stratacube.errors import UsageError
+from stratacube.guard import guarded
 from training.checkpoint import Checkpoints, read_state
 from training.config import PretrainConfig, validate
 from training.manifest import read_manifest
 from training.models import MaskedAutoencoder, load_model
 
-__all__ = ["Opened", "open_run", "with_changes"]
+__all__ = ["Opened", "judged_on", "open_run", "with_changes"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,11 @@ class Opened:
     weights: Path
     """File of the weights: the averaged ones, if the run averaged."""
     step: int
+    part: str = ""
+    """Name of the source, where the run was on a mixture."""
 
 
-def open_run(path: Path, changes: dict[str, Any] | None = None, *, which: str = "last") -> Opened:
+def open_run(path: Path, changes: dict[str, Any] | None = None, *, which: str = "last", part: str = "") -> Opened:
     """Open a checkpoint.
 
     Parameters
@@ -40,11 +44,14 @@ def open_run(path: Path, changes: dict[str, Any] | None = None, *, which: str = 
         Keys of the config to replace, by section: ``{"data": {"batch_size": 2}}``.
     which
         Of a run: the ``last`` checkpoint, or the ``best`` by validation loss.
+    part
+        Of a run on a mixture: the source whose model, data and statistics are opened, as of a run on it alone; the
+        first by default.
 
     Raises
     ------
     UsageError
-        If there is no checkpoint.
+        If there is no checkpoint, or no such source.
     """
     folder = path
     if (path / "checkpoints").is_dir():
@@ -53,9 +60,42 @@ def open_run(path: Path, changes: dict[str, Any] | None = None, *, which: str = 
     if weights is None or not (folder / "manifest.json").exists():
         raise UsageError(f"{path} holds no checkpoint; give a run's folder, or one of its checkpoints")
     manifest = read_manifest(folder)
+    config = validate(manifest["config"], str(path))
+    name = part or next(iter(config.parts), "")
+    config = config.part(name) if name else config
+    model = load_model(weights, name)
+    if name:
+        parameters = sum(p.numel() for p in model.parameters())
+        manifest = {**_told_of(manifest, name), "config": config.model_dump(mode="json"), "parameters": parameters}
     values = with_changes(manifest["config"], changes or {})
     step = int(manifest.get("step", folder.name.removeprefix("step_") if folder.name.startswith("step_") else 0))
-    return Opened(load_model(weights), validate(values, str(path)), manifest, folder, weights, step)
+    return Opened(model, validate(values, str(path)), manifest, folder, weights, step, name)
+
+
+def _told_of(manifest: dict[str, Any], part: str) -> dict[str, Any]:
+    """What a manifest tells of one source of a mixture."""
+    with guarded("the manifest does not tell the parts of its mixture", "restore it from a copy"):
+        return {**{key: value for key, value in manifest.items() if key != "parts"}, **manifest["parts"][part]}
+
+
+def judged_on(opened: Opened, stores: Sequence[str] | None) -> Opened:
+    """Return a model that is judged on the data of other stores than its run's; on the run's for None.
+
+    Raises
+    ------
+    UsageError
+        If the run did not learn from stores.
+    """
+    if not stores:
+        return opened
+    kind = {"tiles": "stores", "cubes": "cubes"}.get(opened.config.data.source)
+    if kind is None:
+        raise UsageError(
+            f"{opened.config.name} learned from {opened.config.data.source}, of no store; leave out `data`"
+        )
+    data = {kind: [{"path": path} for path in stores], f"validation_{kind}": []}
+    values = with_changes(opened.config.model_dump(mode="json"), {"data": data})
+    return replace(opened, config=validate(values, str(opened.folder)))
 
 
 def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def gather_state(run: Trainer) -> Callable[[Path], None]:
     if run.fabric.device.type == "cpu":  # what is saved must not change while it is written
         weights = {name: value.clone() for name, value in weights.items()}
         moments = copy.deepcopy(moments)
-    averages = run.average.values if run.average is not None else {}
+    averages = {**run.average.values, **dict(run.model.named_buffers())} if run.average is not None else {}
     averages = {name: value.detach().cpu().clone() for name, value in averages.items()}
     state = {
         "step": run.step,

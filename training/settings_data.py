@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from stratacube.settings import RUN_ONLY, Settings, formerly
 if TYPE_CHECKING:
     from catalog.splits import SplitRule
 
-__all__ = ["BlobsData", "CubeData", "CubesData", "SplitData", "StoreData", "TilesData"]
+__all__ = ["BlobsData", "CubeData", "CubesData", "MixtureData", "SplitData", "StoreData", "TilesData"]
 
 Numbers = str | dict[str, tuple[float, float]]
 StorageOptions = dict[str, str | int | bool]
@@ -96,6 +96,12 @@ class TilesData(_Stored):
     batch_size: int = Field(1, ge=1, description="samples a device and micro-step")
     workers: int = Field(4, ge=0, description="loading processes a device", json_schema_extra=RUN_ONLY)
     prefetch: int = Field(2, ge=1, description="batches each worker reads ahead", json_schema_extra=RUN_ONLY)
+    cache_dir: str | None = Field(
+        None,
+        description="folder on each node's own disk where shards are kept, fetched once for all its processes",
+        json_schema_extra=RUN_ONLY,
+    )
+    cache_gb: float = Field(100.0, gt=0, description="most that cache_dir holds", json_schema_extra=RUN_ONLY)
 
 
 class CubeData(Settings):
@@ -116,9 +122,10 @@ class CubesData(_Stored):
     validation_cubes: tuple[CubeData, ...] = Field(
         (), description="cubes to be judged on: other places or years", json_schema_extra=RUN_ONLY
     )
-    split: SplitData | None = Field(
+    split: SplitData | Literal["plan"] | None = Field(
         None,
-        description="windows of one cube to learn from (train) and to be judged on (val), by blocks of the Earth",
+        description="windows of one cube to learn from (train) and to be judged on (val), by blocks of the Earth, or"
+        " plan: by the splits of a build's cells",
         json_schema_extra=formerly(None),
     )
     statistics: Numbers = Field(
@@ -129,12 +136,54 @@ class CubesData(_Stored):
         "stratified", description="places of training windows: a grid, at random near each of its places, or anywhere"
     )
     overlap: int = Field(0, ge=0, description="overlap of neighbouring windows, pixels")
+    min_valid: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="least share of a window's pixels that are valid in every band, where the grid has it; to tell, all"
+        " is read once",
+        json_schema_extra=formerly(0.0),
+    )
+    landcover: str | None = Field(
+        None,
+        description="raster of classes, or a glob of some: windows have their commonest class as label, for the probe",
+        json_schema_extra=RUN_ONLY,
+    )
     flips: bool = Field(True, description="mirror training samples at random")
     rotations: bool = Field(True, description="turn training samples at random by quarters")
     storage_options: StorageOptions = Field({}, description="for fsspec, such as {anon: true}; no keys")
     batch_size: int = Field(1, ge=1, description="samples a device and micro-step")
     workers: int = Field(4, ge=0, description="loading processes a device", json_schema_extra=RUN_ONLY)
     prefetch: int = Field(2, ge=1, description="batches each worker reads ahead", json_schema_extra=RUN_ONLY)
+
+
+class MixtureData(Settings):
+    """Samples of several sources, such as tiles of an imager and windows of composites, in one run.
+
+    Each has its own bands, frames and sizes: those of the first part are the model's, those of the others stand in
+    ``model.others`` by the same names.
+    """
+
+    source: Literal["mixture"]
+    parts: dict[str, Annotated[TilesData | CubesData, Field(discriminator="source")]] = Field(
+        description="by name, what to learn from and to be judged on; batch_size, workers and prefetch of a part are of"
+        " its validation",
+        min_length=2,
+    )
+    shares: dict[str, float] | None = Field(
+        None, description="by name, shares of the samples of an epoch; null: every sample of every part once"
+    )
+    batch_size: int = Field(1, ge=1, description="samples a device and micro-step, of all parts together")
+    workers: int = Field(4, ge=0, description="loading processes a device", json_schema_extra=RUN_ONLY)
+    prefetch: int = Field(2, ge=1, description="batches each worker reads ahead", json_schema_extra=RUN_ONLY)
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> Self:
+        if self.shares is not None and (self.shares.keys() != self.parts.keys() or min(self.shares.values()) <= 0):
+            raise ValueError(
+                f"shares {self.shares} do not go with the parts {', '.join(self.parts)}; give each one above 0"
+            )
+        return self
 
 
 class BlobsData(Settings):

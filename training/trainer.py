@@ -18,28 +18,28 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from loaders.order import Share
-from loaders.statistics import Statistics as StoredStatistics
 from stratacube.claim import claimed
 from stratacube.errors import UsageError
 from stratacube.files import remove_strays, write_text
 from training.ahead import Ahead
-from training.batches import Data, stored_statistics
+from training.batches import Data
 from training.checkpoint import Checkpoints
 from training.compute import make_fabric, on_first_rank, raise_on_all, talk_beside
 from training.config import PretrainConfig, print_config
-from training.data import open_data, write_own
 from training.facts import RunFacts
 from training.logs import Logs
 from training.manifest import make_manifest, read_manifest, refuse_other_run
 from training.meter import Meter
-from training.models import MaskedAutoencoder, TokenMask, draw_masks
+from training.mixed import masks_of
+from training.models.joint import make_model
 from training.models.weights import load_weights, read_weights
-from training.normalising import OWN
+from training.opening import open_run_data
 from training.optimizer import Average, adamw, step_if
+from training.report import write_report
 from training.saving import Writer, gather_state, load_state
-from training.settings_data import BlobsData
+from training.starting import fit_start
 from training.stopping import StopRequest, stop_on_signals
-from training.validate import validate
+from training.validate import validate_parts
 from training.watch import Watch
 
 __all__ = ["Trainer"]
@@ -86,14 +86,17 @@ class Trainer:
                 f"{config.output_dir} holds checkpoints up to {self.newest.name}; resume, or use another folder"
             )
         before = None if self.newest is None else self._read(self.newest, read_manifest)
-        self.data = data or self._open_data(before)
+        self.data = data or open_run_data(config, self.fabric, before)
         self.facts = RunFacts.begin(config, self.data.train.samples, ranks)
         if before is not None:
             assert self.newest is not None
             refuse_other_run(before, config, self.data, self.newest)
             self.facts = RunFacts.read(before, config, self.data.train.samples)
         self.share = Share.fit(self.facts.batch, config.data.batch_size, rank, ranks)
-        self.model = MaskedAutoencoder(config.model)
+        self.model = make_model(config.model)
+        if self.model.start is not None and before is None:
+            alone = Share.fit(self.facts.batch, config.data.batch_size)
+            fit_start(self.model, self.data.train, alone, self.facts.origin, config.seed)
         if config.init_from is not None:
             load_weights(self.model, *read_weights(config.init_from)[:2], config.init_from)
         if config.run.compile:
@@ -121,18 +124,6 @@ class Trainer:
             self._read(self.newest, partial(load_state, self))
             self.manifest["resumed"] = [*before.get("resumed", []), {"step": self.step, "ranks": ranks}]
             _log.info("going on from %s", self.newest)
-
-    def _open_data(self, before: dict[str, Any] | None) -> Data:
-        """Open the data, with the statistics that the run began with."""
-        config, file = self.config, self.config.output_dir / "statistics.json"
-        stored = stored_statistics(before) if before is not None else None
-        if stored is None and not isinstance(config.data, BlobsData) and config.data.statistics == OWN:
-            on_first_rank(self.fabric, lambda: write_own(config, file))
-            stored = StoredStatistics.load(file)
-        fabric = self.fabric
-        return open_data(
-            config, fabric.global_rank, fabric.world_size, fabric.device, stored=stored, strict=before is None
-        )
 
     @property
     def batch(self) -> int:
@@ -198,7 +189,7 @@ class Trainer:
             logs = Logs(config.output_dir, config.logs, config.name, self.step, self.manifest["config"])
 
         on_first_rank(self.fabric, open_logs)
-        meter = Meter(config.model, self.fabric.device, config.logs.peak_tflops)
+        meter = Meter(config.model, self.fabric.device, config.logs.peak_tflops, self.data.shares)
         self.wrapped.train()
         with self.writer, stop_on_signals() as request:
             ahead = self._ahead()
@@ -219,15 +210,16 @@ class Trainer:
                     break
         if logs is not None:
             logs.close()
+            write_report(config.output_dir, self.manifest)
         return self.done
 
     def _ahead(self) -> Ahead:
         """Batches from where the run stands on, and the masks of each."""
         config, first = self.config, self.step * self.facts.batch
 
-        def masks(number: int, count: int) -> TokenMask:
+        def masks(number: int, batch: Any) -> Any:
             """Drawn from the places of the samples in all that the run sees: any number of ranks draws the same."""
-            return draw_masks(config.model, config.seed, (first + self.share.batch(number)[:count]).tolist())
+            return masks_of(config.model, config.seed, (first + self.share.batch(number)[: len(batch)]).tolist(), batch)
 
         stream = self.data.train.stream(self.share, self.facts.origin + first)
         return Ahead(stream, masks, self.fabric.device)
@@ -242,10 +234,10 @@ class Trainer:
             with meter.waiting():
                 batch, mask = ahead.take()
             with self.fabric.no_backward_sync(self.wrapped, enabled=number < rounds - 1):
-                loss = self.wrapped(batch.pixels, batch.valid, batch.minutes, mask)
+                loss = self.wrapped(*batch.inputs(mask))
                 self.fabric.backward(loss / rounds)
             total += loss.detach() / rounds
-            self.watch.batch(batch.valid)
+            self.watch.batch(batch.valid_share())
             with meter.waiting():
                 ahead.prepare()
         norm = self._clip()
@@ -312,18 +304,11 @@ class Trainer:
         on_first_rank(self.fabric, write)
 
     def _validate(self, logs: Logs | None) -> None:
-        if self.data.validation is None or self.config.validation.every_epochs is None:
-            return
         settings = self.config.validation
+        if not self.data.judged or settings.every_epochs is None:
+            return
         with self.average.applied(self.model) if self.average is not None else nullcontext():
-            report = validate(
-                self.model,
-                self.data.validation,
-                self.data.statistics,
-                self.fabric,
-                seed=settings.seed,
-                batches=settings.batches,
-            )
+            report = validate_parts(self.model, self.data, self.fabric, seed=settings.seed, batches=settings.batches)
         self.losses[self.step] = report.loss
 
         def write() -> None:

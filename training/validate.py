@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,14 +12,15 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from stratacube.errors import StratacubeError
-from training.baselines import BASELINES
-from training.batches import Batch, BatchLoader, Statistics
+from training.baselines import Baseline
+from training.batches import Batch, BatchLoader, Data, Statistics
 from training.metrics import BandSums
 from training.models import MaskedAutoencoder, TokenMask, draw_masks
+from training.models.joint import JointAutoencoder
 from training.models.loss import patch_statistics
 from training.models.patches import images_to_patches
 
-__all__ = ["Report", "Restored", "restore", "validate"]
+__all__ = ["Report", "Restored", "restore", "validate", "validate_parts"]
 
 MODEL = "model"
 
@@ -69,7 +70,7 @@ def restore(model: MaskedAutoencoder, batch: Batch, mask: TokenMask) -> Restored
         for number, (target, usable) in enumerate(zip(targets, valid, strict=True)):
             mean, deviation = patch_statistics(target, usable)
             patches[number] = patches[number] * deviation + mean
-    return Restored(result.loss, truth, model.images(patches), _masked_pixels(model, mask), batch.valid)
+    return Restored(result.loss, truth, model.images(patches), model.hidden(mask), batch.valid)
 
 
 def validate(
@@ -80,7 +81,7 @@ def validate(
     *,
     seed: int,
     batches: int | None = None,
-    baselines: bool = False,
+    baselines: Mapping[str, Baseline] | None = None,
 ) -> Report:
     """Judge a model on every sample of a loader, or the first ``batches`` batches of each rank.
 
@@ -99,14 +100,15 @@ def validate(
     batches
         Batches of each rank; all if not given.
     baselines
-        Judge the baselines too.
+        What to judge beside it.
 
     Raises
     ------
     StratacubeError
         If no pixel is masked and valid.
     """
-    methods = [MODEL, *(BASELINES if baselines else ())]
+    beside = baselines or {}
+    methods = [MODEL, *beside]
     sums = {name: BandSums(statistics.bands, statistics.span, fabric.device) for name in methods}
     totals = torch.zeros(2, dtype=torch.float64, device=fabric.device)
     was_training, start = model.training, loader.state_dict()
@@ -119,7 +121,7 @@ def validate(
             if not counts:
                 continue
             totals += torch.stack([restored.loss.double() * len(batch), torch.tensor(len(batch), device=totals.device)])
-            _add(sums, restored, here, statistics)
+            _add(sums, restored, here, statistics, beside)
     model.train(was_training)
     loader.load_state_dict(start)
     gathered = [fabric.all_reduce(part, reduce_op="sum") for part in (totals, *(s.sums for s in sums.values()))]
@@ -137,11 +139,49 @@ def validate(
     return Report(loss / max(1, samples), int(samples), rows)
 
 
-def _add(sums: dict[str, BandSums], restored: Restored, batch: Batch, statistics: Statistics) -> None:
+def validate_parts(
+    model: MaskedAutoencoder, data: Data, fabric: Fabric, *, seed: int, batches: int | None = None
+) -> Report:
+    """Judge a model on all that has validation data: one source, or those of a mixture.
+
+    The loss of a mixture is the mean by the shares that are learned from, and its bands are called SOURCE/BAND.
+
+    Parameters
+    ----------
+    model, fabric, seed, batches
+        As of :func:`validate`.
+    data
+        Of the run; some of it must have validation data.
+    """
+    was_training = model.training
+    model.eval()
+    reports: dict[str, Report] = {}
+    for name, part in data.judged.items():
+        assert part.validation is not None
+        alone = model.part(name) if isinstance(model, JointAutoencoder) else model
+        reports[name] = validate(alone, part.validation, part.statistics, fabric, seed=seed, batches=batches)
+    model.train(was_training)
+    if not data.parts:
+        return reports[""]
+    weights = {name: data.shares[name] for name in reports}
+    return Report(
+        sum(reports[name].loss * weight for name, weight in weights.items()) / sum(weights.values()),
+        sum(report.samples for report in reports.values()),
+        [{**row, "band": f"{name}/{row['band']}"} for name, report in reports.items() for row in report.rows],
+    )
+
+
+def _add(
+    sums: dict[str, BandSums],
+    restored: Restored,
+    batch: Batch,
+    statistics: Statistics,
+    baselines: Mapping[str, Baseline],
+) -> None:
     truth, wanted = statistics.physical(restored.truth), restored.masked & restored.valid
     visible = restored.valid & ~restored.masked
     for name, part in sums.items():
-        estimate = restored.estimate if name == MODEL else BASELINES[name](restored.truth, visible, batch.minutes)
+        estimate = restored.estimate if name == MODEL else baselines[name](restored.truth, visible, batch.minutes)
         part.add(truth, statistics.physical(estimate), wanted)
 
 
@@ -157,15 +197,3 @@ def _in_step(loader: BatchLoader, most: int | None, fabric: Fabric) -> Iterator[
     for _ in range(longest - own):
         if last is not None:
             yield last, False
-
-
-def _masked_pixels(model: MaskedAutoencoder, mask: TokenMask) -> Tensor:
-    """The token mask at every pixel of every band."""
-    config = model.config
-    groups, pixels = config.group_indices, config.patch_size**2
-    tokens = mask.masked.reshape(len(mask.masked), config.frames, len(groups), -1)
-    parts = [
-        tokens[:, :, number, :, None, None].expand(-1, -1, -1, pixels, len(group))
-        for number, group in enumerate(groups)
-    ]
-    return model.images(parts)

@@ -41,9 +41,9 @@ class Watch:
         self._sums = torch.zeros(4, device=device)
         """Loss of steps that count, and how many; share of valid pixels of batches, and how many."""
 
-    def batch(self, valid: Tensor) -> None:
-        """Take in the valid pixels of a batch."""
-        self._sums[2:] += torch.stack([valid.float().mean(), self._sums.new_ones(())])
+    def batch(self, valid_share: Tensor) -> None:
+        """Take in the share of valid pixels of a batch, a scalar on the device."""
+        self._sums[2:] += torch.stack([valid_share, self._sums.new_ones(())])
 
     def step(self, loss: Tensor, norm: Tensor) -> Tensor:
         """Take in a step, and say whether it counts: a scalar on the device, the same on every rank."""

@@ -67,9 +67,19 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-@pytest.mark.parametrize("bands", [None, (13, 2, 7), (7, 13), (3, 1)], ids=["all", "mixed", "coarse", "fine"])
-def test_batches_are_those_of_the_form_before(forms: tuple[Path, Path], view: View, bands: Any) -> None:
+SOME = {"mixed": (13, 2, 7), "coarse": (7, 13), "fine": (3, 1)}
+FEW = ("odd", "aligned at odd", "centre")
+"""Views that bands of some sizes alone are tried with."""
+
+
+@pytest.mark.parametrize(
+    ("bands", "view"),
+    [
+        *(pytest.param(None, view, id=f"all-{name}") for name, view in VIEWS.items()),
+        *(pytest.param(bands, VIEWS[name], id=f"{some}-{name}") for some, bands in SOME.items() for name in FEW),
+    ],
+)
+def test_batches_are_those_of_the_form_before(forms: tuple[Path, Path], bands: Any, view: View) -> None:
     options = {"view": view, "bands": bands, "seed": 3, "quantity": "mixed", "fill": -1.0, "fields": ["view_zenith"]}
     seen = set()
     for epoch in range(2):

@@ -87,7 +87,7 @@ def write(folder: Path, facts: Instrument, *, flagged: bool = True) -> tuple[Pat
     return path, truth
 
 
-@pytest.mark.parametrize(("bands", "workers"), [(5, 0), (11, 0), (20, 0), (64, 0), (70, 0), (5, 1), (70, 1)])
+@pytest.mark.parametrize(("bands", "workers"), [(5, 0), (11, 0), (20, 0), (64, 0), (70, 0), (70, 1)])
 def test_bands_and_masks_of_any_number(tmp_path: Path, bands: int, workers: int) -> None:
     path, truth = write(tmp_path, made_up(bands))
     opened, names = open_tiles(path, chunks=None), list(truth)

@@ -70,6 +70,12 @@ def test_weights_draw_each_sample_within_one_of_its_share() -> None:
         assert counts.sum() == 100
 
 
+def test_a_rare_sample_comes_in_its_share_of_the_epochs() -> None:
+    order = Order((10,), weights=(np.array([0.3] + 9 * [1.0]),))
+    drawn = np.concatenate([order.epoch(epoch).samples for epoch in range(400)])
+    assert (drawn == 0).sum() == pytest.approx(400 * 3 / 9.3, abs=40)
+
+
 def test_shares_of_sources() -> None:
     order = Order((10, 90), shares=(0.5, 0.5), length=40, seed=3)
     epochs = [order.epoch(e).samples for e in range(9)]

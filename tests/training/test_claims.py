@@ -141,43 +141,58 @@ STOPPED = """
 import os, signal, sys
 from pathlib import Path
 from tests.training.small import small_run
+from training import trainer
 from training.trainer import Trainer
 
 def step(self, *arguments, before=Trainer._step):
-    if self.step == 5:
+    if self.step == 5 and sys.argv[3] == "between":
+        self.writer.wait()  # else it depends on the disk whether step 4 is written by now
         os.kill(os.getpid(), signal.SIGSTOP)
     return before(self, *arguments)
 
+def gather(run, before=trainer.gather_state):
+    fill = before(run)
+    def stopped(folder):
+        fill(folder)
+        if run.checkpoints.path(2).exists() and sys.argv[3] == "saving":
+            os.kill(os.getpid(), signal.SIGSTOP)
+    return stopped
+
 Trainer._step = step
+trainer.gather_state = gather
 Trainer(small_run(Path(sys.argv[1]), checkpoints={"every_steps": 2}, logs={"every_steps": int(sys.argv[2])})).fit()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("every", [1, 100])
+@pytest.mark.parametrize(("every", "moment", "saved"), [(1, "between", 4), (100, "saving", 2)])
 def test_a_run_that_was_stopped_and_lost_its_folder_wakes_up_and_writes_nothing(
-    tmp_path: Path, every: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, every: int, moment: str, saved: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, str(tmp_path), str(every)],
+        [sys.executable, "-c", STOPPED, str(tmp_path), str(every), moment],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
     )
-    _, status = os.waitpid(process.pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status)
-    config = small_run(tmp_path, checkpoints={"every_steps": 2})
-    with pytest.raises(ClaimedError, match=f"process {process.pid} "):
-        Trainer(config).fit()
-    monkeypatch.setattr(stratacube.claim, "LIMIT", 1.0)
-    time.sleep(1.1)
-    other = Trainer(config)
-    assert other.step == 4
-    other.fit(stop_at=8)
-    before = contents(tmp_path)
-    process.send_signal(signal.SIGCONT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        config = small_run(tmp_path, checkpoints={"every_steps": 2})
+        with pytest.raises(ClaimedError, match=f"process {process.pid} "):
+            Trainer(config).fit()
+        monkeypatch.setattr(stratacube.claim, "LIMIT", 1.0)
+        time.sleep(1.1)
+        other = Trainer(config)
+        assert other.step == saved
+        other.fit(stop_at=8)
+        before = contents(tmp_path)
+        process.send_signal(signal.SIGCONT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 1
     assert "ClaimLostError" in errors
     assert "nothing more was written to it" in errors

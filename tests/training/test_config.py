@@ -9,8 +9,9 @@ import yaml
 
 from stratacube.errors import UsageError
 from tests.training.small import small_run
-from training.config import PretrainConfig, load_config, presets
+from training.config import PRESETS, PretrainConfig, load_config, presets
 from training.pretrain import main
+from training.settings_data import TilesData
 
 
 def test_the_presets_are_valid_and_print_themselves(capsys) -> None:
@@ -19,6 +20,22 @@ def test_the_presets_are_valid_and_print_themselves(capsys) -> None:
         assert main(["--config", name, "--print-config"]) == 0
         printed = yaml.safe_load(capsys.readouterr().out)
         assert PretrainConfig.model_validate(printed) == load_config(name)
+
+
+def test_every_value_of_a_preset_has_its_source() -> None:
+    """Its first lines name each key of the model and the optimizer, or say whose the rest is; none is unchecked."""
+    for name in presets():
+        text = (PRESETS / f"{name}.yaml").read_text()
+        head = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+        assert "Where values are from:" in head, name
+        assert "not checked" not in head, name
+        values = yaml.safe_load(text)
+        keys = {key for section in ("model", "optimizer") for key in values[section]} | {"data", "run"}
+        rest = re.search(r"the rest is ours|is ours|ours, for a minute|tests/configs of its repository", head)
+        untold = {key for key in keys if not re.search(rf"\b{key}\b", head)}
+        assert not untold or rest, f"{name}: {untold}"
+        if name.startswith("satmae"):
+            assert not untold, f"{name}: {untold}"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +50,7 @@ def test_the_presets_are_valid_and_print_themselves(capsys) -> None:
         ("model.size=giant", "`model.size` is 'giant': give nano, tiny, small, base, large or huge"),
         ("model.frames=0", "model.frames"),
         ("run.strategy=deepspeed", "run.strategy"),
-        ("data.source=tapes", "`data.source` is 'tapes': give tiles, cubes or blobs"),
+        ("data.source=tapes", "`data.source` is 'tapes': give tiles, cubes, mixture or blobs"),
         ("optimizer.lr", "is not KEY=VALUE"),
         ("seed.a=1", "holds a value"),
     ],
@@ -80,3 +97,10 @@ def test_every_key_is_used() -> None:
                 used.add(node.attr)
     keys = {key for section in sections for key in section.model_fields} - {"source"}  # the discriminator
     assert keys <= used
+
+
+def test_a_cache_is_no_part_of_what_a_run_is() -> None:
+    data = {"source": "tiles", "stores": [{"path": "a"}], "statistics": "own"}
+    near = TilesData.check({**data, "cache_dir": "near", "cache_gb": 5})
+    assert near.described() == TilesData.check(data).described()
+    assert not {"cache_dir", "cache_gb"} & {*near.described()}

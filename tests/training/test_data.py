@@ -20,6 +20,7 @@ from loaders.statistics import BandStatistics
 from loaders.statistics import Statistics as StoredStatistics
 from loaders.tiles import tile_loader
 from stratacube.errors import UsageError
+from tests.published import assert_names_no_folder
 from tests.training.small import small_run, write_store
 from training import demo, evaluate, evaluation
 from training.batches import Batch, to_minutes
@@ -156,6 +157,8 @@ def test_the_published_statistics_decode_as_the_run_did(store: Path, tmp_path: P
     trainer = Trainer(config)
     trainer.fit(1)
     publish(open_run(tmp_path / "run"), tmp_path / "model")
+    led = assert_names_no_folder(tmp_path / "model" / "item.json", tmp_path, store.parent)
+    assert {p.name for p in led} >= {"manifest.json", "config.yaml", "README.md", "statistics.json"}
     path = str(tmp_path / "model" / "statistics.json")
     again = open_data(tiles_run(tmp_path, store, data={"statistics": path}), 0, 1, CPU)
     for name in ("bands", "mean", "std", "span", "unit", "quantity"):
@@ -163,6 +166,12 @@ def test_the_published_statistics_decode_as_the_run_did(store: Path, tmp_path: P
     (batch,) = tile_loader(store, 4, where="tile >= 8", shuffle=False, bands=BANDS, statistics=path)
     expected = torch.cat([b.pixels for b in open_data(_whole(config), 0, 1, CPU).validation or ()])
     assert torch.equal(batch.pixels, expected)
+    # As it names no folder, whoever judges it says where the stores are.
+    judge = ["--output-dir", str(tmp_path / "judged"), "--pictures", "0", "--batches", "1"]
+    assert evaluate.main([str(tmp_path / "model"), *judge]) != 0
+    assert evaluate.main([str(tmp_path / "model"), *judge, "--data", str(store)]) == 0
+    own = evaluation.evaluate(open_run(tmp_path / "run"), tmp_path / "own", batches=1, pictures=0)
+    assert json.loads((tmp_path / "judged" / "evaluation.json").read_text())["rows"] == own.rows
 
 
 def _whole(config: PretrainConfig) -> PretrainConfig:

@@ -16,18 +16,24 @@ import zarr
 from PIL import Image
 from pyproj import Transformer
 
-from cube import open_abi
+from catalog.geostationary.archives import LocalArchive
+from catalog.geostationary.scans import find_scans
+from cube import open_abi, write_references
+from cube.geostationary.index import index_file
 from cube.testing import write_abi_archive
 from loaders.statistics import BandStatistics
 from loaders.statistics import Statistics as StoredStatistics
-from stratacube.errors import UsageError
+from stratacube.errors import SourceError, UsageError
+from tests.job.test_ranks import mpirun, needs_mpirun
+from tests.published import assert_names_no_folder
 from tests.stac_validation import _core
 from tests.training.small import small_run
 from tests.training.test_data import STATISTICS, tiles_run
 from tests.training.test_splits import cube_run
 from training import embed as command
+from training import embedding
 from training.embed_sources import CubeSource, TileSource
-from training.embedding import embed, statistics_of
+from training.embedding import Manner, embed, statistics_of
 from training.feature_store import FeatureStore
 from training.features import Grid, Rows, strips
 from training.models import MaskedAutoencoder
@@ -110,6 +116,7 @@ def test_tiles_have_the_features_of_the_model(trained: Path, placed: Path, tmp_p
     np.testing.assert_allclose(group["tokens"][2], truth, atol=2e-5)
     pooled = np.nansum(truth * share[..., None], axis=(0, 2, 3)) / share.sum((0, 2, 3))[:, None]
     np.testing.assert_allclose(group["pooled"][2, 0, 0], pooled, atol=2e-5)
+    np.testing.assert_allclose(group["valid_share"][2, 0, 0], share.mean(), rtol=1e-5)
     table = geopandas.read_parquet(tmp_path / "out" / "features.parquet")
     assert table["number"].tolist() == [8, 9, 10, 11]
     np.testing.assert_allclose(np.array(table["features"][2]).reshape(2, 64), pooled, atol=2e-5)
@@ -118,6 +125,9 @@ def test_tiles_have_the_features_of_the_model(trained: Path, placed: Path, tmp_p
     item = json.loads((tmp_path / "out" / "item.json").read_text())
     assert list(_core(item)) == []
     assert {"features", "table", "map"} == set(item["assets"])
+    leads = {k["rel"]: (tmp_path / "out" / k["href"]).resolve() for k in item["links"]}
+    assert leads == {"derived_from": (placed / "tiles.zarr").resolve(), "via": opened.folder.resolve()}
+    assert_names_no_folder(tmp_path / "out" / "item.json", placed.parent, trained.parent)
     with Image.open(tmp_path / "out" / "map.png") as picture:
         assert len(picture.getcolors(1 << 20) or ()) > 20
     capsys.readouterr()
@@ -152,17 +162,22 @@ def cube_model(cube: Path, tmp_path_factory: pytest.TempPathFactory) -> Opened:
     return open_run(folder)
 
 
+@pytest.mark.parametrize(("overlap", "tokens", "first"), [(8, True, 7), (12, False, 5)])
 def test_a_stopped_run_goes_on_and_gives_the_same(
     cube: Path,
     cube_model: Opened,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    overlap: int,
+    tokens: bool,
+    first: int,
 ) -> None:
-    opened = cube_model
-    source = CubeSource(
-        xr.open_zarr(cube, chunks=None), str(cube), opened.config.model, statistics_of(opened), "reflectance"
-    )
-    whole = embed(opened, source, tmp_path / "whole")
+    """Also where windows overlap by more than half, and the last ones by more than the others."""
+    opened, step = cube_model, 16 - overlap
+    part = xr.open_zarr(cube, chunks=None).isel(y=slice(0, 84), x=slice(0, 60))
+    source = CubeSource(part, str(cube), opened.config.model, statistics_of(opened), "reflectance")
+    options: dict[str, Any] = {"overlap": overlap, "tokens": tokens}
+    whole = embed(opened, source, tmp_path / "whole", **options)
     read, calls = source.read, []
 
     def dying(sample: int, top: int, bottom: int) -> Rows:
@@ -174,17 +189,49 @@ def test_a_stopped_run_goes_on_and_gives_the_same(
     with monkeypatch.context() as patched:
         patched.setattr(source, "read", dying)
         with pytest.raises(KeyboardInterrupt):
-            embed(opened, source, tmp_path / "parts")
+            embed(opened, source, tmp_path / "parts", **options)
     with (tmp_path / "parts" / "done.jsonl").open("a") as ledger:
         ledger.write("[0, 8")  # cut off
     monkeypatch.setattr(source, "read", lambda s, top, bottom: calls.append(top) or read(s, top, bottom))
     calls.clear()
-    parts = embed(opened, source, tmp_path / "parts")
-    assert calls[0] == 7 * 8  # one row of windows again, of which the next needs a part
-    for name in ("tokens", "weight", "pooled", "valid_share"):
-        assert np.array_equal(whole.array(name)[:], parts.array(name)[:], equal_nan=True), name
+    parts = embed(opened, source, tmp_path / "parts", **options)
+    assert calls[0] == first * step  # rows of windows again, of which the next needs a part
+    assert_same_features(parts, whole)
     with pytest.raises(UsageError, match="holds features of another overlap"):
         embed(opened, source, tmp_path / "parts", overlap=0)
+
+
+def assert_same_features(one: FeatureStore, other: FeatureStore) -> None:
+    """Bit by bit, with nothing left behind."""
+    for name in ("tokens", "weight") * one.tokens + ("pooled", "valid_share", "time"):
+        assert np.array_equal(one.array(name)[:], other.array(name)[:], equal_nan=name != "time"), name
+    assert np.isfinite(one.array("pooled")[:]).all()
+    assert not (one.folder / "strips").exists()
+
+
+@pytest.mark.parametrize(("rows", "overlap", "count"), [(160, 8, 5), (84, 12, 5), (68, 0, 1)])
+def test_parts_of_one_image_are_made_apart_and_in_any_order(
+    cube: Path, cube_model: Opened, tmp_path: Path, rows: int, overlap: int, count: int
+) -> None:
+    """No two of them write to one chunk, and none changes a bit."""
+    opened = cube_model
+    part = xr.open_zarr(cube, chunks=None).isel(y=slice(0, rows), x=slice(0, 60))
+    source = CubeSource(part, str(cube), opened.config.model, statistics_of(opened), "reflectance")
+    whole = embed(opened, source, tmp_path / "whole", overlap=overlap)
+    work = embedding._Work.begin(opened, source, tmp_path / "parts", Manner(overlap=overlap))
+    parts = work.parts(0, shared_by=2)
+    assert [strip for p in parts for strip in range(p.first, p.end)] == [*range(len(work.grid.down))]
+    assert len(parts) == count
+    chunk = work.store.array("tokens").chunks[3]
+    written = [{row // chunk for row in range(work.grid.down[p.first], work.grid.end(p.end - 1))} for p in parts]
+    assert sum(map(len, written)) == len(set().union(*written))
+    for p in reversed(parts[1:]):
+        work.make(p)
+    left = work.parts(0)  # as another run finds it, whatever its workers
+    assert [(p.first, p.end) for p in left] == [(0, parts[0].end)]
+    work.make(left[0])
+    work.finish_image(0)
+    assert_same_features(work.finish(), whole)
 
 
 def test_cells_of_a_region_lie_where_its_pixels_do(cube: Path, cube_model: Opened, tmp_path: Path) -> None:
@@ -234,6 +281,16 @@ def test_a_region_of_an_archive(tmp_path: Path) -> None:
         rtol=1e-4,
         atol=1e-5,
     )
+    scans = [
+        f
+        for scan in find_scans(LocalArchive(tmp_path / "abi"), platform="goes16", sector="M1")
+        for f in scan.files.values()
+    ]
+    write_references([index_file(file) for file in scans], tmp_path / "references")
+    known_as = "virtual", config.model, statistics, "radiance", ["radiance"]
+    virtual = CubeSource(open_abi(tmp_path / "references", chunks=None)["2km"].to_dataset(), *known_as)
+    assert torch.equal(virtual.read(0, 0, 32).pixels, source.read(0, 0, 32).pixels)
+    assert virtual.samples == source.samples
 
 
 @pytest.mark.parametrize(
@@ -266,3 +323,66 @@ def test_models_of_blobs_have_no_satellite_images(tmp_path: Path) -> None:
     Trainer(small_run(tmp_path)).fit(1)
     with pytest.raises(UsageError, match="learned from blobs"):
         statistics_of(open_run(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "local",
+        pytest.param("dask", marks=pytest.mark.long),
+        pytest.param("mpi", marks=[pytest.mark.long, needs_mpirun]),
+    ],
+)
+def test_workers_make_the_features_that_one_process_makes(
+    trained: Path, placed: Path, cube: Path, cube_model: Opened, tmp_path: Path, engine: str, capsys
+) -> None:
+    flags = [str(trained), str(placed), "--where", "tile >= 6", "--overlap", "8"]
+    assert command.main([*flags, "--output-dir", str(tmp_path / "one")]) == 0
+    there = [*flags, "--output-dir", str(tmp_path / "two")]
+    if engine == "mpi":
+        done = mpirun(3, "-m", "training.embed", *there)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("6 images") == 1
+    else:
+        assert command.main([*there, "--workers", "2", "--engine", engine]) == 0
+    groups = [zarr.open_group(tmp_path / name / "features.zarr", mode="r") for name in ("one", "two")]
+    for name in ("tokens", "weight", "pooled", "valid_share", "time"):
+        np.testing.assert_allclose(groups[1][name][...], groups[0][name][...], atol=1e-6)
+    tables = [geopandas.read_parquet(tmp_path / name / "features.parquet") for name in ("one", "two")]
+    assert tables[0].drop(columns="features").equals(tables[1].drop(columns="features"))
+    assert len((tmp_path / "two" / "done.jsonl").read_text().splitlines()) == 6
+    if engine == "dask":  # one image by two workers
+        flags = [str(cube_model.folder), str(cube), "--output-dir"]
+        assert command.main([*flags, str(tmp_path / "image")]) == 0
+        assert command.main([*flags, str(tmp_path / "shared"), "--workers", "2", "--engine", engine]) == 0
+        groups = [zarr.open_group(tmp_path / name / "features.zarr", mode="r") for name in ("image", "shared")]
+        for name in ("tokens", "pooled", "valid_share"):
+            np.testing.assert_allclose(groups[1][name][...], groups[0][name][...], atol=1e-6)
+        assert not (tmp_path / "shared" / "strips").exists()
+    flags = [str(trained), str(placed)]
+    assert command.main([*flags, "--output-dir", str(tmp_path / "two"), "--workers", "0"]) == 2
+    assert "--workers is 0" in capsys.readouterr().err
+
+
+def test_an_image_that_fails_is_told_and_done_when_it_can_be(
+    trained: Path, placed: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """The others are done, nothing is called finished, and the same command goes on with the rest."""
+    flags = [str(trained), str(placed), "--where", "tile >= 8", "--output-dir", str(tmp_path), "--engine", "local"]
+    read, made = TileSource.read, []
+
+    def failing(self: TileSource, sample: int, top: int, bottom: int) -> Rows:
+        made.append(sample)
+        if sample == 1:
+            raise SourceError("chunk 7 is damaged")
+        return read(self, sample, top, bottom)
+
+    monkeypatch.setattr(TileSource, "read", failing)
+    assert command.main(flags) == 1
+    assert "1 of 4 images failed, such as image 1: chunk 7 is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "item.json").exists()
+    assert {*made} == {0, 1, 2, 3}
+    monkeypatch.setattr(TileSource, "read", read)
+    assert command.main(flags) == 0
+    assert len(geopandas.read_parquet(tmp_path / "features.parquet")) == 4

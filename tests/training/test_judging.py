@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pystac
@@ -20,6 +23,7 @@ from tests.training.small import BANDS, small_run
 from training import evaluate, evaluation, probe, probing, publish
 from training.baselines import BASELINES
 from training.batches import Statistics
+from training.classifiers import METHODS, Problem
 from training.data import open_data
 from training.metrics import BandSums, similarity
 from training.models import load_model
@@ -114,8 +118,9 @@ def test_evaluation_writes_table_and_pictures(trained: Path, tmp_path, capsys) -
     assert "| interpolation | B5 |" in capsys.readouterr().out
     with (tmp_path / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 4 * 5
-    assert {row["method"] for row in rows} == {"model", "band mean", "persistence", "interpolation"}
+    methods = {"model", "band mean", "persistence", "interpolation", "spatial infill", "regression"}
+    assert len(rows) == len(methods) * 5
+    assert {row["method"] for row in rows} == methods
     by_band = [row["pixels"] for row in rows if row["band"] == "B3"]
     assert len(set(by_band)) == 1  # every method is judged on the same pixels
     pictures = sorted((tmp_path / "pictures").iterdir())
@@ -164,14 +169,16 @@ def test_the_probe_judges_features(trained: Path, capsys) -> None:
     assert set(scores["scores"]) == {"commonest class", "model", "random weights", "pixel statistics"}
     assert scores["classes"] == ["calm", "windy"]
     assert (scores["fitted_on"], scores["judged_on"]) == (24, 6)
+    assert set(scores["scores"]["model"]) == {"accuracy", "balanced", "penalty", "neighbours"}
     assert "balanced" in capsys.readouterr().out
 
 
 def test_the_classifier_finds_a_linear_rule() -> None:
     features = torch.randn(400, 6)
     labels = (features @ torch.tensor([1.0, -2, 0, 0, 3, 0]) > 0).long()
-    predicted = probing._classify(features[:300], labels[:300], features[300:], 2, 1e-4)
-    assert (predicted == labels[300:]).float().mean() > 0.95
+    fitted = METHODS["linear"](Problem(features[:300], labels[:300], 2), features[300:])
+    assert (fitted.predicted == labels[300:]).float().mean() > 0.95
+    assert fitted.tuned < 1e-2  # a rule without noise needs no shrinking
 
 
 def test_what_cannot_be_opened_is_refused(trained: Path, tmp_path, capsys) -> None:
@@ -195,13 +202,17 @@ def test_a_probe_needs_two_classes(trained: Path, monkeypatch) -> None:
     [(torch.linspace(-0.5, 30, 24), "numbers with fractions, such as"), (torch.arange(24), "24 values in 30 samples")],
 )
 def test_a_label_that_is_no_class_is_refused(trained: Path, monkeypatch, labels: torch.Tensor, message: str) -> None:
+    """Unless numbers are to be told."""
     opened = open_run(trained)
     data = open_data(opened.config, 0, 1, torch.device("cpu"))
     object.__setattr__(data.train.data, "labels", labels)  # type: ignore[attr-defined]
     object.__setattr__(data.validation.data, "labels", labels[:6])  # type: ignore[union-attr]
     monkeypatch.setattr(probing, "open_data", lambda *_, **__: data)
     with pytest.raises(UsageError, match=message):
-        probing.probe(opened)
+        probing.probe(opened, task="classes")
+    told = probing.probe(opened, task="numbers")
+    assert told["task"] == "numbers"
+    assert told["scores"]["mean"]["rmse"] > 0
 
 
 def test_classes_may_be_any_whole_numbers() -> None:
@@ -219,7 +230,7 @@ def test_publishing_makes_a_folder_that_stands_alone(trained: Path, tmp_path) ->
         "temporal": {"interval": [["2020-01-01T00:00:00Z", "2020-12-31T00:00:00Z"]]},
     }
     collection.write_text(json.dumps({"type": "Collection", "extent": extent}))
-    output = tmp_path / "model"
+    output, opened = tmp_path / "model", open_run(trained)
     assert publish.main([str(trained), "--output-dir", str(output), "--collection", str(collection)]) == 0
     assert publish.main([str(trained), "--output-dir", str(output)]) == 2  # never overwritten
     model = load_model(output / "encoder.safetensors")
@@ -227,7 +238,12 @@ def test_publishing_makes_a_folder_that_stands_alone(trained: Path, tmp_path) ->
     assert torch.equal(model.encoder_norm.weight, averaged.encoder_norm.weight)
     card = (output / "README.md").read_text()
     assert "| model | B1 |" in card
-    assert "load_model" in card
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    with contextlib.chdir(output):
+        names: dict[str, Any] = {}
+        exec(compile(code, "README.md", "exec"), names)
+    assert names["features"].shape[:2] == (1, opened.config.model.frames)
+    assert names["features"].isfinite().all()
     item = json.loads((output / "item.json").read_text())
     assert item["links"] == [{"rel": "derived_from", "href": "../catalog/collection.json", "type": "application/json"}]
     assert item["bbox"] == [-100, -20, -60, 40]

@@ -23,6 +23,7 @@ def final_loss(folder: Path, *changes: str) -> float:
     return trainer.losses[300]
 
 
+@pytest.mark.long
 def test_a_small_model_learns_and_loses_by_shuffled_frames(tmp_path: Path) -> None:
     ordered = final_loss(tmp_path / "ordered")
     shuffled = final_loss(tmp_path / "shuffled", "data.shuffle_time=true")
@@ -30,7 +31,7 @@ def test_a_small_model_learns_and_loses_by_shuffled_frames(tmp_path: Path) -> No
     assert shuffled > 1.05 * ordered
 
 
-@pytest.mark.parametrize("kind", ["temporal", "group"])
+@pytest.mark.parametrize("kind", [pytest.param("temporal", marks=pytest.mark.long), "group"])
 def test_the_other_kinds_learn(tmp_path: Path, kind: str) -> None:
     changes = {
         "temporal": ["model.kind=temporal", "model.groups=null", "model.mask_ratio=0.5"],
@@ -39,6 +40,7 @@ def test_the_other_kinds_learn(tmp_path: Path, kind: str) -> None:
     assert final_loss(tmp_path, *changes[kind]) < 0.85
 
 
+@pytest.mark.long
 def test_a_small_model_learns_the_tiles_of_the_demo(tmp_path: Path) -> None:
     assert run_demo(tmp_path, None) == 0
     assert training.demo.main([str(tmp_path / "random"), "--output-dir", str(tmp_path / "run"), "--steps", "250"]) == 0

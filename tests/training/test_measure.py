@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from training.config import load_config
+from training.models import MaskedAutoencoder, draw_masks
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests" / "gpu" / "measure.py"
@@ -35,6 +37,16 @@ def test_its_shapes_are_those_of_the_presets() -> None:
         assert settings.visible_tokens == model.visible_tokens
         assert vars(settings.dimensions) == vars(model.dimensions)
         assert settings.has_time_code == model.has_time_code
+
+
+def test_its_settings_are_all_that_a_model_reads() -> None:
+    script = _script()
+    config = script.settings(script.SMALL, True)
+    pixels = torch.randn(2, config.frames, len(config.bands), *config.height_width)
+    minutes = torch.zeros(2, config.frames, dtype=torch.int64)
+    model = MaskedAutoencoder(config).train()
+    model(pixels, torch.ones_like(pixels, dtype=torch.bool), minutes, draw_masks(config, 0, [0, 1])).backward()
+    assert model.mask_token.grad is not None
 
 
 @pytest.mark.long

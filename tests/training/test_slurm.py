@@ -182,9 +182,11 @@ def test_a_stopped_run_is_queued_again_and_ends_bit_equal(cluster: Cluster, tmp_
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
-def test_srun_starts_a_rank_a_task(cluster: Cluster, tmp_path: Path) -> None:
-    two = ("--gpus-per-node=0", "--ntasks-per-node=2")
-    job = cluster.submit("pretrain_one_node.sbatch", *run_flags(tmp_path, 6), sbatch=two)
+@pytest.mark.parametrize("script", ["one_node", pytest.param("nodes", marks=pytest.mark.long)])
+def test_srun_starts_a_rank_a_task(cluster: Cluster, tmp_path: Path, script: str) -> None:
+    """The script for several nodes is given one, for there is one here."""
+    two = ("--nodes=1", "--gpus-per-node=0", "--ntasks-per-node=2")
+    job = cluster.submit(f"pretrain_{script}.sbatch", *run_flags(tmp_path, 6), sbatch=two)
     end = cluster.ended(job)
     assert end["JobState"] == "COMPLETED", cluster.log(job)
     assert "2 ranks, 32 samples a step" in cluster.log(job)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -107,6 +110,24 @@ def test_a_filter_that_leaves_nothing_tells_the_splits(placed: Path) -> None:
         TileDataset(placed, where="split == 'nowhere'")
 
 
+def test_a_small_build_of_one_split_is_told_which_blocks_give_more(placed: Path, tmp_path: Path) -> None:
+    store = at_one_time(tmp_path / "now", placed)
+    plan = pd.read_parquet(store / "plan.parquet")
+    plan.assign(event_time=plan["event_time"].iloc[0]).to_parquet(store / "plan.parquet")
+    sides = {"where": "split == 'train'", "validation_where": "split == 'val'"}
+    told = (
+        r"none of the 12 tiles .*\(splits: \w+ 12\); give `split`, a SplitRule .*`data.split`.*:"
+        r" with (.*) they would be train (\d+)"
+    )
+    with pytest.raises(UsageError, match=told) as refused:
+        open_data(tiles_run(tmp_path, store, data=sides), 0, 1, CPU)
+    advice = dict(re.findall(r"`(block_\w+|gap_\w+)` ([\d.]+)", re.search(told, str(refused.value))[1]))
+    rule = {"block_km": 3000.0, "block_hours": 168.0, **{key: float(value) for key, value in advice.items()}}
+    sides["validation_where"] = "split == 'test'"  # of so few tiles there is none for a third side
+    data = open_data(tiles_run(tmp_path, store, data={**sides, "split": rule}), 0, 1, CPU)
+    assert data.train.samples == int(re.search(told, str(refused.value))[2])
+
+
 def test_own_statistics_are_of_what_is_learned_from(placed: Path, tmp_path: Path) -> None:
     config = tiles_run(tmp_path / "run", placed, data={"statistics": "own"})
     trainer = Trainer(config)
@@ -145,10 +166,28 @@ def test_foreign_constants_are_told_band_by_band(
     assert "deviation" not in told
 
 
-def cube_run(folder: Path, cube: Path, **data: Any) -> PretrainConfig:
+def test_foreign_constants_of_a_preset_are_told_too(
+    placed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "training"):
+        open_data(tiles_run(tmp_path, placed, data={"statistics": "satvision_pix4d"}), 0, 1, CPU)
+    own = compute_statistics([placed], where="tile < 8", bands=BANDS).bands("all")
+    told = [record.getMessage() for record in caplog.records]
+    for band, mean, std in (
+        ("C01", 127.34686819, 57.3661886),
+        ("C08", 3.00366557, 0.57227082),
+        ("C13", 80.34350524, 9.92560728),
+    ):
+        (line,) = [text for text in told if f"of {band} are" in text]
+        assert f"mean {mean:.4g}, here {own[band].mean:.4g}" in line
+        assert f"deviation {std:.4g}, here {own[band].std:.4g}" in line
+
+
+def cube_run(folder: Path, cube: Path, bands: Sequence[str] = ("B02", "B8A"), **data: Any) -> PretrainConfig:
     base = small_run(folder).model_dump(mode="json")
-    base["model"] |= {"kind": "group", "bands": ["B02", "B8A"], "groups": [["B8A"], ["B02"]], "frames": 1}
-    section = {"source": "cubes", "cubes": [{"path": str(cube)}], "statistics": {"B02": [0.2, 0.1], "B8A": [0.2, 0.1]}}
+    base["model"] |= {"kind": "group", "bands": [*bands], "groups": [[band] for band in bands[::-1]], "frames": 1}
+    statistics = {band: [0.2, 0.1] for band in bands}
+    section = {"source": "cubes", "cubes": [{"path": str(cube)}], "statistics": statistics}
     return PretrainConfig.model_validate({**base, "data": {**section, "batch_size": 2, "workers": 0, **data}})
 
 

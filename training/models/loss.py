@@ -17,6 +17,7 @@ def reconstruction_loss(
     masked: Tensor,
     *,
     normalise: bool,
+    deviations: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Mean over samples of the mean squared error on the sample's masked, valid pixels.
 
@@ -31,6 +32,8 @@ def reconstruction_loss(
         (batch, frames, groups, patches), true where the encoder saw nothing.
     normalise
         Normalise each target patch by the mean and deviation of its valid pixels (MAE's ``norm_pix_loss``).
+    deviations
+        Of the same shape as the targets: units of the error at each pixel; 1 if not given.
     """
     error = torch.zeros(masked.shape[0], dtype=torch.float32, device=masked.device)  # whatever the default type is
     weight = torch.zeros_like(error)
@@ -40,7 +43,10 @@ def reconstruction_loss(
         if normalise:
             mean, deviation = patch_statistics(target, usable)
             truth = (truth - mean) / deviation
-        difference = (predicted.float() - truth).masked_fill(~wanted, 0.0)
+        difference = predicted.float() - truth
+        if deviations is not None:
+            difference = difference / deviations[group]
+        difference = difference.masked_fill(~wanted, 0.0)
         error = error + difference.square().flatten(1).sum(1)
         weight = weight + wanted.flatten(1).sum(1)
     return (error / weight.clamp(min=1)).mean()

@@ -19,6 +19,7 @@ from training.models.loss import reconstruction_loss
 from training.models.masks import TokenMask
 from training.models.patches import images_to_patches, patches_to_images
 from training.models.settings import ModelConfig
+from training.models.start import Start
 
 __all__ = ["MaskedAutoencoder", "Reconstruction"]
 
@@ -39,26 +40,47 @@ class MaskedAutoencoder(nn.Module):
     ----------
     config
         Tokens, width, depth and masking.
+    trunk
+        A model whose blocks this one works with, so that it has none of its own.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, trunk: MaskedAutoencoder | None = None) -> None:
         super().__init__()
         self.config = config
+        self._lent = (trunk,)  # within a tuple it is no part of this one, whose weights would be told twice
         self.groups = config.group_indices
         size, pixels = config.dimensions, config.patch_size**2
         self.fill = nn.Parameter(torch.zeros(len(config.bands))) if config.invalid == "learned" else None
         self.embeddings = nn.ModuleList(nn.Linear(pixels * len(group), size.embed_dim) for group in self.groups)
-        drops = [config.drop_path * block / max(1, size.depth - 1) for block in range(size.depth)]
-        self.encoder = nn.ModuleList(_block(size.embed_dim, size.heads, drop) for drop in drops)
-        self.encoder_norm = nn.LayerNorm(size.embed_dim, eps=1e-6)
-        self.bridge = nn.Linear(size.embed_dim, size.decoder_dim)
+        if trunk is None:
+            drops = [config.drop_path * block / max(1, size.depth - 1) for block in range(size.depth)]
+            self.encoder = nn.ModuleList(_block(size.embed_dim, size.heads, drop) for drop in drops)
+            self.encoder_norm = nn.LayerNorm(size.embed_dim, eps=1e-6)
+            self.bridge = nn.Linear(size.embed_dim, size.decoder_dim)
         self.mask_token = nn.Parameter(torch.empty(size.decoder_dim))
-        self.decoder = nn.ModuleList(_block(size.decoder_dim, size.decoder_heads) for _ in range(size.decoder_depth))
-        self.decoder_norm = nn.LayerNorm(size.decoder_dim, eps=1e-6)
+        if trunk is None:
+            self.decoder = nn.ModuleList(
+                _block(size.decoder_dim, size.decoder_heads) for _ in range(size.decoder_depth)
+            )
+            self.decoder_norm = nn.LayerNorm(size.decoder_dim, eps=1e-6)
         self.heads = nn.ModuleList(nn.Linear(size.decoder_dim, pixels * len(group)) for group in self.groups)
+        frames, bands = config.frames, len(config.bands)
+        self.start = (
+            Start(frames, bands, config.patch_size, config.detail, config.ridge) if config.start != "none" else None
+        )
         self._fixed: dict[tuple[object, ...], Tensor] = {}
         """Codes of places and groups, which are the same in every step."""
         self.initialise()
+
+    @property
+    def trunk(self) -> MaskedAutoencoder:
+        """Whose blocks are worked with: this one's own, as a rule."""
+        return self._lent[0] or self
+
+    def ends(self) -> list[nn.Parameter]:
+        """Weights that no other source of a mixture has: of embeddings, fill, mask token and heads."""
+        own = [self.mask_token, *self.embeddings.parameters(), *self.heads.parameters()]
+        return own if self.fill is None else [*own, self.fill]
 
     def initialise(self) -> None:
         """Draw the weights anew: Xavier for matrices, zero for offsets, 0.02 for the mask token."""
@@ -68,6 +90,9 @@ class MaskedAutoencoder(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.mask_token, std=0.02)
+        if self.start is not None:  # tokens add nothing at first
+            for head in self.heads:
+                nn.init.zeros_(head.weight)  # type: ignore[arg-type]
 
     def forward(self, pixels: Tensor, valid: Tensor, minutes: Tensor, mask: TokenMask) -> Tensor:
         """Loss of a batch; see `reconstruct`."""
@@ -91,13 +116,18 @@ class MaskedAutoencoder(nn.Module):
         targets = images_to_patches(pixels, self.config.patch_size, self.groups)
         weights = images_to_patches(valid, self.config.patch_size, self.groups)
         latent = self._encode(targets, weights, minutes, grid, mask.visible)
-        predictions = self._decode(latent, minutes, grid, mask.visible)
+        predictions, deviations = self._decode(latent, minutes, grid, mask.visible), None
+        if self.start is not None:
+            seen = valid & ~self.hidden(mask, grid)
+            started = self.start(pixels, seen, self.images(predictions, grid))
+            predictions, deviations = (images_to_patches(p, self.config.patch_size, self.groups) for p in started)
         loss = reconstruction_loss(
             predictions,
             targets,
             weights,
             mask.masked.reshape(len(pixels), self.config.frames, len(self.groups), -1),
             normalise=self.config.norm_pix_loss,
+            deviations=deviations,
         )
         return Reconstruction(loss, predictions)
 
@@ -125,6 +155,16 @@ class MaskedAutoencoder(nn.Module):
     def images(self, patches: list[Tensor], grid: tuple[int, int] | None = None) -> Tensor:
         """Lay patches of all groups out as images (batch, frames, channels, height, width)."""
         return patches_to_images(patches, self.config.patch_size, self.groups, grid or self.config.grid)
+
+    def hidden(self, mask: TokenMask, grid: tuple[int, int] | None = None) -> Tensor:
+        """Say of every pixel of every band whether its token is hidden, (batch, frames, channels, height, width)."""
+        tokens = mask.masked.reshape(len(mask.masked), self.config.frames, len(self.groups), -1)
+        pixels = self.config.patch_size**2
+        parts = [
+            tokens[:, :, number, :, None, None].expand(-1, -1, -1, pixels, len(group))
+            for number, group in enumerate(self.groups)
+        ]
+        return self.images(parts, grid)
 
     def _grid(self, pixels: Tensor) -> tuple[int, int]:
         _, frames, channels, height, width = pixels.shape
@@ -160,17 +200,17 @@ class MaskedAutoencoder(nn.Module):
         else:  # one group: what is masked need not be embedded at all
             seen, usable = (_take(part.flatten(1, 2), visible) for part in flat[0])
             tokens = self._embed(0, seen, usable) + _take(code, visible)
-        encoded: Tensor = self.encoder_norm(self._run(self.encoder, tokens))
+        encoded: Tensor = self.trunk.encoder_norm(self._run(self.trunk.encoder, tokens))
         return encoded
 
     def _decode(self, latent: Tensor, minutes: Tensor, grid: tuple[int, int], visible: Tensor) -> list[Tensor]:
         """Predict every patch of every group."""
         width = self.config.dimensions.decoder_dim
         code = self._codes(minutes, grid, width)
-        known = self.bridge(latent)
+        known = self.trunk.bridge(latent)
         tokens = self.mask_token.to(known.dtype).expand(code.shape)
         tokens = tokens.scatter(1, visible[..., None].expand(-1, -1, width), known) + code
-        tokens = self.decoder_norm(self._run(self.decoder, tokens))
+        tokens = self.trunk.decoder_norm(self._run(self.trunk.decoder, tokens))
         per_group = tokens.reshape(len(tokens), self.config.frames, len(self.groups), -1, width).unbind(2)
         return [
             head(part).reshape(*part.shape[:3], -1, len(group))
@@ -206,7 +246,7 @@ class MaskedAutoencoder(nn.Module):
         return position, make("group", len(self.groups), widths.group, device)
 
     def _run(self, blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
-        return run_blocks(blocks, tokens, self.config.checkpointing if self.training else False)
+        return run_blocks(blocks, tokens, self.config.checkpointing if self.trunk.training else False)
 
 
 def _fixed_code(kind: str, *numbers: Any) -> Tensor:

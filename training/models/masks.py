@@ -26,6 +26,10 @@ class TokenMask(NamedTuple):
     masked: Tensor
     """(batch, tokens) bool, true where the encoder sees nothing."""
 
+    def pin_memory(self) -> TokenMask:
+        """Copy to page-locked memory."""
+        return TokenMask(self.visible.pin_memory(), self.masked.pin_memory())
+
     def to(self, device: torch.device) -> TokenMask:
         """Copy to a device."""
         return TokenMask(

@@ -7,9 +7,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from stratacube.settings import Settings
+from stratacube.settings import Settings, formerly
 
-__all__ = ["SIZES", "ModelConfig", "Size"]
+__all__ = ["SIZES", "ModelConfig", "Size", "TokenConfig"]
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,13 @@ SIZES = {
 """ViT-Ti/S/B/L/H; the decoder of B, L and H is MAE's (512 wide, 8 blocks, 16 heads). ``nano`` is for tests."""
 
 
-class ModelConfig(Settings):
-    """A masked autoencoder: one token stands for one patch of one group of bands in one frame."""
+class TokenConfig(Settings):
+    """What the samples of a source are, and its tokens: one stands for one patch of a group of bands in one frame."""
 
     kind: Literal["temporal", "group", "temporal_group"] = Field(
         description="temporal: a token per frame, all bands together; group: a token per group of bands, one frame;"
         " temporal_group: a token per frame and group"
     )
-    size: Literal["nano", "tiny", "small", "base", "large", "huge"] = Field("base", description="width and depth")
     bands: tuple[str, ...] = Field(description="names of the bands, in the order of the channels", min_length=1)
     groups: tuple[tuple[str, ...], ...] | None = Field(
         None, description="groups of band names (kinds group and temporal_group); every band in exactly one"
@@ -61,31 +60,6 @@ class ModelConfig(Settings):
         "learned", description="what stands at invalid pixels of the input: a learned value per band, or the band mean"
     )
     time_code: bool | None = Field(None, description="code of the date and time; as given by the kind if not set")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the encoder")
-    embed_dim: int | None = Field(None, description="width of the encoder instead of the size's")
-    depth: int | None = Field(None, description="blocks of the encoder instead of the size's")
-    heads: int | None = Field(None, description="heads of the encoder instead of the size's")
-    decoder_dim: int | None = Field(None, description="width of the decoder instead of the size's")
-    decoder_depth: int | None = Field(None, description="blocks of the decoder instead of the size's")
-    decoder_heads: int | None = Field(None, description="heads of the decoder instead of the size's")
-    checkpointing: bool | Literal["selective"] = Field(
-        False,
-        description="recompute activations in the backward pass to save memory: all (a third more time), or with"
-        " selective those that cost little",
-    )
-
-    @property
-    def dimensions(self) -> Size:
-        """The size, with what is overridden."""
-        size = SIZES[self.size]
-        return Size(
-            self.embed_dim or size.embed_dim,
-            self.depth or size.depth,
-            self.heads or size.heads,
-            self.decoder_dim or size.decoder_dim,
-            self.decoder_depth or size.decoder_depth,
-            self.decoder_heads or size.decoder_heads,
-        )
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -124,7 +98,7 @@ class ModelConfig(Settings):
         return self.tokens // drawn * max(1, round(drawn * (1 - self.mask_ratio)))
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _fitting(self) -> Self:
         if len(set(self.bands)) != len(self.bands):
             raise ValueError(f"bands {list(self.bands)} name one band twice; name each once")
         if self.kind == "temporal" and self.groups is not None:
@@ -137,6 +111,81 @@ class ModelConfig(Settings):
             raise ValueError(f"groups {self.groups} do not hold each of the bands {self.bands} exactly once")
         if any(side % self.patch_size for side in self.height_width):
             raise ValueError(f"image_size {self.height_width} is not a multiple of patch_size {self.patch_size}")
+        return self
+
+
+class ModelConfig(TokenConfig):
+    """A masked autoencoder; its own tokens are those of its only source, or of the first of several."""
+
+    size: Literal["nano", "tiny", "small", "base", "large", "huge"] = Field("base", description="width and depth")
+    start: Literal["none", "regression"] = Field(
+        "none",
+        description="what predictions begin from: none, or with regression a linear one of each hidden pixel on the"
+        " bands and frames seen there and on what is seen around, of which the network learns what it leaves",
+        json_schema_extra=formerly("none"),
+    )
+    detail: int = Field(
+        0,
+        ge=0,
+        description="with start: regression, channels of convolutions that add detail of single pixels; 0: none",
+        json_schema_extra=formerly(0),
+    )
+    ridge: float = Field(
+        1e-5,
+        gt=0,
+        description="of the regression of start: regression, in variances of the bands; more where scenes are few",
+        json_schema_extra=formerly(1e-5),
+    )
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the encoder")
+    embed_dim: int | None = Field(None, description="width of the encoder instead of the size's")
+    depth: int | None = Field(None, description="blocks of the encoder instead of the size's")
+    heads: int | None = Field(None, description="heads of the encoder instead of the size's")
+    decoder_dim: int | None = Field(None, description="width of the decoder instead of the size's")
+    decoder_depth: int | None = Field(None, description="blocks of the decoder instead of the size's")
+    decoder_heads: int | None = Field(None, description="heads of the decoder instead of the size's")
+    checkpointing: bool | Literal["selective"] = Field(
+        False,
+        description="recompute activations in the backward pass to save memory: all (a third more time), or with"
+        " selective those that cost little",
+    )
+    others: dict[str, TokenConfig] = Field(
+        {},
+        description="by name, tokens of further sources of a mixture: they have embeddings and heads of their own, and"
+        " share all blocks",
+        json_schema_extra=formerly({}),
+    )
+
+    @property
+    def dimensions(self) -> Size:
+        """The size, with what is overridden."""
+        size = SIZES[self.size]
+        return Size(
+            self.embed_dim or size.embed_dim,
+            self.depth or size.depth,
+            self.heads or size.heads,
+            self.decoder_dim or size.decoder_dim,
+            self.decoder_depth or size.decoder_depth,
+            self.decoder_heads or size.decoder_heads,
+        )
+
+    def part(self, name: str) -> ModelConfig:
+        """Model of one source of several alone; that of the first where no other has this name."""
+        alone = {field: getattr(self, field) for field in type(self).model_fields if field != "others"}
+        return type(self)(**(alone | (dict(self.others[name]) if name in self.others else {})))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.others and self.start != "none":
+            raise ValueError(f"start: {self.start} is of one source, but others are given; leave one of both out")
+        wrong = [name for name in self.others if not name.isidentifier()]
+        if wrong:
+            raise ValueError(f"others has {wrong[0]!r}, which is no name; take letters, digits and _")
+        if self.detail and self.start == "none":
+            raise ValueError(
+                f"detail {self.detail} adds to start: regression, but start is none; leave one of both out"
+            )
+        if self.start != "none" and self.norm_pix_loss:
+            raise ValueError("norm_pix_loss normalises by patch and start: regression by pixel; take one of both")
         size = self.dimensions
         for name, width, heads in (
             ("embed_dim", size.embed_dim, size.heads),

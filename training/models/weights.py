@@ -15,12 +15,16 @@ from stratacube.guard import guarded
 from training.models.mae import MaskedAutoencoder
 from training.models.settings import ModelConfig
 
-__all__ = ["ENCODER_PARTS", "load_model", "load_weights", "read_weights", "save_model"]
+__all__ = ["ENCODER_PARTS", "load_model", "load_weights", "part_of", "read_weights", "save_model"]
 
 _HEADER = "stratacube"
 
 ENCODER_PARTS = ("fill", "embeddings.", "encoder.", "encoder_norm.")
 """Names of the weights that ``encode`` needs."""
+
+_TRUNK = ("encoder.", "encoder_norm.", "bridge.", "decoder.", "decoder_norm.")
+"""Names of the weights that sources of a mixture share."""
+_OTHERS = "others."
 
 
 def save_model(
@@ -61,17 +65,39 @@ def read_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, 
         return ModelConfig.model_validate(notes.pop("model")), weights, notes
 
 
-def load_model(path: Path, **changes: object) -> MaskedAutoencoder:
+def part_of(config: ModelConfig, weights: dict[str, Tensor], name: str) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Settings and weights of one source of several, as of a model of that alone.
+
+    Parameters
+    ----------
+    config, weights
+        Of a model; one of one source is its only part, whatever the name.
+    name
+        Of the source; that of the first where no other has this name.
+    """
+    prefix = f"{_OTHERS}{name}."
+    own = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
+    if name in config.others:
+        shared = {n: t for n, t in weights.items() if n.startswith(_TRUNK)}
+    else:
+        shared = {n: t for n, t in weights.items() if not n.startswith(_OTHERS)}
+    return config.part(name), shared | own
+
+
+def load_model(path: Path, part: str = "", **changes: object) -> MaskedAutoencoder:
     """Build the model of a file and load its weights.
 
     Parameters
     ----------
     path
         A file of `save_model`, with or without the decoder (which then keeps its random start).
+    part
+        Name of the source, of a model of several; the first by default.
     **changes
         Settings to replace, such as ``image_size`` or ``mask_ratio``; no weight depends on the size of the image.
     """
     config, weights, _ = read_weights(path)
+    config, weights = part_of(config, weights, part)
     model = MaskedAutoencoder(ModelConfig.model_validate({**config.model_dump(), **changes}))
     load_weights(model, config, weights, path)
     return model
@@ -85,9 +111,13 @@ def load_weights(model: MaskedAutoencoder, config: ModelConfig, weights: dict[st
     UsageError
         If bands or groups are others, though their numbers be the same, or the shape of a weight.
     """
+    if config.others and not model.config.others:
+        fitting = [name for name in ("", *config.others) if config.part(name).bands == model.config.bands]
+        config, weights = part_of(config, weights, fitting[0] if fitting else "")
+    pairs = [(config.part(name), model.config.part(name)) for name in ("", *config.others.keys() & model.config.others)]
     for what, there, here in (
-        ("bands", config.bands, model.config.bands),
-        ("groups", _named(config), _named(model.config)),
+        *(("bands", one.bands, other.bands) for one, other in pairs),
+        *(("groups", _named(one), _named(other)) for one, other in pairs),
     ):
         if there != here:
             raise UsageError(
