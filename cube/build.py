@@ -9,18 +9,19 @@ from __future__ import annotations
 import argparse
 import ctypes
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cube.job.ranks import Ranks, joined
+from cube.job.on_ranks import command_on_ranks, on_ranks
 from cube.plug import Command, imported, imported_of_plug
 from cube.registry import SOURCES, is_name
 from stratacube.choices import nearest, one_of
 from stratacube.command import Answer, Parser, add_common, program, run
-from stratacube.errors import StratacubeError, UsageError
-from stratacube.flags import Completion, add_flags
+from stratacube.errors import UsageError
+from stratacube.flags import Completion, add_flags, examples
 
 __all__ = ["build", "commands", "main"]
 
@@ -31,7 +32,7 @@ def commands() -> dict[str, Command]:
     """All commands that are described by a configuration, by name; each source brings its own."""
     found: dict[str, Command] = {}
     for source, plug in SOURCES.all().items():
-        taken = sorted({*found, *LOOKS, "demo", "publish"} & plug.commands.keys())
+        taken = sorted({*found, *LOOKS, *_OTHERS} & plug.commands.keys())
         odd = [name for name in plug.commands if not is_name(name)]
         if odd:
             SOURCES.drop(source, UsageError(f"its command {odd[0]!r} is not a word of small letters, digits, - and _"))
@@ -57,6 +58,10 @@ LOOKS = {
     "errors": ("what went wrong in a build, counted", "cube.job.problems:errors"),
 }
 """What looks at the folder of a build, by command."""
+
+
+_OTHERS = ("cube", "demo", "doctor", "explain", "publish")
+"""Commands that are of no source."""
 
 
 def build(source: str, config: str | Path | None = None, **settings: Any) -> Answer:
@@ -86,32 +91,28 @@ def build(source: str, config: str | Path | None = None, **settings: Any) -> Ans
     known = commands()
     if source not in known:
         raise UsageError(f"`source` is {source!r}: give {one_of(list(known))}{nearest(str(source), list(known))}")
-    result = _shared(lambda: _run(known[source], None if config is None else Path(config), settings))
+    result = on_ranks(lambda: _run(known[source], None if config is None else Path(config), settings))
     return Answer(result) if isinstance(result, int) else result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    given = _joined(sys.argv[1:] if arguments is None else list(arguments))
     _share_memory()
-    if {"-h", "--help", "--version", "--print-completion", *LOOKS} & set(given):
+    if {"-h", "--help", "--version", "--print-completion", "doctor", "explain", *LOOKS} & set(given):
         return run(_parser(given), given)
-    try:
-        code = _shared(lambda: run(_parser(given), given))  # so that one of several ranks tells a mistake
-    except UsageError as refusal:
-        return run(_refusing(refusal), [])
-    except StratacubeError:  # of rank 0, which has told it
-        return 0
-    return code if joined() or Ranks.here().mine == 0 else 0
+    # Within it, so that one of several ranks tells a mistake.
+    return command_on_ranks(lambda: run(_parser(given), given), lambda refusal: run(_refusing(refusal), []))
 
 
-def _shared(work: Callable[[], T]) -> T:
-    """Do something, on the first of several ranks with the others at its service."""
-    if joined() or Ranks.here().number == 1:
-        return work()
-    from cube.job.engine.mpi import together  # noqa: PLC0415
-
-    return together(work)
+def _joined(arguments: list[str]) -> list[str]:
+    """Take a command of two words, ``sentinel2 adopt``, for what it is registered as: ``sentinel2-adopt``."""
+    known = commands() if len(arguments) > 1 else {}
+    for place, (first, second) in enumerate(pairwise(arguments)):
+        if first in known:
+            both = f"{first}-{second}"
+            return [*arguments[:place], both, *arguments[place + 2 :]] if both in known else arguments
+    return arguments
 
 
 _M_ARENA_MAX = -8  # <malloc.h>
@@ -138,22 +139,44 @@ def _refusing(refusal: UsageError) -> Parser:
     return parser
 
 
+_EXAMPLES = (
+    ("demo", "the whole path on a small archive, in a minute"),
+    ("doctor", "what works on this machine, and how to mend what does not"),
+    ("explain abi --config build.yaml", "which files and bytes a build would read"),
+    ("abi --config build.yaml", "build, or go on where a run was stopped"),
+    ("status abi_tiles", "how far it is"),
+    ("abi --help", "the flags of a command, in groups, with examples"),
+)
+_USAGE = "%(prog)s [--config FILE] [--FLAG VALUE ...]"
+
+
 def _parser(arguments: Sequence[str]) -> Parser:
     completing = "--print-completion" in arguments
-    parser = Parser("stratacube" if completing else program("cube.build"), description=__doc__)
+    described = examples(__doc__ or "", _EXAMPLES)
+    parser = Parser("stratacube" if completing else program("cube.build"), description=described)
     add_common(parser)
     parser.add_argument("--print-completion", action=Completion, help="print a shell's completion script and stop")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
     for name, job in commands().items():
-        command = subparsers.add_parser(
-            name, help=job.help, description=job.help, usage="%(prog)s [--config FILE] [--FLAG VALUE ...]"
-        )
-        command.add_argument("--config", type=Path, help="YAML file of the same keys; flags override it")
-        if name in arguments or completing:  # the models of the other jobs need not be imported
-            add_flags(command, imported_of_plug(job.config))
-        add_common(command, answers=True)
-        command.set_defaults(run=_run_job, job=job, resumes=True)
+        usage = _USAGE.replace(" ", f" {job.positional.upper()} ", 1) if job.positional else _USAGE
+        command = subparsers.add_parser(name, help=job.help, description=job.help, usage=usage)
+        _add_job(command, job, (name in arguments and "explain" not in arguments) or completing)
+        command.set_defaults(run=_run_job, resumes=True)
+
+    text = "which files and bytes a build would read, from the flags of its command; no pixel is read"
+    explaining = subparsers.add_parser("explain", help=text, description=text)
+    explained = explaining.add_subparsers(required=True, metavar="COMMAND")
+    for name, job in commands().items():
+        if job.explain:
+            command = explained.add_parser(name, help=f"what `{name}` would read", usage=_USAGE)
+            _add_job(command, job, (name in arguments and "explain" in arguments) or completing)
+            told = command.add_argument_group("what is told")
+            told.add_argument("--files", type=int, default=20, dest="most_told", help="files to list (default: 20)")
+            told.add_argument(
+                "--output", type=Path, dest="table", metavar="FILE", help="write every range of bytes as CSV"
+            )
+            command.set_defaults(run=_explain)
 
     for name, (text, place) in LOOKS.items():
         command = subparsers.add_parser(name, help=text, description=text)
@@ -169,6 +192,21 @@ def _parser(arguments: Sequence[str]) -> Parser:
     add_common(publishing, answers=True)
     publishing.set_defaults(run=_publish, resumes=True)
 
+    text = "what works on this machine and how to mend what does not; --live asks the services"
+    doctor = subparsers.add_parser("doctor", help=text, description=text)
+    doctor.add_argument("--folder", type=Path, default=Path(), help="where builds are to lie (default: here)")
+    doctor.add_argument("--live", action="store_true", help="ask the services: a search, a token, under 1 MB of files")
+    doctor.add_argument("--service", nargs="+", metavar="NAME=URL", help="with --live, other addresses to ask")
+    add_common(doctor, answers=True)
+    doctor.set_defaults(run=_doctor)
+
+    text = "a virtual cube of an archive: make, append, open, describe, export"
+    virtual = subparsers.add_parser("cube", help=text, description=text)
+    if "cube" in arguments or completing:
+        from cube.geostationary.cube_command import add_cube_commands  # noqa: PLC0415
+
+        add_cube_commands(virtual)
+
     text = "the whole path on a small archive written here, or on real files"
     demo = subparsers.add_parser("demo", help=text, description=text)
     demo.add_argument("--output-dir", type=Path, default=Path("demo"), help="where to write (default: demo)")
@@ -179,12 +217,35 @@ def _parser(arguments: Sequence[str]) -> Parser:
     return parser
 
 
-_OURS = ("run", "job", "config", "parser", "resumes", "verbose", "quiet", "json")
+def _add_job(command: Parser, job: Command, whole: bool) -> None:
+    """Add the flags of a job; those of its model only where they are wanted, for importing it takes time."""
+    command.add_argument("--config", type=Path, help="YAML file of the same keys; flags override it")
+    if whole:
+        model = imported_of_plug(job.config)
+        add_flags(command, model, job.positional)
+        command.description = examples(command.description or job.help, model.EXAMPLES)
+    add_common(command, answers=True)
+    command.set_defaults(job=job)
+
+
+_OURS = ("run", "job", "config", "parser", "resumes", "verbose", "quiet", "json", "most_told", "table")
 """Options that are no settings of a job."""
 
 
 def _run_job(options: argparse.Namespace) -> Answer | int:
-    return _run(options.job, options.config, {k: v for k, v in vars(options).items() if k not in _OURS})
+    return _run(options.job, options.config, _settings(options))
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name not in _OURS}
+
+
+def _explain(options: argparse.Namespace) -> Answer:
+    described = imported_of_plug(options.job.config).load(options.config, _settings(options), options.job.defaults)
+    answer: Answer = imported("cube.reads:told")(
+        imported_of_plug(options.job.explain)(described), options.most_told, options.table
+    )
+    return answer
 
 
 def _look(options: argparse.Namespace) -> Answer | int:
@@ -205,6 +266,11 @@ def _publish(options: argparse.Namespace) -> Answer | int:
         if {name, "publish_only"} <= imported_of_plug(command.config).model_fields.keys():
             return _run(command, options.config or plain.config, settings)
     raise UsageError(f"builds of the source {plain.source()!r} cannot be split; their own command describes them")
+
+
+def _doctor(options: argparse.Namespace) -> Answer:
+    answer: Answer = imported("cube.doctor.run:run_doctor")(options)
+    return answer
 
 
 def _demo(options: argparse.Namespace) -> int:

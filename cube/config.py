@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
@@ -13,6 +12,7 @@ from pydantic import Field, ValidationInfo, create_model, field_validator, model
 
 from cube.engine_choice import Engine
 from cube.geostationary.dialect import Dialect, dialect_of, together, told_of_imagers
+from cube.geostationary.help import EXAMPLES, GROUPS
 from cube.job.codec import BEFORE, CodecName
 from cube.job.parts import TOLD, Shard
 from cube.registry import STRATA, Registry
@@ -45,8 +45,6 @@ def default_workers() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_BAND = re.compile(r"[A-Za-z]{1,2}\d+")
-"""What names of bands look like."""
 StoreForm = Literal["native", "common"]
 HalfKm = Literal["mean", "decimate", "keep"]
 ScreenDepth = Literal["quick", "full", "off"]
@@ -74,6 +72,8 @@ class Part(NamedTuple):
 class TileConfig(WindowSettings):
     """A build of tiles, but for the options of the strata; :data:`AbiConfig` has those too."""
 
+    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = GROUPS
+    EXAMPLES: ClassVar[Sequence[tuple[str, str]]] = EXAMPLES
     STRATA_BY_OPTION: ClassVar[Mapping[str, str]] = {}
     """The stratum each option belongs to."""
     SHORT: ClassVar[Mapping[str, str]] = {
@@ -225,12 +225,12 @@ class TileConfig(WindowSettings):
     @field_validator("channels", mode="before")
     @classmethod
     def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """Take the names of the imager's bands for their numbers."""
+        """Take the names of the imager's bands, and ranges of them, for their numbers."""
         satellite = info.data.get("satellite")
         if not isinstance(value, list) or satellite is None:
             return value
         names = dialect_of(satellite.partition(" ")[0]).names
-        return [names.number(v) if isinstance(v, str) and _BAND.fullmatch(v.strip()) else v for v in value]
+        return [number for v in value for number in (names.numbers_of(v) if isinstance(v, str) else [v])]
 
     @model_validator(mode="after")
     def _agree(self) -> TileConfig:
@@ -347,6 +347,8 @@ def _with_options(base: type[TileConfig], strata: Registry) -> type[TileConfig]:
         "AbiConfig", __base__=base, __doc__="A build of tiles of a geostationary imager.", __module__=__name__, **fields
     )
     model.STRATA_BY_OPTION = owners
+    of_strata = {name: [option for option, owner in owners.items() if owner == name] for name in owners.values()}
+    model.GROUPS = {**base.GROUPS, **{f"options of {name}": options for name, options in of_strata.items()}}
     return model
 
 

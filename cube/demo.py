@@ -207,8 +207,9 @@ def _tell_composites(folder: Sentinel2Folder) -> None:
     _say(f"opened {folder.store}: {dict(composites.sizes)}; mean B8A reflectance {mean:.4g}")
     items = [json.loads(path.read_text()) for path in sorted(folder.root.glob("items/*.json"))]
     fullest = max(items, key=lambda item: float(item["properties"]["stratacube:valid_share"]))
-    _say(f"picture  {folder.composites / fullest['id'] / 'preview.png'}")
+    _say(f"picture  {folder.composites / fullest['properties']['stratacube:cell_id'] / 'preview.png'}")
     _say(f"catalog  {folder.catalog}")
+    _say(f"report   {folder.page}")
     _say(f"errors   {folder.errors}\n")
 
 
@@ -221,4 +222,4 @@ def _tell(root: Path) -> None:
     _say(f"opened {folder.tiles}: {dict(tiles.sizes)}; mean {band} radiance of the first tile {mean:.4g}")
     _say(f"picture  {folder.previews / 'contact_sheet.png'}")
     _say(f"catalog  {folder.catalog}")
-    _say(f"report   {folder.report}\n")
+    _say(f"report   {folder.page}\n")

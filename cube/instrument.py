@@ -171,7 +171,12 @@ class Instrument:
         for band in self.bands:
             if key in (band.name, band.number):
                 return band
-        raise UsageError(f"band {key!r} is unknown; {self.title} has {', '.join(b.name for b in self.bands)}")
+        wanted = str(key).strip().lower()
+        for band in self.bands:
+            if wanted in (band.name.lower(), str(band.number)):
+                return band
+        names = [band.name for band in self.bands]
+        raise UsageError(f"band {key!r} is unknown; {self.title} has {', '.join(names)}{nearest(str(key), names)}")
 
     def quantity(self, name: str, band: str) -> Quantity | None:
         """What a band has by the name of a quantity; None where it has no such thing.

@@ -54,6 +54,11 @@ class Command:
     """``module:object`` of what is called with the configuration."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Settings that hold where neither a file nor a flag gives another."""
+    positional: str = ""
+    """Setting that is given bare, without a flag."""
+    explain: str = ""
+    """``module:object`` of what says of a configuration which files and bytes a build reads: called with it, yields
+    :class:`cube.reads.FileRead`. Nothing is explained if empty."""
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,5 @@ class SourcePlug:
     """By name."""
     inspection: str
     """``module:object`` of its :class:`cube.job.source.Inspection`."""
+    checks: str = ""
+    """``module:object`` of its :class:`stratacube.checks.Checks`: what ``doctor`` tries; nothing if empty."""

@@ -221,7 +221,12 @@ is a :class:`cube.job.engine.plug.EnginePlug`."""
 REDUCERS = Registry(
     "reducer",
     "stratacube.reducers",
-    {name: f"cube.sentinel2.reduce:{name.upper()}" for name in ("median", "mean", "count", "medoid", "best")},
+    {
+        "median": "cube.sentinel2.reduce:MEDIAN",
+        "geomedian": "cube.sentinel2.geomedian:GEOMEDIAN",
+        **{name: f"cube.sentinel2.reduce:{name.upper()}" for name in ("mean", "count", "medoid", "best")},
+        **{name: f"cube.sentinel2.layers:{name.upper()}" for name in ("emad", "smad", "bcmad", "date", "months")},
+    },
     ("name", "joint", "reduce", "counts", "clearest_first"),
 )
 """From observations to one value a pixel: :class:`cube.sentinel2.reduce.Reducer`; percentiles besides."""

@@ -85,3 +85,20 @@ class SplitSettings(Settings):
         except UsageError as error:
             named = str(error).replace("`block_", "`split_").replace("`gap_", "`split_gap_")
             raise UsageError(named.replace("the shares of the splits are", "`split_shares` are")) from error
+
+    @property
+    def split_rows(self) -> list[tuple[str, str]]:
+        """What a report says of the rule: a row of its title and the rule in words, or none."""
+        if self.splits == "off":
+            return []
+        earth = f"{self.split_km:g} km" if self.split_km else "the whole Earth"
+        time = f"{self.split_hours:g} h" if self.split_hours else "all time"
+        gaps = [f"{self.split_gap_km:g} km"] * bool(self.split_km) + [f"{self.split_gap_hours:g} h"] * bool(
+            self.split_hours
+        )
+        return [
+            (
+                "Splits",
+                f"blocks of {earth} and {time}, {' or '.join(gaps)} between them; what reaches over is in none (gap)",
+            )
+        ]

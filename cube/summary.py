@@ -37,10 +37,11 @@ class BandStatistics:
     wavelength_um: float | None = None
 
 
-def rounded_numbers(packing: npt.ArrayLike, coefficients: npt.ArrayLike) -> tuple[float, ...]:
-    """Packing and coefficients as counts are decoded by them, in single precision; undefined ones are 0."""
-    numbers = np.concatenate([np.asarray(packing, "f4"), np.asarray(coefficients, "f4")])
-    return tuple(np.nan_to_num(numbers, nan=0.0).tolist())
+def rounded_numbers(packing: npt.ArrayLike, coefficients: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Packing and coefficients (..., numbers) as counts are decoded by them, single; undefined ones are 0."""
+    numbers = np.concatenate([np.asarray(packing, "f4"), np.asarray(coefficients, "f4")], axis=-1)
+    found: npt.NDArray[np.float32] = np.nan_to_num(numbers, nan=0.0)
+    return found
 
 
 def physical_of(

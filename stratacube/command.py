@@ -25,10 +25,11 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from stratacube import progress
+from stratacube.colours import painted
 from stratacube.errors import StratacubeError, UsageError
 from stratacube.flags import Parser
 
-__all__ = ["Answer", "Parser", "add_common", "program", "run"]
+__all__ = ["Answer", "Parser", "add_common", "program", "run", "terminated_because"]
 
 FAILED, WRONG, STOPPED, INTERRUPTED, TERMINATED = 1, 2, 75, 130, 143
 PACKAGES = ("stratacube", "catalog", "cube", "loaders", "training")
@@ -55,7 +56,22 @@ Function = Callable[[argparse.Namespace], "Answer | int"]
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came; what tidies up after Ctrl-C tidies up after this."""
+    """SIGTERM came; what tidies up after Ctrl-C tidies up after this. Its text is why, where that is known."""
+
+
+_why: Callable[[], str] = str
+"""Says why SIGTERM comes, where that is known when it does; else nothing."""
+
+
+@contextmanager
+def terminated_because(why: Callable[[], str]) -> Iterator[None]:
+    """Within, ask this why SIGTERM comes, at once when it does; it is told in its words if it has any."""
+    global _why  # noqa: PLW0603  (of the process, as signals are)
+    before, _why = _why, why
+    try:
+        yield
+    finally:
+        _why = before
 
 
 def program(module: str) -> str:
@@ -116,7 +132,7 @@ def run(parser: Parser, arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt as stop:
             _drop(stop)
             if isinstance(stop, Terminated):
-                return _fail(TERMINATED, f"stopped by SIGTERM{again}")
+                return _fail(TERMINATED, f"{str(stop) or 'stopped by SIGTERM'}{again}")
             return _fail(INTERRUPTED, f"stopped by Ctrl-C{again}")
 
 
@@ -128,6 +144,9 @@ def _drop(stop: KeyboardInterrupt) -> None:
 
 
 def _fail(code: int, sentence: str) -> int:
+    word = "error:"
+    if sentence.startswith(word):
+        sentence = painted(word, "red", sys.stderr) + sentence.removeprefix(word)
     sys.stderr.write(sentence + "\n")
     return code
 
@@ -151,7 +170,8 @@ class _Formatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         if record.levelno >= logging.WARNING:
-            record.message = f"{record.levelname.lower()}: {record.message}"
+            colour = "yellow" if record.levelno == logging.WARNING else "red"
+            record.message = f"{painted(f'{record.levelname.lower()}:', colour, sys.stderr)} {record.message}"
         return self.parser.worded(super().formatMessage(record))
 
 
@@ -200,7 +220,7 @@ def _answer_terminate(owner: int) -> None:
         if os.getpid() != owner:  # a worker that was forked
             os.kill(os.getpid(), number)
         else:
-            raise Terminated
+            raise Terminated(_why())
 
     signal.signal(signal.SIGTERM, stop)
 

@@ -24,6 +24,7 @@ import xxhash
 __all__ = [
     "Written",
     "aside",
+    "bytes_on_disk",
     "check_guards",
     "digest_of",
     "fenced",
@@ -169,15 +170,12 @@ def whole_file(path: Path, *, durable: bool = False) -> Iterator[Path]:
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = aside(path)
-    try:
+    with _own(part, path):
         yield part
         if durable:
             _flush(part)
         check_guards(path)
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     _tell(path, path.stat().st_size, lambda: digest_of(path))
 
 
@@ -186,7 +184,7 @@ def write_bytes(path: Path, content: bytes | bytearray | memoryview, *, durable:
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = aside(path)
-    try:
+    with _own(part, path):
         with part.open("wb", buffering=0) as file:
             left = memoryview(content).cast("B")
             while left:
@@ -195,9 +193,6 @@ def write_bytes(path: Path, content: bytes | bytearray | memoryview, *, durable:
                 os.fsync(file.fileno())
         check_guards(path)
         os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
     _tell(path, len(memoryview(content).cast("B")), lambda: xxhash.xxh3_128_hexdigest(content))
 
 
@@ -232,7 +227,7 @@ def whole_folder(path: Path, *, digests: bool = True, durable: bool = False) -> 
     path = Path(os.path.abspath(path))
     part = aside(path)
     part.mkdir(parents=True)
-    try:
+    with _own(part, path):
         yield part
         if durable:
             for file in part.rglob("*"):
@@ -241,10 +236,21 @@ def whole_folder(path: Path, *, digests: bool = True, durable: bool = False) -> 
         _rename_folder(part, path)
         if durable:
             _flush(path.parent)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     tell_folder(path, digests=digests)
+
+
+@contextmanager
+def _own(part: Path, path: Path) -> Iterator[None]:
+    """Remove what is not whole after an error, and say so where it was another that took the folder and swept it."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) and not part.exists():
+            check_guards(path)
+        shutil.rmtree(part, ignore_errors=True)  # of a file it does nothing
+        with suppress(OSError):
+            part.unlink()
+        raise
 
 
 def _rename_folder(part: Path, path: Path) -> None:
@@ -370,6 +376,19 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def bytes_on_disk(path: Path) -> int:
+    """Return the size of a file, or of all files of a folder.
+
+    Raises
+    ------
+    OSError
+        If it is not there, or cannot be read.
+    """
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 
 def human_bytes(number: float) -> str:

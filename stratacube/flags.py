@@ -6,23 +6,29 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from stratacube.choices import OneOf, Told, Worded, nearest
+from stratacube.colours import painted
 from stratacube.errors import PARAMETER
 
 if TYPE_CHECKING:
     from stratacube.settings import Settings
 
-__all__ = ["Completion", "Parser", "Words", "add_flags", "dashed", "flag"]
+__all__ = ["Completion", "Parser", "Words", "add_flags", "dashed", "examples", "flag"]
 
 PATH = "PATH"
 """What help calls the value of a flag that is a file or a folder; shells complete it as one."""
 
 _NUMBERS = re.compile(r"-\.?\d[-\d.,eE+]*$")
 """A value that begins with a minus, not a flag: a number, or several joined by commas."""
+
+_TITLE = re.compile(r"^[a-z][^\n]*:$", re.MULTILINE)
+_FLAG = re.compile(r"(?<![\w-])--?[a-z][\w-]*")
+"""Titles and flags in the text of help."""
 
 _NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
@@ -81,6 +87,12 @@ class Parser(argparse.ArgumentParser):
                 action.told = None  # type: ignore[attr-defined]
         return super().format_help()
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the text of ``--help``, its titles and flags in colour where it is a terminal that is printed on."""
+        stream = file or sys.stdout
+        text = _TITLE.sub(lambda found: painted(found[0], "bold", stream), self.format_help())
+        stream.write(_FLAG.sub(lambda found: painted(found[0], "cyan", stream), text))
+
     def flags(self) -> list[str]:
         """All flags of the command."""
         return [name for name in self._option_string_actions if name.startswith("--")]
@@ -91,7 +103,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End with the mistake in one line: a page of usage would hide it."""
-        sys.stderr.write(f"error: {message}; see {self.prog} --help\n")
+        sys.stderr.write(f"{painted('error:', 'red', sys.stderr)} {message}; see {self.prog} --help\n")
         sys.exit(2)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -114,38 +126,82 @@ def _normalised(argument: str) -> str:
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
 
 
-def add_flags(parser: argparse.ArgumentParser, model: type[Settings]) -> None:
-    """Add one flag per field of a configuration; none has a default, so that it overrides only when given."""
+def examples(text: str, shown: Sequence[tuple[str, str]]) -> str:
+    """Say what a command does, and show it by examples: arguments, and what they are for."""
+    lines = [line for arguments, purpose in shown for line in (f"  %(prog)s {arguments}", f"      {purpose}")]
+    told = "\n".join(["", "", "examples:", *lines]) if lines else ""
+    return text.strip().replace("%", "%%") + told
+
+
+def add_flags(parser: argparse.ArgumentParser, model: type[Settings], positional: str = "") -> None:
+    """Add one flag per field of a configuration; none has a default, so that it overrides only when given.
+
+    The ``positional`` one is given without a flag.
+    """
     from stratacube.settings import bare  # noqa: PLC0415  (commands without a configuration need none)
 
     if isinstance(parser, Parser):
         parser.aliases = model.ALIASES
     flags = [flag(name) for name in model.model_fields]
-    for name, info in model.model_fields.items():
-        kind, text = bare(info.annotation), dashed(info.description or "", flags)
-        if info.default not in (None, [], {}) and not info.is_required() and "(default" not in text:
-            text += f" (default: {_shown(info.default)})"
-        named = next((m for m in info.metadata if isinstance(m, OneOf)), None)
-        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
-        if kind is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif get_origin(kind) is Literal:
-            options["choices"] = get_args(kind)
-        elif named is not None:
-            options["choices"] = named.names()
-        elif words := next((m for m in info.metadata if isinstance(m, Worded)), None):
-            options |= {"nargs": "+", "metavar": (words.first, words.more)}
-        elif get_origin(kind) is dict:
-            options |= {"nargs": "+", "metavar": "NAME=VALUE"}
-        elif get_origin(kind) is list:
-            choices = get_args(get_args(kind)[0]) if get_origin(get_args(kind)[0]) is Literal else ()
-            options |= {"nargs": "+", "metavar": "{" + ",".join(map(str, choices)) + "}" if choices else name.upper()}
-        else:
-            options["metavar"] = PATH if kind is Path else name.upper()
-        short = [model.SHORT[name]] if name in model.SHORT else []
-        action = parser.add_argument(*short, flag(name), **options)
-        action.failed = named.failed if named else {}  # type: ignore[attr-defined]
-        action.told = next((m for m in info.metadata if isinstance(m, Told)), None)  # type: ignore[attr-defined]
+    rest = [name for name in model.model_fields if name not in {n for names in model.GROUPS.values() for n in names}]
+    for title, names in {**model.GROUPS, "other settings" if model.GROUPS else "settings": rest}.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add_flag(
+                group, model, name, flags, bare(model.model_fields[name].annotation), bare_name=name == positional
+            )
+
+
+def _add_flag(
+    group: Any, model: type[Settings], name: str, flags: Sequence[str], kind: Any, *, bare_name: bool = False
+) -> None:
+    """Add the flag of one field, or the field without a flag."""
+    info = model.model_fields[name]
+    text = dashed(info.description or "", flags)
+    if info.default not in (None, [], {}) and not info.is_required() and "(default" not in text:
+        text += f" (default: {_shown(info.default)})"
+    named = next((m for m in info.metadata if isinstance(m, OneOf)), None)
+    options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+    if kind is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif get_origin(kind) is Literal:
+        options["choices"] = get_args(kind)
+    elif named is not None:
+        options["choices"] = named.names()
+    elif words := next((m for m in info.metadata if isinstance(m, Worded)), None):
+        options |= {"nargs": "+", "metavar": (words.first, words.more)}
+    elif get_origin(kind) is dict:
+        options |= {"nargs": "+", "metavar": "NAME=VALUE"}
+    elif get_origin(kind) is list:
+        choices = get_args(get_args(kind)[0]) if get_origin(get_args(kind)[0]) is Literal else ()
+        metavar = "{" + ",".join(map(str, choices)) + "}" if choices else _value(name, get_args(kind)[0])
+        options |= {"nargs": "+", "metavar": metavar}
+    else:
+        options["metavar"] = _value(name, kind)
+    if bare_name:
+        group.add_argument(name, metavar=name.upper(), help=options["help"])
+        return
+    short = [model.SHORT[name]] if name in model.SHORT else []
+    action = group.add_argument(*short, flag(name), **options)
+    action.failed = named.failed if named else {}
+    action.told = next((m for m in info.metadata if isinstance(m, Told)), None)
+
+
+_UNITS = {
+    **{unit: unit.upper() for unit in ("minutes", "hours", "km", "mb", "gb")},
+    **dict.fromkeys(("zenith", "elevation", "latitudes", "bbox"), "DEGREES"),
+    **dict.fromkeys(("tile_size", "margin", "dilation"), "PIXELS"),
+    **dict.fromkeys(("cover",), "PERCENT"),
+    **dict.fromkeys(("url", "endpoint"), "URL"),
+}
+"""What help calls a value, by the last word of its parameter's name."""
+_KINDS: Mapping[Any, str] = {int: "N", float: "NUMBER", datetime: "TIME"}
+
+
+def _value(name: str, kind: Any) -> str:
+    """What help calls a value: its unit, else what kind it is of, else its parameter."""
+    unit = _UNITS.get(name) or _UNITS.get(name.rpartition("_")[2])
+    return PATH if kind is Path else unit or _KINDS.get(kind, name.upper())
 
 
 def _shown(value: Any) -> str:

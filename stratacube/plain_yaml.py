@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stratacube.errors import UsageError
 
-__all__ = ["parse_yaml"]
+__all__ = ["parse_yaml", "read_yaml"]
 
 _MOST = 100_000
 """Values of a document, aliases followed: a short text of aliases of aliases stands for billions."""
@@ -73,3 +74,23 @@ def parse_yaml(text: str, what: str) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:160]
         raise UsageError(f"{what} is not YAML that can be read ({reason}); mend it") from error
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Read the keys and values of a YAML file.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read or holds something else.
+    """
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise UsageError(f"config file {file} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"config file {file} is not YAML ({' '.join(str(error).split())[:120]})") from error
+    loaded = parse_yaml(text, f"config file {file}")
+    if not isinstance(loaded, dict):
+        raise UsageError(f"config file {file} holds {type(loaded).__name__}, not keys and values")
+    return loaded

@@ -22,7 +22,8 @@ from pydantic_core import ErrorDetails
 
 from stratacube.choices import nearest, one_of
 from stratacube.errors import UsageError
-from stratacube.plain_yaml import parse_yaml
+from stratacube.own import OWN_ONLY, refuse_from_file
+from stratacube.plain_yaml import read_yaml
 
 __all__ = [
     "RUN_ONLY",
@@ -61,6 +62,10 @@ class Settings(BaseModel):
     """Short flags of fields, such as ``-o``, where there are some."""
     ALIASES: ClassVar[Mapping[str, str]] = {}
     """What it calls the parameters of the configuration that it stands for, for messages that name those."""
+    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """In which order and under which titles help tells the parameters; those of no group come last."""
+    EXAMPLES: ClassVar[Sequence[tuple[str, str]]] = ()
+    """What help shows at its beginning: flags, and what they are for."""
 
     @model_validator(mode="before")
     @classmethod
@@ -115,15 +120,14 @@ class Settings(BaseModel):
             for key in values:
                 if key not in cls.model_fields:
                     raise UsageError(_unknown(key, [cls], cls, f" in {file}"))
+                refuse_from_file(key, cls.model_fields[key].json_schema_extra, file)
         return cls.check({**(defaults or {}), **values, **(changes or {})})
 
     @classmethod
     def former(cls) -> dict[str, Any]:
         """What versions did that did not know a key (:func:`formerly`): where a build does not tell it, it is this."""
-        marked = {name: info.json_schema_extra for name, info in cls.model_fields.items()}
-        return {
-            name: extra["formerly"] for name, extra in marked.items() if isinstance(extra, dict) and "formerly" in extra
-        }
+        marked = ((name, info.json_schema_extra) for name, info in cls.model_fields.items())
+        return {name: extra["formerly"] for name, extra in marked if isinstance(extra, dict) and "formerly" in extra}
 
     @classmethod
     def deciding(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,10 +147,14 @@ def _deciding(models: Sequence[type[Settings]], values: Mapping[str, Any]) -> di
     kept: dict[str, Any] = {}
     for key, value in values.items():
         infos = [model.model_fields[key] for model in models if key in model.model_fields]
-        if any(info.json_schema_extra == RUN_ONLY or _is_former(info, value) for info in infos):
+        if any(info.json_schema_extra in (RUN_ONLY, OWN_ONLY) or _is_former(info, value) for info in infos):
             continue
         inner = [model for info in infos for model in _sections(info.annotation)]
-        kept[key] = _deciding(inner, value) if inner and isinstance(value, Mapping) else value
+        if inner and isinstance(value, Mapping):
+            named = any(get_origin(info.annotation) is dict for info in infos)  # sections by name
+            kept[key] = {k: _deciding(inner, v) for k, v in value.items()} if named else _deciding(inner, value)
+        else:
+            kept[key] = value
     return kept
 
 
@@ -154,26 +162,6 @@ def _is_former(info: FieldInfo, value: Any) -> bool:
     """Whether a value is what versions did that did not know the field; None may be it."""
     extra = info.json_schema_extra
     return isinstance(extra, dict) and "formerly" in extra and extra["formerly"] == value
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """Read the keys and values of a YAML file.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be read or holds something else.
-    """
-    try:
-        text = file.read_text()
-    except OSError as error:
-        raise UsageError(f"config file {file} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"config file {file} is not YAML ({' '.join(str(error).split())[:120]})") from error
-    loaded = parse_yaml(text, f"config file {file}")
-    if not isinstance(loaded, dict):
-        raise UsageError(f"config file {file} holds {type(loaded).__name__}, not keys and values")
-    return loaded
 
 
 def bare(annotation: Any) -> Any:
@@ -237,10 +225,13 @@ class _Place(NamedTuple):
 def _place(model: type[Settings], loc: tuple[int | str, ...]) -> _Place:
     """Find an error's place: pydantic puts the tags and the types of unions between the keys."""
     names: list[str] = []
-    owners, inner, tagged = [model], [model], False
+    owners, inner, tagged, named = [model], [model], False, False
     for part in loc:
         holders = [m for m in inner if part in m.model_fields]
-        if isinstance(part, int):
+        if named:  # of a section among others that are told by name
+            names.append(str(part))
+            named = False
+        elif isinstance(part, int):
             names += [str(part)] if inner else []  # of a list of sections; else the value tells which
         elif tagged:
             inner, tagged = [m for m in inner if part in _tags(m)], False
@@ -249,6 +240,7 @@ def _place(model: type[Settings], loc: tuple[int | str, ...]) -> _Place:
             infos = [m.model_fields[part] for m in holders]
             owners, inner = holders, [m for info in infos for m in _sections(info.annotation)]
             tagged = len(inner) > 1
+            named = bool(inner) and any(get_origin(info.annotation) is dict for info in infos)
         elif inner:  # an unknown key
             names.append(part)
             owners, inner = inner, []
@@ -313,6 +305,8 @@ def _names(model: type[Settings], above: str = "") -> Iterator[str]:
     """All keys, with dots into sections."""
     for name, info in model.model_fields.items():
         yield above + name
+        if get_origin(info.annotation) is dict:  # there a name stands between
+            continue
         for section in _sections(info.annotation):
             yield from _names(section, f"{above}{name}.")
 

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cube.testing import write_abi_archive
+from tests.s3_server import running_s3
 
 ROOT = Path(__file__).resolve().parents[1]
 START = datetime(2020, 7, 1, 16)
@@ -66,25 +61,5 @@ def small_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """Endpoint of a real S3 server without any bucket."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    endpoint = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"{endpoint}/moto-api/", timeout=1).close()
-                break
-            except (OSError, urllib.error.URLError):
-                time.sleep(0.1)
-        else:
-            pytest.fail("the S3 server did not start within 20 s")
+    with running_s3() as endpoint:
         yield endpoint
-    finally:
-        server.terminate()
-        server.wait(10)

@@ -29,7 +29,9 @@ PREFIXES = {
     "proj": "projection",
     "raster": "raster",
     "sat": "sat",
+    "sci": "scientific",
     "view": "view",
+    "xarray": "xarray-assets",
     "zarr": "zarr",
 }
 """Extension by the prefix of its fields."""
@@ -91,6 +93,7 @@ def _extension_validator(uri: str) -> Draft202012Validator | None:
 def _fields_declared(obj: Mapping[str, Any]) -> Iterator[str]:
     """Every extension used is declared, and every one declared is used."""
     used = {PREFIXES[prefix] for prefix in _prefixes(obj) if prefix in PREFIXES}
+    used |= {"render"} if "renders" in obj else set()  # its field has no prefix
     declared = {uri.removeprefix(EXTENSION).split("/")[0] for uri in obj.get("stac_extensions", [])}
     for name in sorted(used - declared):
         yield f"fields of the {name} extension are used but it is not in stac_extensions"

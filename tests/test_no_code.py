@@ -115,6 +115,8 @@ OWN = {
     ("cube/testing/abi/file.py", "yaml.safe_load"): "a file of the package",
     ("catalog/leaks.py", "tree.query"): "boxes, of a tree of shapely",
     ("cube/strata/cells.py", "tree.query"): "points, of a tree of scipy",
+    ("loaders/cell_splits.py", "tree.query"): "boxes, of a tree of shapely",
+    ("loaders/engines.py", "pickle.loads"): "part of a task, which engines hand to workers as a pickle anyway",
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -22,9 +23,14 @@ from tests.test_project import PACKAGES, ROOT, imported, modules
 
 EXTRAS = {"stratacube": (), "catalog": (), "cube": (), "loaders": ("train",), "training": ("train",)}
 """Extras that a package needs to be imported at all."""
-LATE_EXTRAS = ("train", "mlflow", "stackstac", "completion", "hdf4", "dask", "mpi")
+LATE_EXTRAS = ("train", "mlflow", "stackstac", "icechunk", "completion", "hdf4", "dask", "mpi")
 """Those that a function may ask for, with a sentence where it is not there."""
-NOT_INSTALLED = {"mlflow": ["mlflow-skinny"], "tensorboard": ["tensorboard"], "shtab": ["shtab"]}
+NOT_INSTALLED = {
+    "mlflow": ["mlflow-skinny"],
+    "tensorboard": ["tensorboard"],
+    "shtab": ["shtab"],
+    "icechunk": ["icechunk"],
+}
 """Distributions of modules that a development environment may lack."""
 
 
@@ -40,11 +46,12 @@ def test_what_is_imported_is_declared(package: str) -> None:
     always, late = declared(EXTRAS[package]), declared(LATE_EXTRAS)
     wrong = set()
     for path in modules(package):
+        at_once = imported_at_once(path)
         for name in imported(path):
             top = name.partition(".")[0]
             if top in sys.stdlib_module_names or top in PACKAGES:
                 continue
-            known = always if name in imported_at_once(path) else late
+            known = always if name in at_once else late
             if not known & {canonicalize_name(d) for d in distributions.get(top, [top])}:
                 wrong.add(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong
@@ -84,6 +91,19 @@ def test_a_wheel_holds_the_markers_of_types_and_the_presets(tmp_path: Path) -> N
         held = set(archive.namelist())
     assert {f"{package}/py.typed" for package in PACKAGES} <= held
     presets = {str(p.relative_to(ROOT)) for package in PACKAGES for p in (ROOT / package).rglob("*.yaml")}
+    presets |= {f"stratacube/page/{p.name}" for p in (ROOT / "stratacube" / "page").iterdir() if p.is_file()}
     code = {str(p.relative_to(ROOT)) for package in PACKAGES for p in modules(package)}
     assert presets | code <= held
     assert not [name for name in held if name.startswith(("tests/", "docs/"))]
+
+
+def test_how_it_is_cited_is_what_it_is() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {k: cited[k] for k in ("title", "version", "license", "abstract")} == {
+        "title": told["name"],
+        "version": told["version"],
+        "license": told["license"],
+        "abstract": told["description"],
+    }
+    assert [a["name"] for a in cited["authors"]] == [a["name"] for a in told["authors"]]

@@ -28,7 +28,7 @@ FORBIDDEN = {
     "loaders": {"training"},
     "training": set(),
 }
-FRONT_DOOR = [ROOT / "stratacube" / name for name in ("__init__.py", "__main__.py")]
+FRONT_DOOR = [ROOT / "stratacube" / name for name in ("__init__.py", "__main__.py", "preview.py")]
 """They name what lies behind them, and load it late."""
 
 MOST_LINES = 400
@@ -38,12 +38,17 @@ TARGETS = (
     "test",
     "slow",
     "long",
+    "races",
     "soak",
     "fuzz",
     "lint",
     "types",
     "format",
     "bench",
+    "learn",
+    "year-of-references",
+    "docs",
+    "notebooks",
     "installs",
     "constraints",
     "container-test",

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from cube.build import LOOKS, commands
+from catalog.browse.records import Shelf
+from cube.build import LOOKS, _parser, commands
 from cube.config import AbiConfig
 from cube.geostationary.predecessor import with_predecessors_defaults
 from cube.plug import imported
@@ -42,6 +43,9 @@ OTHER_FLAGS = {
     "--print-completion",
     "--archive",
     "--archive-only",
+    "--folders",
+    "--like",
+    "--split-lists",
     "--array",
     "--build-arg",
     "--no-archive",
@@ -106,6 +110,9 @@ def test_commands_and_code_run(tmp_path: Path) -> None:
             assert "nan" not in printed, where
             assert not done.stderr, done.stderr
     assert (tmp_path / "tiles" / "previews" / "contact_sheet.png").exists()
+    browsed = [words[3:] for _, words in console_commands() if words[1:3] == ["-m", "catalog.browse"]]
+    assert browsed
+    assert all(Shelf.of([tmp_path / name for name in names]).records for names in browsed)
 
 
 def console_commands() -> list[tuple[str, list[str]]]:
@@ -137,8 +144,9 @@ def test_set_up_commands_name_what_exists(where: str, words: list[str]) -> None:
     elif tool.startswith("python") and arguments[:2] == ["-m", "venv"]:
         assert arguments[2:] in ([".venv"], ["venv"])
     elif tool == "python":
-        assert arguments[:2] == ["-m", "cube.build"]
-        check_command(arguments[2], arguments[3:])
+        check_python(arguments)
+    elif tool == "stratacube":
+        assert _parser(arguments).parse(arguments).run  # or a mistake ends it
     elif tool == "venv/bin/pip":
         assert set(re.findall(r"\w+", arguments[1])) <= extras().keys()
         assert (ROOT / arguments[arguments.index("-c") + 1]).exists()
@@ -154,6 +162,14 @@ def test_set_up_commands_name_what_exists(where: str, words: list[str]) -> None:
         check_container(arguments)
     else:
         pytest.fail(f"{where} uses {tool}, which this test does not know")
+
+
+def check_python(arguments: Sequence[str]) -> None:
+    if arguments[:2] == ["-m", "catalog.browse"]:
+        assert not any(a.startswith("-") for a in arguments[2:])  # what is browsed was built: see the test above
+        return
+    assert arguments[:2] == ["-m", "cube.build"]
+    check_command(arguments[2], arguments[3:])
 
 
 def check_job(arguments: Sequence[str]) -> None:
@@ -246,6 +262,12 @@ def test_links_lead_somewhere(document: Path) -> None:
         if not file.exists() or (anchor and anchor not in anchors(file)):
             dead.append(target)
     assert not dead
+
+
+def test_the_picture_of_readme_is_light_and_described() -> None:
+    (described, path) = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", README.read_text())[0]
+    assert len(described.split()) > 20
+    assert (ROOT / path).stat().st_size < 400_000
 
 
 def anchors(document: Path) -> set[str]:

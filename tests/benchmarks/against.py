@@ -170,14 +170,17 @@ class Measured:
 
 def _groups(inputs: Inputs, run: Runner) -> dict[str, list[Measured]]:
     """Everything that is measured; the names are :data:`GROUPS`."""
+    screens = {side: "--screen" in run.text(side, "abi", "--help") for side in ("old", "new")}
+    screens["again"] = screens["old"]
     tiles = Measured(
         "Tiles",
         {
             "start": "one tile, a first command: Python's start and all imports are in it",
             "one": "one tile, work alone",
+            "cut": "one tile, work alone, its scans not looked at (`--screen off`)",
             "many": f"{inputs.MANY} tiles, work alone",
         },
-        lambda side: run.script(side, "commands", runs=inputs.tile_runs(run.out)),
+        lambda side: run.script(side, "commands", runs=inputs.tile_runs(run.out, screens=screens[side])),
     )
     workers = Measured(
         "Tiles",

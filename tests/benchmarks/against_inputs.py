@@ -121,11 +121,22 @@ class Inputs:
         """
         return self._tiles(out / "many", self.MANY, 80, spacing=160, workers=workers)
 
-    def tile_runs(self, out: Path) -> list[tuple[str, Path, list[str]]]:
-        """One tile first, then two of other places, then 64."""
+    def tile_runs(self, out: Path, *, screens: bool) -> list[tuple[str, Path, list[str]]]:
+        """One tile first, then two of other places, the same two without a look at their scans, then 64.
+
+        Parameters
+        ----------
+        out
+            Where they go.
+        screens
+            Whether the code knows ``--screen``: what looks at no scans has nothing to leave out.
+        """
         ones = [self._tiles(out / f"one{seed}", 1, 512, seed=seed) for seed in (1, 2, 3)]
         rows = ("start", "one", "one")
         runs = [(row, out / f"one{i}", command) for i, (row, command) in enumerate(zip(rows, ones, strict=True), 1)]
+        unscreened = ["--screen", "off"] * screens
+        runs += [("cut", out / f"cut{seed}", self._tiles(out / f"cut{seed}", 1, 512, seed=seed)) for seed in (2, 3)]
+        runs = [(row, to, [*command, *unscreened * (row == "cut")]) for row, to, command in runs]
         return [*runs, ("many", out / "many", self.many(out))]
 
     def index(self, out: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from cube.engine_choice import choose_engine
@@ -21,6 +22,9 @@ from cube.job.folder import BuildFolder
 from cube.job.job import run_job  # noqa: F401  (what a build imports)
 from cube.job.ranks import Ranks
 from cube.job.run import Run
+
+COLUMNS = 15
+"""Of cells, over a scene."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def small(root: Path, engine: str, workers: int, number: int) -> dict[str, Any]:
 
 
 def tiles(root: Path, engine: str, workers: int, number: int) -> dict[str, Any]:
-    """So many shards of tiles."""
+    """So many shards of 32 tiles, each of a second or more."""
     from datetime import datetime
 
     from cube.config import AbiConfig
@@ -83,43 +87,50 @@ def tiles(root: Path, engine: str, workers: int, number: int) -> dict[str, Any]:
         write_abi_archive(
             archive, start=datetime(2020, 7, 1, 16), hours=1.5, channels=(1, 7, 13), shape_2km=(600, 600), workers=1
         )
-    given = {"local_data_dir": archive, "domain": "M1", "channels": [1, 7, 13], "num_tiles": number, "tile_size": 256}
-    given |= {"output_dir": root / "tiles", "steps": 7, "step_minutes": 10, "shard_mb": 0.9, "overwrite": True}
-    given |= {"screen": "off", "engine": engine, "workers": workers}
-    return built(AbiBuild(AbiConfig.load(None, given)), engine, workers)
+    given = {"local_data_dir": archive, "domain": "M1", "channels": [1, 7, 13], "num_tiles": 32 * number}
+    given |= {"output_dir": root / "tiles", "steps": 7, "step_minutes": 10, "shard_mb": 28.8, "overwrite": True}
+    given |= {"tile_size": 256, "screen": "off", "engine": engine, "workers": workers}
+    return built(AbiBuild(AbiConfig.load(None, given)), engine, workers, "shard-")
 
 
 def composites(root: Path, engine: str, workers: int, number: int) -> dict[str, Any]:
-    """So many cells, and the scenes under them."""
+    """So many cells, each of a second or more for its pixels are fine, and the scenes under them."""
     from cube.sentinel2.config import Sentinel2Config
     from cube.sentinel2.grid import make_grid, write_grid
     from cube.sentinel2.run import Sentinel2Build
-    from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, make_scene
+    from tests.sentinel2.scenery import EPSG, FIRST, SIDE, ULX, ULY, make_scene
 
-    archive, side, cell = root / "safe", max(1, round(number**0.5)), 10_000
+    archive, rows, cell = root / "safe", max(1, number // COLUMNS), SIDE * 20 // COLUMNS
     if not archive.exists():
         for n in range(12):
             make_scene(n, FIRST + timedelta(days=5 * n), bands=("B02", "B03", "B04")).write(archive)
-    write_grid(make_grid(cell, (ULX, ULY - side * cell, ULX + side * cell, ULY), f"EPSG:{EPSG}"), root / "grid.csv")
+    bounds = (ULX, ULY - rows * cell, ULX + COLUMNS * cell, ULY)
+    write_grid(make_grid(cell, bounds, f"EPSG:{EPSG}"), root / "grid.csv")
     given = {"safe_dir": archive, "grid_csv": root / "grid.csv", "work_dir": root / "composites", "overwrite": True}
-    given |= {"start": "2021-06-01", "end": "2021-09-30", "bands": ["B02", "B03", "B04"], "tr": [20, 20], "tap": True}
+    given |= {"start": "2021-06-01", "end": "2021-09-30", "bands": ["B02", "B03", "B04"]}
+    given |= {"tr": [0.32, 0.32], "tap": True}
     return built(
-        Sentinel2Build(Sentinel2Config.load(None, {**given, "engine": engine, "workers": workers})), engine, workers
+        Sentinel2Build(Sentinel2Config.load(None, {**given, "engine": engine, "workers": workers})),
+        engine,
+        workers,
+        "cell ",
     )
 
 
-def built(source: Any, engine: str, workers: int) -> dict[str, Any]:
-    """Plan, and time what workers do."""
+def built(source: Any, engine: str, workers: int, tasks: str) -> dict[str, Any]:
+    """Plan, and time what workers do; also how long their tasks take, by how their names begin."""
     with (
         source.folder.opened(source.described(), source.digest(), overwrite=True) as fence,
         Workers(workers, choose_engine(engine) or "local", source.modules, fence) as pool,
     ):
         run = Run(source.folder, pool, 2, lambda entry: ())
         source.find(run)
-        planned = source.plan(run)
+        source.plan(run)
         begun = time.perf_counter()
         source.build(run)
-        return {"wall": time.perf_counter() - begun, "tasks": planned.tasks, "failed": len(run.ledger.problems())}
+        wall = time.perf_counter() - begun
+        took = [e.figures["seconds"] for key, e in run.ledger.entries.items() if key.startswith(tasks)]
+        return {"wall": wall, "tasks": len(took), "task": median(took), "failed": len(run.ledger.problems())}
 
 
 def main(name: str, engine: str, workers: str, folder: str, number: str) -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet
 from tests.fuzz.plain import TOKENS, damaged_bytes
 from tests.fuzz.structured import changed_value, damaged_json
 
-__all__ = ["damaged_hdf5", "damaged_npz", "damaged_parquet", "damaged_safetensors"]
+__all__ = ["damaged_chunk_table", "damaged_hdf5", "damaged_npz", "damaged_parquet", "damaged_safetensors"]
 
 _NUMBERS: tuple[Any, ...] = (0, -1, 1, 2**31 - 1, 2**62, 1e30, -1e-30, np.nan, np.inf, 0.5)
 
@@ -53,6 +53,42 @@ def damaged_hdf5(rng: random.Random, data: bytes, others: Sequence[bytes] = ()) 
         for _ in range(rng.choice((1, 1, 2, 4))):
             _change_hdf5(rng, h5, [n for n in names if n in h5])
     return file.getvalue()
+
+
+def damaged_chunk_table(rng: random.Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
+    """Change the tables of chunks of an HDF5 file: sizes, masks of filters, places, addresses, and more.
+
+    A node of such a table is ``TREE``, a 1, its level, number of entries and neighbours; then a key (size, mask, and
+    the place along each dimension and within an element) and an address by turns: HDF5 File Format Specification,
+    III.A.1.
+    """
+    changed = bytearray(data)
+    nodes = [at for at in range(0, len(data) - 24, 8) if data[at : at + 5] == b"TREE\1"]
+    for _ in range(rng.choice((1, 1, 2, 4)) if nodes else 0):
+        node = rng.choice(nodes)
+        entries = max(1, int.from_bytes(data[node + 6 : node + 8], "little"))
+        entry = node + 24 + rng.randrange(entries) * (8 + 8 * 3 + 8)  # images have two dimensions
+        at, width = rng.choice(
+            (
+                (node + 5, 1),
+                (node + 6, 2),
+                (node + 8, 8),
+                (node + 16, 8),
+                (entry, 4),
+                (entry, 4),
+                (entry + 4, 4),
+                *((entry + 8 + 8 * n, 8) for n in range(3)),
+                (entry + 32, 8),
+                (entry + 32, 8),
+            )
+        )
+        old = int.from_bytes(data[at : at + width], "little")
+        largest = 256**width - 1
+        number = rng.choice(
+            (0, 1, old + 1, old - 1, 2 * old, old + 20, len(data) - 1, len(data), 2**31, 2**62, largest)
+        )
+        changed[at : at + width] = (number & largest).to_bytes(width, "little")
+    return bytes(changed[: len(data)])
 
 
 def _change_hdf5(rng: random.Random, h5: h5py.File, names: Sequence[str]) -> None:

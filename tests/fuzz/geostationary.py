@@ -20,17 +20,24 @@ from catalog.geostationary.items import load_items, save_items
 from catalog.geostationary.naming import Naming
 from catalog.geostationary.scans import SourceFile, group_scans
 from catalog.geostationary.shelf import ScanShelf
-from cube.geostationary import references
+from cube.geostationary import reference_leaf, reference_view
 from cube.geostationary.chips.forms import read_members, told_members
 from cube.geostationary.grid import Window
 from cube.geostationary.index import index_file
 from cube.geostationary.index_cache import load_index, save_index
 from cube.geostationary.read import read_windows
 from cube.geostationary.references import read_references, write_references
+from cube.geostationary.screen_file import record_of
 from cube.strata.masks import find_masks, survey_mask
-from cube.testing import write_abi_archive, write_ami_file, write_cloud_systems, write_monthly_cloud_systems
+from cube.testing import (
+    write_abi_archive,
+    write_abi_file,
+    write_ami_file,
+    write_cloud_systems,
+    write_monthly_cloud_systems,
+)
 from stratacube.errors import SourceError
-from tests.fuzz.containers import damaged_hdf5, damaged_npz, damaged_parquet
+from tests.fuzz.containers import damaged_chunk_table, damaged_hdf5, damaged_npz, damaged_parquet
 from tests.fuzz.parser import Parser
 from tests.fuzz.plain import damaged_bytes, damaged_head, damaged_lines, damaged_text
 from tests.fuzz.structured import damaged_json, damaged_json_lines
@@ -76,6 +83,19 @@ def _pixels(naming: Naming) -> Callable[[Path, Path], Any]:
     return read
 
 
+def _chunked(folder: Path) -> list[Path]:
+    """A file of several chunks a dataset, whose tables have as many entries."""
+    place: dict[str, Any] = {"shape": (60, 60), "chunks": (20, 20), "corner": (-0.019992, 0.059976), "sector": "C"}
+    return [write_abi_file(folder, channel=channel, start=_START, shuffle=channel == 8, **place) for channel in (8, 13)]
+
+
+def _screened(folder: Path, path: Path) -> Any:
+    """Whatever its table of chunks says: its pixels, and what a screening finds of it."""
+    index = index_file(_source(path, ABI_NAMES))
+    _pixels(ABI_NAMES)(folder, path)
+    return record_of(index, "scan").row_shares
+
+
 def _index(folder: Path) -> list[Path]:
     found = []
     for path in _abi(folder):
@@ -111,7 +131,7 @@ def _references(folder: Path) -> list[Path]:
     indexes = [index_file(_source(path, ABI_NAMES)) for path in _abi(folder / "archive")]
     write_references(indexes, folder / "references")
     return [p for p in (folder / "references").rglob("*") if p.is_file() and p.parent.name in ("Rad", "DQF")] + [
-        *(folder / "references").rglob("files.parquet"),
+        *(folder / "references").rglob("files/*.parquet"),
     ]
 
 
@@ -121,8 +141,10 @@ def _described_references(folder: Path) -> list[Path]:
 
 
 def _referred(folder: Path, _: Path) -> Any:
-    references._read_record.cache_clear()
-    references._record_size.cache_clear()
+    reference_leaf._read_record.cache_clear()
+    reference_leaf._record_size.cache_clear()
+    reference_view._group.cache_clear()
+    reference_view._rows_of_group.cache_clear()
     for reference in read_references(folder / "references"):
         _used(reference.load())
 
@@ -216,6 +238,7 @@ PARSERS = (
     Parser("ami-headers", _ami, _header(AMI_NAMES), _HDF5),
     Parser("abi-pixels", _abi, _pixels(ABI_NAMES), _HDF5),
     Parser("ami-pixels", _ami, _pixels(AMI_NAMES), _HDF5),
+    Parser("chunk-tables", _chunked, _screened, (damaged_chunk_table,), share=0.5),
     Parser("index-cache", _index, _cached, (damaged_npz,)),
     Parser("index-cache-bytes", _index, _cached, (damaged_bytes, damaged_head), same=_is_whole_or_none),
     Parser("references", _references, _referred, _PARQUET, is_told=False),

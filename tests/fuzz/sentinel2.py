@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 
 from catalog.sentinel2.convert import item_from_product, product_from_item, products_from_items
+from catalog.sentinel2.download import AbsentError
+from catalog.sentinel2.eopf import read_eopf
+from catalog.sentinel2.eopf_tree import read_tree
+from catalog.sentinel2.fetch_arrays import chunk_keys
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.metadata import read_granule, read_product
 from catalog.sentinel2.odata import expand_manifest, product_from_odata
@@ -19,11 +23,16 @@ from catalog.sentinel2.safe import read_safe
 from catalog.sentinel2.saved import load_items, save_items
 from catalog.sentinel2.transfers import Transfers
 from cube.sentinel2.blocks import BlockReader, Decoded
+from cube.sentinel2.cell_selection import select_cells
 from cube.sentinel2.digests import checks_of, manifest_of, verify
-from cube.sentinel2.grid import make_grid, read_cells, select_cells, write_grid
+from cube.sentinel2.grid import make_grid, read_cells, write_grid
+from cube.sentinel2.intact import refuse_damaged
 from cube.sentinel2.lattice import Window
+from cube.sentinel2.periods import periods_of, refuse_odd_periods
 from cube.sentinel2.plan import read_geometry
-from cube.testing import SafeSpec, write_safe
+from cube.sentinel2.predecessor import next_command, not_there
+from cube.sentinel2.source import MaskRule, ProductSource
+from cube.testing import SafeSpec, write_eopf, write_safe
 from stratacube.errors import SourceError
 from tests.fuzz.containers import damaged_parquet
 from tests.fuzz.parser import Parser
@@ -34,6 +43,7 @@ from tests.fuzz.structured import damaged_csv, damaged_json, damaged_json_lines,
 __all__ = ["PARSERS"]
 
 _SIDE = 96
+_ELSEWHERE = "https://host/product.zarr"
 _THEN = 1_600_000_000
 
 
@@ -180,6 +190,47 @@ def _images(folder: Path) -> list[Path]:
     return written + real_files("sentinel2/native_jp2_60m/SCL.jp2", folder, 1)
 
 
+def _eopf(folder: Path) -> list[Path]:
+    """Products of both versions of Zarr."""
+    made = [write_eopf(_spec("05.10", seed=v), folder / f"v{v}", v, chunk=64) for v in (2, 3)]  # type: ignore[arg-type]
+    return [p for product in made for p in sorted(product.rglob("*")) if p.is_file()]
+
+
+def _eopf_documents(folder: Path) -> list[Path]:
+    return [p for p in _eopf(folder) if p.name in (".zattrs", ".zarray", "zarr.json")]
+
+
+def _eopf_consolidated(folder: Path) -> list[Path]:
+    return [
+        p for p in _eopf(folder) if p.name == ".zmetadata" or (p.name == "zarr.json" and p.parent.suffix == ".zarr")
+    ]
+
+
+def _eopf_tree(folder: Path, path: Path) -> Any:
+    """What a product tells of itself that lies elsewhere, and its chunks."""
+
+    def read(href: str) -> bytes:
+        if not href.endswith(path.name):
+            raise AbsentError(f"{href} is not there")
+        return path.read_bytes()
+
+    tree = read_tree(_ELSEWHERE, read)
+    images = tree.assets().items()
+    return {k: (a, [*chunk_keys(tree.metadata(a.href.removeprefix(f"{_ELSEWHERE}/")))]) for k, a in images}
+
+
+def _eopf_chunks(folder: Path) -> list[Path]:
+    return [p for p in _eopf(folder) if p.name[0].isdigit()]
+
+
+def _eopf_read(folder: Path, path: Path) -> Any:
+    product = read_eopf(next(p for p in path.parents if p.suffix == ".zarr"))
+    keys = {"B02": "B02_20m"}
+    with ProductSource(product, keys, MaskRule([]), Decoded()) as source:
+        window = Window(0, 0, min(_SIDE, source.grids()["B02"].height), min(_SIDE, source.grids()["B02"].width))
+        return source.values("B02", window, source.valid(window, source.grids()["B02"]))[0].tobytes()
+
+
 def _decoded(folder: Path, path: Path) -> Any:
     asset = next(a for a in _assets(path.parent) if a.href == str(path))
     with BlockReader(asset, Decoded()) as reader:
@@ -272,6 +323,33 @@ def _transferred(folder: Path, _: Path) -> Any:
     return [transfers.is_good(folder / f"{i}.jp2", "0" * 32) for i in range(3)], transfers.used()
 
 
+def _period_table(folder: Path) -> list[Path]:
+    path = folder / "periods.csv"
+    path.write_text("period,start,end\n2019-jja,2019-06-01,2019-08-31\n2020,2020-01-01T00:00Z,2020-12-31\n")
+    return [path]
+
+
+def _periods(_: Path, path: Path) -> Any:
+    periods = periods_of(path)
+    refuse_odd_periods(periods, datetime.min, datetime.max)
+    return periods
+
+
+def _intact(_: Path, path: Path) -> Any:
+    return refuse_damaged(path)
+
+
+def _old_manifest(folder: Path) -> list[Path]:
+    (folder / "indices").mkdir()
+    path = folder / "indices" / "query_manifest.csv"
+    path.write_text("Id,Name,ContentDate,queried_utc\n1,S2A_MSIL2A_20190601T213001_x.SAFE,\"{'Start': 1}\",2019\n")
+    return [path]
+
+
+def _missing(folder: Path, _: Path) -> Any:
+    return not_there(folder, []), next_command(folder, folder, [], None)
+
+
 _XML = (damaged_xml, damaged_xml, damaged_text, damaged_bytes)
 _JSON = (damaged_json, damaged_json, damaged_json_lines, damaged_text, damaged_bytes)
 
@@ -284,11 +362,17 @@ PARSERS = (
     Parser("stac-items", _items, _one_item, _JSON, is_told=False),
     Parser("stac-saved", _items, _found, (*_JSON, damaged_lines)),
     Parser("stac-parquet", _parquet_items, _found, (damaged_parquet, damaged_head, damaged_bytes), share=0.5),
+    Parser("eopf-metadata", _eopf_documents, _eopf_read, _JSON),
+    Parser("eopf-tree", _eopf_consolidated, _eopf_tree, _JSON, is_told=False),
+    Parser("eopf-chunks", _eopf_chunks, _eopf_read, (damaged_head, damaged_bytes)),
     Parser("jp2", _images, _decoded, (damaged_head, damaged_head, damaged_bytes)),
     Parser("jp2-verified", _guarded_images, _verified, (damaged_head, damaged_bytes, damaged_text), same=_same_bytes),
     Parser("grid-csv", _csv_grid, _cells, (damaged_csv, damaged_csv, damaged_lines, damaged_text, damaged_bytes)),
     Parser("grid-geojson", _geojson, _cells, _JSON),
     Parser("grid-projected", _geojson, _projected, _JSON),
     Parser("area-geojson", _geojson, _area, _JSON),
+    Parser("periods", _period_table, _periods, (damaged_csv, damaged_csv, damaged_lines, damaged_text, damaged_bytes)),
+    Parser("jp2-adopted", _images, _intact, (damaged_head, damaged_head, damaged_bytes), share=0.5),
+    Parser("s2sr-manifest", _old_manifest, _missing, (damaged_csv, damaged_lines, damaged_text, damaged_bytes)),
     Parser("transfers", _transfers, _transferred, (damaged_json_lines, damaged_lines, damaged_text, damaged_bytes)),
 )

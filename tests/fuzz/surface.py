@@ -15,6 +15,7 @@ from cube.geostationary.cloud_products import read_fields
 from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.strata.cloudsat.granule import read_aux, read_granule
 from cube.strata.landcover.raster import open_landcover
+from cube.strata.merra2.files import Merra2
 from cube.testing import write_cloudsat_granule, write_mcd12c1
 from tests.fuzz.containers import damaged_hdf5
 from tests.fuzz.parser import Parser
@@ -43,6 +44,26 @@ def _auxiliary(folder: Path) -> list[Path]:
 
 def _aux(_: Path, path: Path) -> Any:
     return {name: values.shape for name, values in read_aux(path, _PROFILES).items()}
+
+
+def _weather(folder: Path) -> list[Path]:
+    path = folder / "MERRA2_400.inst3_3d_asm_Np.20200701.nc4"
+    with h5py.File(path, "w") as out:
+        out["lat"], out["lon"], out["lev"] = np.arange(-10, 10, 0.5), np.arange(-80, -60, 0.625), np.array([850.0, 500])
+        out["time"] = np.array([0, 180], "i4")
+        out["time"].attrs["units"] = np.bytes_(
+            "minutes since 2020-07-01 00:00:00"
+        )  # of fixed length, as NASA writes it
+        values = np.arange(2 * 2 * 40 * 32, dtype="f4").reshape(2, 2, 40, 32)
+        out.create_dataset("T", data=values, chunks=(1, 2, 40, 32), compression="gzip", shuffle=True, fletcher32=True)
+        out["T"].attrs["_FillValue"] = np.float32(1e15)
+    return [path]
+
+
+def _patch(_: Path, path: Path) -> Any:
+    files = Merra2(str(path), ["T"])
+    values = files.read("T", np.datetime64("2020-07-01T02:50", "us"), slice(3, 9), np.arange(5, 12))
+    return files.levels.tolist(), float(np.nansum(values))
 
 
 def _rasters(folder: Path) -> list[Path]:
@@ -80,6 +101,7 @@ def _product(_: Path, path: Path) -> Any:
 
 PARSERS = (
     Parser("cloudsat", _granules, _granule, _BYTES, share=0.1),
+    Parser("merra2", _weather, _patch, (damaged_hdf5, *_BYTES), share=0.1),
     Parser("cloudsat-aux", _auxiliary, _aux, _BYTES, share=0.1),
     Parser("landcover", _rasters, _raster, _BYTES, share=0.1),
     Parser("cloud-products", _products, _product, (damaged_hdf5, *_BYTES)),

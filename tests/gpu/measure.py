@@ -93,6 +93,7 @@ def settings(shape: dict[str, Any], checkpointing: Any) -> Any:
         mask="tube" if groups else "independent",
         mask_ratio=shape["ratio"],
         norm_pix_loss=False,
+        start="none",
         has_time_code=True,
         checkpointing=checkpointing,
         tokens=tokens,

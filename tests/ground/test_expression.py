@@ -163,6 +163,7 @@ FOREIGN = [
     "score << 8",
     "score ^ tile",
     "score # > 1",
+    "add(score, 1)",  # of numpy, and not on the list
     "sqrt(score, tile)",
     "sqrt(x=score)",
     "sqrt(*[score])",

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -143,6 +145,20 @@ def test_guard_is_asked_when_the_content_is_ready(tmp_path: Path, how: str) -> N
     with fenced(tmp_path, look):
         fill(tmp_path / "target", how, "content")
     assert seen == [["content"]]
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+def test_a_part_that_the_next_owner_swept_is_a_lost_claim(tmp_path: Path, whole: Callable[..., Any]) -> None:
+    def swept() -> None:
+        with whole(tmp_path / "target") as part:
+            shutil.rmtree(part, ignore_errors=True)
+            (part / "file").write_text("late")
+
+    with fenced(tmp_path, refuse), pytest.raises(ClaimLostError):
+        swept()
+    with pytest.raises(FileNotFoundError):  # of a folder that was not taken over, what went wrong is told
+        swept()
+    assert tree(tmp_path) == {}
 
 
 @pytest.mark.parametrize("how", ["file", "folder"])

@@ -93,7 +93,17 @@ def test_folders_of_older_sentinel2_builds_are_recognised(digest: str, values: d
         "workers",
         "retries",
     }
-    free |= {"overwrite", "plan_only", "dry_run", "task_minutes", "verify_digests", "shard", "publish_only"}
+    free |= {
+        "overwrite",
+        "plan_only",
+        "dry_run",
+        "task_minutes",
+        "verify_digests",
+        "shard",
+        "publish_only",
+        "imagery_dir",
+    }
+    free |= {"cdse_token_url", "cdse_hosts", "cdse_s3_endpoint"}
     assert list(config.described()) == [name for name in Sentinel2Config.model_fields if name not in free]
 
 

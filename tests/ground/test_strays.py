@@ -17,7 +17,8 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.completeness import write_completeness
 from catalog.geostationary.items import save_items as save_scans
 from catalog.geostationary.scans import Scan, SourceFile, find_scans
-from catalog.sentinel2.saved import save_items, write_query_manifest
+from catalog.sentinel2.lists import write_query_manifest
+from catalog.sentinel2.saved import save_items
 from cube.geostationary.index import index_file
 from cube.geostationary.index_cache import save_index
 from cube.geostationary.references import read_references, write_references
@@ -104,14 +105,15 @@ def source(archive: Path) -> SourceFile:
 
 def test_references_outlive_a_kill(archive: Path, tmp_path: Path) -> None:
     index = index_file(source(archive))
-    (day,) = write_references([index], tmp_path)
-    abandoned, replaced = day.with_name(f".{day.name}{PART}"), day.with_name(f".{day.name}.0123abcd.old.part")
-    (abandoned / "C13").mkdir(parents=True)
-    day.rename(replaced)  # killed between the two renames
-    for path in (abandoned, replaced):
-        os.utime(path, (0, 0))
+    (view,) = write_references([index], tmp_path)
+    whole = names(view)
+    (leaf,) = view.glob("C13-*")
+    abandoned = leaf / "Rad" / f".refs.0.parq.0123abcd{PART}"
+    abandoned.write_bytes(b"half")
+    os.utime(abandoned, (0, 0))
+    (view / "C07-0123456789ab").mkdir()  # killed before it was listed
     assert write_references([index], tmp_path) == []  # it is there already
-    assert names(day.parent) == [day.name, *(f"{day.name}/{n}" for n in names(day))]
+    assert names(view) == whole
     assert [r.header.source for r in read_references(tmp_path)] == [index.source]
 
 
