@@ -84,14 +84,17 @@ class Cluster:
 
     def ended(self, job: str) -> dict[str, str]:
         """Wait for the end of a job."""
-        wait_for(lambda: self.shown(job)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"))
+        wait_for(
+            lambda: self.shown(job)["JobState"] in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"),
+            lambda: f"{self.shown(job)}\n{self.log(job)}",
+        )
         return self.shown(job)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> None:
+def wait_for(condition: Callable[[], bool], told: Callable[[], str] = str, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end
+        assert time.monotonic() < end, told()
         time.sleep(0.3)
 
 
@@ -140,13 +143,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 daemons.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
                 time.sleep(0.5)
             made = Cluster(environment, folder)
-            wait_for(lambda: "idle" in made.call("sinfo", "-h", "-o", "%T"), 30)
+            wait_for(lambda: "idle" in made.call("sinfo", "-h", "-o", "%T"), seconds=30)
             yield made
         finally:
             for daemon in reversed(daemons):
                 daemon.terminate()
             for daemon in daemons:
                 daemon.wait(20)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """An hour of one band, and the flags that find it."""
+    archive = tmp_path_factory.mktemp("archive")
+    write_abi_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
+    return ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
 
 
 def run_flags(folder: Path, steps: int) -> list[str]:
@@ -161,8 +172,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_stopped_run_is_queued_again_and_ends_bit_equal(cluster: Cluster, tmp_path: Path) -> None:
-    job = cluster.submit("pretrain_one_gpu.sbatch", *run_flags(tmp_path / "slurm", 60), sbatch=("--gpus-per-node=0",))
-    wait_for(lambda: "step 20/60" in cluster.log(job))
+    job = cluster.submit("pretrain_one_gpu.sbatch", *run_flags(tmp_path / "slurm", 30), sbatch=("--gpus-per-node=0",))
+    wait_for(lambda: "step 10/30" in cluster.log(job))
     cluster.call("scancel", "--signal=USR1", job)
     wait_for(lambda: f"job {job} is queued again" in cluster.log(job))
     wait_for(lambda: cluster.shown(job)["JobState"] == "PENDING")
@@ -170,12 +181,12 @@ def test_a_stopped_run_is_queued_again_and_ends_bit_equal(cluster: Cluster, tmp_
     cluster.call("scontrol", "update", f"jobid={job}", "StartTime=now+12")
     end = cluster.ended(job)
     assert (end["JobState"], end["Restarts"], end["ExitCode"]) == ("COMPLETED", "1", "0:0"), cluster.log(job)
-    begun = [int(done) for done in re.findall(r"(\d+) of 60 steps done", cluster.log(job))]
+    begun = [int(done) for done in re.findall(r"(\d+) of 30 steps done", cluster.log(job))]
     assert begun[0] == 0
-    assert begun[1] >= 20
+    assert begun[1] >= 10
     # as in the job: one thread computes the same bits
     alone = {**cluster.environment, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "training.pretrain", *run_flags(tmp_path / "alone", 60)]
+    command = [sys.executable, "-m", "training.pretrain", *run_flags(tmp_path / "alone", 30)]
     subprocess.run(command, env=alone, cwd=ROOT, check=True, capture_output=True)
     expected, found = weights(tmp_path / "alone"), weights(tmp_path / "slurm")
     assert expected.keys() == found.keys()
@@ -193,10 +204,7 @@ def test_srun_starts_a_rank_a_task(cluster: Cluster, tmp_path: Path, script: str
     assert weights(tmp_path)
 
 
-def test_a_build_ends_with_its_own_exit_code(cluster: Cluster, tmp_path: Path) -> None:
-    archive = tmp_path / "archive"
-    write_abi_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
-    source = ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
+def test_a_build_ends_with_its_own_exit_code(cluster: Cluster, source: list[str], tmp_path: Path) -> None:
     flags = ["--output-dir", str(tmp_path / "tiles"), *source, "--tile-size", "64", "--steps", "1", "--num-tiles", "2"]
     good = cluster.submit("build.sbatch", "abi", *flags)
     wrong = cluster.submit("build.sbatch", "abi", *flags, "--tile-size", "-1")
@@ -219,10 +227,7 @@ def test_a_build_by_several_tasks_of_a_step_is_refused(cluster: Cluster, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-def test_a_build_in_a_job_of_several_tasks_is_no_rank(cluster: Cluster, tmp_path: Path) -> None:
-    archive = tmp_path / "archive"
-    write_abi_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
-    source = ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
+def test_a_build_in_a_job_of_several_tasks_is_no_rank(cluster: Cluster, source: list[str], tmp_path: Path) -> None:
     flags = ["--output-dir", str(tmp_path / "tiles"), *source, "--tile-size", "64", "--steps", "1", "--num-tiles", "2"]
     job = cluster.submit("build.sbatch", "abi", *flags, sbatch=("--ntasks=2",))
     assert cluster.ended(job)["ExitCode"] == "0:0", cluster.log(job)
@@ -243,11 +248,8 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.fixture
-def flags(tmp_path: Path) -> list[str]:
+def flags(source: list[str], tmp_path: Path) -> list[str]:
     """A build of six tiles, a shard each."""
-    archive = tmp_path / "archive"
-    write_abi_archive(archive, platform="goes16", sector="M1", start=datetime(2020, 7, 1, 16), hours=1, channels=[13])
-    source = ["--local-data-dir", str(archive), "--satellite", "goes16", "--domain", "M1", "--channels", "13"]
     tiles = ["--tile-size", "64", "--steps", "1", "--num-tiles", "6", "--shard-mb", "0.004"]
     return ["abi", "--output-dir", str(tmp_path / "tiles"), *source, *tiles]
 
@@ -335,4 +337,22 @@ def test_a_build_over_an_allocation(
     end = here.ended(job)
     assert end["ExitCode"] == "0:0", here.log(job)
     assert verify(tmp_path / "tiles").code == 0
+    assert not list(tmp_path.glob("dask-*"))
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [("scheduler", "Dask's scheduler ended before it wrote"), ("worker", "Dask's workers ended before the build")],
+)
+def test_a_build_whose_dask_does_not_start_ends(
+    cluster: Cluster, flags: list[str], tmp_path: Path, fails: str, said: str
+) -> None:
+    dask = tmp_path / "dask"
+    dask.write_text(f'#!/bin/sh\n[ "$1" = {fails} ] && exit 3\nexec {sys.executable} -m dask "$@"\n')
+    dask.chmod(0o755)
+    here = cluster.having(STRATACUBE_DASK=str(dask), PYTHONPATH=str(ROOT))
+    job = here.submit("build_dask.sbatch", *flags, sbatch=("--nodes=1", "--ntasks-per-node=1", f"--chdir={tmp_path}"))
+    end = here.ended(job)
+    assert (end["JobState"], end["ExitCode"], end["Restarts"]) == ("FAILED", "1:0", "0"), here.log(job)
+    assert said in here.log(job)
     assert not list(tmp_path.glob("dask-*"))
