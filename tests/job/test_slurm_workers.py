@@ -51,7 +51,7 @@ def test_jobs_that_end_are_followed_by_others(
         finally:
             build.kill()
     assert "Traceback" not in (tmp_path / "said").read_text()
-    wait_for(lambda: not running(cluster), 60)
+    wait_for(lambda: not running(cluster), seconds=60)
     assert os.listdir(tmp_path / "jobs")
     there, expected = contents(tmp_path / "work"), contents(undisturbed)
     lasting = [name for name in expected if name.startswith(("tiles.zarr", "plan", "catalog", "previews"))]
