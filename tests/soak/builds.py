@@ -82,9 +82,10 @@ class Running:
         return self._driver.code() if self.lives else self.race.builds[-1].code()
 
     def workers(self) -> list[int]:
-        """Processes of it but the first of all."""
+        """Processes of it but the first of all, and the one that Python has for what is left of semaphores."""
         try:
-            return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
+            children = psutil.Process(self.pid).children(recursive=True)
+            return [child.pid for child in children if "resource_tracker" not in " ".join(child.cmdline())]
         except psutil.NoSuchProcess:
             return []
 

@@ -279,6 +279,7 @@ def test_an_array_makes_a_build_whatever_becomes_of_its_jobs(
     array = held.submit("build_array.sbatch", *flags, sbatch=one)
     wait_for(lambda: is_held(tmp_path))
     cluster.call("scancel", f"{array}_2")
+    wait_for(lambda: cluster.shown(f"{array}_2")["JobState"] == "CANCELLED")  # let go before, it would end its part
     let_go(tmp_path)
     publish = cluster.submit("build.sbatch", *flags, "--publish-only", sbatch=(f"--dependency=afterany:{array}",))
     end = cluster.ended(publish)
