@@ -6,6 +6,7 @@ Nothing here is needed to build; each function returns a :class:`~stratacube.pag
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import xarray as xr
 from stratacube.errors import SourceError, UsageError
 from stratacube.guard import guarded
 from stratacube.page import (
+    COLOURS,
     Picture,
     Place,
     Scale,
@@ -33,6 +35,8 @@ __all__ = ["calendar", "footprints", "mosaic", "quicklook", "quotas", "strip", "
 
 Build = str | Path
 _KELVIN = "K"
+_COLOUR = "rgb"
+"""Dimension of red, green and blue, as :func:`stratacube.rgb` mixes them."""
 
 
 def quicklook(
@@ -43,7 +47,7 @@ def quicklook(
     Parameters
     ----------
     image : DataArray
-        Shape (y, x), or with one more dimension of the three colours, from 0 to 1.
+        Shape (y, x), or with one more dimension ``rgb`` of the three colours, from 0 to 1.
     low, high : float
         Values at the ends of the colours; by default the 2nd and the 98th percentile.
     colours : str
@@ -60,20 +64,24 @@ def quicklook(
     Raises
     ------
     UsageError
-        If it is no image.
+        If it is not an image, or there are no such colours.
     """
     title = title or str(image.attrs.get("long_name") or image.name or "")
-    space = image.dims[-2:]
-    others = [d for d in image.dims if image.sizes[d] != 1 and d not in space]
-    pixel = _pixel_km(image)
-    colour = next((d for d in image.dims if image.sizes[d] == 3 and str(d)[:1] not in "xy"), None)
-    if len(image.squeeze().dims) == 3 and colour is not None:
-        values = np.asarray(image.squeeze().transpose(..., colour).values, "f4")
+    mixed = image.sizes.get(_COLOUR) == 3
+    space = [d for d in image.dims if not (mixed and d == _COLOUR)][-2:]
+    others = [d for d in image.dims if image.sizes[d] != 1 and d not in space and not (mixed and d == _COLOUR)]
+    if 0 in image.sizes.values():
+        told = ", ".join(f"{d} {n}" for d, n in image.sizes.items())
+        raise UsageError(f"`image` has no pixels ({told}); choose a part that lies in it")
+    pixel = _pixel_km(image, space)
+    if mixed and len(space) == 2 and not others:
+        values = np.asarray(image.transpose(..., *space, _COLOUR).values, "f4")
+        values = values.reshape([image.sizes[d] for d in (*space, _COLOUR)])
         return image_picture([_natural(values)], alt=title or "Image", pixel_km=pixel, title=title)
     if others or len(space) != 2:
         raise UsageError(
             f"`image` has the dimensions {', '.join(map(str, image.dims))}, and not y and x alone; "
-            "choose one of the others by isel or sel"
+            "choose one of the others by isel or sel, or name three colours rgb"
         )
     values = np.asarray(image.squeeze().values, "f4").reshape([image.sizes[d] for d in space])
     scale = _scale(image, values, low, high, colours)
@@ -115,7 +123,7 @@ def strip(
         alt=f"{name}: {len(steps)} time steps",
         captions=captions,
         scale=scale,
-        pixel_km=_pixel_km(images),
+        pixel_km=_pixel_km(images, images.dims[-2:]),
         title=name,
     )
 
@@ -138,6 +146,8 @@ def valid_share(images: xr.DataArray) -> Picture:
 
 def _scale(image: xr.DataArray, values: npt.NDArray[Any], low: float | None, high: float | None, colours: str) -> Scale:
     unit = str(image.attrs.get("units", ""))
+    if colours and colours not in COLOURS:
+        raise UsageError(f"`colours` is {colours!r}, which is not one of {', '.join(COLOURS)}")
     found = Scale.of(values, unit if unit != "1" else "", colours or ("cold_white" if unit == _KELVIN else "viridis"))
     low, high = found.low if low is None else low, found.high if high is None else high
     if not low < high:
@@ -155,11 +165,11 @@ def _is_time(values: xr.DataArray) -> bool:
     return bool(np.issubdtype(values.dtype, np.datetime64)) and values.ndim == 1
 
 
-def _pixel_km(image: xr.DataArray) -> float | None:
+def _pixel_km(image: xr.DataArray, space: Sequence[Hashable]) -> float | None:
     """Distance on the ground between two neighbouring pixels in the middle, if the image says where it lies."""
     mapping = image.coords.get(str(image.attrs.get("grid_mapping") or image.encoding.get("grid_mapping", "")))
     mapping = image.coords.get("spatial_ref") if mapping is None else mapping
-    y, x = (image.coords.get(d) for d in image.dims[-2:])
+    y, x = (image.coords.get(d) for d in space) if len(space) == 2 else (None, None)
     if mapping is None or x is None or y is None or "crs_wkt" not in mapping.attrs or min(x.size, y.size) < 2:
         return None
     import pyproj  # noqa: PLC0415  (images that do not say where they lie need none)
@@ -216,7 +226,7 @@ def quotas(build: Build) -> Picture:
 
     folder = Path(build)
     if "tile_id" not in _table(folder, "plan.parquet"):
-        raise UsageError(f"{folder} is no build of tiles: nothing was asked of strata; draw its `footprints` instead")
+        raise UsageError(f"{folder} is not a build of tiles: nothing was asked of strata; draw its `footprints`")
     picture = draw_quotas(PlanTable(folder / "plan.parquet").tallies)
     if picture is None:
         raise UsageError(f"{folder} was planned by a version that did not count what was asked; plan it again")
@@ -257,7 +267,7 @@ def throughput(build: Build) -> Picture:
     entries = Ledger(folder / "ledger.jsonl").entries
     picture = draw_run((e for k, e in entries.items() if k.startswith(("shard-", "cell "))), "Products")
     if picture is None:
-        raise UsageError(f"{folder} tells of fewer than two tasks when they ended: there is no run to draw")
+        raise UsageError(f"{folder} has recorded the end of fewer than two tasks; draw it when more of them are done")
     return picture
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import xarray as xr
@@ -41,7 +42,7 @@ def rgb(data: Any, recipe: str = "true_color", **options: Any) -> xr.DataArray:
     Raises
     ------
     UsageError
-        If there is no such recipe, or the data lack a band or the quantity that it needs.
+        If there is no such recipe or option, or the data lack a band or the quantity that it needs.
     """
     for room in map(import_module, _ROOMS):
         recipes = room.recipes_for(data)
@@ -49,7 +50,12 @@ def rgb(data: Any, recipe: str = "true_color", **options: Any) -> xr.DataArray:
             if recipe not in recipes:
                 hint = nearest(str(recipe), [*recipes])
                 raise UsageError(f"`recipe` is {recipe!r}, which is not one of {', '.join(recipes)}{hint}")
-            mixed: xr.DataArray = recipes[recipe](data, **options)
+            mix = recipes[recipe]
+            known = [n for n, p in signature(mix).parameters.items() if p.kind is p.KEYWORD_ONLY and n != "names"]
+            for name in options.keys() - known:
+                has = f"it has {', '.join(known)}" if known else "leave it out"
+                raise UsageError(f"recipe {recipe!r} has no option `{name}`; {has}")
+            mixed: xr.DataArray = mix(data, **options)
             return mixed
     raise UsageError(
         "`data` have no bands that a recipe is known for; give what open_abi, open_tiles(physical='mixed'), "

@@ -98,9 +98,18 @@ def _read(files: Any, root: str) -> dict[str, bytes | None]:
     if not known:
         return {}
     keys = [key for name, array in known.items() for key in _keys(name, array)]
-    found = files.cat([f"{root}/{key}" for key in keys], on_error="omit") if keys else {}
-    told = {path.removeprefix(f"{root}/"): value for path, value in found.items()}
+    found = files.cat([f"{root}/{key}" for key in keys], on_error="return") if keys else {}
+    told = {path.removeprefix(f"{root}/"): _or_absent(value) for path, value in found.items()}
     return {"zarr.json": described, **{key: told.get(key) for key in keys}}
+
+
+def _or_absent(found: bytes | Exception) -> bytes | None:
+    """What a key holds; None of one that was never written. That it cannot be read now says nothing of the kind."""
+    if isinstance(found, FileNotFoundError):
+        return None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _keys(name: str, array: Mapping[str, Any]) -> Iterator[str]:

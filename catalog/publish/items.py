@@ -17,7 +17,7 @@ from catalog.publish.assets import STORE, THUMBNAIL
 from catalog.publish.footprints import footprint
 from catalog.publish.frame import Geostationary, TileFrame, geostationary
 from catalog.publish.model import TileBuild
-from catalog.publish.public import shown
+from catalog.publish.public import shown, without_folders
 from catalog.publish.sources import source_end, source_href
 from catalog.publish.values import as_list, number, relative, timestamp
 from stratacube.errors import SourceError, UsageError
@@ -181,7 +181,7 @@ class TileDescriber:
         """Errors by tile id; those of a whole scan by scan id."""
         errors: dict[str, list[dict[str, str]]] = defaultdict(list)
         for row in self.build.errors.astype(object).fillna("").itertuples(index=False):
-            error = {"scan": str(row.scan), "file": shown(str(row.file)), "reason": shown(str(row.reason))}
+            error = {"scan": str(row.scan), "file": shown(str(row.file)), "reason": without_folders(str(row.reason))}
             errors[str(row.tile or row.scan)].append(error)
         return dict(errors)
 

@@ -16,6 +16,8 @@ LARGEST_READ = 256 << 20
 
 _FOLDERS = re.compile(r"(?:file://|(?<![\w.:/~*-]))/(?:[^\s/'\",;()\[\]{}]+/)+")
 """The folders of an absolute path on disk; addresses with a scheme are none."""
+_WHOLE = re.compile(r"(?:file://)?/(?!.*[\s(]/)(?:[^/\n]+/)+([^/\n]*)")
+"""An absolute path and nothing else, with the name of its file; no second one begins in it."""
 _LOCAL = re.compile(rb'"(?:href"\s*:\s*"(?:/|file:)|remote_protocol"\s*:\s*"file")')
 """What tells in JSON that something lies on disk."""
 _SHA2_256 = "1220"
@@ -28,9 +30,10 @@ def without_folders(text: str) -> str:
 
 
 def shown(value: Any) -> Any:
-    """Return a value of a configuration as it is published."""
+    """Return a value of a configuration, or a path, as it is published; sentences are for :func:`without_folders`."""
     if isinstance(value, str):
-        return without_folders(value)
+        whole = _WHOLE.fullmatch(value)  # of which a folder may be named with spaces and brackets
+        return without_folders(value) if whole is None else whole[1]
     if isinstance(value, Mapping):
         return {key: shown(inner) for key, inner in value.items()}
     return [*map(shown, value)] if isinstance(value, list | tuple) else value

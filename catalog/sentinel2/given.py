@@ -82,7 +82,9 @@ def _lying(place: str) -> Iterator[Product]:
         for fault in (d for d in dropped if d.fault):
             raise SourceError(f"{fault.href or fault.id}: {fault.reason}")
         if not products:
-            raise UsageError(f"{folder} holds no SAFE product of level 2A; give SAFE folders or a saved search")
+            raise UsageError(
+                f"{folder} holds no product of level 2A; give SAFE or EOPF Zarr folders, or a saved search"
+            )
         yield from products
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from catalog.sentinel2.eopf_arrays import is_array
 from catalog.sentinel2.items import Asset, Product
 from catalog.sentinel2.packed import item_text
 from catalog.sentinel2.places import is_remote, local_candidates, local_path
@@ -253,11 +254,16 @@ def _where(product: Product, key: str, asset: Asset, root: Path | None) -> str:
         places = local_candidates(product, key, asset, [root])
     except SourceError:  # such an address is not fetched from either
         return plain_url(asset.href)
-    return str(next((p for p in places if p.is_file()), places[0]))
+    return str(next((p for p in places if _is_there(p)), places[0]))
 
 
 def _fetched(where: str) -> int:
-    return int(bool(where) and not is_remote(where) and local_path(where).is_file())
+    return int(bool(where) and not is_remote(where) and _is_there(local_path(where)))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether an image or a document is on disk; an image of EOPF's form is a folder."""
+    return path.is_file() or is_array(path)
 
 
 def _utc(moment: datetime) -> str:

@@ -16,7 +16,7 @@ from catalog.publish.cards import write_cards
 from catalog.publish.datacube import StoreInfo, describe_store
 from catalog.publish.footprints import enclosing_box, footprint
 from catalog.publish.geoparquet import ItemModel, seen_from, write_index
-from catalog.publish.public import shown
+from catalog.publish.public import without_folders
 from catalog.publish.values import timestamp
 from catalog.sentinel2.collection import (
     BAND_FACTS,
@@ -186,8 +186,8 @@ def cell_item(build: CompositeBuild, cell: CellRecord, store: StoreInfo | None, 
             "stratacube:empty": cell.valid_share == 0,
             "stratacube:observations": dict(cell.observations),
             "stratacube:cell_id": cell.id,
-            "stratacube:dropped": [shown(d) for d in cell.dropped],
-            **({"stratacube:marked": [shown(m) for m in cell.marked]} if cell.marked else {}),
+            "stratacube:dropped": [_told(d) for d in cell.dropped],
+            **({"stratacube:marked": [_told(m) for m in cell.marked]} if cell.marked else {}),
         },
         "links": [
             {"rel": "root", "href": "../catalog.json", "type": voc.JSON_TYPE, "title": build.title},
@@ -200,6 +200,11 @@ def cell_item(build: CompositeBuild, cell: CellRecord, store: StoreInfo | None, 
         ],
         "assets": _assets(build, cell, store, output),
     }
+
+
+def _told(scene: Mapping[str, str]) -> dict[str, str]:
+    """What is told of a scene that was dropped or marked, without folders of the machine."""
+    return {key: without_folders(value) for key, value in scene.items()}
 
 
 def _source(name: str, href: str) -> str:

@@ -23,7 +23,8 @@ _JOBQUEUE = "import dask_jobqueue; print('dask-jobqueue', dask_jobqueue.__versio
 
 def engines() -> Iterator[Check]:
     """Try what shares work out; all but the processes of this machine are for those who want them."""
-    yield tried("processes", _processes, "see the traceback of: python -c 'from cube.doctor.engines import engines'")
+    remedy = "give a folder for sockets that allows them (`TMPDIR=/tmp`), or build with --workers 1"
+    yield tried("processes", _processes, remedy)
     yield _mpi()
     yield _python("Dask", _DASK, "pip install 'stratacube[dask]'")
     yield _python("Dask on Slurm", _JOBQUEUE, "pip install 'stratacube[dask]'")
@@ -32,8 +33,14 @@ def engines() -> Iterator[Check]:
 
 def _processes() -> str:
     """Have two worker processes do something, started as a build starts them."""
-    with local_executor(2, ("cube.job.ranks",)) as pool:
+    pool = local_executor(2, ("cube.job.ranks",))
+    try:
         found = list(pool.map(abs, range(-4, 0), timeout=_SECONDS))
+    except BaseException:
+        pool.end()  # workers that do not answer would be waited for
+        raise
+    finally:
+        pool.shutdown()
     if found != [4, 3, 2, 1]:
         raise RuntimeError(f"workers answered {found}")
     return "two workers answered"

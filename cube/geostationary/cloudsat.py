@@ -189,12 +189,18 @@ class CloudsatConfig(Settings):
         for name in _NEEDLESS:
             if getattr(self, name) is not None:
                 yield f"`{name}` is not needed: pixels are placed by formula, and granules found by their names"
+        for name, kind in _OF_METADATA.items():
+            if getattr(self, name) and kind not in self.metadata:
+                yield f"`{name}` is not used without `metadata={kind}`"
         if self.log_level is not None:
             yield "`log_level` is not needed: -v shows more, -q less"
         holding = [name for name in ("output_dir", "year") if name not in self.model_fields_set]
         if holding:
             yield "by default: " + ", ".join(f"`{name}` {getattr(self, name)}" for name in holding)
 
+
+_OF_METADATA = {"cloudsat_aux_root": "cloudsat_aux", "merra2_root": "merra2", "merra2_variables": "merra2"}
+"""Settings, and the kind of metadata that each is of."""
 
 _SHARED = (
     "orbit",

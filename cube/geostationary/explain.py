@@ -79,7 +79,8 @@ def _read_of(config: AbiConfig, folder: AbiFolder, layout: TileLayout, file: Sou
     try:
         index = index_file(file, cache, config.s3_endpoint)
         if config.screen != "off":
-            parts.append(_part("screening", index, [looked_at(index, full=config.screen == "full")]))
+            looked = _part("screening", index, [looked_at(index, full=config.screen == "full")])
+            parts += [looked] if looked.ranges else []  # no range means all of the file, and here it is none
         windows = [[layout.source_window(t, index.grid, file.channel)[0] for t in some] for some in users.values()]
         parts.append(_part("tiles", index, windows, f"{sum(map(len, windows))} windows of tiles"))
     except SourceError as error:

@@ -92,7 +92,9 @@ class Headers:
                     return agreed[0]
         if len(found) == 1:
             return found[0]
-        return f"the files of scan {scans[0].id} do not look at one place" if found else reason
+        if not found:
+            return reason
+        return f"the files of scan {scans[0].id} do not look at one place; fetch again those that differ"
 
     def index(self, file: SourceFile) -> FileIndex:
         """Index of one file, tried again as often as was said.

@@ -75,7 +75,9 @@ def abi(data: Path) -> list[Picture]:
 
 def colours(image: xr.DataArray, bands: str, dark: float, bright: float) -> xr.DataArray:
     """Levels from 0 to 1 of reflectance, as eyes see them."""
-    return (((image - dark) / (bright - dark)).clip(0, 1) ** (1 / 2.0)).transpose(bands, "y", "x")
+    return (
+        (((image - dark) / (bright - dark)).clip(0, 1) ** (1 / 2.0)).transpose(bands, "y", "x").rename({bands: "rgb"})
+    )
 
 
 def sentinel2(data: Path, folder: Path) -> list[Picture]:

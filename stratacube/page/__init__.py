@@ -7,9 +7,10 @@ from stratacube.page.charts import Series, bars, calendar, columns, lines
 from stratacube.page.document import Page, Section, html_of
 from stratacube.page.maps import Place, footprint_map
 from stratacube.page.picture import Picture
-from stratacube.page.raster import Scale, coloured, image_picture
+from stratacube.page.raster import COLOURS, Scale, coloured, image_picture
 
 __all__ = [
+    "COLOURS",
     "Block",
     "Code",
     "Facts",

@@ -406,6 +406,13 @@ def test_lists_of_the_predecessor(stac: Path, tmp_path: Path) -> None:
     assert scenes["B02", "20m"]["fetched"] == "1"
     assert scenes["SCL", "20m"]["fetched"] == "0"
     assert len(scenes) == len(used.assets) - 3
+    # an image of EOPF's form is a folder
+    (tmp_path / "B03").mkdir()
+    (tmp_path / "B03" / ".zarray").write_text("{}")
+    array = replace(used, assets={**used.assets, "B03_20m": Asset(href=str(tmp_path / "B03"))})
+    write_scene_files(tmp_path / "arrays.csv", [array])
+    with (tmp_path / "arrays.csv").open() as file:
+        assert {r["band"] for r in csv.DictReader(file) if r["fetched"] == "1"} == {"B02", "B03"}
     # a remote file has the path it will have; once it lies there, the index can be told
     index = tmp_path / "indices" / "scene_files.csv"
     write_scene_files(index, found.products, tmp_path / "imagery_raw")

@@ -125,7 +125,9 @@ def test_the_place_of_a_scan_is_that_of_most_of_its_files(tmp_path: Path) -> Non
     found = Headers(None, None).of(scan)
     assert found.source.channel == 8
     assert found.grid.left == pytest.approx(0.0196, abs=1e-8)
-    with pytest.raises(SourceError, match=f"^the files of scan {two.id} do not look at one place$"):
+    with pytest.raises(
+        SourceError, match=f"^the files of scan {two.id} do not look at one place; fetch again those that differ$"
+    ):
         Headers(None, None).of(two)
     alone = replace(scan, files={7: scan.files[7]})
     assert Headers(None, None).of(alone).source.channel == 7

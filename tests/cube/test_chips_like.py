@@ -6,6 +6,7 @@ import json
 import shutil
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -17,9 +18,11 @@ from pyproj import Transformer
 
 import cube
 from cube.build import main
+from cube.geostationary.chips.export import _folder_of
 from cube.job.ledger import Entry, Ledger, Problem
 from cube.strata.cloudsat.granule import read_granule
 from cube.testing import write_cloudsat_granule
+from stratacube.errors import UsageError
 
 SIZE = 64
 EVENTS = [(0.0, 0.0), (0.3, 0.11), (-0.3, -0.25), (0.41, -0.4), (-0.13, 0.32), (0.22, 0.2)]
@@ -182,6 +185,13 @@ def test_what_cannot_be_had_is_a_sentence(builds: Path, tmp_path: Path, capsys: 
     for pattern, said in (("{moon}", "--folders is '{moon}' ('moon'); give words of {split}"), ("../%Y", "leads out")):
         assert main([*flags, "tile", "--folders", pattern]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_folders_by_split_want_splits() -> None:
+    tile = SimpleNamespace(stratum="random", platform="goes16", event_time="2020-07-01")
+    with pytest.raises(UsageError, match=r"^`folders` is '{split}/%Y', and the build has no splits; build with"):
+        _folder_of("{split}/%Y", tile)
+    assert _folder_of("{stratum}/%Y", tile) == "random/2020"
 
 
 def test_tiles_about_a_track_have_the_form_of_the_cutter(

@@ -66,6 +66,11 @@ def test_flags_of_its_readme_are_the_same() -> None:
     assert "`lat_lon_path` is not needed" in notes[0]
     assert notes[1].startswith("by default: `output_dir` ")
     assert list(config(output_dir="o", year=2019).notes()) == []
+    unused = config(output_dir="o", year=2019, merra2_root="m", cloudsat_aux_root="aux")
+    assert list(unused.notes()) == [
+        "`cloudsat_aux_root` is not used without `metadata=cloudsat_aux`",
+        "`merra2_root` is not used without `metadata=merra2`",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import rasterio
 
 from catalog.sentinel2.assumptions import ASSUMPTIONS, broken_by
 from cube.build import main
+from cube.doctor import engines
 from stratacube.checks import tried
 from stratacube.colours import in_colour, painted
 from stratacube.errors import SourceError
@@ -287,3 +289,13 @@ def test_no_network_is_one_sentence(capsys: pytest.CaptureFixture[str], cdse: Cd
 def test_services_are_named(service: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--live", "--service", service]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_workers_that_do_not_answer_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_SECONDS", 0.5)
+    monkeypatch.setattr(engines, "abs", time.sleep, raising=False)
+    monkeypatch.setattr(engines, "range", lambda *_: [60] * 4, raising=False)
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError):
+        engines._processes()
+    assert time.monotonic() - begun < 50  # what they sleep is 60 s

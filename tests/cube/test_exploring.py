@@ -17,6 +17,7 @@ from PIL import Image
 import stratacube
 from cube.job.ledger import Entry, Ledger
 from cube.job.pictures import small, throughput
+from cube.mixing import rgb
 from cube.sentinel2.drawing import mosaic, observations
 from cube.sentinel2.grid import Cell
 from cube.sentinel2.lattice import Window
@@ -79,6 +80,15 @@ def test_colour_images_are_shown_as_they_are():
         assert pixels.shape == (4, 5, 4)
         assert pixels[1, 1].tolist() == [255, 0, 0, 255]
         assert pixels[0, 0, 3] == 0
+    with pytest.raises(UsageError, match=r"the dimensions time, y, x, and not y and x alone"):
+        preview.quicklook(utm(np.full((3, 6, 7), 280.0, "f4"), units="K"))
+
+
+def test_mixed_pictures_have_a_scale_bar_of_the_ground():
+    red = utm(np.full((5, 6), 0.1, "f4"))
+    picture = preview.quicklook(rgb(xr.Dataset({"B04": red, "B03": red, "B02": red})))
+    assert images_of(picture)[0].shape == (5, 6, 4)
+    assert "km" in picture.drawing or " m<" in picture.drawing
 
 
 def test_strip_and_valid_share():
@@ -102,6 +112,12 @@ def test_what_cannot_be_drawn_is_told():
         preview.strip(utm(np.zeros((6, 7))))
     with pytest.raises(UsageError, match=r"`low` is 3 and `high` 3"):
         preview.quicklook(utm(np.zeros((6, 7))), low=3, high=3)
+    with pytest.raises(UsageError, match=r"`colours` is 'foo', which is not one of viridis, "):
+        preview.quicklook(utm(np.zeros((6, 7))), colours="foo")
+    with pytest.raises(UsageError, match=r"`image` has no pixels \(y 0, x 7\)"):
+        preview.quicklook(utm(np.zeros((6, 7))).isel(y=slice(0)))
+    with pytest.raises(UsageError, match=r"recipe 'ndvi' has no option `sun`; leave it out"):
+        rgb(xr.Dataset({"B04": utm(np.zeros((6, 7)))}), "ndvi", sun=True)
     with pytest.raises(UsageError, match=r"holds no plan.parquet; give the folder of a build"):
         preview.footprints("nowhere")
     with pytest.raises(UsageError, match=r"holds no ledger.jsonl"):

@@ -73,7 +73,10 @@ def _of_tiles(chips: TileChips, config: ExportConfig) -> Answer:
     for name, row in chips.rows():
         path = PurePosixPath(_folder_of(config.folders, row)) / name
         if name in targets:
-            raise UsageError(f"two tiles of {config.store} would be the file {name}; export builds of them one by one")
+            raise UsageError(
+                f"two tiles of {config.store} would be the file {name}, for files are named by the event, and it is "
+                "the same; plan the build with another `seed`"
+            )
         targets[name] = config.output_dir / path
         lists[str(getattr(row, "split", ""))].append(str(path))
     if config.split_lists and set(lists) == {""}:
@@ -99,8 +102,10 @@ def _folder_of(pattern: str, row: Any) -> str:
     Raises
     ------
     UsageError
-        If the pattern has other words, or leads out of the output.
+        If the pattern has other words or wants splits that are not there, or leads out of the output.
     """
+    if "{split" in pattern and not getattr(row, "split", ""):
+        raise UsageError(f"`folders` is {pattern!r}, and the build has no splits; build with `splits=blocks`")
     words = {"split": getattr(row, "split", ""), "stratum": row.stratum, "satellite": row.platform}
     try:
         found = f"{pd.Timestamp(row.event_time):{pattern}}".format(**words) if pattern else ""

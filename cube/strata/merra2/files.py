@@ -210,7 +210,8 @@ def _days_of(root: str) -> dict[str, dict[str, Path]]:
             continue
         there = found[name[1]].setdefault(name[2], path)
         if there != path:
-            raise UsageError(f"`merra2_root` is {root}: {name[1]} of {name[2]} is there twice ({there}, {path})")
+            told = f"{name[1]} of {name[2]} is there twice ({there}, {path})"
+            raise UsageError(f"`merra2_root` is {root}: {told}; move one of them elsewhere")
     if not found:
         raise UsageError(
             f"`merra2_root` is {root}: it has no file such as MERRA2_400.tavg1_2d_slv_Nx.20190102.nc4; give the folder "
