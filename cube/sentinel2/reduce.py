@@ -50,7 +50,7 @@ class Layers:
     compares: bool = False
     """Whether observations are compared with the build's own result, which then has to be of the bands' quantity."""
     counts: bool = False
-    """Whether ``reduce`` asks only where there are observations: it is given that, bool, in place of them."""
+    """Whether they are numbers of observations: ``reduce`` is given where these are, bool, in place of them."""
 
 
 @dataclass(frozen=True)
