@@ -20,7 +20,7 @@ from cube.sentinel2.cell_store import CellStore
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.layers import added, layers_of
 from cube.sentinel2.products import NODATA, Values, encoding, write_cog
-from cube.sentinel2.reduce import count_of, parse_reducer, present
+from cube.sentinel2.reduce import Layers, count_of, parse_reducer, present
 from cube.sentinel2.scenes import PIECE, SceneResult, let_go_of_weights, piece_path
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS
 from stratacube.errors import StratacubeError
@@ -180,8 +180,7 @@ def _process(task: CellTask, pieces: _Pieces, kept: _Kept) -> CellResult:
             np.minimum(count, made.seen, out=count)
             statistics |= made.statistics
             for name, layer in made.layers.items():
-                statistics[name] = _write_layer(task, name, layer, inside)
-                kept.save(name, layer)
+                statistics[name] = _write_layer(task, name, layer, inside, kept)
             del made
     count[~inside] = 0
     _write_plain(task, "count", count, 0, "1")
@@ -224,7 +223,7 @@ def _write(task: CellTask, band: str, data: npt.NDArray[np.float32], pixels: int
             tags=_tags(task),
             compress=task.compress,
         )
-    return _statistics(data, kind.factor * kind.scale, pixels)
+    return _statistics(data[~np.isnan(data)], kind.factor * kind.scale, pixels)
 
 
 def _write_plain(task: CellTask, name: str, data: npt.NDArray[Any], nodata: float, unit: str) -> None:
@@ -245,13 +244,17 @@ def _write_plain(task: CellTask, name: str, data: npt.NDArray[Any], nodata: floa
         )
 
 
-def _write_layer(task: CellTask, name: str, data: npt.NDArray[Any], inside: npt.NDArray[np.bool_]) -> dict[str, float]:
+def _write_layer(
+    task: CellTask, name: str, held: npt.NDArray[Any], inside: npt.NDArray[np.bool_], kept: _Kept
+) -> dict[str, float]:
     """Write a layer, with nothing outside of the cell's outline, and return its statistics."""
     kind = layers_of(task.also, task.months)[name]
-    data[~inside] = kind.nodata
+    held[~inside] = kind.nodata
+    data = held.astype(kind.dtype, copy=False)
     _write_plain(task, name, data, kind.nodata, kind.unit)
-    there = ~np.isnan(data) if data.dtype.kind == "f" else data != kind.nodata
-    return _statistics(np.where(there, data, np.nan), 1.0, int(inside.sum()))
+    kept.save(name, data)
+    there = ~np.isnan(held) if held.dtype.kind == "f" else held != kind.nodata
+    return _statistics(held[there], 1.0, int(inside.sum()))
 
 
 class _Pieces:
@@ -281,7 +284,7 @@ def _reduce(
     values = np.full((number, task.window.height, task.window.width), np.nan, "f4")
     observations = np.zeros(values.shape[1:], "u2")
     kinds = layers_of(task.also, task.months)
-    layers = {name: np.full(values.shape[1:], kind.nodata, kind.dtype) for name, kind in kinds.items()}
+    layers = {name: np.full(values.shape[1:], kind.nodata, _held(kind, task)) for name, kind in kinds.items()}
     for piece in task.window.split(PIECE):
         down, across = piece.within(task.window)
         seen = [(paths, v.day) for v in task.votes if (paths := pieces.of(v, piece))]
@@ -300,6 +303,11 @@ def _reduce(
             for name, layer in more.items():
                 layers[name][here, across] = layer
     return values, observations, layers
+
+
+def _held(kind: Layers, task: CellTask) -> str:
+    """Type of a layer in memory: a month's count is at most that of the votes, and there are up to twelve."""
+    return "u1" if kind.counts and len(task.votes) < 256 else kind.dtype
 
 
 def _stack(
@@ -339,8 +347,7 @@ def _inside(task: CellTask) -> npt.NDArray[np.bool_]:
     return np.asarray(geometry_mask([json.loads(task.outline)], shape, transform, invert=True), bool)
 
 
-def _statistics(values: npt.NDArray[np.float32], scale: float, pixels: int) -> dict[str, float]:
-    known = values[~np.isnan(values)]
+def _statistics(known: npt.NDArray[Any], scale: float, pixels: int) -> dict[str, float]:
     if not known.size:
         return {"valid_percent": 0.0}
     return {

@@ -50,7 +50,7 @@ class Layers:
     compares: bool = False
     """Whether observations are compared with the build's own result, which then has to be of the bands' quantity."""
     counts: bool = False
-    """Whether ``reduce`` asks only where there are observations: it is given that, bool, in place of them."""
+    """Whether they are numbers of observations: ``reduce`` is given where these are, bool, in place of them."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,18 @@ class Reducer:
 _PIXELS = 16384
 """Pixels that are sorted at once: their votes stay in the processor's cache."""
 
-_FEW = 8
+_FEW = 24
 """Up to so many votes a network of minima and maxima over all pixels is faster than a sort of each pixel's."""
 
 
-Pick = Callable[[npt.NDArray[np.intp]], _F]
-"""From a rank for each pixel, 0 for the least, to the vote of that rank."""
+_Places = npt.NDArray[np.intp]
+_Counts = npt.NDArray[np.unsignedinteger[Any]]
+
+Ranks = Callable[[_Places], tuple[_Places, _Places]]
+"""From how many votes there are to the ranks of two of them, 0 for the least."""
+
+Mix = Callable[[_F, _F, _Counts], npt.NDArray[Any]]
+"""From those two, and how many there are, to a value."""
 
 
 def present(votes: _F) -> npt.NDArray[np.bool_]:
@@ -101,25 +107,29 @@ def known_votes(votes: _F) -> npt.NDArray[np.unsignedinteger[Any]]:
     return count_of(present(votes))
 
 
-def _ranked(votes: _F) -> tuple[Pick, npt.NDArray[np.intp]]:
-    """Sort the votes of some pixels, shape (votes, pixels); what a rank is, and how many are numbers.
+def _ranked(votes: _F) -> tuple[_F, _Places, int]:
+    """Sort the votes of some pixels, shape (votes, pixels); NaN, or infinity in its place, ranks last.
 
-    What ranks behind the numbers is no number, or infinite.
+    Returns
+    -------
+    ordered : ndarray
+        All of them, flat.
+    places : ndarray
+        Where those of each rank begin.
+    step : int
+        From one pixel to the next.
     """
     number, pixels = votes.shape
-    count = known_votes(votes).astype(np.intp)
-    pixel = np.arange(pixels)
     if number > _FEW:
-        by_pixel = np.sort(np.ascontiguousarray(votes.T), axis=1).ravel()
-        return lambda rank: by_pixel[pixel * number + rank], count
-    ordered = np.fmin(votes, np.float32(np.inf))  # a number instead of none
-    spare = np.empty_like(ordered[0])
+        return np.sort(np.ascontiguousarray(votes.T), axis=1).ravel(), np.arange(number), number
+    rows = np.empty((number + 1, pixels), "f4")
+    np.fmin(votes, np.float32(np.inf), out=rows[:number])  # a number instead of none
+    row, spare = list(range(number)), number  # the lesser go to the row that is free: nothing is copied
     for i, j in _network(number):
-        np.minimum(ordered[i], ordered[j], out=spare)
-        np.maximum(ordered[i], ordered[j], out=ordered[j])
-        ordered[i] = spare
-    by_vote = ordered.ravel()
-    return lambda rank: by_vote[rank * pixels + pixel], count
+        np.minimum(rows[row[i]], rows[row[j]], out=rows[spare])
+        np.maximum(rows[row[i]], rows[row[j]], out=rows[row[j]])
+        row[i], spare = spare, row[i]
+    return rows.ravel(), np.array(row) * pixels, 1
 
 
 @lru_cache
@@ -137,55 +147,53 @@ def _network(count: int) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
-def _by_pixel(stack: _F, reduce: Callable[[Pick, npt.NDArray[np.intp]], npt.NDArray[Any]]) -> _F:
-    """Reduce ranked votes along axis 0, some pixels at a time."""
+def _by_pixel(stack: _F, ranks: Ranks, mix: Mix, dtype: str = "f4") -> npt.NDArray[Any]:
+    """Reduce two ranked votes of each pixel along axis 0, some pixels at a time; NaN where there is none."""
     votes = stack.reshape(len(stack), math.prod(stack.shape[1:]))
-    out = np.full(votes.shape[1], np.nan, "f4")
+    out = np.full(votes.shape[1], np.nan, dtype)
+    low, high = (np.clip(rank, 0, max(0, len(votes) - 1)) for rank in ranks(np.arange(len(votes) + 1)))
     for start in range(0, votes.shape[1] if len(votes) else 0, _PIXELS):
-        pick, count = _ranked(votes[:, start : start + _PIXELS])
-        out[start : start + _PIXELS] = np.where(count > 0, reduce(pick, count), np.float32(np.nan))
+        some = votes[:, start : start + _PIXELS]
+        count, (ordered, places, step) = known_votes(some), _ranked(some)
+        pixel = np.arange(0, step * some.shape[1], step)
+        below, above = (ordered[places[rank][count] + pixel] for rank in (low, high))
+        np.copyto(out[start : start + _PIXELS], mix(below, above, count), where=count > 0)
     return out.reshape(stack.shape[1:])
+
+
+def _middle(count: _Places) -> tuple[_Places, _Places]:
+    return (count - 1) // 2, count // 2
 
 
 def nan_median(stack: _F) -> _F:
     """Median along axis 0, equal to ``numpy.nanmedian`` bit for bit; NaN where all is NaN."""
 
-    def middle(pick: Pick, count: npt.NDArray[np.intp]) -> _F:
-        low, high = pick(np.maximum(count - 1, 0) // 2), pick(np.minimum(count // 2, len(stack) - 1))
+    def mean(low: _F, high: _F, count: _Counts) -> _F:
         # the mean of a number with itself may round: an odd count's median is an observation
-        return np.asarray(np.where(count % 2 == 1, low, (low + high) / np.float32(2)), "f4")
+        return np.where(count & 1, low, (low + high) / np.float32(2))
 
-    return _by_pixel(stack, middle)
+    return _by_pixel(stack, _middle, mean)
 
 
 def nan_percentile(stack: _F, percent: float) -> _F:
     """Percentile along axis 0 by linear interpolation, as ``numpy.nanpercentile``."""
+    places = np.maximum(np.arange(len(stack) + 1) - 1, 0) * (percent / 100)
+    below = np.floor(places).astype(np.intp)
+    shares = places - below
 
-    def between(pick: Pick, count: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-        last = np.maximum(count - 1, 0)
-        place = last * (percent / 100)
-        below = np.floor(place).astype(np.intp)
-        low = pick(below).astype("f8")
+    def between(low: _F, high: _F, count: _Counts) -> npt.NDArray[np.float64]:
         with np.errstate(invalid="ignore"):  # where nothing is known, infinity stands
-            return np.asarray(low + (pick(np.minimum(below + 1, last)) - low) * (place - below))
+            return np.asarray(low + (high.astype("f8") - low) * shares[count])
 
-    return _by_pixel(stack, between)
+    def ranks(count: _Places) -> tuple[_Places, _Places]:
+        return below, np.minimum(below + 1, np.maximum(count - 1, 0))
+
+    return _by_pixel(stack, ranks, between)
 
 
 def _exact_median(votes: _F) -> npt.NDArray[np.float64]:
     """Median along axis 0 in double: never rounded."""
-    low, high = (_middle(votes, upper=upper) for upper in (False, True))
-    return (low.astype("f8") + high) / 2
-
-
-def _middle(votes: _F, *, upper: bool) -> _F:
-    """The lower or the upper of the two middle votes along axis 0."""
-
-    def pick(rank: Pick, count: npt.NDArray[np.intp]) -> _F:
-        place = count // 2 if upper else np.maximum(count - 1, 0) // 2
-        return rank(np.minimum(place, len(votes) - 1))
-
-    return _by_pixel(votes, pick)
+    return _by_pixel(votes, _middle, lambda low, high, _: (low.astype("f8") + high) / 2, "f8")
 
 
 def _median(stack: _F) -> _F:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 
 from cube.sentinel2.composite import CellTask, Vote, process_cell
 from cube.sentinel2.lattice import Lattice, Window
@@ -77,3 +78,30 @@ def test_memory_does_not_grow_with_the_bands(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 24 * pixels  # each band that is held longer adds four; threads hold more or less at once
+
+
+def test_months_are_held_in_bytes_and_counted_beyond_them(tmp_path: Path) -> None:
+    """Twelve of them are more than all bands."""
+    june, july, pixels = 18_414, 18_444, 1000 * 1000  # 2020
+    task = _task(tmp_path, Window(0, 0, 1000, 1000), bands=1)
+    task = replace(task, also=("date", "months"), months=tuple(range(1, 13)))
+    for vote in task.votes:
+        _scene(vote.folders[0], [])
+    tracemalloc.start()
+    try:
+        process_cell(task)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 54 * pixels  # in two bytes each they would be 60
+    small, scene = Window(0, 0, 4, 5), tmp_path / "scene"
+    path = piece_path(scene, "a", small)
+    path.parent.mkdir(parents=True)
+    np.save(path, np.full((1, 4, 5), 1000, "f4"))
+    _scene(scene, [("a", 0, 0, 0)])
+    votes = tuple(Vote(f"d{i}", (scene,), june if i < 260 else july) for i in range(300))
+    process_cell(replace(task, window=small, votes=votes, cog=True))
+    for name, number in (("count_06", 260), ("count_07", 40), ("count_08", 0), ("count", 300)):
+        with rasterio.open(task.folder / f"cell_a_{name}.tif") as file:
+            assert file.dtypes[0] == "uint16"
+            assert (file.read(1) == number).all()

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from moto.server import ThreadedMotoServer
 
+from cube.sentinel2.eopf import ZarrRaster
 from cube.sentinel2.grid import make_grid, write_grid
+from cube.sentinel2.lattice import Window
 from cube.sentinel2.lazy import open_sentinel2
 from cube.testing import write_eopf
 from stratacube.errors import SourceError
@@ -156,6 +158,21 @@ def test_a_look_at_products_elsewhere_is_a_look_at_them_on_disk(world: World, mo
     told = open_sentinel2(world.root / "zarr", BANDS, bbox=box).compute()
     assert told["B02"].notnull().sum() > 1_000
     assert open_sentinel2(world.items, BANDS, bbox=box).compute().equals(told)
+
+
+def test_a_chunk_that_is_lost_elsewhere_is_no_empty_one(world: World) -> None:
+    classes, band = (world.items[2]["assets"][key]["href"] for key in ("SCL_20m", "B02_20m"))
+    empty = Window(0, 100, 100, 100)
+    assert not ZarrRaster(classes).decode(empty).any()
+    with pytest.raises(SourceError, match="chunk c/0/1 is missing"):
+        ZarrRaster(band).decode(empty)  # nobody asks for a band where its classes hold nothing
+    seen = urlsplit(band).path.replace("b02", "b05") + "/c/0/1"
+    world.web.files[seen] = b"pixels"
+    try:
+        with pytest.raises(SourceError, match="chunk c/0/1 is missing"):
+            ZarrRaster(classes).decode(empty)
+    finally:
+        del world.web.files[seen]
 
 
 def test_what_cannot_be_read_is_one_sentence_and_taken_once_it_is_mended(
