@@ -12,7 +12,7 @@ import pytest
 from cube.geostationary.grid import Window
 from cube.geostationary.index import index_file
 from cube.geostationary.screen_file import record_of
-from cube.geostationary.screen_rows import repeated, seams
+from cube.geostationary.screen_rows import bands, repeated, seams
 from cube.geostationary.screen_rules import judge
 from cube.geostationary.screen_tiles import fault_in
 from cube.testing import write_abi_file
@@ -93,6 +93,22 @@ def test_rows_that_were_moved_are_seams(scene: npt.NDArray[np.uint16], by: int, 
     found = [seams(part, TOP) for part in parts]
     assert found[:2] == [0, 0]
     assert 1 <= max(found[2:]) <= 2
+
+
+@pytest.mark.parametrize("side", [64, 128, 250])
+def test_few_rows_that_were_moved_are_told_by_both_ends(scene: npt.NDArray[np.uint16], side: int) -> None:
+    """One end is no band, nor are two that lie far apart."""
+    whole = scene.astype("f4")
+    here, there = whole[:128, 250 - side : 250], whole[:128, 500 - side :]
+    assert bands(here, TOP) == 0
+    for rows, number in ((slice(60, 68), 1), (slice(60, 92), 1), (slice(60, 93), 0), (slice(60, 128), 0)):
+        moved = here.copy()
+        moved[rows] = there[rows]
+        assert bands(moved, TOP) == number, rows
+    for by, number in ((100, 1), (6, 0)):  # stripes of real files are as faint
+        brighter = here.copy()
+        brighter[60:68] += by
+        assert bands(brighter, TOP) == number, by
 
 
 def test_rows_without_noise_that_are_the_same_are_no_repeats() -> None:
