@@ -148,7 +148,15 @@ def test_the_manifest_of_a_model_from_elsewhere_runs_nothing(
 def test_the_manifest_of_a_model_from_elsewhere_chooses_no_odd_file_system(tmp_path: Path, key: str) -> None:
     """Of fsspec's some start programs, ask workers, write copies or follow text to other files."""
     kept = ("/data/a.zarr", "a.zarr", "file:///a.zarr", "s3://b/a.zarr", "gs://b/a", "az://b/a", "https://host.org/a")
-    odd = ("reference::/a.json", "simplecache::s3://b/a", "dask://a", "ssh://host.org/a", "git://a", "data:,x", "x://a")
+    odd = (
+        "reference::/a.json",
+        "simplecache::s3://b/a",
+        "dask://a",
+        "ssh://host.org/a",
+        "git://a",
+        "data:,x",
+        "xyz://a",
+    )
     for place in (*kept, *odd):
         data = {"stores": [{"path": "a"}], key: [{"path": place}]}
         config = tiles_run(tmp_path, tmp_path, data=data)
