@@ -7,14 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fsspec.core import split_protocol
+
+from stratacube.addresses import plain_url
 from stratacube.errors import UsageError
 from stratacube.guard import guarded
 from training.checkpoint import Checkpoints, read_state
 from training.config import PretrainConfig, validate
 from training.manifest import read_manifest
 from training.models import MaskedAutoencoder, load_model
+from training.settings_data import CubesData, TilesData
 
 __all__ = ["Opened", "judged_on", "open_run", "with_changes"]
+
+_PROTOCOLS = (None, "file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https")
+"""Of stores that a manifest may name: fsspec knows others, which start programs, ask workers, or write copies."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +91,11 @@ def judged_on(opened: Opened, stores: Sequence[str] | None) -> Opened:
     Raises
     ------
     UsageError
-        If the run did not learn from stores.
+        If the run did not learn from stores, or its own are named by other than a path or an address of the web or of
+        an object store.
     """
     if not stores:
+        _refuse_odd_stores(opened)
         return opened
     kind = {"tiles": "stores", "cubes": "cubes"}.get(opened.config.data.source)
     if kind is None:
@@ -96,6 +105,22 @@ def judged_on(opened: Opened, stores: Sequence[str] | None) -> Opened:
     data = {kind: [{"path": path} for path in stores], f"validation_{kind}": []}
     values = with_changes(opened.config.model_dump(mode="json"), {"data": data})
     return replace(opened, config=validate(values, str(opened.folder)))
+
+
+def _refuse_odd_stores(opened: Opened) -> None:
+    """Somebody else's manifest says what is opened here, and how."""
+    data = opened.config.data
+    if not isinstance(data, TilesData | CubesData):
+        return
+    learned, judged = (
+        (data.stores, data.validation_stores) if isinstance(data, TilesData) else (data.cubes, data.validation_cubes)
+    )
+    for store in (*learned, *judged):
+        if "::" in store.path or split_protocol(store.path)[0] not in _PROTOCOLS:
+            raise UsageError(
+                f"{opened.folder / 'manifest.json'} names the store {plain_url(store.path)}, which is neither a path "
+                "nor an address of S3, Google Cloud, Azure or the web; give `data`"
+            )
 
 
 def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

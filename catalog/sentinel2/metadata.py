@@ -21,6 +21,7 @@ from catalog.sentinel2.names import parse_product_name
 from catalog.sentinel2.tiles import check_grid
 from stratacube.errors import SourceError
 from stratacube.guard import guarded
+from stratacube.plain_xml import read_xml
 from stratacube.times import parse_time
 
 __all__ = [
@@ -273,10 +274,8 @@ def _grids(root: ET.Element, name: str) -> Iterator[tuple[int, Resolution]]:
 
 
 def _root(document: bytes, name: str, wanted: str) -> ET.Element:
-    if b"<!ENTITY" in document:
-        raise SourceError(f"{name}: the XML declares entities, which no Sentinel-2 metadata does")
     try:
-        root = ET.fromstring(document)
+        root = read_xml(document)
     except ET.ParseError as error:
         raise SourceError(f"{name} is not XML ({error}); {_REMEDY}") from error
     found = root.tag.rpartition("}")[2]

@@ -8,7 +8,6 @@ Source: https://documentation.dataspace.copernicus.eu/APIs/OData.html
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +27,7 @@ from catalog.sentinel2.select import Dropped
 from catalog.sentinel2.web import PacedAdapter, explain, http_session
 from stratacube.errors import SourceError
 from stratacube.guard import guarded
+from stratacube.plain_xml import read_xml
 from stratacube.times import format_time, parse_time
 
 __all__ = ["CDSE_ODATA", "CDSE_ZIPPER", "expand_manifest", "manifest_digests", "product_from_odata", "search_odata"]
@@ -288,10 +288,8 @@ def manifest_digests(document: bytes, name: str) -> dict[str, str]:
 
 def _streams(document: bytes, name: str) -> Iterator[tuple[str, int | None, str | None]]:
     """Path, size and digest of each file that a manifest lists."""
-    with guarded(f"{name} is not XML", "fetch it again"):
-        if b"<!ENTITY" in document:
-            raise SourceError(f"{name} declares entities, which no manifest does; fetch it again")
-        root = ET.fromstring(document)
+    with guarded(f"{name} is not XML that can be read", "fetch it again"):
+        root = read_xml(document)
     for stream in root.iter("byteStream"):
         location, size = stream.find("fileLocation"), stream.get("size", "")
         path = (location.get("href", "") if location is not None else "").removeprefix("./")

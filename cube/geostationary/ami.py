@@ -17,7 +17,16 @@ from catalog.geostationary.scans import SourceFile
 from cube.geostationary.dialect import Dialect
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.geostationary.hdf5 import attribute, attribute_or_none, chunk_table, moment, number, text, whole_microradians
+from cube.geostationary.hdf5 import (
+    attribute,
+    attribute_or_none,
+    chunk_table,
+    dataset,
+    moment,
+    number,
+    text,
+    whole_microradians,
+)
 from cube.geostationary.plausible import refuse_implausible, refuse_other, refuse_other_grid, refuse_unfit
 from cube.instrument import Band, Bound, Instrument, Quantity, Resolution, ScanGeometry
 
@@ -57,7 +66,7 @@ _NO_FLAG = 255
 
 
 def _read(h5: h5py.File, source: SourceFile) -> FileIndex:
-    image, named = h5[_IMAGE], BANDS[source.channel]
+    image, named = dataset(h5, _IMAGE), BANDS[source.channel]
     band = AMI.band(source.channel)
     _refuse_other(h5, image, source)
     refuse_unfit(image, AMI, band)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import h5py
 import numpy as np
-from h5py import h5a
+from h5py import h5a, h5d
 
 from cube.geostationary.file_index import ChunkTable
-
-if TYPE_CHECKING:
-    import h5py
 
 __all__ = [
     "as_number",
@@ -24,11 +22,14 @@ __all__ = [
     "text",
     "text_or_none",
     "variable_or_none",
+    "variables",
     "whole_microradians",
 ]
 
 _J2000, _LATEST = np.datetime64("2000-01-01T12:00:00", "ns"), 8e9
 _FILTER_NAMES = {1: "deflate", 2: "shuffle"}
+_LINKS = 16
+"""Links that are followed to one variable: some that a file holds lead round and round."""
 
 
 def attribute(thing: Any, name: str) -> Any:
@@ -54,8 +55,56 @@ def attribute_or_none(thing: Any, name: str) -> Any:
 
 
 def variable_or_none(h5: h5py.File, name: str) -> h5py.Dataset | None:
-    """Return a variable; None where there truly is none, as :func:`attribute_or_none` does."""
-    return h5[name] if h5.id.links.exists(name.encode()) else None
+    """Return a variable; None where there truly is none, as :func:`attribute_or_none` does.
+
+    HDF5 follows what a file says of other files of the machine, and gives their bytes as pixels; nothing is opened here
+    before it is known to lie in the file itself.
+
+    Raises
+    ------
+    ValueError
+        If it, or a group on the way to it, is in another file.
+    """
+    found, left, followed = h5, [part for part in name.split("/") if part], 0
+    while left:
+        part = left.pop(0)
+        if not isinstance(found, h5py.Group) or not found.id.links.exists(part.encode()):
+            return None
+        link = found.get(part, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise ValueError(f"its {name} is a link to {link.path} of another file, {link.filename}")
+        if isinstance(link, h5py.SoftLink):
+            followed += 1
+            if followed > _LINKS:
+                raise ValueError(f"its {name} is a link that leads to no end")
+            found = h5 if link.path.startswith("/") else found
+            left = [part for part in link.path.split("/") if part not in ("", ".")] + left
+        else:
+            found = found[part]
+    if isinstance(found, h5py.Dataset):
+        _refuse_other_files(found, name)
+    return found
+
+
+def _refuse_other_files(variable: h5py.Dataset, name: str) -> None:
+    told = variable.id.get_create_plist()
+    if told.get_layout() == h5d.VIRTUAL:
+        places = {told.get_virtual_filename(i) for i in range(told.get_virtual_count())}
+        raise ValueError(f"its {name} is put together of other variables, in {', '.join(sorted(places)) or 'no file'}")
+    if told.get_external_count():
+        raise ValueError(f"its {name} has its values in another file, {told.get_external(0)[0].decode()}")
+
+
+def variables(h5: h5py.File) -> dict[str, h5py.Dataset]:
+    """Return all variables beside groups, by name.
+
+    Raises
+    ------
+    ValueError
+        If one of them is in another file.
+    """
+    found = {name: variable_or_none(h5, name) for name in h5}
+    return {name: value for name, value in found.items() if isinstance(value, h5py.Dataset)}
 
 
 def first_value(variable: h5py.Dataset) -> Any:

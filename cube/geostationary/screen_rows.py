@@ -18,6 +18,7 @@ __all__ = [
     "ROW_FAULTS",
     "SCATTER",
     "Look",
+    "bands",
     "contradictory",
     "is_dense",
     "look_at",
@@ -58,6 +59,13 @@ _ALIKE, _SHARPER, _COLUMNS, _STEP = 0.85, 1.5, 0.35, 4.0
 """What tells a seam from an edge of a cloud that runs along a row. Over an edge the pattern goes on, with a correlation
 of the two rows of 0.85 and more; or few of the columns have it, less than 0.35 of them changing by 1.5 times what they
 change by around; or all that have it change by about the same, with a fourth of the change or less beside that."""
+_BAND = 32
+"""Rows of a band at most that is told by both of its ends; what is taller has many rows to be told by."""
+_END, _FAINT, _MOST, _CHANGED = 2.0, 0.003, 0.4, 0.001
+"""Of both ends: how much more their rows differ than those around, by what share of the range of counts at least, the
+share of columns that change by half as much again as anywhere around, and by what share of the range. Of 35,959
+windows of real files, of 64 to 512 pixels, none has two rows so near that do; one row has in some, and more in a
+synthetic sky, where an edge of a cloud may be as sharp. Faint stripes of GOES-17 reach 0.002 of the range."""
 _CONTRADICTORY = 0.05
 """Share of a row in which counts and flags say different things before it is called contradictory."""
 
@@ -277,10 +285,40 @@ def seams(some: Pixels, top: int) -> int:
     apart = _changes(mean)
     if apart.max() <= _LEAST * top:
         return 0
-    number, beside = len(apart) - 2 * _AROUND, [k for k in range(2 * _AROUND + 1) if k != _AROUND]
-    around = np.maximum.reduce([apart[k : k + number] for k in beside])  # not at the edges: a cloud may begin there
-    sharp = np.flatnonzero(apart[_AROUND:-_AROUND] > np.maximum(_SEAM * around, _LEAST * top))
+    sharp = np.flatnonzero(apart[_AROUND:-_AROUND] > np.maximum(_SEAM * _around(apart), _LEAST * top))
     return sum(_breaks_off(mean[row : row + 2 * _AROUND + 2], _LEAST / 2 * top) for row in sharp)
+
+
+def bands(counts: Pixels, top: int) -> int:
+    """Bands of a few rows that have nothing to do with those above and below, as where rows were moved.
+
+    One end of such a band may be as faint as an edge of a cloud; two are not, where all columns are looked at.
+
+    Parameters
+    ----------
+    counts
+        (row, column), as floats.
+    top
+        The highest count.
+    """
+    if len(counts) < 3 * _AROUND or counts.shape[1] < _TOGETHER * _FEWEST:
+        return 0
+    mean = _smoothed(counts)
+    apart = np.abs(mean[1:] - mean[:-1])
+    whole = apart.sum(axis=1) / np.float32(apart.shape[1])
+    ends = np.flatnonzero(whole[_AROUND:-_AROUND] > np.maximum(_END * _around(whole), _FAINT * top))
+    if len(ends) < 2:
+        return 0
+    least = np.maximum(_SHARPER * _around(apart)[ends], _CHANGED * top)
+    ends = ends[(apart[_AROUND:-_AROUND][ends] > least).mean(axis=1) > _MOST]
+    return int((np.diff(ends) <= _BAND).sum())
+
+
+def _around(values: Pixels) -> Pixels:
+    """The largest of the rows on both sides of each; nothing of those at the edges, for a cloud may begin there."""
+    number = len(values) - 2 * _AROUND
+    most: Pixels = np.maximum.reduce([values[k : k + number] for k in range(2 * _AROUND + 1) if k != _AROUND])
+    return most
 
 
 def _smoothed(some: Pixels) -> Pixels:

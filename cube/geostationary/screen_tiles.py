@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cube.geostationary.dialect import dialect_of, imager_of
 from cube.geostationary.file_index import FileIndex
 from cube.geostationary.grid import FixedGrid, Window
-from cube.geostationary.screen_rows import SCATTER, contradictory, is_dense, repeated, saturated, seams
+from cube.geostationary.screen_rows import SCATTER, bands, contradictory, is_dense, repeated, saturated, seams
 
 __all__ = ["fault_in"]
 
@@ -79,7 +79,8 @@ def fault_in(index: FileIndex, window: Window, counts: Pixels, flags: Pixels) ->
     ):
         if number >= min(_ROWS, len(counts)):
             return f"{number} of {len(counts)} rows ({window}) {told}"
-    if counts.shape[1] >= _NARROW and is_dense(empty == 0) and seams(few.first, top):
+    dense = counts.shape[1] >= _NARROW and is_dense(empty == 0)
+    if dense and (seams(few.first, top) or bands(whole.astype("f4"), top)):
         return f"rows have nothing to do with those before them ({window})"
     lost = _lost(index.grid, window, nothing) if empty.sum() > _FILL * counts.size else 0.0
     return f"{lost:.1%} of the pixels on the Earth ({window}) hold no count" if lost > _FILL else None

@@ -153,7 +153,7 @@ def observations(cells: Sequence[PlannedCell], counts: Mapping[str, Path]) -> Pi
     image = np.full((sheet.height, sheet.width), np.nan, "f4")
     for planned in there:
         left, top, right, bottom = sheet.box(planned.window)
-        with rasterio.open(counts[planned.name]) as file:
+        with rasterio.open(counts[planned.name], driver="GTiff") as file:
             image[top:bottom, left:right] = file.read(1, out_shape=(bottom - top, right - left))
     image[image == 0] = np.nan
     most = float(np.nanmax(image)) if np.isfinite(image).any() else 1.0

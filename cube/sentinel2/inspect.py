@@ -130,7 +130,7 @@ def _fault(result: CellResult, name: str, window: Window, known: Known) -> str |
 
 
 def _in_geotiff(path: Path) -> npt.NDArray[np.bool_]:
-    with rasterio.open(path) as file:
+    with rasterio.open(path, driver="GTiff") as file:
         return np.asarray(file.read(1) != file.nodata)
 
 

@@ -176,7 +176,7 @@ def preview(paths: Sequence[Path], target: Path) -> None:
     """Draw three bands as a true-colour picture; what is not known is transparent."""
     layers, masks = [], []
     for path in paths:
-        with rasterio.open(path) as file:
+        with rasterio.open(path, driver="GTiff") as file:
             shrink = max(1.0, max(file.height, file.width) / _SIDE)
             shape = max(1, round(file.height / shrink)), max(1, round(file.width / shrink))
             data = file.read(1, out_shape=shape, resampling=Resampling.nearest)

@@ -81,7 +81,7 @@ def _window(cell: CellRecord) -> Window:
 def _vrt(root: Path, lattice: Lattice, files: Mapping[str, CellRecord]) -> bytes:
     """Document of one band; the first of its files tells what is alike in all."""
     whole = union([_window(cell) for cell in files.values()])
-    with rasterio.open(root / next(iter(files))) as file:
+    with rasterio.open(root / next(iter(files)), driver="GTiff") as file:
         kind, nodata = _TYPES[file.dtypes[0]], repr(file.nodata)
         told = {"Description": file.descriptions[0], "NoDataValue": nodata, "UnitType": file.units[0]}
         told |= {"Offset": "0", "Scale": repr(file.scales[0])}

@@ -1,11 +1,11 @@
 """How many of the bad scans that a seed makes are found: whole files, and few rows of the pixels that a tile uses.
 
-``python -m tests.benchmarks screening`` counts them at 100 seeds, for the table in docs/benchmarks.md.
+``SEEDS=1000:1100 python -m pytest -s -m long tests/cube/test_found_shares.py`` prints the table of docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,7 +131,7 @@ def _truncated(path: Path, rng: np.random.Generator) -> Path:
     return path
 
 
-def trials(folder: Path, seeds: int) -> Iterator[Trial]:
+def trials(folder: Path, seeds: Iterable[int]) -> Iterator[Trial]:
     """The trials of some seeds, one after the other."""
-    for seed in range(seeds):
+    for seed in seeds:
         yield Trial.of(folder / str(seed), seed)

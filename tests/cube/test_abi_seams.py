@@ -12,7 +12,7 @@ import pytest
 from cube.geostationary.grid import Window
 from cube.geostationary.index import index_file
 from cube.geostationary.screen_file import record_of
-from cube.geostationary.screen_rows import repeated, seams
+from cube.geostationary.screen_rows import bands, repeated, seams
 from cube.geostationary.screen_rules import judge
 from cube.geostationary.screen_tiles import fault_in
 from cube.testing import write_abi_file
@@ -93,6 +93,27 @@ def test_rows_that_were_moved_are_seams(scene: npt.NDArray[np.uint16], by: int, 
     found = [seams(part, TOP) for part in parts]
     assert found[:2] == [0, 0]
     assert 1 <= max(found[2:]) <= 2
+
+
+@pytest.mark.parametrize("side", [64, 128, 250])
+def test_few_rows_that_were_moved_are_told_by_both_ends(scene: npt.NDArray[np.uint16], side: int) -> None:
+    """One end is no band, nor are two that lie far apart."""
+    whole = scene.astype("f4")
+    here, there = whole[:128, 250 - side : 250], whole[:128, 500 - side :]
+    assert bands(here, TOP) == 0
+    for rows, number in ((slice(60, 68), 1), (slice(60, 92), 1), (slice(60, 93), 0), (slice(60, 128), 0)):
+        moved = here.copy()
+        moved[rows] = there[rows]
+        assert bands(moved, TOP) == number, rows
+
+
+@pytest.mark.parametrize(("by", "share", "number"), [(20, 1.0, 1), (8, 1.0, 0), (400, 0.5, 1), (400, 0.3, 0)])
+def test_a_faint_or_narrow_band_is_none(by: int, share: float, number: int) -> None:
+    """Stripes of real files are as faint, and clouds as narrow."""
+    counts = np.random.default_rng(1).normal(2000, 1, (128, 80)).astype("f4")
+    assert bands(counts, TOP) == 0
+    counts[60:68, : int(80 * share)] += by
+    assert bands(counts, TOP) == number
 
 
 def test_rows_without_noise_that_are_the_same_are_no_repeats() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyproj
 import pytest
 import rasterio
+import rasterio.shutil
 import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
@@ -312,3 +313,15 @@ def test_a_build_keeps_the_fractions_of_its_tiles(small_archive: Path, world: Pa
         wanted = [np.mean(truth == number) for number in (0, 2, 7, 12)]
         assert opened["landcover_fraction"].values[tile] == pytest.approx(wanted, abs=1e-6)
         assert float(opened["landcover_nodata"][tile]) == pytest.approx(np.mean(truth == 255), abs=1e-6)
+
+
+def test_a_raster_that_leads_to_other_files_is_refused(tmp_path: Path) -> None:
+    """GDAL takes a few lines of XML, whatever they are called, for the raster of any file they name."""
+    own = write_raster(tmp_path / "own.tif", np.ones((9, 9), "u1"), Affine(1, 0, -80, 0, -1, 10))
+    rasterio.shutil.copy(own, tmp_path / "own.vrt", driver="VRT")
+    posing = (tmp_path / "own.vrt").rename(tmp_path / "posing.tif")
+    with rasterio.open(posing) as file:
+        assert file.read(1).max() == 1, "GDAL alone follows it"
+    with pytest.raises(SourceError, match=r"posing.tif cannot be read as a raster .*give it as a GeoTIFF"):
+        open_landcover(str(posing))
+    assert open_landcover(str(own)).classes == (1,)

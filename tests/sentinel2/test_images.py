@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ import rasterio.shutil
 from affine import Affine
 from rasterio.errors import RasterioError
 
+from catalog.locate import Document
 from catalog.sentinel2.items import Asset
+from cube.mosaic import _Raster as Raster
+from cube.mosaic import _read_part as read_part
+from cube.sentinel2.lazy import _cell as open_cell
 from cube.sentinel2.rasters import open_raster
 from cube.sentinel2.scenes import GDAL_OPTIONS
 from stratacube.errors import SourceError
@@ -42,6 +47,21 @@ def test_an_image_that_is_text_leads_to_no_other_file(tmp_path: Path, name: str)
     own.rename(tmp_path / "own.jp2")
     with open_image(str(tmp_path / "own.jp2")) as file:
         assert file.driver == "GTiff", "the name alone decides nothing"
+
+
+def test_a_cell_of_a_build_that_is_text_leads_to_no_other_file(tmp_path: Path) -> None:
+    """Builds come from others too: opened as one cube, and cell by cell."""
+    own = _image(tmp_path / "own.tif")
+    rasterio.shutil.copy(own, tmp_path / "own.vrt", driver="VRT")
+    posing = (tmp_path / "own.vrt").rename(tmp_path / "posing.tif")
+    part, shape = (slice(0, 64), slice(0, 64)), (64, 64)
+    asset = {"type": "image/tiff; application=geotiff", "bands": [{"eo:common_name": "blue"}]}
+    for path, refused in ((own, False), (posing, True)):
+        item = Document({"type": "Feature", "assets": {"B02": {"href": str(path), **asset}}}, None, ())
+        with pytest.raises(SourceError, match=r"posing\.tif cannot be read") if refused else nullcontext():
+            assert read_part(Raster(str(path), ""), part, shape, {}).max() == 7
+        with pytest.raises(SourceError, match=r"posing\.tif cannot be read") if refused else nullcontext():
+            assert open_cell(item)["B02"].max() == 7
 
 
 class _Asked(BaseHTTPRequestHandler):

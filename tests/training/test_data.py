@@ -28,7 +28,7 @@ from training.config import PretrainConfig
 from training.data import open_data
 from training.models.codes import NO_TIME
 from training.publication import publish
-from training.runs import open_run
+from training.runs import Opened, judged_on, open_run
 from training.synthetic import MemoryLoader, moving_blobs
 from training.trainer import Trainer
 
@@ -142,6 +142,31 @@ def test_the_manifest_of_a_model_from_elsewhere_runs_nothing(
     said = capsys.readouterr().err
     assert "(@ is not allowed; allowed are columns, numbers, text" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("key", ["stores", "validation_stores"])
+def test_the_manifest_of_a_model_from_elsewhere_chooses_no_odd_file_system(tmp_path: Path, key: str) -> None:
+    """Of fsspec's some start programs, ask workers, write copies or follow text to other files."""
+    kept = ("/data/a.zarr", "a.zarr", "file:///a.zarr", "s3://b/a.zarr", "gs://b/a", "az://b/a", "https://host.org/a")
+    odd = (
+        "reference::/a.json",
+        "simplecache::s3://b/a",
+        "dask://a",
+        "ssh://host.org/a",
+        "git://a",
+        "data:,x",
+        "xyz://a",
+    )
+    for place in (*kept, *odd):
+        data = {"stores": [{"path": "a"}], key: [{"path": place}]}
+        config = tiles_run(tmp_path, tmp_path, data=data)
+        model = Opened(None, config, {}, tmp_path, tmp_path, 0)  # type: ignore[arg-type]
+        if place in kept:
+            assert judged_on(model, None) is model
+        else:
+            with pytest.raises(UsageError, match=r"manifest.json names the store .*; give `data`"):
+                judged_on(model, None)
+            assert judged_on(model, ["mine"]).config.data.stores[0].path == "mine"  # type: ignore[union-attr]
 
 
 def test_validation_sees_the_middle_of_each_tile(store: Path, tmp_path: Path) -> None:

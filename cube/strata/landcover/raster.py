@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyproj
-import rasterio
 from affine import Affine
 
 from cube.strata.hdf4 import opened
 from cube.strata.landcover.legends import legend_of, parse_legend
 from stratacube.errors import SourceError, UsageError
 from stratacube.guard import guarded
+from stratacube.images import open_image
 
 __all__ = ["NODATA", "OFF_EARTH", "LandCover", "Raster", "open_landcover"]
 
@@ -128,7 +128,7 @@ class LandCover:
 
 
 def open_landcover(pattern: str, legend: str = "auto") -> LandCover:
-    """Open the rasters of a glob: GeoTIFF and other files of GDAL's, or HDF4 of MODIS.
+    """Open the rasters of a glob: GeoTIFF or JPEG 2000, or HDF4 of MODIS.
 
     Parameters
     ----------
@@ -173,7 +173,8 @@ def _open(path: Path, legend: str) -> Raster:
 
 def _read_gdal(path: Path, legend: str) -> Raster:
     what = f"{path} cannot be read as a raster"
-    with guarded(what, "fetch it again, or give another"), rasterio.open(path) as source:
+    # Not by any driver of GDAL: some follow what a file says to any other of this machine, and to servers.
+    with guarded(what, "fetch it again, or give it as a GeoTIFF"), open_image(str(path)) as source:
         transform, crs = source.transform, source.crs
         if crs is None or transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
             raise SourceError(f"{path} does not say where its cells lie, north up; give a georeferenced raster")

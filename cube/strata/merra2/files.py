@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from cube.geostationary.hdf5 import dataset, text, text_or_none
+from cube.geostationary.hdf5 import dataset, text, text_or_none, variable_or_none, variables
 from cube.strata.labels import MaskGrid
 from cube.strata.readers.netcdf import refuse_unbound, unpacked
 from stratacube.errors import SourceError, UsageError
@@ -224,10 +224,11 @@ def _opened(path: Path) -> _File:
     with guarded(f"{path} is not a readable file of MERRA-2", "bring it anew"):
         h5 = h5py.File(path)
         latitude, longitude, times = (_axis(h5, name) for name in ("lat", "lon", "time"))
-        levels = _axis(h5, "lev") if "lev" in h5 else np.empty(0)
-        since = _SINCE.match(text(h5["time"].attrs["units"]))
+        levels = _axis(h5, "lev") if variable_or_none(h5, "lev") is not None else np.empty(0)
+        units = text(dataset(h5, "time").attrs["units"])
+        since = _SINCE.match(units)
         if since is None or not len(times):
-            raise ValueError(f"its time has {len(times)} steps in {text(h5['time'].attrs['units'])[:40]!r}")
+            raise ValueError(f"its time has {len(times)} steps in {units[:40]!r}")
         day = "-".join(part.zfill(2) for part in since[2].split("-"))
         begin = np.datetime64(f"{day}T{(since[3] or '00:00').zfill(5)}", "us")
         steps = begin + (np.rint(times * _UNIT[since[1]])).astype("m8[us]")
@@ -237,7 +238,7 @@ def _opened(path: Path) -> _File:
 def _variables(file: _File) -> set[str]:
     """Names of what has a value a cell."""
     with guarded(f"{file.path} is not a readable file of MERRA-2", "bring it anew"):
-        return {name for name, value in file.h5.items() if isinstance(value, h5py.Dataset) and value.ndim > 2}
+        return {name for name, value in variables(file.h5).items() if value.ndim > 2}
 
 
 def _axis(h5: h5py.File, name: str) -> npt.NDArray[np.float64]:

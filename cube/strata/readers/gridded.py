@@ -13,7 +13,7 @@ import numpy.typing as npt
 from xarray.coding.times import decode_cf_datetime
 
 from cube.geostationary.grid import GeosProjection
-from cube.geostationary.hdf5 import text
+from cube.geostationary.hdf5 import text, variables
 from cube.strata.cells import CellGrid, SeenGrid
 from cube.strata.labels import MaskGrid, SystemSteps, survey_labels
 from cube.strata.masks import GridImage, MaskFile, Survey, times_of
@@ -220,11 +220,12 @@ def _angles(axis: h5py.Dataset, projection: GeosProjection) -> npt.NDArray[np.fl
 
 def _projection(source: h5py.File, labels: h5py.Dataset) -> GeosProjection | None:
     told = text(labels.attrs["grid_mapping"]) if "grid_mapping" in labels.attrs else None
-    views = [n for n, v in source.items() if text(v.attrs.get("grid_mapping_name", "")) == "geostationary"]
-    name = told if told and told in source else views[0] if len(views) == 1 else None
+    held = variables(source)
+    views = [n for n, v in held.items() if text(v.attrs.get("grid_mapping_name", "")) == "geostationary"]
+    name = told if told in held else views[0] if len(views) == 1 else None
     if name is None:
         return None
-    attrs = source[name].attrs
+    attrs = held[name].attrs
     numbers = ("perspective_point_height", "semi_major_axis", "semi_minor_axis", "longitude_of_projection_origin")
     if any(n not in attrs for n in numbers):
         return None

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from cube.geostationary.hdf5 import text
+from cube.geostationary.hdf5 import text, variable_or_none, variables
 from cube.geostationary.inflate import inflate
 from stratacube.errors import UsageError
 
@@ -51,9 +51,15 @@ class Sparse:
 
 
 def variable(source: h5py.File, *names: str) -> h5py.Dataset | None:
-    """Return the first variable that there is; None where there is none, or only a dimension of that name."""
+    """Return the first variable that there is; None where there is none, or only a dimension of that name.
+
+    Raises
+    ------
+    ValueError
+        If it is in another file.
+    """
     for name in names:
-        found = source[name] if name in source else None  # noqa: SIM401  (a file's get hides checksum errors)
+        found = variable_or_none(source, name)
         if isinstance(found, h5py.Dataset) and not (
             "NAME" in found.attrs and bytes(found.attrs["NAME"]).startswith(NOT_A_VARIABLE)
         ):
@@ -68,7 +74,7 @@ def dim_names(source: h5py.File, dataset: h5py.Dataset) -> list[str]:
     ends the process, or never comes back, where it is damaged.
     """
     names = [""] * dataset.ndim
-    for scale in source.values():
+    for scale in variables(source).values():
         listed = scale.attrs.get("REFERENCE_LIST")
         if listed is None or not getattr(listed.dtype, "names", None):
             continue

@@ -21,6 +21,7 @@ from cube.strata.masks import UNDATED, Image, MaskFile, MaskKind, Survey
 from cube.strata.readers.gridded import Systems, images_gridded, survey_gridded
 from cube.strata.readers.netcdf import variable
 from stratacube.errors import UsageError
+from stratacube.guard import guarded
 from stratacube.parquet import read_frame
 
 __all__ = ["TOBAC"]
@@ -83,7 +84,7 @@ def _read(table: Path) -> pd.DataFrame:
         return read_frame(table)
     if table.suffix == ".csv":
         return pd.read_csv(table)
-    with h5py.File(table, "r") as source:
+    with guarded(f"{table} cannot be read", "write it again"), h5py.File(table, "r") as source:
         found = {name: variable(source, name) for name in ("feature", "cell")}
         return pd.DataFrame({name: np.ravel(v[()]) for name, v in found.items() if v is not None})
 
