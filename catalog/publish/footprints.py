@@ -46,7 +46,7 @@ def footprint(ring: npt.ArrayLike) -> tuple[dict[str, Any], Box]:
         If the ring has no area or is not finite.
     """
     points = np.asarray(ring, dtype="f8").reshape(-1, 2)
-    if not np.isfinite(points).all() or len(np.unique(points, axis=0)) < 3:
+    if not np.isfinite(points).all() or len({*map(tuple, points.tolist())}) < 3:
         raise StratacubeError(
             f"a footprint needs three or more finite points, got {points.tolist()}; clip it at the limb first"
         )
