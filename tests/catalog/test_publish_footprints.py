@@ -90,3 +90,7 @@ def test_the_smallest_box_leaves_out_the_longest_gap():
             assert box == enclosing_box([tuple(one) for one in boxes.tolist()])
             assert (box[1], box[3]) == (south.min(), north.max())
             assert (box[2] - box[0]) % 360 == (360 - max(free)) % 360
+
+
+def test_boxes_that_touch_all_round_leave_no_gap():
+    assert enclosing_box([(-180.0, 0.0, 0.0, 1.0), (0.0, 0.0, 180.0, 2.0)]) == (-180.0, 0.0, 180.0, 2.0)

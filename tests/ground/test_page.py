@@ -115,6 +115,9 @@ def test_a_map_of_some_places_tells_of_all():
     assert footprint_map(some, alt="a", refused=grey, crowd=whole).markup() == alone
     assert "4000 of 4500 are drawn" in alone
     assert "gap  500" in alone
+    far = footprint_map(some, alt="a", refused=np.array([[150.0, 10.0]]), crowd=whole).markup()
+    assert "120°E" in far  # the map reaches to what was refused
+    assert "120°E" not in alone
 
 
 def test_cells_are_coloured_by_their_value():
