@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from catalog.geostationary.abi import ABI_NAMES
@@ -81,11 +82,15 @@ class Scan:
     @property
     def id(self) -> str:
         """Identifier: platform, product with sector, and start to the tenth of a second."""
-        tenth = self.start.microsecond // 100_000
-        lineage = lineage_of(self.product)
-        product = self.product.removesuffix(lineage)
-        product = product if product.endswith(self.sector) else product[:-1] + self.sector
-        return f"{self.platform}_{product}{lineage}_s{self.start:%Y%j%H%M%S}{tenth}"
+        return _id_of(self.platform, self.product, self.sector, self.start)
+
+
+@lru_cache(1 << 16)  # more than a year's full disks: planning asks for it a score of times a tile
+def _id_of(platform: str, product: str, sector: str, start: datetime) -> str:
+    lineage = lineage_of(product)
+    product = product.removesuffix(lineage)
+    product = product if product.endswith(sector) else product[:-1] + sector
+    return f"{platform}_{product}{lineage}_s{start:%Y%j%H%M%S}{start.microsecond // 100_000}"
 
 
 def better(a: SourceFile, b: SourceFile | None) -> SourceFile:

@@ -46,7 +46,7 @@ def footprint(ring: npt.ArrayLike) -> tuple[dict[str, Any], Box]:
         If the ring has no area or is not finite.
     """
     points = np.asarray(ring, dtype="f8").reshape(-1, 2)
-    if not np.isfinite(points).all() or len(np.unique(points, axis=0)) < 3:
+    if not np.isfinite(points).all() or len({*map(tuple, points.tolist())}) < 3:
         raise StratacubeError(
             f"a footprint needs three or more finite points, got {points.tolist()}; clip it at the limb first"
         )
@@ -61,20 +61,20 @@ def footprint(ring: npt.ArrayLike) -> tuple[dict[str, Any], Box]:
     return {"type": "MultiPolygon", "coordinates": rings}, _round(box)
 
 
-def enclosing_box(boxes: Iterable[Box]) -> Box:
-    """Return the smallest box around boxes, over the antimeridian where that is smaller."""
-    boxes = list(boxes)
-    arcs = sorted((west % 360.0, (east - west) % 360.0) for west, _, east, _ in boxes)
-    reach = max(west + width for west, width in arcs) - 360.0
-    widest_gap, first, last = 0.0, -180.0, 180.0
-    for west, width in arcs:
-        if west - reach > widest_gap:
-            widest_gap, first, last = west - reach, west, reach
-        reach = max(reach, west + width)
-    south, north = min(b[1] for b in boxes), max(b[3] for b in boxes)
-    if widest_gap == 0.0:
+def enclosing_box(boxes: Iterable[Box] | npt.NDArray[np.float64]) -> Box:
+    """Return the smallest box around boxes, over the antimeridian where that is smaller; an array has shape (n, 4)."""
+    bounds = np.array(boxes if isinstance(boxes, np.ndarray) else [*boxes], "f8").reshape(-1, 4)
+    south, north = float(bounds[:, 1].min()), float(bounds[:, 3].max())
+    starts = bounds[:, 0] % 360.0
+    order = np.argsort(starts, kind="stable")
+    starts, ends = starts[order], (starts + (bounds[:, 2] - bounds[:, 0]) % 360.0)[order]
+    # How far the arcs before each one reach; before the first, those that go round.
+    reach = np.maximum.accumulate([ends.max() - 360.0, *ends[:-1]])
+    gaps = starts - reach
+    widest = int(gaps.argmax())
+    if gaps[widest] <= 0.0:
         return -180.0, south, 180.0, north
-    west, east = _round((_wrap(first), _wrap(last)))
+    west, east = _round((_wrap(float(starts[widest])), _wrap(float(reach[widest]))))
     return west, south, east, north
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,12 @@ FILES_LIMIT = 10_000
 longer to make a million files than a build takes to make its tiles, and nobody opens them one by one."""
 
 
+Blocks = Callable[[Sequence[str] | None], Iterable[pd.DataFrame]]
+"""Rows of a plan block by block, in order of tile, with some columns or all."""
+
+
 def publish_tiles(
-    output: Path, plan: pd.DataFrame, build: TileBuild, prepared: Callable[[], None] = lambda: None
+    output: Path, plan: pd.DataFrame | Blocks, build: TileBuild, prepared: Callable[[], None] = lambda: None
 ) -> Path:
     """Write the STAC catalogue of a tile store.
 
@@ -51,8 +55,9 @@ def publish_tiles(
     output : Path
         Folder of the build. It holds ``tiles.zarr``; ``previews/<tile id>.png``, ``report.md`` and the other
         companions become assets where they are.
-    plan : DataFrame
-        The tiles to publish: rows of ``plan.parquet`` whose tile was built.
+    plan : DataFrame or callable
+        The tiles to publish: rows of ``plan.parquet`` whose tile was built. Of very many, what yields them block by
+        block in order of tile, when called with the names of columns, or None for all.
     build : TileBuild
         What is said of the build as a whole.
     prepared : callable
@@ -71,16 +76,13 @@ def publish_tiles(
     SourceError
         If the store cannot be opened or a source scan is unknown.
     """
-    if plan.empty:
-        raise UsageError(f"no tile of {output} was built, so there is nothing to publish; see errors.csv")
-    if not plan["tile_id"].is_unique:
-        twice = plan.loc[plan["tile_id"].duplicated(), "tile_id"].iloc[0]
-        raise UsageError(f"the plan has tile {twice} twice; tile ids must be unique")
+    blocks: Blocks = (lambda _: [plan.sort_values("tile")]) if isinstance(plan, pd.DataFrame) else plan
+    number = _counted(blocks, output)
     _refuse_foreign(output)
     stage = aside(output / "tiles")
     try:
         stage.mkdir(parents=True)
-        _write_tree(output, stage, plan.sort_values("tile"), build)
+        _write_tree(output, stage, blocks, number, build)
         prepared()
         return _exchange(output, stage, root_catalog(build))
     except StratacubeError:
@@ -94,25 +96,36 @@ def publish_tiles(
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _write_tree(output: Path, stage: Path, plan: pd.DataFrame, build: TileBuild) -> None:
+def _counted(blocks: Blocks, output: Path) -> int:
+    """Return how many tiles there are, each of a name of its own."""
+    names = pd.Index([name for block in blocks(["tile_id"]) for name in block["tile_id"]])
+    if names.empty:
+        raise UsageError(f"no tile of {output} was built, so there is nothing to publish; see errors.csv")
+    if not names.is_unique:
+        raise UsageError(f"the plan has tile {names[names.duplicated()][0]} twice; tile ids must be unique")
+    return len(names)
+
+
+def _write_tree(output: Path, stage: Path, blocks: Blocks, number: int, build: TileBuild) -> None:
     """Write ``tiles/`` and ``sources/`` below ``stage``."""
     store = describe_store(output / STORE)
-    scans = sorted({scan for scans in plan["scan_ids"] for scan in as_list(scans) if scan})
+    cut = (scans for block in blocks(["scan_ids"]) for scans in block["scan_ids"])
+    scans = sorted({scan for names in cut for scan in as_list(names) if scan})
     linked = len(scans) <= FILES_LIMIT
-    shared = _shared_projection(plan, build)
+    shared = _shared_projection(blocks, build)
     describer = TileDescriber(output, build, linked, shared is not None)
     tally, model = Tally(build.observatory.summarised), ItemModel()
     by_day: dict[str, list[str]] = defaultdict(list)
     (stage / "tiles").mkdir()
     lines = stage / "items.ndjson"
     with lines.open("w", encoding="utf-8") as all_items:
-        for row, folder in _placed(plan):
+        for row, folder in _placed(blocks, number):
             item = describer.item(row, folder)
             all_items.write(_line(seen_from(item, folder, "tiles")))
             tally.add(item)
             model.add(item)
-            by_day[folder].append(row.tile_id)
             if folder != "tiles":
+                by_day[folder].append(row.tile_id)
                 write_text(stage / folder / f"{row.tile_id}.json", _line(item))
     (stage / SOURCES).mkdir()
     sources = _sources(build, scans)
@@ -156,24 +169,28 @@ def _line(item: dict[str, Any]) -> str:
     return json.dumps(item, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
 
 
-def _shared_projection(plan: pd.DataFrame, build: TileBuild) -> Geostationary | None:
+def _shared_projection(blocks: Blocks, build: TileBuild) -> Geostationary | None:
     """Return the projection of all tiles, if it is one."""
-    places = zip(plan["tile"], plan["platform"], strict=True)
-    first, *others = (build.projections.get(tile) or build.projections.get(platform) for tile, platform in places)
-    return geostationary(first) if first is not None and all(crs is first for crs in others) else None
+    places = (
+        place for block in blocks(["tile", "platform"]) for place in zip(block["tile"], block["platform"], strict=True)
+    )
+    views = (build.projections.get(tile) or build.projections.get(platform) for tile, platform in places)
+    first = next(views)
+    return geostationary(first) if first is not None and all(crs is first for crs in views) else None
 
 
-def _placed(plan: pd.DataFrame) -> Iterator[tuple[Any, str]]:
+def _placed(blocks: Blocks, number: int) -> Iterator[tuple[Any, str]]:
     """Rows of a plan with the folder of their item; that of the table where it has no file of its own."""
-    one = "tiles" if len(plan) > FILES_LIMIT else "tiles/items" if len(plan) <= FLAT_LIMIT else None
-    days = plan["event_time"].dt.strftime("%Y-%m-%d")
-    for row, day in zip(plan.itertuples(index=False), days, strict=True):
-        yield row, one or f"tiles/{day}"
+    one = "tiles" if number > FILES_LIMIT else "tiles/items" if number <= FLAT_LIMIT else None
+    for block in blocks(None):
+        days = block["event_time"].dt.strftime("%Y-%m-%d")
+        for row, day in zip(block.itertuples(index=False), days, strict=True):
+            yield row, one or f"tiles/{day}"
 
 
 def _children(stage: Path, build: TileBuild, by_day: dict[str, list[str]]) -> list[dict[str, Any]]:
     """Links of the collection to its items, or to the catalogues of the days, which are written; or none."""
-    if list(by_day) == ["tiles"]:
+    if not by_day:
         return []
     if list(by_day) == ["tiles/items"]:
         ids = by_day["tiles/items"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlparse
 
@@ -35,6 +36,7 @@ def as_list(values: Iterable[Any] | None) -> list[Any]:
     return [] if values is None else list(values)
 
 
+@lru_cache(1024)  # those of a collection's files are asked for with every item
 def relative(target: str, folder: str) -> str:
     """Address of ``target`` as seen from ``folder``, both relative to the output folder.
 

@@ -15,7 +15,7 @@ from cube.job.ledger import Entry
 from cube.job.pictures import small, throughput
 from cube.preview import sample
 from cube.strata.streams import Tally
-from stratacube.page import Block, Gallery, Picture, Place, Shown, bars, footprint_map
+from stratacube.page import Block, Crowd, Gallery, Picture, Place, Shown, at_even_steps, bars, footprint_map
 
 __all__ = ["Drawn", "draw", "place_of", "quotas"]
 
@@ -72,14 +72,25 @@ def draw(
         return Drawn(quotas=quotas(tallies))
     refused = np.array([place[:2] for tally in tallies for place in tally.refused_at]).reshape(-1, 2)
     outlines = len(made) <= _MOST_RINGS
-    places = [place_of(row, ring if outlines else None) for row in made.itertuples()]
+    shown = made if outlines else made.iloc[at_even_steps(len(made))]
+    places = [place_of(row, ring if outlines else None) for row in shown.itertuples()]
     count = f"{len(made)} tiles of {made['stratum'].nunique()} strata"
     return Drawn(
-        footprint_map(places, alt=f"Map of the footprints of {count}", refused=refused),
+        footprint_map(
+            places,
+            alt=f"Map of the footprints of {count}",
+            refused=refused,
+            crowd=None if outlines else _crowd(made),
+        ),
         quotas(tallies),
         throughput((e for key, e in entries.items() if key.startswith("shard-")), "Tiles"),
         [*_thumbnails(folder.previews, made)],
     )
+
+
+def _crowd(made: pd.DataFrame) -> Crowd:
+    groups, splits = (made[name].value_counts() if name in made else {} for name in ("stratum", "split"))
+    return Crowd(made[["longitude", "latitude"]].to_numpy(), len(made), dict(groups), dict(splits))
 
 
 def place_of(row: object, ring: Ring | None) -> Place:

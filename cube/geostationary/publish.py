@@ -41,6 +41,10 @@ __all__ = ["Publication", "publish"]
 _HALF_KM = {"mean": "500 m bands averaged to 1 km", "decimate": "of 500 m bands one of four pixels", "keep": "as it is"}
 _KEPT = 256
 """Items of scans held at once: tiles come in order of time."""
+_BRIEF = (
+    *("tile", "stratum", "platform", "sector", "split", "event_time", "latitude", "longitude", "x_left", "y_top"),
+    *("shard", "missing"),
+)
 _LINEAGE = "each band at its own resolution on the fixed grid, {half}; the 1 km grid repeats 2 km pixels"
 
 
@@ -59,21 +63,28 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
     """Write previews, the report and, last, the catalog."""
     config, folder = build.config, build.folder
     failed = {p.product for p in problems if p.kind == "product"}
-    tiles = build.plan.frame()
-    made = tiles[~tiles["tile_id"].isin(failed)]
+
+    def blocks(columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+        """Rows of the tiles that were made, never all of a million at once: the lists in them fill gigabytes."""
+        for block in build.plan.blocks(None if columns is None else [*dict.fromkeys(["tile_id", *columns])]):
+            yield block[[name not in failed for name in block["tile_id"]]]
+
+    made = _brief(blocks)
     began = time.monotonic()
     draw_previews(folder, made, run, config.previews)
     layout = TileLayout.of(config)
-    corners = made.set_index("tile")[["x_left", "y_top"]]
+    numbers = pd.Index(made["tile"])
 
     @cache
     def views() -> TileViews:
         with xr.open_zarr(folder.tiles, chunks=None) as store:
             return read_views(store)
 
+    lefts, tops = made["x_left"].to_numpy(), made["y_top"].to_numpy()
+
     def ring(tile: int) -> npt.NDArray[np.float64]:
-        left, top = corners.loc[tile]
-        return footprint_ring(views()[tile], float(left), float(top), layout.side)
+        at = numbers.get_loc(tile)
+        return footprint_ring(views()[tile], float(lefts[at]), float(tops[at]), layout.side)
 
     pictures = draw(folder, made, build.plan.tallies, run.ledger.entries, ring)
     pictures.save(folder.previews)
@@ -132,15 +143,21 @@ def publish(build: Publication, problems: Sequence[Problem], laps: Mapping[str, 
         pixel=layout.pixel,
         bands=[_band_info(layout, c) for c in config.channels],
         observatory=observatory,
-        projections=_PerTile(corners.index, lambda tile: views()[tile].crs),
-        footprints=_PerTile(corners.index, ring),
+        projections=_PerTile(numbers, lambda tile: views()[tile].crs),
+        footprints=_PerTile(numbers, ring),
         sources=_Sources(build),
         errors=errors,
         dropped=dict(build.plan.refused),
         angles=angles,
         software={name: importlib.metadata.version(name) for name in ("zarr", "numpy", "isal", "h5py")},
     )
-    publish_tiles(folder.root, made, described, tell)
+    publish_tiles(folder.root, blocks, described, tell)
+
+
+def _brief(blocks: Callable[[Sequence[str]], Iterator[pd.DataFrame]]) -> pd.DataFrame:
+    """What pictures and the report ask of all tiles; ``lacks`` says whether anything is missing from one."""
+    told = (block.assign(lacks=block["missing"].map(len) > 0).drop(columns="missing") for block in blocks(_BRIEF))
+    return pd.concat(told, ignore_index=True)
 
 
 def _valid(run: Run) -> Valid | None:

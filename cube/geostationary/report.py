@@ -98,7 +98,7 @@ def tile_report(
     scans
         All scans found.
     made
-        Rows of the plan whose tile is in the store.
+        Rows of the plan whose tile is in the store, and by ``lacks`` whether anything is missing from it.
     picture
         The contact sheet, relative to the folder of the build.
     valid
@@ -169,7 +169,7 @@ def _summary(wanted: int | None, planned: int, made: pd.DataFrame) -> str:
     if wanted and planned < wanted:
         text += f" ({wanted} were asked for; see the candidates left out)"
     text += ".**"
-    lacking = sum(len(lacks) > 0 for lacks in made["missing"])
+    lacking = int(made["lacks"].sum())
     if lacking:
         text += f" Tiles that lack a channel or a scan at some time step: {lacking}."
     return text

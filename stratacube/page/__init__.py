@@ -5,7 +5,7 @@ from __future__ import annotations
 from stratacube.page.blocks import Block, Code, Facts, Gallery, Shown, Table, as_html, as_markdown
 from stratacube.page.charts import Series, bars, calendar, columns, lines
 from stratacube.page.document import Page, Section, html_of
-from stratacube.page.maps import Place, footprint_map
+from stratacube.page.maps import Crowd, Place, at_even_steps, footprint_map
 from stratacube.page.picture import Picture
 from stratacube.page.raster import COLOURS, Scale, coloured, image_picture
 
@@ -13,6 +13,7 @@ __all__ = [
     "COLOURS",
     "Block",
     "Code",
+    "Crowd",
     "Facts",
     "Gallery",
     "Page",
@@ -25,6 +26,7 @@ __all__ = [
     "Table",
     "as_html",
     "as_markdown",
+    "at_even_steps",
     "bars",
     "calendar",
     "coloured",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from zlib import crc32
@@ -14,7 +15,7 @@ from stratacube.page.earth import Floats, Frame
 from stratacube.page.picture import Picture, element, number
 from stratacube.page.raster import Scale, coloured
 
-__all__ = ["Place", "footprint_map"]
+__all__ = ["Crowd", "Place", "at_even_steps", "footprint_map"]
 
 _WIDTH = 960.0
 _TOP, _LEFT = 22.0, 54.0
@@ -48,8 +49,38 @@ class Place:
     """Where a click leads."""
 
 
+@dataclass(frozen=True)
+class Crowd:
+    """What a map tells of all places where it draws some: of a million, each as an object would fill a gigabyte."""
+
+    points: Floats
+    """Longitude and latitude of all, shape (n, 2)."""
+    number: int
+    groups: Mapping[str, int]
+    """How many are of each group."""
+    splits: Mapping[str, int]
+    """How many are of each split."""
+
+    @classmethod
+    def of(cls, places: Sequence[Place]) -> Crowd:
+        """All of the places that are given."""
+        points = np.concatenate([place.ring for place in places]) if places else np.empty((0, 2))
+        return cls(points, len(places), Counter(p.group for p in places), Counter(p.split for p in places))
+
+
+def at_even_steps(number: int) -> npt.NDArray[np.int64]:
+    """Which of so many places a map draws."""
+    return np.unique(np.linspace(0, number - 1, min(number, _MOST_DOTS)).round().astype(int))
+
+
 def footprint_map(
-    places: Sequence[Place], *, alt: str, refused: Floats | None = None, what: str = "", width: float = _WIDTH
+    places: Sequence[Place],
+    *,
+    alt: str,
+    refused: Floats | None = None,
+    what: str = "",
+    width: float = _WIDTH,
+    crowd: Crowd | None = None,
 ) -> Picture:
     """Draw footprints on the land they lie on, coloured by group, or by a value where they have one.
 
@@ -65,27 +96,28 @@ def footprint_map(
         What a value means: the title of its scale.
     width
         Pixels.
+    crowd
+        All places, where those that are given are the ones of :func:`at_even_steps`.
 
     Returns
     -------
     Picture
         An SVG drawing.
     """
+    if crowd is None:
+        crowd, places = Crowd.of(places), [places[i] for i in at_even_steps(len(places))]
     grey = np.empty((0, 2)) if refused is None else np.asarray(refused, "f8").reshape(-1, 2)
-    points = [place.ring for place in places] + ([grey] if len(grey) else [])
-    frame = Frame.around(np.concatenate(points) if points else grey, width - _LEFT)
-    groups = _by_number(place.group for place in places)
+    points = np.concatenate([crowd.points, grey])
+    frame = Frame.around(points, width - _LEFT)
+    groups = _by_number(crowd.groups)
     mark = f"m{crc32(alt.encode()):08x}"  # of several drawings on a page, each needs names of its own
     parts = [*_ground(frame, mark)]
     inner = [*_dots(frame, grey)]
-    shown = list(places)
-    if len(shown) > _MOST_DOTS:
-        shown = [places[i] for i in np.unique(np.linspace(0, len(places) - 1, _MOST_DOTS).round().astype(int))]
-    inner += [_drawn(frame, place, groups, dots=len(places) > _MOST_RINGS) for place in shown]
+    inner += [_drawn(frame, place, groups, dots=crowd.number > _MOST_RINGS) for place in places]
     parts.append(_clipped(frame, inner, mark))
-    if points and frame.east - frame.west < _NEAR:
+    if len(points) and frame.east - frame.west < _NEAR:
         parts.append(_locator(frame, mark))
-    legend, height = _legend(places, groups, len(grey), len(shown), (what, mark), frame.height + _TOP + 18)
+    legend, height = _legend(crowd, groups, len(grey), len(places), (what, mark), frame.height + _TOP + 18)
     return Picture(alt, width, height, drawing="".join([*parts, *legend]))
 
 
@@ -178,25 +210,25 @@ def _ramp(share: float) -> str:
 
 
 def _legend(
-    places: Sequence[Place], groups: dict[str, int], refused: int, shown: int, what: tuple[str, str], top: float
+    crowd: Crowd, groups: dict[str, int], refused: int, shown: int, what: tuple[str, str], top: float
 ) -> tuple[list[str], float]:
     """Draw what colours and outlines mean, in lines as long as the map is wide; and the height with it."""
     entries: list[tuple[str, str]] = []
     if what[0]:
         return _scale(*what, top), top + 2 * _LINE
     for name, n in groups.items():
-        count = sum(place.group == name for place in places)
         colour = f"c{n % _COLOURS}"
-        entries.append((element("rect", class_=f"shape {colour}", width=14, height=10), f"{name or 'items'}  {count}"))
+        entries.append(
+            (element("rect", class_=f"shape {colour}", width=14, height=10), f"{name or 'items'}  {crowd.groups[name]}")
+        )
     for n, split in enumerate(_SPLITS):
-        count = sum(place.split == split for place in places)
-        if count:
+        if count := crowd.splits.get(split, 0):
             entries.append((element("rect", class_=f"shape c7 s{n}", width=14, height=10), f"{split}  {count}"))
     if refused:
         square = element("rect", class_="solid c7", fill_opacity=0.55, x=5, y=3, width=4, height=4)
         entries.append((square, f"refused  {refused}"))
-    if shown < len(places):
-        entries.append(("", f"{shown} of {len(places)} are drawn"))
+    if shown < crowd.number:
+        entries.append(("", f"{shown} of {crowd.number} are drawn"))
     drawn, x, y = [], _LEFT, top
     for mark, text in entries:
         wide = 40 + 7.0 * len(text)

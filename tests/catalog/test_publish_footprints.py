@@ -71,3 +71,26 @@ def test_ring_without_area_is_refused(ring):
 )
 def test_enclosing_box_is_the_smallest(boxes, expected):
     assert enclosing_box(boxes) == expected
+
+
+def test_the_smallest_box_leaves_out_the_longest_gap():
+    """Counted on a ring of whole degrees, of which each box covers some."""
+    rng = np.random.default_rng(5)
+    for many in (1, 2, 3, 8, 40):
+        for _ in range(40):
+            west, wide = rng.integers(-180, 180, many), rng.integers(0, 60, many)
+            east = (west + wide + 180) % 360 - 180
+            south, north = np.sort(rng.integers(-80, 80, (2, many)), axis=0)
+            boxes = np.stack([west, south, east, north], axis=1).astype("f8")
+            covered = {int(w + n) % 360 for w, span in zip(west, wide, strict=True) for n in range(span)}
+            ends = {int(e) % 360 for e in (*west, *east)}
+            gaps = [next((n for n in range(360) if (end + n) % 360 in covered | (ends - {end})), 360) for end in ends]
+            free = [0 if end in covered else gap for end, gap in zip(ends, gaps, strict=True)]
+            box = enclosing_box(boxes)
+            assert box == enclosing_box([tuple(one) for one in boxes.tolist()])
+            assert (box[1], box[3]) == (south.min(), north.max())
+            assert (box[2] - box[0]) % 360 == (360 - max(free)) % 360
+
+
+def test_boxes_that_touch_all_round_leave_no_gap():
+    assert enclosing_box([(-180.0, 0.0, 0.0, 1.0), (0.0, 0.0, 180.0, 2.0)]) == (-180.0, 0.0, 180.0, 2.0)

@@ -211,6 +211,29 @@ def test_same_input_gives_the_same_bytes(published, tmp_path):
     assert files_of(tmp_path / "again") == files_of(published[0])
 
 
+def test_a_plan_read_block_by_block_gives_the_same_bytes(published, tmp_path):
+    plan, build = make_build(tmp_path / "again", TILES)
+    add_companions(tmp_path / "again", plan)
+    asked = []
+
+    def blocks(columns):
+        asked.append(columns)
+        for first in range(0, TILES, 2):
+            yield plan.iloc[first : first + 2] if columns is None else plan.iloc[first : first + 2][columns]
+
+    publish_tiles(tmp_path / "again", blocks, build)
+    assert files_of(tmp_path / "again") == files_of(published[0])
+    assert asked.count(None) == 1  # whole rows are read once, and no list of all is made but of what is named
+
+
+def test_a_tile_of_two_blocks_is_told(tmp_path):
+    plan, build = make_build(tmp_path / "out", 2)
+    with pytest.raises(UsageError, match=f"tile {plan['tile_id'][0]} twice"):
+        publish_tiles(tmp_path / "out", lambda columns: [plan, plan.head(1)], build)
+    with pytest.raises(UsageError, match="nothing to publish"):
+        publish_tiles(tmp_path / "out", lambda columns: [], build)
+
+
 def test_rewriting_leaves_nothing_stale(tmp_path):
     output = tmp_path / "out"
     plan, build = make_build(output, 4)

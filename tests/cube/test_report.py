@@ -36,7 +36,7 @@ def table(tiles: int, days: int = 2) -> pd.DataFrame:
             "platform": "goes16",
             "sector": "M1",
             "event_time": [START + timedelta(days=i % days) for i in range(tiles)],
-            "missing": [["C02@0"] if i == 0 else [] for i in range(tiles)],
+            "lacks": [i == 0 for i in range(tiles)],
         }
     )
 

@@ -13,6 +13,7 @@ import shapely
 
 from stratacube.page import (
     Code,
+    Crowd,
     Facts,
     Page,
     Place,
@@ -21,6 +22,7 @@ from stratacube.page import (
     Table,
     as_html,
     as_markdown,
+    at_even_steps,
     bars,
     calendar,
     columns,
@@ -96,6 +98,26 @@ def test_large_map_stays_small():
     picture = footprint_map(places, alt="many")
     assert len(picture.to_bytes()) < 700_000
     assert "4000 of 30000 are drawn" in picture.drawing
+
+
+def test_a_map_of_some_places_tells_of_all():
+    """Of very many only those that are drawn need be given, with the numbers of all."""
+    rng, names = np.random.default_rng(3), np.array(["land", "sea", "ice"])
+    where, groups = rng.uniform(-60, 60, (4500, 2)), names[rng.integers(0, 3, 4500)]
+    places = [
+        Place(p[None], str(n), str(g), "val" if n % 9 else "gap")
+        for n, (p, g) in enumerate(zip(where, groups, strict=True))
+    ]
+    whole = Crowd(where, 4500, {n: int((groups == n).sum()) for n in names.tolist()}, {"val": 4000, "gap": 500})
+    some = [places[n] for n in at_even_steps(4500)]
+    grey = np.array([[70.0, 10.0]])
+    alone = footprint_map(places, alt="a", refused=grey).markup()
+    assert footprint_map(some, alt="a", refused=grey, crowd=whole).markup() == alone
+    assert "4000 of 4500 are drawn" in alone
+    assert "gap  500" in alone
+    far = footprint_map(some, alt="a", refused=np.array([[150.0, 10.0]]), crowd=whole).markup()
+    assert "150°E" in far  # the map reaches to what was refused
+    assert "150°E" not in alone
 
 
 def test_cells_are_coloured_by_their_value():
