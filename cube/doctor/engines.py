@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cube.job.engine.base import EngineExecutor
 from cube.job.engine.local import local_executor
 from cube.job.ranks import Ranks
 from stratacube.checks import Check, tried
@@ -37,7 +38,8 @@ def _processes() -> str:
     try:
         found = list(pool.map(abs, range(-4, 0), timeout=_SECONDS))
     except BaseException:
-        pool.end()  # workers that do not answer would be waited for
+        if isinstance(pool, EngineExecutor):
+            pool.end()  # workers that do not answer would be waited for
         raise
     finally:
         pool.shutdown()
