@@ -84,11 +84,13 @@ def judged_on(opened: Opened, stores: Sequence[str] | None) -> Opened:
     Raises
     ------
     UsageError
-        If the run did not learn from stores.
+        If the run did not learn from stores, or those of the run are wanted and are not there.
     """
-    if not stores:
-        return opened
     kind = {"tiles": "stores", "cubes": "cubes"}.get(opened.config.data.source)
+    if not stores:
+        if kind is not None:
+            _require_there(opened, kind)
+        return opened
     if kind is None:
         raise UsageError(
             f"{opened.config.name} learned from {opened.config.data.source}, of no store; leave out `data`"
@@ -96,6 +98,19 @@ def judged_on(opened: Opened, stores: Sequence[str] | None) -> Opened:
     data = {kind: [{"path": path} for path in stores], f"validation_{kind}": []}
     values = with_changes(opened.config.model_dump(mode="json"), {"data": data})
     return replace(opened, config=validate(values, str(opened.folder)))
+
+
+def _require_there(opened: Opened, kind: str) -> None:
+    """Refuse a model whose stores do not lie where it says, such as a published one, which names no folder."""
+    data = opened.config.data
+    paths = [store.path for name in (kind, f"validation_{kind}") for store in getattr(data, name)]
+    gone = [path for path in dict.fromkeys(paths) if "://" not in path and not Path(path).exists()]
+    if gone:
+        raise UsageError(
+            f"{opened.config.name} learned from {', '.join(gone)}, which {'are' if len(gone) > 1 else 'is'} not here"
+            f" (a published model names its {kind} only); give `data`: paths or URLs of these {kind}, or of others with"
+            f" the bands {', '.join(opened.config.model.bands)}"
+        )
 
 
 def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
