@@ -197,6 +197,8 @@ def test_the_rate_follows_batch_warm_up_and_cosine() -> None:
     assert schedule.rate(0) == pytest.approx(6e-6)
     assert schedule.rate(300) == pytest.approx((6e-4 + 1e-5) / 2)
     assert schedule.rate(500) == pytest.approx(1e-5)
+    short = Schedule.of(OptimizerConfig(lr=1.0, steps=4, warmup_steps=9), batch=1, steps_per_epoch=1)
+    assert [short.rate(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_tensorboard_is_written(tmp_path) -> None:
