@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from stratacube.errors import StratacubeError, UsageError
 from tests.training.small import small_run
+from training import pretrain
 from training.checkpoint import Checkpoints
-from training.config import OptimizerConfig, PretrainConfig
+from training.config import OptimizerConfig, PretrainConfig, print_config
 from training.models import MaskedAutoencoder, load_model
 from training.optimizer import Schedule, parameter_groups
 from training.trainer import Trainer
@@ -211,6 +213,21 @@ def _command(folder: Path, *more: str) -> list[str]:
     settings = ["--set", "optimizer.steps=6", "--set", "logs.every_steps=1", "--set", "data.samples=64"]
     command = [sys.executable, "-m", "training.pretrain", "--config", "cpu_smoke", "--output-dir", str(folder)]
     return [*command, *settings, *more]
+
+
+def test_ctrl_c_saves_after_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer._step
+
+    def interrupted(self: Trainer, *given: Any) -> Any:
+        norm = step(self, *given)
+        if self.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return norm
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    (tmp_path / "run.yaml").write_text(print_config(small_run(tmp_path / "run")))
+    assert pretrain.main(["-c", str(tmp_path / "run.yaml")]) == 130
+    assert Checkpoints(tmp_path / "run" / "checkpoints", 1, 0).steps() == [2]
 
 
 @pytest.mark.slow
