@@ -12,6 +12,7 @@ from catalog.splits import SplitRule
 from loaders.augment import View
 from loaders.batch import Batch, PackedBatch
 from loaders.compatibility import make_importable
+from loaders.held_out import refuse_leaks
 from loaders.loader import Loader, Source, WorkerKind
 from loaders.mixture import Mixture
 from loaders.order import Tail
@@ -41,7 +42,8 @@ class TileDataModule(LightningDataModule):
     shares
         Of each of several stores in an epoch; None gives every sample once.
     train, val, test
-        Conditions on the tiles' table; None leaves that loader out.
+        Conditions on the tiles' table; None leaves that loader out. Tiles to be judged on that share pixels and times
+        with those learned from are refused.
     bands, weights, labels, fields, targets, on_error, storage_options, cache_dir, cache_gb
         See :class:`loaders.tiles.TileDataset`; weights are of training.
     split
@@ -131,12 +133,14 @@ class TileDataModule(LightningDataModule):
         return decoded
 
     def _loader(self, part: str, view: View, weights: Any, **options: Any) -> Loader | list[Any]:
-        where = self.where[part]
-        if where is None:
+        if self.where[part] is None:
             return []
-        parts = [TileDataset(store, where=where, view=view, weights=weights, **self.reading) for store in self.stores]
+        parts = self._datasets(part, view, weights)
         for dataset in parts:
             dataset.require(self.decoder.quantity)
+        if part != "train" and self.where["train"] is not None:
+            learned = self._datasets("train", self.train_view, None)
+            refuse_leaks(learned, parts, f"give `split`, or `train` and `{part}`")
         source: Source = parts[0] if len(parts) == 1 else Mixture(parts, self.shares if part == "train" else None)
         rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         return Loader(
@@ -153,6 +157,10 @@ class TileDataModule(LightningDataModule):
             whole_batches=self.whole_batches,
             **options,
         )
+
+    def _datasets(self, part: str, view: View, weights: Any) -> list[TileDataset]:
+        where = self.where[part]
+        return [TileDataset(store, where=where, view=view, weights=weights, **self.reading) for store in self.stores]
 
 
 def _rule(keys: Mapping[str, Any]) -> SplitRule:

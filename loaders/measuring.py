@@ -14,9 +14,9 @@ import torch
 import zarr
 
 from loaders.batch import Decoder, PackedBatch
+from loaders.device import device_of
 from loaders.loader import Loader, WorkerKind
 from loaders.tiles import TileDataset
-from stratacube.errors import UsageError
 
 __all__ = ["Row", "advise", "as_table", "measure", "rate", "sample_bytes", "time_decoding", "time_zarr"]
 
@@ -104,16 +104,10 @@ def measure(dataset: TileDataset, batch_size: int, workers: Sequence[int], secon
 def time_decoding(dataset: TileDataset, batch_size: int, device: str, seconds: float) -> Row:
     """Measure moving and decoding one batch on the device that trains."""
     packed: PackedBatch = dataset.__getitems__([i % len(dataset) for i in range(batch_size)])
-    try:
-        packed.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch says by an assertion that it was built without CUDA
-        raise UsageError(
-            f"device {device!r} cannot be used ({str(error).splitlines()[0]}); try `device=cpu`"
-        ) from error
-    decoder = Decoder()
+    decoder, where = Decoder(), device_of(device)
 
     def step() -> int:
-        decoded = decoder(packed.to(device))
+        decoded = decoder(packed.to(where))
         if decoded.pixels.is_cuda:
             torch.cuda.synchronize()
         return batch_size

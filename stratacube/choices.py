@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stratacube.errors import UsageError
+
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-__all__ = ["OneOf", "Told", "Worded", "many", "nearest", "one_of"]
+__all__ = ["OneOf", "Told", "Worded", "many", "nearest", "one_of", "require_least"]
 
 
 def one_of(choices: Sequence[Any]) -> str:
@@ -30,6 +32,19 @@ def nearest(word: str, known: Sequence[str]) -> str:
     lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), lower, n=1)
     return f" (did you mean {lower[near[0]]}?)" if near else ""
+
+
+def require_least(least: int, **numbers: int | None) -> None:
+    """Refuse a parameter, given by its name, that is below the least that makes sense; None is not given.
+
+    Raises
+    ------
+    UsageError
+        If one is.
+    """
+    for name, number in numbers.items():
+        if number is not None and number < least:
+            raise UsageError(f"`{name}` is {number}; give {least} or more")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import yaml
 from cube.build import _parser, _settings, commands, main
 from cube.plug import imported
 from cube.testing import write_sentinel2_archive
+from training.config import validate
+from training.runs import with_changes
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
@@ -55,6 +58,30 @@ def test_commands_of_pages_are_valid(page: str) -> None:
         options = _parser(words).parse(words)
         if hasattr(options, "job") and options.config is None:
             imported(options.job.config).check(_settings(options))
+
+
+@pytest.mark.parametrize("page", ["training.md", "loaders.md"])
+def test_commands_of_loaders_and_training_are_valid(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those in blocks, and those in sentences that leave nothing out."""
+    text = (ROOT / "docs" / page).read_text()
+    found = re.findall(r"(?:^\$ |`)python -m ((?:training|loaders)\.\w+)([^`\n]*)", text, re.MULTILINE)
+    told = [(name, words) for name, words in found if words and "..." not in words]
+    assert len(told) > (15 if page == "training.md" else 0)
+    for name, words in told:
+        module = import_module(name)
+        parsed: list[Any] = []
+        monkeypatch.setattr(module, "run", lambda parser, given, to=parsed: to.append(parser.parse(given)) or 0)
+        assert module.main(shlex.split(words.partition(" > ")[0], comments=True)) == 0
+        assert parsed
+
+
+def test_configurations_of_the_page_on_training_are_valid() -> None:
+    blocks = re.findall(r"^```yaml\n(.+?)^```", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE | re.DOTALL)
+    base = yaml.safe_load((ROOT / "training" / "configs" / "abi_temporal_group.yaml").read_text())
+    for block in map(yaml.safe_load, blocks):
+        whole = block["data"].get("source") == "mixture"
+        validate({**base, **(block if whole else with_changes(base, block))}, "training.md")
+    assert len(blocks) == 2
 
 
 @pytest.mark.slow

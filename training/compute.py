@@ -76,7 +76,7 @@ def make_fabric(run: RunConfig) -> Fabric:
             strategy=strategy,
             plugins=[precision_of(run.precision, kind)],
         )
-    except MisconfigurationException as error:
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:  # of Fabric, as it likes
         reason = " ".join(str(error).split())
         raise UsageError(f"{devices} devices of kind {kind} cannot be used ({reason}); see the config's run") from error
     fabric.launch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ from training.models.codes import NO_TIME
 from training.normalising import normalisation, own_statistics, warn_of_foreign
 from training.settings_data import BlobsData, CubeData, CubesData, SplitData, StoreData, TilesData
 from training.synthetic import CLASSES, MemoryLoader, moving_blobs, unit_statistics
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["TileBatches", "learned_from", "open_data", "write_own"]
 
@@ -218,6 +221,8 @@ def _cubes(config: PretrainConfig, cubes: CubesData, opening: _Opening, *, stric
     training = opening.loader(train, [c.weight for c in cubes.cubes], training=True, label=label)
     if strict and opening.rank == 0:
         warn_of_foreign(cubes, train)
+        if not held_out:
+            _log.warning("nothing is held out to be judged on; give `data.split`, or `data.validation_cubes`")
     return Data(
         training,
         opening.loader(held_out, [1.0] * len(held_out), training=False, label=label) if held_out else None,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from cube.job.on_ranks import command_on_ranks, engine_here
 from cube.job.ranks import joined
+from stratacube.choices import require_least
 from stratacube.command import Answer, Parser, add_common, run
 from stratacube.errors import UsageError
 
@@ -73,9 +74,7 @@ def _run(options: argparse.Namespace) -> Answer:
         return _alike(options)
     if options.source is None:
         raise UsageError("give a source: a tile store, a cube, or an archive with `grid`")
-    for name in ("batch", "workers"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"`{name}` is {getattr(options, name)}; give 1 or more")
+    require_least(1, batch=options.batch, workers=options.workers)
     from training.embed_asked import Asked  # noqa: PLC0415  (--help does not wait for torch)
     from training.embedding import Manner, embed, embed_on  # noqa: PLC0415
 

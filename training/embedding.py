@@ -13,6 +13,7 @@ import numpy as np
 from catalog.publish.public import link_to, without_folders
 from cube.engine_choice import EngineChoice
 from cube.job.engine import Workers, run_tasks
+from loaders.device import device_of
 from stratacube.claim import claimed
 from stratacube.errors import StratacubeError
 from stratacube.files import remove
@@ -20,6 +21,7 @@ from training.embed_asked import Asked, statistics_of
 from training.embed_sources import FeatureSource
 from training.feature_store import FeatureStore
 from training.features import Grid, Strip, strips
+from training.folders import refuse_foreign
 from training.models import MaskedAutoencoder
 from training.neighbours import draw_map
 from training.pooling import Floats, pooled, row_sums
@@ -29,6 +31,7 @@ __all__ = ["Manner", "embed", "embed_on", "statistics_of"]
 
 _log = logging.getLogger(__name__)
 
+_LEFT = {"features.zarr", "features.parquet", "strips"}
 _EACH = 3
 """Parts of an image for each worker, so that none waits long for another's last."""
 _LEAST = 4
@@ -85,6 +88,7 @@ def embed(
     UsageError
         If the folder holds other features, or the source does not fit the model.
     """
+    refuse_foreign(output, _LEFT, "training.embed")
     output.mkdir(parents=True, exist_ok=True)
     with claimed(output):
         work = _Work.begin(opened, source, output, Manner(tokens, overlap, batch, device))
@@ -116,6 +120,7 @@ def embed_on(
     StratacubeError
         If an image failed; the others are done, and the same call goes on with it.
     """
+    refuse_foreign(output, _LEFT, "training.embed")
     output.mkdir(parents=True, exist_ok=True)
     with claimed(output) as fence, Workers(workers, engine, (), fence) as pool:
         opened, source = asked.open()
@@ -196,7 +201,7 @@ class _Work:
     def begin(cls, opened: Opened, source: FeatureSource, output: Path, manner: Manner, *, ours: bool = True) -> _Work:
         """Open or create the folder; not ``ours``: beside the process that keeps its ledger."""
         config = opened.config.model
-        model = opened.model.to(manner.device).eval()
+        model = opened.model.to(device_of(manner.device)).eval()
         overlap = min(config.height_width) // 2 if manner.overlap is None else manner.overlap
         grid = Grid.of(model, source.size, overlap)
         about = {

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
+from stratacube.choices import require_least
 from stratacube.errors import UsageError
 from stratacube.files import whole_file, write_text
 from training.baselines import BASELINES, REGRESSION, fit_regression
@@ -59,8 +60,10 @@ def evaluate(
     Raises
     ------
     UsageError
-        If the run has no validation data, or a band is not known.
+        If the run has no validation data, a band is not known, or a number is too low.
     """
+    require_least(1, batches=batches)
+    require_least(0, pictures=pictures)
     config = opened.config
     unknown = [band for band in bands or () if band not in config.model.bands]
     if unknown:

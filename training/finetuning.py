@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stratacube.claim import CLAIM, claimed
+from stratacube.choices import require_least
+from stratacube.claim import claimed
 from stratacube.errors import UsageError
 from stratacube.files import digest_of, remove, remove_strays, write_json
 from training.batches import Data, stored_statistics
@@ -22,6 +23,7 @@ from training.compute import make_fabric
 from training.config import RunConfig
 from training.data import open_data
 from training.finetuned import RESULT, FineTuned, Tuning, open_finetuned, read_result, write_finetuned
+from training.folders import refuse_foreign
 from training.head_scores import Tally
 from training.head_training import HeadTraining, StoppedError, refuse_other
 from training.heads import Head
@@ -73,8 +75,7 @@ def finetune(
     StoppedError
         If a signal stopped it, with a checkpoint of where it stands.
     """
-    if every is not None and every < 1:
-        raise UsageError(f"`save_every` is {every}; give 1 or more steps")
+    require_least(1, save_every=every)
     with _owned(output) as folder:
         work = _Work.begin(opened, tuning, folder, every)
         done = None if folder is None else _done(folder, work.asked)
@@ -95,13 +96,7 @@ def _owned(output: Path | None) -> Iterator[Path | None]:
     if output is None:
         yield None
         return
-    if output.is_dir():
-        there = {path.name for path in output.iterdir()} - {CLAIM}
-        ours = not there or bool(there & {RESULT, _UNDER_WAY})
-    else:
-        ours = not output.exists()
-    if not ours:
-        raise UsageError(f"{output} exists, and is not of training.finetune; give another folder, or remove it")
+    refuse_foreign(output, {RESULT, _UNDER_WAY}, "training.finetune")
     output.mkdir(parents=True, exist_ok=True)
     with claimed(output):
         remove_strays(output)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from stratacube.choices import require_least
 from stratacube.errors import UsageError
 from training.batches import Batch, BatchLoader, stored_statistics
 from training.classifiers import METHODS, Problem, judge_classes, judge_numbers
@@ -56,6 +57,7 @@ def probe(
     UsageError
         If samples have no labels, all one label, or one for each pixel.
     """
+    require_least(1, batches=batches)
     config = opened.config
     fabric = make_fabric(RunConfig(devices=1, precision="32-true"))
     data = open_data(config, 0, 1, fabric.device, stored=stored_statistics(opened.manifest), strict=False)

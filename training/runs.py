@@ -16,7 +16,6 @@ from training.checkpoint import Checkpoints, read_state
 from training.config import PretrainConfig, validate
 from training.manifest import read_manifest
 from training.models import MaskedAutoencoder, load_model
-from training.settings_data import CubesData, TilesData
 
 __all__ = ["Opened", "judged_on", "open_run", "with_changes"]
 
@@ -91,13 +90,14 @@ def judged_on(opened: Opened, stores: Sequence[str] | None) -> Opened:
     Raises
     ------
     UsageError
-        If the run did not learn from stores, or its own are named by other than a path or an address of the web or of
-        an object store.
+        If the run did not learn from stores, or its own are wanted and are not there, or named by other than a path or
+        an address of the web or of an object store.
     """
-    if not stores:
-        _refuse_odd_stores(opened)
-        return opened
     kind = {"tiles": "stores", "cubes": "cubes"}.get(opened.config.data.source)
+    if not stores:
+        if kind is not None:
+            _require_there(opened, kind)
+        return opened
     if kind is None:
         raise UsageError(
             f"{opened.config.name} learned from {opened.config.data.source}, of no store; leave out `data`"
@@ -107,20 +107,26 @@ def judged_on(opened: Opened, stores: Sequence[str] | None) -> Opened:
     return replace(opened, config=validate(values, str(opened.folder)))
 
 
-def _refuse_odd_stores(opened: Opened) -> None:
-    """Somebody else's manifest says what is opened here, and how."""
+def _require_there(opened: Opened, kind: str) -> None:
+    """Refuse a model whose stores do not lie where it says, such as a published one, which names no folder.
+
+    Somebody else's manifest says what is opened here, and how: so what it names is a path or a well-known address.
+    """
     data = opened.config.data
-    if not isinstance(data, TilesData | CubesData):
-        return
-    learned, judged = (
-        (data.stores, data.validation_stores) if isinstance(data, TilesData) else (data.cubes, data.validation_cubes)
-    )
-    for store in (*learned, *judged):
-        if "::" in store.path or split_protocol(store.path)[0] not in _PROTOCOLS:
+    paths = [store.path for name in (kind, f"validation_{kind}") for store in getattr(data, name)]
+    for path in paths:
+        if "::" in path or split_protocol(path)[0] not in _PROTOCOLS:
             raise UsageError(
-                f"{opened.folder / 'manifest.json'} names the store {plain_url(store.path)}, which is neither a path "
+                f"{opened.folder / 'manifest.json'} names the store {plain_url(path)}, which is neither a path "
                 "nor an address of S3, Google Cloud, Azure or the web; give `data`"
             )
+    gone = [path for path in dict.fromkeys(paths) if "://" not in path and not Path(path).exists()]
+    if gone:
+        raise UsageError(
+            f"{opened.config.name} learned from {', '.join(gone)}, which {'are' if len(gone) > 1 else 'is'} not here"
+            f" (a published model names its {kind} only); give `data`: paths or URLs of these {kind}, or of others with"
+            f" the bands {', '.join(opened.config.model.bands)}"
+        )
 
 
 def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

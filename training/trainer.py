@@ -27,6 +27,7 @@ from training.checkpoint import Checkpoints
 from training.compute import make_fabric, on_first_rank, raise_on_all, talk_beside
 from training.config import PretrainConfig, print_config
 from training.facts import RunFacts
+from training.folders import refuse_no_run
 from training.logs import Logs
 from training.manifest import make_manifest, read_manifest, refuse_other_run
 from training.meter import Meter
@@ -79,6 +80,7 @@ class Trainer:
         self.checkpoints = Checkpoints(
             config.output_dir / "checkpoints", config.checkpoints.keep_last, config.checkpoints.keep_best
         )
+        refuse_no_run(config.output_dir)
         self.newest = self.checkpoints.latest()
         """Newest checkpoint: the state is as it was then, or has grown from it."""
         if self.newest is not None and not resume:

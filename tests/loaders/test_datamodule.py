@@ -15,6 +15,7 @@ from loaders.batch import Batch
 from loaders.datamodule import TileDataModule
 from loaders.loader import Loader
 from loaders.tiles import tile_loader
+from stratacube.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The '.*dataloader' does not have many workers",
@@ -69,6 +70,13 @@ def test_resumed_training_sees_what_it_would_have_seen(store: Path, tmp_path: Pa
         resumed = fit(store, tmp_path, resume=tmp_path / f"step={step}.ckpt")
         assert resumed.seen == whole.seen[step:]
         assert resumed.sums == whole.sums[step:]
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_tiles_on_both_sides_are_refused(store: Path, part: str) -> None:
+    data = TileDataModule([store, store], 2, train="tile >= 2", val="tile < 3", test="tile < 3")
+    with pytest.raises(UsageError, match=rf"2 tiles learned from share pixels .*give `split`, or `train` and `{part}`"):
+        getattr(data, f"{part}_dataloader")()
 
 
 def test_several_stores_and_no_validation(store: Path) -> None:

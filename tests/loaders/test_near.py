@@ -159,6 +159,10 @@ def test_the_bound_is_kept_and_what_is_oldest_goes_first(
     folder = tmp_path / "near"
     sizes = {path.name: path.stat().st_size for path in _copies(folder)}
     for copy in _copies(folder):
+        os.utime(copy, (1e9, 1e9))
+    assert torch.equal(cached()[list(range(12))].values, wanted)
+    assert all(copy.stat().st_mtime > 1.5e9 for copy in _copies(folder))  # when it was last used, not made
+    for copy in _copies(folder):
         copy.unlink()
     bound = sum(sizes.values()) / 2
     small = cached(bound / 1e9)

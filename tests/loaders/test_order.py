@@ -76,6 +76,10 @@ def test_a_rare_sample_comes_in_its_share_of_the_epochs() -> None:
     assert (drawn == 0).sum() == pytest.approx(400 * 3 / 9.3, abs=40)
 
 
+def test_what_is_left_of_an_epoch_goes_to_the_largest_remainders() -> None:
+    assert Order((5, 5, 5), shares=(0.5, 0.3, 0.2), length=4).quotas == (2, 1, 1)  # of 2, 1.2 and 0.8
+
+
 def test_shares_of_sources() -> None:
     order = Order((10, 90), shares=(0.5, 0.5), length=40, seed=3)
     epochs = [order.epoch(e).samples for e in range(9)]

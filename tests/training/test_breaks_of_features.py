@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
+from loaders import held_out
 from tests.training.small import BANDS, small_model, small_run
 from tests.training.test_data import STATISTICS, tiles_run
 from tests.training.test_splits import at_one_time
-from training import finetuning, leaks, normalising, probing
+from training import finetuning, normalising, probing
 from training.batches import Batch, Data
 from training.compute import make_fabric
 from training.config import RunConfig
@@ -87,7 +88,7 @@ def test_tiles_are_near_by_time_or_by_system() -> None:
     """The first of the others lasts longer than the second, which begins later."""
     others = [Tiles([(0, 100), (10, 11)], ["7", "8"])]
     side: Any = [Tiles([(50, 51), (200, 201), (200, 201), (-9, -8)], ["", "8", "0", ""])]
-    ((_, found),) = leaks._near(side, others)  # type: ignore[arg-type]
+    ((_, found),) = held_out._near(side, others)  # type: ignore[arg-type]
     assert found.tolist() == [0, 1]
 
 

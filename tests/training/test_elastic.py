@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ import pytest
 from loaders.order import Endless, Order, Share
 from stratacube.errors import SourceError, UsageError
 from tests.training.small import small_run
+from training.checkpoint import own_part
 from training.facts import RunFacts
+from training.saving import _origin
 from training.trainer import Trainer
 
 ROOT = Path(__file__).parents[2]
@@ -101,9 +105,28 @@ def test_steps_and_rates_are_those_the_run_began_with(tmp_path: Path) -> None:
     assert RunFacts.begin(config, 24, 2) != begun
     del manifest["facts"]
     assert RunFacts.read(manifest, config, 24) == begun  # of a version that did not write them
+    of_before = RunFacts.read(manifest, config, 27)  # which left out the rest of each epoch
+    assert (of_before.schedule.steps, of_before.schedule.warmup, of_before.steps_per_epoch) == (36, 6, 6)
     manifest["facts"] = {"batch": 4}
     with pytest.raises(SourceError, match="does not tell the batch and schedule"):
         RunFacts.read(manifest, config, 24)
+
+
+@pytest.mark.parametrize(("position", "step", "origin"), [(1, 1, 0), (2, 2, 2), (0, 2, 2)])
+def test_runs_that_left_out_the_rest_of_an_epoch_go_on_behind_it(position: int, step: int, origin: int) -> None:
+    """Of 10 samples in batches of 4: two batches an epoch, whose last is followed by sample 10 of the stream."""
+    config = small_run(Path("nowhere"))
+    run: Any = SimpleNamespace(facts=RunFacts.begin(config, 10, 1), config=config)
+    before = {"epoch": int(position == 0), "position": position}
+    assert _origin(before, run, step) == origin
+    assert _origin({**before, "version": 1, "position": 4 * position}, run, step) == 10 * before["epoch"] + 4 * (
+        position - step
+    )
+
+
+def test_each_rank_has_its_own_part_of_a_state_where_there_are_as_many() -> None:
+    assert [own_part("ab", rank, 2) for rank in range(2)] == ["a", "b"]
+    assert [own_part("ab", rank, 3) for rank in range(3)] == ["a", "a", "a"]
 
 
 def test_the_rate_follows_ranks_and_accumulation(tmp_path: Path) -> None:

@@ -353,7 +353,7 @@ def test_a_published_model_is_probed_and_given_a_head_on_stores_that_are_named(
     assert told[0] == told[1]
     assert (told[0]["classes"], told[0]["fitted_on"], told[0]["judged_on"]) == (["convection", "random"], 8, 4)
     assert probe.main([str(tmp_path / "model"), *flags]) != 0
-    assert "is not a tile store" in capsys.readouterr().err
+    assert "give --data: paths or URLs of these stores" in capsys.readouterr().err
     head = ["--label", "stratum", "--encoder", "none", "--steps", "1", "--output-dir", str(tmp_path / "head")]
     assert command.main([str(tmp_path / "model"), *head, "--data", str(labelled)]) == 0
     assert open_finetuned(tmp_path / "head").head.label.classes == ("convection", "random")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from training.opening import open_run_data
 from training.publication import publish
 from training.runs import open_run
 from training.trainer import Trainer
+from training.validate import Report, validate_parts
 
 TILES = {"kind": "temporal_group", "bands": ["C13", "C01", "C08"], "groups": [["C01"], ["C13", "C08"]], "frames": 3}
 WINDOWS = {"kind": "group", "bands": ["B02", "B8A"], "groups": [["B8A"], ["B02"]], "image_size": 16, "patch_size": 8}
@@ -93,9 +95,13 @@ def test_a_stopped_run_ends_as_one_that_was_not(trained: Path, placed: Path, cub
 
 
 def test_batches_hold_each_source_by_its_share_and_places(placed: Path, cube: Path, tmp_path: Path) -> None:
-    data = open_run_data(mixed_run(tmp_path, placed, cube), make_fabric(RunConfig(accelerator="cpu", devices=1)), None)
+    fabric = make_fabric(RunConfig(accelerator="cpu", devices=1))
+    data = open_run_data(mixed_run(tmp_path, placed, cube), fabric, None)
     alone = {name: part.train for name, part in data.parts.items()}
     assert data.train.samples == sum(train.samples for train in alone.values())
+    assert data.shares == {"tiles": 0.25, "composites": 0.75}
+    every = open_run_data(mixed_run(tmp_path, placed, cube, data={"shares": None}), fabric, None)
+    assert every.shares == {name: train.samples / data.train.samples for name, train in alone.items()}
     read = data.train.loader.source.__getitems__([5, 0, 8 + 3, 1])  # of 8 tiles, and windows behind them
     assert read.places == {"tiles": (0, 1, 3), "composites": (2,)}
     assert {n: part.meta["sample"].tolist() for n, part in read.parts.items()} == {
@@ -184,6 +190,19 @@ def test_each_source_is_judged_and_used_alone(
     assert published.state_dict().keys() == second.model.state_dict().keys()
     assert all(torch.equal(w, second.model.state_dict()[n]) for n, w in published.state_dict().items())
     capsys.readouterr()
+
+
+def test_the_loss_of_a_mixture_is_the_mean_by_its_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = {1: 1.0, 2: 5.0}
+    monkeypatch.setattr(
+        "training.validate.validate", lambda _model, loader, *_, **__: Report(losses[loader], loader, [{"band": "B"}])
+    )
+    parts: Any = {name: SimpleNamespace(validation=n, statistics=None) for name, n in (("a", 1), ("b", 2), ("c", None))}
+    data: Any = SimpleNamespace(judged={n: p for n, p in parts.items() if p.validation}, parts=parts)
+    data.shares = {"a": 0.6, "b": 0.2, "c": 0.2}
+    report = validate_parts(torch.nn.Identity(), data, None, seed=0)  # type: ignore[arg-type]
+    assert report.loss == pytest.approx((0.6 * 1 + 0.2 * 5) / 0.8)
+    assert (report.samples, [row["band"] for row in report.rows]) == (3, ["a/B", "b/B"])
 
 
 def test_a_mixture_starts_from_one_source_and_one_source_from_a_mixture(

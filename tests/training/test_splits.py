@@ -230,6 +230,15 @@ def test_windows_of_one_cube_on_both_sides_are_refused(cube: Path, tmp_path: Pat
         open_data(cube_run(tmp_path, cube, validation_cubes=[{"path": spelt}]), 0, 1, CPU)
 
 
+def test_that_nothing_is_held_out_is_told(cube: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "training"):
+        assert open_data(cube_run(tmp_path, cube), 0, 1, CPU).validation is None
+        assert "nothing is held out to be judged on; give `data.split`" in caplog.text
+        caplog.clear()
+        open_data(cube_run(tmp_path, cube, split=BLOCKS), 0, 1, CPU)
+    assert "held out" not in caplog.text
+
+
 def test_windows_anywhere_are_of_no_split(cube: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="are of no split"):
         open_data(cube_run(tmp_path, cube, split=BLOCKS, sampling="random"), 0, 1, CPU)

@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from stratacube.errors import StratacubeError, UsageError
 from tests.training.small import small_run
+from training import pretrain
 from training.checkpoint import Checkpoints
-from training.config import OptimizerConfig, PretrainConfig
+from training.config import OptimizerConfig, PretrainConfig, print_config
 from training.models import MaskedAutoencoder, load_model
 from training.optimizer import Schedule, parameter_groups
 from training.trainer import Trainer
@@ -197,6 +199,8 @@ def test_the_rate_follows_batch_warm_up_and_cosine() -> None:
     assert schedule.rate(0) == pytest.approx(6e-6)
     assert schedule.rate(300) == pytest.approx((6e-4 + 1e-5) / 2)
     assert schedule.rate(500) == pytest.approx(1e-5)
+    short = Schedule.of(OptimizerConfig(lr=1.0, steps=4, warmup_steps=9), batch=1, steps_per_epoch=1)
+    assert [short.rate(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_tensorboard_is_written(tmp_path) -> None:
@@ -209,6 +213,21 @@ def _command(folder: Path, *more: str) -> list[str]:
     settings = ["--set", "optimizer.steps=6", "--set", "logs.every_steps=1", "--set", "data.samples=64"]
     command = [sys.executable, "-m", "training.pretrain", "--config", "cpu_smoke", "--output-dir", str(folder)]
     return [*command, *settings, *more]
+
+
+def test_ctrl_c_saves_after_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer._step
+
+    def interrupted(self: Trainer, *given: Any) -> Any:
+        norm = step(self, *given)
+        if self.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return norm
+
+    monkeypatch.setattr(Trainer, "_step", interrupted)
+    (tmp_path / "run.yaml").write_text(print_config(small_run(tmp_path / "run")))
+    assert pretrain.main(["-c", str(tmp_path / "run.yaml")]) == 130
+    assert Checkpoints(tmp_path / "run" / "checkpoints", 1, 0).steps() == [2]
 
 
 @pytest.mark.slow

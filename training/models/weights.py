@@ -51,13 +51,26 @@ def save_model(
 
 
 def read_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor], dict[str, str]]:
-    """Read settings, weights and the notes in the header of a file of `save_model`."""
+    """Read settings, weights and the notes in the header of a file of `save_model`.
+
+    Raises
+    ------
+    UsageError
+        If there is no such file.
+    SourceError
+        If it is not one of `save_model`.
+    """
+    if not path.is_file():
+        why = "is a folder" if path.is_dir() else "is not there"
+        raise UsageError(f"{path} {why}; give a file of weights, such as a checkpoint's weights.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (safe_open is no dict)
     except (OSError, SafetensorError) as error:
-        raise SourceError(f"{path} cannot be read as safetensors: {error}") from error
+        raise SourceError(
+            f"{path} cannot be read as safetensors ({error}); give a file written by stratacube"
+        ) from error
     if header is None:
         raise SourceError(f"{path} has no model settings in its header; give a file written by stratacube")
     with guarded(f"{path} has a header that is not of a model", "give another file written by stratacube"):
