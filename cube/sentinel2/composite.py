@@ -19,7 +19,7 @@ from cube.registry import REDUCERS
 from cube.sentinel2.cell_store import CellStore
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.layers import added, layers_of
-from cube.sentinel2.products import NODATA, Values, encoding, write_cog
+from cube.sentinel2.products import NODATA, Values, encoding, is_known, write_cog
 from cube.sentinel2.reduce import count_of, parse_reducer, present
 from cube.sentinel2.scenes import PIECE, SceneResult, let_go_of_weights, piece_path
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS
@@ -250,8 +250,7 @@ def _write_layer(task: CellTask, name: str, data: npt.NDArray[Any], inside: npt.
     kind = layers_of(task.also, task.months)[name]
     data[~inside] = kind.nodata
     _write_plain(task, name, data, kind.nodata, kind.unit)
-    there = ~np.isnan(data) if data.dtype.kind == "f" else data != kind.nodata
-    return _statistics(np.where(there, data, np.nan), 1.0, int(inside.sum()))
+    return _statistics(np.where(is_known(data, kind.nodata), data, np.nan), 1.0, int(inside.sum()))
 
 
 class _Pieces:
