@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ import rasterio
 import xarray as xr
 
 from cube.job.inspect import verify
+from cube.sentinel2 import geomedian
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.geomedian import geometric_median
 from cube.sentinel2.grid import make_grid, write_grid
@@ -121,6 +123,22 @@ def test_geomedian_of_votes_near_a_line_is_not_only_near_in_sum() -> None:
     place = np.sort(rng.uniform(0.5, 2, (1, 9, 30, 30)), axis=1)  # an odd number on a line: the middle one
     line = (ground * place).astype("f4")
     np.testing.assert_allclose(geometric_median(line[:, rng.permutation(9)]), line[:, 4], rtol=0, atol=1)
+
+
+def test_many_votes_on_a_line_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The median is one of them, which is looked for among all: the square of their number of distances a pixel."""
+    rng = np.random.default_rng(4)
+    place = np.sort(rng.uniform(0.5, 2, (1, 161, 16, 16)), axis=1)
+    line = (rng.uniform(200, 3000, (9, 1, 16, 16)) * place).astype("f4")
+    given = line[:, rng.permutation(161)]
+    tracemalloc.start()
+    found = geometric_median(given)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(found, line[:, 80], rtol=0, atol=1)
+    assert most < 40e6, "their distances all at once take 113 MB"
+    monkeypatch.setattr(geomedian, "_ENDED", 1)  # each pixel by itself
+    np.testing.assert_array_equal(geometric_median(given[..., :2, :]), found[..., :2, :])
 
 
 _TRIPLES = ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3))
