@@ -156,8 +156,8 @@ def observations(cells: Sequence[PlannedCell], counts: Mapping[str, Path]) -> Pi
         with rasterio.open(counts[planned.name]) as file:
             found = file.read(1, out_shape=(bottom - top, right - left)).astype("f4")
         found[found == 0] = np.nan
-        there = image[top:bottom, left:right]
-        np.fmax(there, found, out=there)
+        under = image[top:bottom, left:right]
+        np.fmax(under, found, out=under)
     most = float(np.nanmax(image)) if np.isfinite(image).any() else 1.0
     scale = Scale(0.0, most, "observations")
     alt = f"Observations behind each pixel of {len(there)} cells, {most:g} at most"
