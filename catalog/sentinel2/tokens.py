@@ -122,8 +122,8 @@ class TokenSource:
         what = self._clean(str(answer.get("error_description") or answer.get("error") or status))
         if status in (400, 401, 403):
             raise UsageError(
-                f"the Copernicus Data Space refuses the login of {account.username} ({what}); check CDSE_USERNAME and "
-                "CDSE_PASSWORD, and CDSE_TOTP if the account has a second factor"
+                f"the Copernicus Data Space refuses the login ({what}); check CDSE_USERNAME and CDSE_PASSWORD, and "
+                "CDSE_TOTP if the account has a second factor"
             )
         raise SourceError(f"{plain_url(self._url)} answered {status} ({what}); run again later")
 

@@ -11,9 +11,10 @@ import shapely
 from shapely.geometry import shape
 
 from cube.sentinel2.grid import Cell, footprint
+from stratacube.choices import many
 from stratacube.errors import UsageError
 
-__all__ = ["select_cells"]
+__all__ = ["box_polygon", "select_cells"]
 
 
 def select_cells(
@@ -43,22 +44,34 @@ def select_cells(
     """
     kept = list(cells)
     if ids is not None:
+        if not ids:
+            raise UsageError("no cell is named; name one, or give an area instead")
         named = {**{c.alias: c for c in kept if c.alias}, **{c.id: c for c in kept}}
         unknown = [i for i in ids if i not in named]
         if unknown:
             raise UsageError(f"cell {unknown[0]} is not in the grid of {len(kept)} cells")
         kept = list(dict.fromkeys(named[i] for i in ids))
-    for area in (_box(bbox) if bbox is not None else None, shape(polygon) if polygon is not None else None):
-        if area is not None:
-            near = _overlaps(footprint(kept), area)
-            kept = [c for c, n in zip(kept, near, strict=True) if n]
-    if not kept:
-        told = f"bbox {' '.join(map(str, bbox))}" if bbox is not None else "the polygon"
-        raise UsageError(f"{told} touches none of the {len(cells)} cells of the grid")
+    left = "of the grid" if ids is None else "named"
+    areas = {} if bbox is None else {f"bbox {' '.join(map(str, bbox))}": box_polygon(bbox)}
+    if polygon is not None:
+        areas["the polygon"] = shape(polygon)
+    for told, area in areas.items():
+        near = _overlaps(footprint(kept), area)
+        if not near.any():
+            raise UsageError(f"{told} touches none of the {many(len(kept), 'cell')} {left}")
+        kept = [c for c, n in zip(kept, near, strict=True) if n]
+        left = f"that {told} touches"
     return kept
 
 
-def _box(bbox: Sequence[float]) -> Any:
+def box_polygon(bbox: Sequence[float]) -> shapely.Polygon:
+    """Return a box in degrees as a polygon, which goes on beyond 180 degrees where west > east.
+
+    Raises
+    ------
+    UsageError
+        If it is none on the globe, or has no area.
+    """
     west, south, east, north = (float(b) for b in bbox)
     if south >= north:
         raise UsageError(f"`bbox` has south {south} and north {north}; give west south east north with south < north")

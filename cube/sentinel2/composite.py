@@ -19,7 +19,7 @@ from cube.registry import REDUCERS
 from cube.sentinel2.cell_store import CellStore
 from cube.sentinel2.lattice import Lattice, Window
 from cube.sentinel2.layers import added, layers_of
-from cube.sentinel2.products import NODATA, Values, encoding, write_cog
+from cube.sentinel2.products import NODATA, Values, encoding, is_known, write_cog
 from cube.sentinel2.reduce import Layers, count_of, parse_reducer, present
 from cube.sentinel2.scenes import PIECE, SceneResult, let_go_of_weights, piece_path
 from cube.sentinel2.vocabulary import BAND_RESOLUTIONS
@@ -253,8 +253,7 @@ def _write_layer(
     data = held.astype(kind.dtype, copy=False)
     _write_plain(task, name, data, kind.nodata, kind.unit)
     kept.save(name, data)
-    there = ~np.isnan(held) if held.dtype.kind == "f" else held != kind.nodata
-    return _statistics(held[there], 1.0, int(inside.sum()))
+    return _statistics(held[is_known(held, kind.nodata)], 1.0, int(inside.sum()))
 
 
 class _Pieces:

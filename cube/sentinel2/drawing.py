@@ -129,7 +129,7 @@ def mosaic(cells: Sequence[PlannedCell], previews: Mapping[str, Path]) -> Pictur
         left, top, right, bottom = sheet.box(planned.window)
         with Image.open(previews[planned.name]) as picture:
             fitted = picture.convert("RGBA").resize((right - left, bottom - top), Image.Resampling.BOX)
-        image.paste(fitted, (left, top))
+        image.alpha_composite(fitted, (left, top))  # windows of cells that are no rectangles overlap
     buffer = BytesIO()
     image.save(buffer, "PNG", compress_level=1)
     alt = f"Mosaic of {len(there)} cells in true colour"
@@ -154,8 +154,10 @@ def observations(cells: Sequence[PlannedCell], counts: Mapping[str, Path]) -> Pi
     for planned in there:
         left, top, right, bottom = sheet.box(planned.window)
         with rasterio.open(counts[planned.name], driver="GTiff") as file:
-            image[top:bottom, left:right] = file.read(1, out_shape=(bottom - top, right - left))
-    image[image == 0] = np.nan
+            found = file.read(1, out_shape=(bottom - top, right - left)).astype("f4")
+        found[found == 0] = np.nan
+        under = image[top:bottom, left:right]
+        np.fmax(under, found, out=under)
     most = float(np.nanmax(image)) if np.isfinite(image).any() else 1.0
     scale = Scale(0.0, most, "observations")
     alt = f"Observations behind each pixel of {len(there)} cells, {most:g} at most"

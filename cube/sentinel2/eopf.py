@@ -41,6 +41,8 @@ _NATIVE_20M = "b05"
 
 _REMEDY = "copy the product again, or leave it out"
 
+_MOST = np.iinfo("u2").max
+
 _HEADER = struct.Struct("<BBBBIII")
 _COPIED = 0x02
 """Flag of a Blosc buffer that holds its bytes as they are."""
@@ -85,7 +87,8 @@ class ZarrRaster:
         if not self.is_float:
             return values
         counts = np.rint(values * np.float32(QUANTIFICATION)) - OFFSET
-        return np.where(np.isnan(counts), 0, counts).astype("u2")
+        # What is above all counts becomes the greatest, which is saturated in every product.
+        return np.where(np.isfinite(counts), np.clip(counts, 0, _MOST), 0).astype("u2")
 
     def close(self) -> None:
         """Nothing is kept open."""

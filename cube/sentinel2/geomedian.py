@@ -39,6 +39,9 @@ _SLOW = 8
 
 _SWEEPS = 12
 _NEWTON_SWEEPS = 40
+_ENDED = 1 << 19
+"""Votes in all bands of the pixels that are ended together: eight arrays of so many doubles take 34 MB."""
+
 _NEWTON_STEP = 1e-2
 _HALVINGS = 20
 _NEAR = np.float32(1e-2)
@@ -96,8 +99,10 @@ def _solve(votes: _F, count: npt.NDArray[np.int64]) -> _F:
         votes, there = votes[:, :, left], there[:, left]
     out[:, left], moving = _sweep(votes, there)
     tail = moving | _unsure(votes, there, out[:, left])
-    if tail.any():
-        out[:, left[tail]] = _end(votes[:, :, tail], there[:, tail], out[:, left[tail]])
+    ended, size = np.flatnonzero(tail), max(1, _ENDED // math.prod(votes.shape[:2]))
+    for start in range(0, len(ended), size):
+        part = ended[start : start + size]
+        out[:, left[part]] = _end(votes[:, :, part], there[:, part], out[:, left[part]])
     return np.asarray(out + centre)
 
 
@@ -176,8 +181,9 @@ def _end(votes: _F, there: _F, place: _F) -> _F:
     """End the pixels that Weiszfeld's steps bring forward slowly: the median is one of their votes, or close to one."""
     x, seen, y = votes.transpose(2, 1, 0).astype("f8"), there.T > 0, place.T.astype("f8")
     pixel = np.arange(len(x))
-    apart = np.stack([_distances(x, x[:, v]) for v in range(x.shape[1])], axis=1)
-    total = np.where(seen, (apart * seen[:, None]).sum(axis=2), np.inf)
+    # From one vote after the other: all at once they would be the square of their number.
+    far = np.stack([(_distances(x, x[:, v]) * seen).sum(axis=1) for v in range(x.shape[1])], axis=1)
+    total = np.where(seen, far, np.inf)
     best = x[pixel, total.argmin(axis=1)]
     # A vote is the median where the others pull at it with no more than its own weight (Kuhn 1973).
     away = _distances(x, best)

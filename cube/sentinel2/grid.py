@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pyproj
 import shapely
 from shapely.geometry import mapping
 
+from catalog.publish.footprints import Box, enclosing_box
 from cube.sentinel2.limits import refuse_ids, refuse_large, refuse_no_degrees, refuse_too_many
 from cube.sentinel2.polygon import joined, polygon_of
 from stratacube.errors import StratacubeError, UsageError
@@ -25,6 +26,7 @@ from stratacube.guard import named, reason_of
 __all__ = [
     "PANARCTIC",
     "Cell",
+    "box_around",
     "cell_from_id",
     "footprint",
     "grid_cells",
@@ -353,3 +355,17 @@ def footprint(cells: Sequence[Cell]) -> npt.NDArray[np.object_]:
         lon = lon[:, :1] + (lon - lon[:, :1] + 180) % 360 - 180
         areas[which] = shapely.polygons(np.stack([lon, lat], axis=-1))
     return areas
+
+
+def box_around(areas: Iterable[shapely.Geometry]) -> Box:
+    """Return the smallest box around areas in longitude and latitude, as :func:`footprint` gives them.
+
+    Longitudes lie within 180 degrees; west is greater than east where the box goes across the antimeridian.
+    """
+    return enclosing_box(_turned(area.bounds) for area in areas)
+
+
+def _turned(bounds: Box) -> Box:
+    west, south, east, north = bounds
+    west, east = ((x + 180) % 360 - 180 for x in (west, east))
+    return west, south, 180.0 if east == -180 else east, north

@@ -14,8 +14,8 @@ import pandas as pd
 import pyproj
 import shapely
 
-from cube.sentinel2.cell_selection import select_cells
-from cube.sentinel2.grid import grid_cells, make_grid
+from cube.sentinel2.cell_selection import box_polygon, select_cells
+from cube.sentinel2.grid import box_around, grid_cells, make_grid
 from stratacube.errors import UsageError
 
 __all__ = ["CELL_METRES", "crowding", "grid_of_preset", "preset_command"]
@@ -32,6 +32,9 @@ _LAEA = {180: 3571, -150: 3572, -100: 3573, -40: 3574, 10: 3575, 90: 3576}
 
 _HALF = 3_600_000.0
 """About the distance of 58 N from the pole, in either; domains are squares of twice that."""
+
+_WIDEST = 12.0
+"""Degrees at the equator of an area that one UTM zone of 6 is made for."""
 
 _CROWDED = 1.5
 """Times as many pixels from which it is worth a word."""
@@ -60,13 +63,20 @@ def grid_of_preset(preset: str, cell_size: float | None = None, bbox: Sequence[f
     Raises
     ------
     UsageError
-        If the area lies where the projection is of no use, or there is none for ``utm``.
+        If the area is none on the globe or lies where the projection is of no use, there is none for ``utm``, or the
+        size of cells is no positive number.
     """
     size = CELL_METRES if cell_size is None else cell_size
     if bbox is None and preset == "utm":
         raise UsageError("`preset` utm needs an area, which tells the zone; give `bbox`")
-    west, south, east, north = (float(v) for v in (bbox or _ARCTIC))
-    east = east + 360 if west > east else east
+    if not 0 < size < math.inf:
+        raise UsageError(f"`cell_size` is {size}; give a positive number")
+    west, south, east, north = box_polygon(bbox or _ARCTIC).bounds
+    if preset == "utm" and not _fits_a_zone(west, south, east, north):
+        raise UsageError(
+            f"`preset` utm is of one zone, 6 degrees wide, and `bbox` is {east - west:g} degrees wide; give `preset` "
+            "arctic or arctic-laea, or areas of a few degrees one by one"
+        )
     if preset != "utm" and south < 55:
         raise UsageError(
             f"`preset` {preset} is of the Arctic, and `bbox` begins at {south:g} N; give `preset` utm, or an area "
@@ -79,9 +89,11 @@ def grid_of_preset(preset: str, cell_size: float | None = None, bbox: Sequence[f
     top, bottom = (corner[1] - size * f((corner[1] - v) / size) for v, f in ((ymax, math.floor), (ymin, math.ceil)))
     frame = make_grid(size, (left, bottom, right, top), code, corner=corner)
     if east - west >= 360:  # a ring about the pole; no cell of a domain about it lies on both sides of an axis
-        near = np.minimum(np.abs(frame[["xmin", "ymin"]].to_numpy()), np.abs(frame[["xmax", "ymax"]].to_numpy()))
-        _, lat = pyproj.Transformer.from_crs(code, "EPSG:4326", always_xy=True).transform(*near.T)
-        return frame[lat >= south].reset_index(drop=True)
+        corners = np.abs([frame[["xmin", "ymin"]].to_numpy(), frame[["xmax", "ymax"]].to_numpy()])
+        to_degrees = pyproj.Transformer.from_crs(code, "EPSG:4326", always_xy=True)
+        _, northernmost = to_degrees.transform(*corners.min(axis=0).T)
+        _, southernmost = to_degrees.transform(*corners.max(axis=0).T)
+        return frame[(northernmost >= south) & (southernmost <= north)].reset_index(drop=True)
     wanted = {c.id for c in select_cells(grid_cells(frame), bbox=[west, south, (east + 180) % 360 - 180, north])}
     return frame[frame["tile_id_rc"].isin(wanted)].reset_index(drop=True)
 
@@ -99,6 +111,12 @@ def _projection(preset: str, lon: float, lat: float, size: float) -> tuple[str, 
     return f"EPSG:{_LAEA[meridian]}", (-half, half)
 
 
+def _fits_a_zone(west: float, south: float, east: float, north: float) -> bool:
+    """Whether UTM is of use in one zone, whose scale is off by half a per cent at twice the width of a zone."""
+    nearest = max(south, -north, 0.0)
+    return east - west < 180 and (east - west) * math.cos(math.radians(nearest)) <= _WIDEST
+
+
 def _reach(bbox: tuple[float, float, float, float], crs: str) -> tuple[float, float, float, float]:
     """Bounds of an area in a CRS, its inside and the pole included."""
     lon, lat = np.meshgrid(np.linspace(bbox[0], bbox[2], 181), np.linspace(bbox[1], bbox[3], 61))
@@ -112,15 +130,19 @@ def crowding(latitude: float) -> float:
 
 
 def preset_command(areas: Sequence[shapely.Geometry] | npt.NDArray[np.object_]) -> str | None:
-    """Say what EPSG:4326 costs over some areas in degrees, and how that is avoided; None where it costs little."""
-    west, south, east, north = shapely.total_bounds(np.asarray(areas, object))
+    """Say what EPSG:4326 costs over some areas in degrees, and how that is avoided; None where it costs little.
+
+    None too of an area south of 60 N that no UTM zone is wide enough for: there is no preset for it.
+    """
+    west, south, east, north = box_around(areas)
     latitude = float(south + north) / 2
     times = crowding(latitude)
     if times < _CROWDED:
         return None
     preset = "arctic" if south >= 60 else "utm"
-    turned = (east + 180) % 360 - 180 if east > 180 else east
-    where = " ".join(f"{v:.6g}" for v in (west, south, turned, north))
+    if preset == "utm" and not _fits_a_zone(west, south, east + 360 if west > east else east, north):
+        return None
+    where = " ".join(f"{v:.6g}" for v in (west, south, east, north))
     return (
         f"EPSG:4326 takes {times:.1f} times the pixels of a grid in metres at {abs(latitude):.0f} "
         f"{'N' if latitude >= 0 else 'S'}; without that: make-grid --preset {preset} --bbox {where} --output grid.csv, "

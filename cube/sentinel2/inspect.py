@@ -21,6 +21,7 @@ from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.layers import layers_of
 from cube.sentinel2.plan import plan_words
+from cube.sentinel2.products import is_known
 from cube.sentinel2.record import joined_scene
 from stratacube.guard import guarded
 from stratacube.parquet import read_frame
@@ -131,13 +132,12 @@ def _fault(result: CellResult, name: str, window: Window, known: Known) -> str |
 
 def _in_geotiff(path: Path) -> npt.NDArray[np.bool_]:
     with rasterio.open(path, driver="GTiff") as file:
-        return np.asarray(file.read(1) != file.nodata)
+        return is_known(file.read(1), file.nodata)
 
 
 def _in_store(array: Any, window: Window, step: int | None) -> npt.NDArray[np.bool_]:
     there = slice(window.row, window.end_row), slice(window.col, window.end_col)
-    values = np.asarray(array[there if step is None else (step, *there)])
-    return np.asarray(~np.isnan(values) if np.isnan(array.fill_value) else values != array.fill_value)
+    return is_known(np.asarray(array[there if step is None else (step, *there)]), array.fill_value)
 
 
 def _in_own_store(path: Path) -> npt.NDArray[np.bool_]:

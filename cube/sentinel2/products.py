@@ -22,7 +22,17 @@ from cube.sentinel2.reduce import Layers, parse_reducer
 from cube.sentinel2.time_axis import time_arrays, write_times
 from stratacube.files import whole_file
 
-__all__ = ["NODATA", "Encoding", "Shard", "ZarrLayout", "create_composites", "encoding", "paste", "write_cog"]
+__all__ = [
+    "NODATA",
+    "Encoding",
+    "Shard",
+    "ZarrLayout",
+    "create_composites",
+    "encoding",
+    "is_known",
+    "paste",
+    "write_cog",
+]
 
 NODATA = -9999
 Values = Literal["dn", "reflectance", "int16"]
@@ -148,12 +158,18 @@ def write_cog(
         file.update_tags(1, **_statistics(values, nodata))
 
 
+def is_known(values: npt.NDArray[Any], nodata: float) -> npt.NDArray[np.bool_]:
+    """Tell where there is something: neither what stands for nothing nor NaN, which equals not even itself."""
+    known = np.asarray(values != nodata)
+    return known & ~np.isnan(values) if values.dtype.kind == "f" else known
+
+
 def _statistics(values: npt.NDArray[Any], nodata: float) -> dict[str, str]:
     """Tags in which GDAL keeps the statistics of a band, of its values as stored; none where there are none.
 
     Source: GDAL raster data model, metadata of the default domain of a band.
     """
-    known = values[values != nodata]
+    known = values[is_known(values, nodata)]
     if not known.size:
         return {}
     return {

@@ -30,7 +30,7 @@ from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.grid import footprint
 from cube.sentinel2.layers import layers_of
 from cube.sentinel2.plan import Plan, PlannedCell
-from cube.sentinel2.products import NODATA, encoding
+from cube.sentinel2.products import NODATA, encoding, is_known
 from cube.sentinel2.reduce import parse_reducer
 from cube.sentinel2.report import composite_report
 from cube.sentinel2.splitting import told_splits
@@ -181,7 +181,7 @@ def preview(paths: Sequence[Path], target: Path) -> None:
             shape = max(1, round(file.height / shrink)), max(1, round(file.width / shrink))
             data = file.read(1, out_shape=shape, resampling=Resampling.nearest)
             layers.append(data.astype("f4") * np.float32(file.scales[0]))
-            masks.append(data != file.nodata)
+            masks.append(is_known(data, file.nodata))
     level = np.sqrt(np.clip(np.stack(layers, axis=-1) / _BRIGHT, 0, 1))
     alpha: npt.NDArray[np.uint8] = np.where(np.all(masks, axis=0), 255, 0).astype("u1")
     image = np.dstack([np.rint(255 * level).astype("u1"), alpha])

@@ -92,7 +92,7 @@ def composite_report(
 
 def _place(plan: Plan, results: Mapping[str, CellResult]) -> str:
     """What to open: the whole build, or a cell, where each has pixels of its own."""
-    return f"items/{min(results)}.json" if plan.own_corners and results else "."
+    return f"items/{min(results).lower()}.json" if plan.own_corners and results else "."
 
 
 def _periods(config: Sentinel2Config) -> str:

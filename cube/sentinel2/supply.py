@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-from catalog.publish.footprints import enclosing_box
 from catalog.sentinel2.destination import Destination, is_trusted
 from catalog.sentinel2.download import Downloader
 from catalog.sentinel2.eopf_tree import Read, reader
@@ -33,7 +32,7 @@ from catalog.sentinel2.transfers import Meter
 from cube.sentinel2.acquisitions import Acquisition
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
-from cube.sentinel2.grid import Cell, footprint
+from cube.sentinel2.grid import Cell, box_around, footprint
 from stratacube.errors import StratacubeError
 from stratacube.files import write_json, write_text
 
@@ -164,11 +163,10 @@ def _of_any_size(product: Product) -> Product:
 
 def query_of(config: Sentinel2Config, cells: Sequence[Cell]) -> Query:
     """What a build searches for."""
-    boxes = [_turned(area.bounds) for area in footprint(cells)]
     return Query(
         start=config.start,
         end=config.end,
-        areas=(enclosing_box(boxes),),
+        areas=(box_around(footprint(cells)),),
         periods=tuple((p.start, p.end) for p in config.periods or ()),
         max_cloud_cover=config.max_cloud_cover,
         min_sun_elevation=config.min_sun_elevation,
@@ -177,13 +175,6 @@ def query_of(config: Sentinel2Config, cells: Sequence[Cell]) -> Query:
         months=config.months,
         baselines=config.baselines,
     )
-
-
-def _turned(bounds: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Longitudes within 180 degrees; west > east across the antimeridian."""
-    west, south, east, north = bounds
-    west, east = ((x + 180) % 360 - 180 for x in (west, east))
-    return west, south, 180.0 if east == -180 else east, north
 
 
 def write_lists(

@@ -72,8 +72,9 @@ def test_ended_session_logs_in_again(cdse: CdseServer) -> None:
 
 def test_second_factor(cdse: CdseServer) -> None:
     cdse.second_factor = True
-    with pytest.raises(UsageError, match=r"refuses the login of somebody@example\.org"):
+    with pytest.raises(UsageError, match="refuses the login") as refused:
         source(cdse).token()
+    assert "somebody" not in str(refused.value)
     tokens = source(cdse, totp=TOTP)
     old = tokens.token()
     assert tokens.token(refused=old)  # by refresh, without a code

@@ -21,6 +21,7 @@ import rasterio
 from catalog.sentinel2.assumptions import ASSUMPTIONS, broken_by
 from cube.build import main
 from cube.doctor import engines
+from cube.sentinel2.checks import CHECKS
 from stratacube.checks import tried
 from stratacube.colours import in_colour, painted
 from stratacube.errors import SourceError
@@ -46,6 +47,8 @@ def examined(capsys: pytest.CaptureFixture[str], *arguments: str, code: int) -> 
     printed = capsys.readouterr().out
     assert PASSWORD not in printed
     assert S3_SECRET not in printed
+    assert USER not in printed
+    assert S3_KEY[:4] not in printed
     return {f"{check['group']} {check['what']}": check for check in json.loads(printed)}
 
 
@@ -80,6 +83,17 @@ def test_what_works_here_is_told_and_what_is_broken_has_a_remedy(
         assert found["engines MPI"]["state"] == "lacks"
         assert "is HYDRA build details: MPICH 4.2" in found["engines MPI"]["told"]
     assert all(check["remedy"] for check in found.values() if check["state"] == "lacks" and check["what"] != "GPU")
+
+
+def test_credentials_are_said_to_be_set_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDSE_USERNAME", USER)
+    monkeypatch.setenv("CDSE_PASSWORD", PASSWORD)
+    monkeypatch.setenv("CDSE_TOTP", "654321")
+    monkeypatch.setenv("CDSE_S3_ACCESS_KEY", "AKIA")  # all of one so short was shown
+    monkeypatch.setenv("CDSE_S3_SECRET_KEY", S3_SECRET)
+    told = {check.what: check.told for check in CHECKS.here()}
+    assert told["account"] == "is set, with a second factor"
+    assert told["key pair"] == "is set"
 
 
 def test_what_is_tried_is_broken_by_anything_raised() -> None:

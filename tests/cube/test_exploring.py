@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyproj
 import pytest
+import rasterio
 import xarray as xr
 from PIL import Image
 
@@ -152,8 +154,6 @@ def test_run_is_drawn_without_its_pauses(tmp_path: Path):
 
 def cells(tmp_path: Path, names: str) -> tuple[list[PlannedCell], dict[str, Path], dict[str, Path]]:
     """Cells of 20 x 30 pixels in a row, whose pictures are red, green and blue, and their counts 1, 2 and 0."""
-    import rasterio
-
     planned, pictures, counts = [], {}, {}
     for n, name in enumerate(names):
         planned.append(PlannedCell(Cell(name, 0, 0, 1, 1), Window(5, 100 + 30 * n, 20, 30), ()))
@@ -181,6 +181,28 @@ def test_mosaic_and_observations_lie_as_the_lattice_says(tmp_path: Path):
     assert counted[10, 35].tolist() == [253, 231, 37, 255]
     assert counted[10, 65, 3] == 0
     assert observations(planned, {}) is None
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_cells_that_are_no_rectangles_leave_each_other_be_in_pictures(tmp_path: Path):
+    """The windows of two triangles are one and the same; each knows its own half."""
+    planned, pictures, counts = cells(tmp_path, "ab")
+    planned = [replace(p, window=Window(0, 0, 20, 30)) for p in planned]
+    west = np.tile(np.arange(30) < 15, (20, 1))
+    for name, mine in (("a", west), ("b", ~west)):
+        colour = (255, 0, 0, 255) if name == "a" else (0, 255, 0, 255)
+        Image.fromarray(np.where(mine[..., None], colour, 0).astype("u1")).save(pictures[name])
+        with rasterio.open(counts[name], "r+") as file:
+            file.write(np.where(mine, 1 if name == "a" else 2, 0).astype("u2"), 1)
+    for order in (planned, planned[::-1]):
+        image = np.asarray(Image.open(io.BytesIO(mosaic(order, pictures).image)))
+        assert (image[west] == [255, 0, 0, 255]).all()
+        assert (image[~west] == [0, 255, 0, 255]).all()
+        counted, _ = images_of(observations(order, counts))
+        assert counted[..., 3].all()
+        assert (counted[~west] == [253, 231, 37, 255]).all()
+        assert len(np.unique(counted[west], axis=0)) == 1
+        assert (counted[west] != counted[~west]).any()
 
 
 def test_small_copy_is_dark_where_nothing_is_known(tmp_path: Path):

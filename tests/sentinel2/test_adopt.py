@@ -202,6 +202,30 @@ def test_digests_that_come_later_and_a_folder_that_moves(
     assert all(p.resolve(strict=True).is_relative_to(moved.resolve()) for p in links)
 
 
+def test_sizes_that_come_later_are_held_against_what_was_whole(
+    tmp_path: Path, old: tuple[Path, list[Scene]], cdse: CdseServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, scenes = old
+    command = ["sentinel2", "adopt", str(root), "--work-dir", str(tmp_path / "w")]
+    assert main(command) == 0
+    image = _band(root / "imagery_raw", scenes[0])
+    size = image.stat().st_size
+    products = []
+    for product in _publish(cdse, root / "imagery_raw"):
+        sizes = {
+            key: (None if product.id != scenes[0].spec.id or key != "B02_20m" else size + 95) for key in product.assets
+        }
+        assets = {key: replace(a, size=sizes[key], checksum=None) for key, a in product.assets.items()}
+        products.append(replace(product, assets=assets))
+    save_items(tmp_path / "search.json", [item_from_product(p) for p in products])
+    capsys.readouterr()
+    assert main([*command, "--items", str(tmp_path / "search.json")]) == 1
+    assert f"it has {size} bytes where {size + 95} are listed" in capsys.readouterr().out
+    assert not os.path.lexists(
+        _band(tmp_path / "w" / "imagery_raw", scenes[1]).parents[4] / image.relative_to(root / "imagery_raw")
+    )
+
+
 def test_what_is_not_there_is_named(tmp_path: Path, old: tuple[Path, list[Scene]]) -> None:
     root, scenes = old
     other = replace(scenes[0], when=FIRST + timedelta(days=20))

@@ -29,7 +29,7 @@ from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.lattice import Window
 from cube.sentinel2.lazy import open_sentinel2
 from cube.sentinel2.run import Sentinel2Build
-from cube.sentinel2.source import harmonisation
+from cube.sentinel2.source import MaskRule, ProductSource, harmonisation
 from cube.testing import SafeSpec, write_eopf, write_safe
 from stratacube.errors import SourceError
 from stratacube.files import human_bytes
@@ -205,14 +205,44 @@ def test_large_chunks_are_decoded_in_strips(tmp_path: Path, form: str) -> None:
 
 def test_reflectances_without_a_value_are_no_data(tmp_path: Path) -> None:
     """GeoZarr's floats, packed as counts are: what is not a number is 0, which no reflectance is."""
-    values = np.array([[0.0, 0.1234], [np.nan, -0.05]], "f4")
+    values = np.array([[0.0, 0.1234], [np.nan, -0.05], [np.inf, -np.inf], [6.5535, 1e6], [6.4534, -0.2]], "f4")
     attributes = {"proj:epsg": EPSG, "proj:transform": [20, 0, ULX, 0, -20, ULY]}
     array = zarr.create_array(
-        tmp_path / "b02", shape=(2, 2), chunks=(2, 2), dtype="f4", zarr_format=3, attributes=attributes
+        tmp_path / "b02", shape=(5, 2), chunks=(5, 2), dtype="f4", zarr_format=3, attributes=attributes
     )
     array[:] = values
     raster = ZarrRaster(tmp_path / "b02")
-    np.testing.assert_array_equal(raster.decode(Window(0, 0, 2, 2)), [[1000, 2234], [0, 500]])
+    told = [[1000, 2234], [0, 500], [0, 0], [65535, 65535], [65534, 0]]
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(raster.decode(Window(0, 0, 5, 2)), told)
+
+
+def test_saturated_pixels_are_none_in_any_form(tmp_path: Path) -> None:
+    """DN 65535 of an old baseline, 6.5535 as a float, was packed to 999; an observer sees nothing there."""
+    scene = make_scene(0, FIRST, baseline="02.12")
+    scene.values["B02"][50:60, 50:60] = 65535
+    scene.write(tmp_path / "safe")
+    path = write_eopf(scene.spec, tmp_path / "floats", 3, chunk=100)
+    home = zarr.open_group(path / "measurements/reflectance/r20m")
+    for name in ("b02", "b03"):
+        counts, attributes = home[name][:], dict(home[name].attrs)
+        values = np.where(counts == 0, np.nan, counts * 1e-4).astype("f4")
+        place = {key: value for key, value in attributes.items() if key.startswith("proj:")}
+        home.create_array(name, data=values, chunks=(100, 100), attributes=place, overwrite=True)
+    zarr.consolidate_metadata(path)
+    seen = []
+    for form in ("safe", "floats"):
+        (product,) = find_safe(tmp_path / form)[0]
+        keys, whole = {"B02": "B02_20m", "B03": "B03_20m"}, Window(0, 0, 240, 240)
+        with ProductSource(product, keys, MaskRule(()), Decoded()) as source:
+            seen += [[source.values(band, whole, np.ones((240, 240), bool)) for band in keys]]
+    for (values, there), (others, there_too) in zip(*seen, strict=True):
+        np.testing.assert_array_equal(there, there_too)
+        np.testing.assert_array_equal(values[there], others[there])
+    expected = np.ones((240, 240), bool)
+    expected[50:60, 50:60] = False
+    np.testing.assert_array_equal(seen[0][0][1], expected)
+    assert seen[0][1][1].all()
 
 
 def test_a_lost_chunk_is_no_empty_one(archive: Path, tmp_path: Path) -> None:

@@ -99,6 +99,20 @@ def test_selection_by_polygon_and_id(arctic_cells: list[Cell]) -> None:
         select_cells(cells, bbox=(0, 69, 1, 68))
 
 
+def test_the_area_that_left_nothing_is_named() -> None:
+    cells = grid_cells(make_grid(0.25, (-151, 68, -149, 69)))
+    far = {"type": "Polygon", "coordinates": [[[0, 61], [1, 61], [1, 62], [0, 61]]]}
+    here = (-149.7, 68.55, -149.3, 68.6)
+    for values, said in (
+        ({"bbox": here, "polygon": far}, r"^the polygon touches none of the 2 cells that bbox -149\.7 .* touches$"),
+        ({"bbox": (0, 1, 1, 2), "polygon": far}, "^bbox 0 1 1 2 touches none of the 32 cells of the grid$"),
+        ({"polygon": far, "ids": [cells[3].id]}, "^the polygon touches none of the 1 cell named$"),
+        ({"bbox": here, "ids": []}, "^no cell is named; name one, or give an area instead$"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            select_cells(cells, **values)
+
+
 def test_projected_cells_are_found_across_the_antimeridian() -> None:
     cells = grid_cells(make_grid(50000, (-100000, -2400000, 100000, -2300000), "EPSG:3571"))  # 180 degrees at x = 0
     areas = footprint(cells)

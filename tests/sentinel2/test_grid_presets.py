@@ -58,11 +58,52 @@ def test_the_whole_arctic_and_areas_across_180_degrees() -> None:
     assert 2 <= len(across) <= 16
 
 
+def test_a_ring_ends_where_it_is_asked_to() -> None:
+    """Cells of which some ground lies between both parallels, and no others: 936 came, most of them north of it."""
+    frame = grid_of_preset("arctic", 200_000, (-180, 60, 180, 62))
+    inside = np.linspace(0, 1, 41)
+    u, v = (a.ravel() for a in np.meshgrid(inside, inside))
+    x = frame["xmin"].to_numpy()[:, None] + 200_000 * u
+    y = frame["ymin"].to_numpy()[:, None] + 200_000 * v
+    _, lat = Transformer.from_crs("EPSG:3413", "EPSG:4326", always_xy=True).transform(x, y)
+    assert ((lat >= 60) & (lat <= 62)).any(axis=1).all()
+    lon, lat = np.meshgrid(np.linspace(-180, 180, 2001), np.linspace(60, 62, 41))
+    x, y = Transformer.from_crs("EPSG:4326", "EPSG:3413", always_xy=True).transform(lon, lat)
+    corners = np.stack([np.floor(x / 200_000), np.floor(y / 200_000)], axis=-1).reshape(-1, 2)
+    there = set(map(tuple, np.rint(frame[["xmin", "ymin"]] / 200_000).to_numpy().tolist()))
+    assert set(map(tuple, corners.tolist())) <= there
+
+
+@pytest.mark.parametrize(
+    ("bbox", "said"),
+    [
+        ((-180, 60, 180, 95), "`bbox` -180.0 60.0 180.0 95.0 leaves the globe"),
+        ((-180, 60, np.nan, 70), "leaves the globe"),
+        ((-180, 60, 180, np.inf), "leaves the globe"),
+        ((10, 70, 20, 60), "south 70.0 and north 60.0"),
+    ],
+)
+@pytest.mark.parametrize("preset", ["arctic", "arctic-laea", "utm"])
+def test_an_area_that_is_none_is_one_sentence(preset: str, bbox: tuple[float, ...], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        grid_of_preset(preset, bbox=bbox)
+
+
+@pytest.mark.parametrize("size", [0.0, -20.0, np.nan, np.inf])
+def test_a_size_that_is_none_is_one_sentence(size: float) -> None:
+    with pytest.raises(UsageError, match=f"`cell_size` is {size}; give a positive number"):
+        grid_of_preset("arctic", size, NORTH_SLOPE)
+
+
 def test_areas_that_a_preset_is_not_for() -> None:
     with pytest.raises(UsageError, match="which tells the zone; give `bbox`"):
         grid_of_preset("utm")
     with pytest.raises(UsageError, match="begins at 50 N; give `preset` utm"):
         grid_of_preset("arctic", bbox=(0, 50, 1, 51))
+    for wide in ((-10, 50, 30, 55), (-180, 60, 180, 62), (170, 50, -160, 55)):
+        with pytest.raises(UsageError, match=r"of one zone, 6 degrees wide, and `bbox` is (40|360|30) degrees wide"):
+            grid_of_preset("utm", bbox=wide)
+    assert set(grid_of_preset("utm", bbox=(10, 77, 35, 78))["crs"]) == {"EPSG:32634"}  # Svalbard, 630 km of it
 
 
 def test_the_command_that_makes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +124,15 @@ def test_what_degrees_cost_is_told_with_the_command_that_avoids_it(tmp_path: Pat
     assert "make-grid --preset arctic --bbox -150 69.9 -149.5 70.1 --output grid.csv" in told
     assert preset_command([shapely.box(0, 40, 1, 41)]) is None
     assert "utm" in (preset_command([shapely.box(0, 50, 1, 51)]) or "")
+    # across 180 degrees, as footprints go on beyond it or begin again
+    for east in ((180, 180.4), (-180, -179.6)):
+        across = preset_command([shapely.box(179.6, 68, 180, 68.5), shapely.box(east[0], 68, east[1], 68.5)]) or ""
+        assert "--preset arctic --bbox 179.6 68 -179.6 68.5 --output" in across
+    assert "--bbox -180 68 180 68.5" in (preset_command(shapely.box(np.r_[-180:180], 68, np.r_[-179:181], 68.5)) or "")
+    # of areas much wider than a zone UTM is no grid
+    wide = [shapely.box(west, 50, west + 1, 51) for west in range(-10, 30)]
+    assert preset_command(wide) is None
+    assert "--preset utm --bbox -10 50 2 51" in (preset_command(wide[:12]) or "")
     # as many pixels as it says, by the plans of both
     degrees = 0.25 * 0.25 / 0.000179663056824**2
     area = Geod(ellps="WGS84").geometry_area_perimeter(shapely.box(0, 69.875, 0.25, 70.125))[0]

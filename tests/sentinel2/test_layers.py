@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,16 +17,19 @@ import rasterio
 import xarray as xr
 
 from cube.job.inspect import verify
+from cube.sentinel2 import geomedian
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.geomedian import geometric_median
 from cube.sentinel2.grid import make_grid, write_grid
 from cube.sentinel2.layers import added, refuse_reducers
 from cube.sentinel2.lazy import open_composites
+from cube.sentinel2.products import is_known, write_cog
 from cube.sentinel2.reduce import nan_median, parse_reducer, present
 from cube.sentinel2.run import run_sentinel2
 from loaders.cubes import images_of, open_cube
 from stratacube.errors import UsageError
-from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, expected_stack, small_archive
+from tests.sentinel2.built import built
+from tests.sentinel2.scenery import EPSG, FIRST, ULX, ULY, expected_stack, make_scene, small_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 
@@ -119,6 +123,30 @@ def test_geomedian_of_votes_near_a_line_is_not_only_near_in_sum() -> None:
     place = np.sort(rng.uniform(0.5, 2, (1, 9, 30, 30)), axis=1)  # an odd number on a line: the middle one
     line = (ground * place).astype("f4")
     np.testing.assert_allclose(geometric_median(line[:, rng.permutation(9)]), line[:, 4], rtol=0, atol=1)
+
+
+def test_many_votes_on_a_line_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The median is one of them, which is looked for among all: the square of their number of distances a pixel."""
+    rng = np.random.default_rng(4)
+    place = np.sort(rng.uniform(0.5, 2, (1, 161, 16, 16)), axis=1)
+    line = (rng.uniform(200, 3000, (9, 1, 16, 16)) * place).astype("f4")
+    given = line[:, rng.permutation(161)]
+    found, most = _traced(given)
+    np.testing.assert_allclose(found, line[:, 80], rtol=0, atol=1)
+    assert most < 40e6, "their distances all at once take 113 MB"
+    monkeypatch.setattr(geomedian, "_ENDED", 1 << 15)  # 22 pixels at once
+    in_parts, less = _traced(given)
+    np.testing.assert_array_equal(in_parts, found)
+    assert less < most / 2
+
+
+def _traced(stack: Stack) -> tuple[Stack, int]:
+    """Return the geomedian, and the most bytes that it took."""
+    tracemalloc.start()
+    found = geometric_median(stack)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found, most
 
 
 _TRIPLES = ((0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3))
@@ -254,3 +282,41 @@ def test_a_build_with_layers(tmp_path: Path) -> None:
     for name in (*names, "count"):  # a cell by itself is as it is among all
         np.testing.assert_array_equal(own[name], cells[name], err_msg=name)
         assert own[name].dtype == cells[name].dtype, name
+
+
+def test_lost_pixels_of_a_layer_are_found(tmp_path: Path) -> None:
+    """Where nothing was seen deviations are NaN, which had counted as a value: no pixel could be lost."""
+    scene = make_scene(3, FIRST)
+    scene.scl[:70] = 9
+    scene.write(tmp_path / "safe")
+    write_grid(make_grid(2400, (ULX, ULY - 2400, ULX + 2400, ULY), f"EPSG:{EPSG}"), tmp_path / "grid.csv")
+    found = built(
+        tmp_path / "w", safe_dir=tmp_path / "safe", grid_csv=tmp_path / "grid.csv", bands=["B02", "B03"],
+        start="2021-06-01", end="2021-06-02", also=["emad"],
+    )  # fmt: skip
+    (path,) = tmp_path.glob("w/composites/*/*_emad.tif")
+    seen = ~np.isnan(scene.truth("B02")[:120, :120])
+    np.testing.assert_array_equal(~np.isnan(found[path.name]), seen)
+    with rasterio.open(path) as file:
+        assert float(file.tags(1)["STATISTICS_VALID_PERCENT"]) == pytest.approx(100 * seen.mean(), abs=0.01)
+        where = file.transform, str(file.crs)
+    assert verify(tmp_path / "w").code == 0
+    lost = np.where(seen, np.random.default_rng(0).random(seen.shape), np.nan).astype("f4")
+    lost[119] = np.nan
+    write_cog(path, lost, *where, nodata=np.nan, name="emad", tags={})
+    with rasterio.open(path) as file:
+        told = {name.removeprefix("STATISTICS_"): float(v) for name, v in file.tags(1).items() if "STATISTICS" in name}
+    known = lost[~np.isnan(lost)].astype("f8")
+    expected = {"MINIMUM": known.min(), "MAXIMUM": known.max(), "MEAN": known.mean(), "STDDEV": known.std()}
+    assert told == pytest.approx({**expected, "VALID_PERCENT": 100 * known.size / lost.size}, rel=1e-3)
+    report = verify(tmp_path / "w")
+    assert report.code == 1
+    assert any(f"holds {seen[:119].sum()} values where {seen.sum()} were made" in line for line in report.lines)
+
+
+@pytest.mark.parametrize("nodata", [np.nan, -1.0])
+def test_known_is_what_is_neither_nan_nor_stands_for_nothing(nodata: float) -> None:
+    """A plug's layer of numbers may have a number for nothing."""
+    values = np.array([[nodata, 0.0], [2.0, np.nan]])
+    np.testing.assert_array_equal(is_known(values, nodata), [[False, True], [True, False]])
+    np.testing.assert_array_equal(is_known(np.array([0, 3], "u2"), 0), [False, True])
