@@ -113,7 +113,7 @@ def _facts(
 
 def _asked(manifest: Row, steps: int) -> Table:
     config = manifest["config"]
-    model, data, optimizer = config["model"], config["data"], config["optimizer"]
+    model, data, schedule = config["model"], config["data"], _schedule(manifest)
     side = model["image_size"] if isinstance(model["image_size"], int) else " x ".join(map(str, model["image_size"]))
     rows = [
         ("Model", f"{model['kind']}, {model['size']}"),
@@ -124,11 +124,19 @@ def _asked(manifest: Row, steps: int) -> Table:
         ("Hidden", f"{model['mask_ratio']:.0%}, {model['mask']}"),
         ("Data", data["source"]),
         ("Samples a step", f"{data['batch_size']} a rank and round"),
-        ("Steps", f"{steps}, {optimizer.get('warmup_steps') or 0} of them warming up"),
-        ("Learning rate", optimizer["lr"]),
+        ("Steps", f"{steps}, {schedule['warmup']} of them warming up"),
+        ("Learning rate", schedule["peak"]),
         ("Seed", config["seed"]),
     ]
     return Table(["Setting", "Value"], rows)
+
+
+def _schedule(manifest: Row) -> Row:
+    """Rate and warm-up as they were worked out; of runs of before, which did not keep that, as they were asked for."""
+    told, asked = manifest.get("facts", {}).get("schedule", {}), manifest["config"]["optimizer"]
+    rate = asked.get("lr") or f"{asked.get('base_lr')} for 256 samples a step"
+    warmup = f"{asked['warmup_epochs']} epochs" if asked.get("warmup_epochs") else asked.get("warmup_steps") or 0
+    return {"peak": told.get("peak", rate), "warmup": told.get("warmup", warmup)}
 
 
 def _learned(metrics: Sequence[Row], judged: Sequence[Row]) -> list[Block]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -217,6 +218,22 @@ def test_a_mixture_that_does_not_fit_is_one_sentence(placed: Path, cube: Path, t
     shares = {"tiles": 0.25, "composites": 0.75}
     parts = {name: sample_flops(config.model.part(name)) for name in shares}
     assert sample_flops(config.model, shares) == pytest.approx(sum(parts[n] * s for n, s in shares.items()))
+
+
+def test_a_run_is_not_gone_on_with_by_another_config_however_its_data_differ(
+    trained: Path, placed: Path, cube: Path, tmp_path: Path
+) -> None:
+    """Before anything of the data is opened or written: a mixture after one source, and one source after a mixture."""
+    mixed = mixed_run(trained, placed, cube)
+    with pytest.raises(UsageError, match=r"step_00000006 was made with another config .*data.source .mixture. -> .cubes."):
+        Trainer(mixed.part("composites"))
+    shutil.copytree(open_run(trained).folder, tmp_path / "checkpoints" / "step_00000006")
+    file = tmp_path / "checkpoints" / "step_00000006" / "manifest.json"
+    manifest = {key: value for key, value in json.loads(file.read_text()).items() if key != "parts"}
+    file.write_text(json.dumps({**manifest, "config": mixed.part("tiles").model_dump(mode="json")}))
+    with pytest.raises(UsageError, match=r"step_00000006 was made with another config .*data.source .tiles. -> .mixture."):
+        Trainer(mixed_run(tmp_path, placed, cube))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 
 
 @pytest.mark.long
