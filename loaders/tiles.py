@@ -308,6 +308,10 @@ class TileDataset(Dataset[PackedBatch]):
         self._labels[label] = places[self._labels[label]]
         self.classes[label] = list(classes)
 
+    def column(self, label: str) -> Tensor | None:
+        """Number of each sample for a label that is a column of the plan; None of one that strata say."""
+        return self._labels.get(label)
+
     def _label(self, store: TileStore, name: str) -> Tensor:
         """One number a tile; text as its place among the sorted values of the whole store."""
         table = store.table_for(name)

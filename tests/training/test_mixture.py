@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from loaders.apart import DecodeParts
 from loaders.order import Share
 from stratacube.errors import UsageError
 from tests.training.small import small_run
@@ -213,6 +214,21 @@ def test_a_mixture_that_does_not_fit_is_one_sentence(placed: Path, cube: Path, t
     ):
         with pytest.raises(UsageError, match=message):
             mixed_run(tmp_path, placed, cube, **changes)
+    parts = mixed_run(tmp_path, placed, cube).model_dump(mode="json")["data"]["parts"]
+    for first, second in (
+        *(("tiles", name) for name in ("values", "items", "training", "a.b", "a/b", "", "..", "_modules")),
+        *((name, "composites") for name in ("keys", "a.b", "a/b")),
+    ):
+        changed = {"parts": {first: parts["tiles"], second: parts["composites"]}, "shares": None}
+        wrong = second if first == "tiles" else first
+        with pytest.raises(
+            UsageError, match=f"parts has {wrong!r}, which cannot be the name of a source; take letters"
+        ):
+            mixed_run(tmp_path, placed, cube, data=changed, model={"others": {second: WINDOWS}})
+    named = {"parts": {"goes-16": parts["tiles"], "10m_s2": parts["composites"]}, "shares": None}
+    config = mixed_run(tmp_path, placed, cube, data=named, model={"others": {"10m_s2": WINDOWS}})
+    assert dict(make_model(config.model).others).keys() == {"10m_s2"}
+    DecodeParts({name: torch.nn.Identity() for name in config.parts})
     config = mixed_run(tmp_path, placed, cube)
     assert config_hash(config) == config_hash(mixed_run(tmp_path, placed, cube, tiles={"workers": 3}))
     shares = {"tiles": 0.25, "composites": 0.75}
@@ -225,13 +241,17 @@ def test_a_run_is_not_gone_on_with_by_another_config_however_its_data_differ(
 ) -> None:
     """Before anything of the data is opened or written: a mixture after one source, and one source after a mixture."""
     mixed = mixed_run(trained, placed, cube)
-    with pytest.raises(UsageError, match=r"step_00000006 was made with another config .*data.source .mixture. -> .cubes."):
+    with pytest.raises(
+        UsageError, match=r"step_00000006 was made with another config .*data.source .mixture. -> .cubes."
+    ):
         Trainer(mixed.part("composites"))
     shutil.copytree(open_run(trained).folder, tmp_path / "checkpoints" / "step_00000006")
     file = tmp_path / "checkpoints" / "step_00000006" / "manifest.json"
     manifest = {key: value for key, value in json.loads(file.read_text()).items() if key != "parts"}
     file.write_text(json.dumps({**manifest, "config": mixed.part("tiles").model_dump(mode="json")}))
-    with pytest.raises(UsageError, match=r"step_00000006 was made with another config .*data.source .tiles. -> .mixture."):
+    with pytest.raises(
+        UsageError, match=r"step_00000006 was made with another config .*data.source .tiles. -> .mixture."
+    ):
         Trainer(mixed_run(tmp_path, placed, cube))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 
