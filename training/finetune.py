@@ -74,7 +74,9 @@ def _run(options: argparse.Namespace) -> Answer | int:
     given = {"label": options.label, "batch_size": options.batch_size}
     changes = {"data": {key: value for key, value in given.items() if value is not None}}
     tuning = Tuning(options.encoder, options.steps, options.lr, options.seed, options.task)
-    opened = judged_on(open_run(options.checkpoint, changes, which=options.which, part=options.part), options.data)
+    opened = judged_on(
+        open_run(options.checkpoint, changes, which=options.which, part=options.part), options.data, fitted=True
+    )
     try:
         result = finetune(opened, tuning, options.output_dir, compare=options.compare, every=options.save_every)[1]
     except StoppedError as stop:

@@ -29,7 +29,7 @@ from training.models import draw_masks, load_model, save_model
 from training.models.joint import JointAutoencoder, make_model
 from training.models.weights import part_of, read_weights
 from training.opening import open_run_data
-from training.publication import publish
+from training.publication import _evaluation, publish
 from training.runs import open_run
 from training.trainer import Trainer
 
@@ -162,11 +162,13 @@ def test_each_source_is_judged_and_used_alone(
     assert not torch.equal(first.model.mask_token, second.model.mask_token)
     with pytest.raises(UsageError, match=r"`part` is 'composite'; small-run has tiles, composites \(did you mean"):
         open_run(trained, part="composite")
-    assert (
-        evaluate.main([str(trained), "--part", "composites", "--output-dir", str(tmp_path / "e"), "--pictures", "1"])
-        == 0
-    )
-    report = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert evaluate.main([str(trained), "--part", "composites", "--pictures", "1"]) == 0
+    report = json.loads((trained / "evaluation-composites" / "evaluation.json").read_text())
+    assert (report["part"], report["stores"]) == ("composites", ["composites.zarr"])
+    page = (trained / "report.html").read_text()
+    assert "<code>mixture</code>" in page  # of the whole run, and not of this source
+    assert "<td>C13 C01 C08</td>" in page
+    assert "samples of composites from composites.zarr beside baselines" in page
     assert {row["band"] for row in report["rows"]} == {"B02", "B8A"}
     assert (
         embed.main([str(trained), str(cube), "--part", "composites", "--output-dir", str(tmp_path / "f"), "--pooled"])
@@ -180,7 +182,14 @@ def test_each_source_is_judged_and_used_alone(
     assert json.loads((tmp_path / "p.json").read_text()) == told
     assert convert.main(["--to", "timm", str(trained), "--part", "composites", "--output", str(tmp_path / "vit")]) == 0
     assert json.loads((tmp_path / "vit" / "config.json").read_text())["bands"] == ["B8A"]
+    assert probe.main([str(trained), *flags[:-2]]) == 0
+    assert json.loads((trained / "probe-tiles.json").read_text()) == told
     publish(second, tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "validation samples of composites from composites.zarr, 75% of the tokens hidden" in card
+    shutil.copytree(trained / "evaluation-composites", trained / "evaluation")  # as --output-dir may name it
+    assert _evaluation(second) == trained / "evaluation-composites"
+    assert _evaluation(first) is None  # of the same step, but not of this source
     assert open_run(tmp_path / "model").config.model == second.config.model
     published = load_model(tmp_path / "model" / "weights.safetensors")
     assert published.state_dict().keys() == second.model.state_dict().keys()
