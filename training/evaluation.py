@@ -149,11 +149,12 @@ def _page(opened: Opened, report: Report, data: Data) -> str:
         if model.norm_pix_loss
         else ""
     )
+    unit = data.statistics.unit or "the units of the data"
     return (
         f"# {opened.config.name}, step {opened.step}\n\n"
         f"{report.samples} validation samples{of}, {model.mask_ratio:.0%} of the tokens hidden ({model.mask}), masks"
         f" drawn from seed {opened.config.validation.seed}; loss {report.loss:.4f}. Numbers are of masked, valid"
-        f" pixels, in {data.statistics.unit or 'the units of the data'}; PSNR and SSIM refer to each band's own range.\n{note}\n"
+        f" pixels, in {unit}; PSNR and SSIM refer to each band's own range.\n{note}\n"
         f"{table(report)}"
     )
 

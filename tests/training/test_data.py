@@ -260,7 +260,7 @@ def _judged_on_other_cubes(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     told = json.loads((folder / "judged" / "evaluation.json").read_text())
     assert told["rows"] == [row for row in own.rows if row["method"] != "regression"]  # there is nothing to fit it on
     assert probe.main([str(folder / "run"), "--data", str(other)]) == 2
-    assert "was trained without `data.split`, so nothing tells which windows" in capsys.readouterr().err
+    assert "so nothing tells which windows of other cubes are fitted on" in capsys.readouterr().err
 
 
 def test_moving_blobs_move_and_are_what_the_seed_says() -> None:
