@@ -354,7 +354,7 @@ def _columns(
     """Labels of all samples on both sides, where they are a column of the plan."""
     if label is None:
         return None
-    learned, judged = ([column for d in side if (column := d.column(label)) is not None] for side in (train, held_out))
+    learned, judged = ([d.columns[label] for d in side if label in d.columns] for side in (train, held_out))
     return (torch.cat(learned), torch.cat(judged)) if learned and judged else None
 
 
