@@ -60,6 +60,9 @@ class CubeDataset(Dataset[PackedBatch]):
         How often each window of the grid is drawn, relative to the others; an array of their number.
     flips, rotations
         Whether windows are turned at random.
+    edges
+        Whether pixels that whole windows of a grid leave at the end of a dimension are in one more, which overlaps the
+        one before.
 
     Raises
     ------
@@ -78,9 +81,12 @@ class CubeDataset(Dataset[PackedBatch]):
         weights: npt.NDArray[np.float64] | None = None,
         flips: bool = False,
         rotations: bool = False,
+        edges: bool = False,
     ) -> None:
         if sampling not in ("grid", "stratified", "random"):
             raise UsageError(f"sampling {sampling!r} is not known; choose grid, stratified or random")
+        if edges and sampling != "grid":
+            raise UsageError(f"`edges` are of a grid, and `sampling` is {sampling}; leave one of both out")
         cube = cube if hasattr(cube, "coords") else open_cube(cube)  # what is xarray's is taken as it is
         self.cube: xr.Dataset | xr.DataArray = cube
         self.bands, self._images = images_of(cube, variables)
@@ -96,7 +102,7 @@ class CubeDataset(Dataset[PackedBatch]):
         if unknown or (self._sizes > self._lengths).any() or self._sizes.min() < 1:
             raise UsageError(f"window {dict(window)} does not fit the cube's {lengths}; take sizes within it")
         self._starts = [
-            window_starts(d, int(n), int(size), (overlap or {}).get(d, 0))
+            window_starts(d, int(n), int(size), (overlap or {}).get(d, 0), edges=edges)
             for d, n, size in zip(self.dims, self._lengths, self._sizes, strict=True)
         ]
         self._chunks = stored_chunks(first, self.dims)

@@ -94,8 +94,13 @@ class DescribedWindows(CubeDataset):
         Raises
         ------
         UsageError
-            If no window has so many.
+            If no window has so many, or windows lie anywhere, so that those of the grid say nothing of them.
         """
+        if self.sampling == "random":
+            raise UsageError(
+                f"windows that lie anywhere (`sampling=random`) cannot be chosen by `min_valid` {least:g}, which is of"
+                " the windows of a grid; take `sampling=stratified`, or `min_valid=0`"
+            )
         shares = self.valid_shares()
         kept = np.flatnonzero(shares >= least)
         if not len(kept):

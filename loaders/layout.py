@@ -32,13 +32,14 @@ def touched(lows: Indices, highs: Indices, chunks: Indices) -> Indices:
     return counts
 
 
-def window_starts(dim: str, length: int, size: int, overlap: int) -> Indices:
-    """First indices of xbatcher's windows along one dimension."""
+def window_starts(dim: str, length: int, size: int, overlap: int, *, edges: bool = False) -> Indices:
+    """First indices of xbatcher's windows along one dimension; with edges of one more that ends where it does."""
     if not 0 <= overlap < size:
         raise UsageError(f"overlap {overlap} along {dim} is not less than the window's {size}")
     axis = xr.Dataset(coords={dim: np.arange(length)})
     schema = BatchSchema(axis, input_dims={dim: size}, input_overlap={dim: overlap} if overlap else None)
-    return np.array([window[dim].start for window in schema.selectors[0]])
+    starts = np.array([window[dim].start for window in schema.selectors[0]])
+    return np.append(starts, length - size) if edges and starts[-1] < length - size else starts
 
 
 def cells_of(cube: xr.Dataset | xr.DataArray, dims: Sequence[Any]) -> Indices | None:

@@ -83,7 +83,7 @@ def samples_of(
     """
     from loaders.cell_splits import cell_splits  # noqa: PLC0415  (--help does not wait for torch)
     from loaders.counting import open_any  # noqa: PLC0415
-    from loaders.cubes import CubeDataset  # noqa: PLC0415
+    from loaders.cubes import CubeDataset, images_of  # noqa: PLC0415
     from loaders.extents import tile_extents  # noqa: PLC0415
     from loaders.store import TileStore  # noqa: PLC0415
     from loaders.windows import window_extents  # noqa: PLC0415
@@ -94,8 +94,8 @@ def samples_of(
         names = [str(name) for name in table["tile_id"]] if "tile_id" in table else [*map(str, range(len(opened)))]
         told = table["split"].astype(str).to_numpy() if "split" in table else np.full(len(names), "")
     else:
-        sizes = {d: min(window, opened.sizes[d]) for d in ("y", "x") if d in opened.sizes}
-        windows = CubeDataset(opened, sizes)
+        image = [str(d) for d in images_of(opened, None)[1][0].dims if d != "band"][-2:]
+        windows = CubeDataset(opened, {d: min(window, opened.sizes[d]) for d in image}, edges=True)
         extents, (first, _) = window_extents(opened, windows), windows.reach()
         names = [" ".join(f"{d} {n}" for d, n in zip(windows.dims, corner, strict=True)) for corner in first.tolist()]
         of_cells = cell_splits(store, windows, storage_options) if rule is None else None

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -79,7 +80,8 @@ class NodeCache:
     Parameters
     ----------
     folder
-        On a disk of the node's own. It is made, readable by its owner alone.
+        On a disk of the node's own. It is made, readable by its owner alone; one that is there must be one's own, and
+        nobody else may write to it, for scratch is shared and digests do not tell who wrote a copy.
     gigabytes
         Most that it may hold. Copies longest unused go first; those used since this run began stay, and when there is
         no room beside them the rest is read where it lies.
@@ -87,7 +89,7 @@ class NodeCache:
     Raises
     ------
     UsageError
-        If the folder cannot be written, or the bound is not positive.
+        If the folder cannot be written, others can write to it, or the bound is not positive.
     """
 
     def __init__(self, folder: str | os.PathLike[str], gigabytes: float = 100.0) -> None:
@@ -105,6 +107,7 @@ class NodeCache:
                 f"`cache_dir` {folder} cannot be written ({error.strerror}); give a folder on this node's own disk, or"
                 " leave it out"
             ) from error
+        _refuse_shared(path)
         self.__setstate__({"folder": path, "most": int(gigabytes * 1e9), "began": _BEGAN})
 
     def __getstate__(self) -> dict[str, Any]:
@@ -249,6 +252,19 @@ class NodeCache:
         with (self.folder / name).open("ab") as file:
             lock(file.fileno())
             yield
+
+
+def _refuse_shared(folder: Path) -> None:
+    """Refuse a folder in which others could lay down copies."""
+    found, me = folder.stat(), os.geteuid()
+    wrong = f"belongs to user {found.st_uid}, not to {me}" if found.st_uid != me else ""
+    if not wrong and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        wrong = f"can be written by others (mode {stat.S_IMODE(found.st_mode):o})"
+    if wrong:
+        raise UsageError(
+            f"`cache_dir` {folder} {wrong}, who could change what is read; give a folder of your own, such as a new"
+            " one, which is made for you alone"
+        )
 
 
 def _state_of(filesystem: Any, path: str) -> _State | None:

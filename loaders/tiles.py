@@ -120,7 +120,7 @@ class TileDataset(Dataset[PackedBatch]):
             raise UsageError(why_none_left(opened, table, where, split))
         self.weights = weigh(table.iloc[self.tiles], weights)
         self.classes: dict[str, list[str]] = {}
-        self._labels = {name: self._label(opened, name) for name in labels}
+        self.columns = {name: self._label(opened, name) for name in labels}  # of each sample, in the plan
         self.label_classes: dict[str, list[str]] = {}  # of what strata say: the same in all stores
         self._stored_labels: dict[str, StoredLabel] = {}
         for name in stored:
@@ -201,7 +201,7 @@ class TileDataset(Dataset[PackedBatch]):
         )
 
     def _labels_of(self, samples: Tensor, places: Sequence[Placement]) -> dict[str, Tensor]:
-        found = {name: codes[samples] for name, codes in self._labels.items()}
+        found = {name: codes[samples] for name, codes in self.columns.items()}
         size = self.view.shape(self.bands[0].shape)[1:]
         for name, stored in self._stored_labels.items():
             found |= stored.of(name, samples, places, size)
@@ -305,7 +305,7 @@ class TileDataset(Dataset[PackedBatch]):
     def renumber(self, label: str, classes: Sequence[str]) -> None:
         """Number a label's classes by their places in a list that holds them, such as that of several stores."""
         places = torch.tensor([classes.index(name) for name in self.classes[label]])
-        self._labels[label] = places[self._labels[label]]
+        self.columns[label] = places[self.columns[label]]
         self.classes[label] = list(classes)
 
     def _label(self, store: TileStore, name: str) -> Tensor:

@@ -177,6 +177,9 @@ class Data:
     shares: Mapping[str, float] = field(default_factory=dict)
     """Of a mixture, by name: of the samples learned from; they make 1."""
 
+    labels: tuple[Tensor, Tensor] | None = None
+    """Of all samples learned from, and of all that are judged on, where labels are a column of the plan."""
+
     @property
     def judged(self) -> Mapping[str, Data]:
         """What has validation data, by name of the source; of one source alone the name is empty."""

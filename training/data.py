@@ -207,6 +207,7 @@ def _tiles(config: PretrainConfig, tiles: TilesData, opening: _Opening, *, stric
         normalisation(tiles, config.model.bands, units, opening.stored),
         training.loader.source.fingerprint,
         _names(train[0], tiles.label),
+        labels=_columns(train, held_out, tiles.label),
     )
 
 
@@ -350,6 +351,16 @@ def _names(dataset: TileDataset, label: str | None) -> dict[int, str]:
     if label is None:
         return {}
     return dict(enumerate(dataset.classes.get(label, ()))) or names_by_number(dataset.store, label)
+
+
+def _columns(
+    train: Sequence[TileDataset], held_out: Sequence[TileDataset], label: str | None
+) -> tuple[Tensor, Tensor] | None:
+    """Labels of all samples on both sides, where they are a column of the plan."""
+    if label is None:
+        return None
+    learned, judged = ([d.columns[label] for d in side if label in d.columns] for side in (train, held_out))
+    return (torch.cat(learned), torch.cat(judged)) if learned and judged else None
 
 
 def _same_units(sources: Iterable[Mapping[str, str]], quantity: str) -> dict[str, str]:

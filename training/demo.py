@@ -54,17 +54,25 @@ def _run(options: argparse.Namespace) -> Answer:
 
 
 def _verdict(report: Report) -> str:
-    """Say how the errors of the model stand to those of the baselines in the mean of all bands, and what is less."""
+    """Say how the errors of the model stand to those of the baselines in the mean of all bands, and what is less.
+
+    Bands of which no hidden pixel was valid, or which a method has without an error, have no such ratio.
+    """
     errors: dict[str, dict[str, float]] = defaultdict(dict)
     for row in report.rows:
         errors[row["method"]][row["band"]] = row["rmse"]
+    alike = [band for band in errors["model"] if not all(found[band] for found in errors.values())]
+    errors = {method: {b: e for b, e in found.items() if b not in alike} for method, found in errors.items()}
     model = errors.pop("model")
+    left_out = f" (without {', '.join(alike)}: no valid hidden pixel, or no error to compare)" if alike else ""
+    if not model:
+        return f"error of the model on hidden patches of held-out tiles: no band can be compared{left_out}"
     shares = {method: fmean(model[band] / found[band] for band in model) for method, found in errors.items()}
     told = ", ".join(f"{share:.2f} of {method}" for method, share in shares.items())
     lost = {method: sum(model[band] >= found[band] for band in model) for method, found in errors.items()}
     less = [f"{method} in {bands} of {len(model)} bands" for method, bands in lost.items() if bands]
     verdict = f"it does not beat {', '.join(less)}" if less else "it beats each in every band"
-    return f"error of the model on hidden patches of held-out tiles: {told}; {verdict}"
+    return f"error of the model on hidden patches of held-out tiles: {told}; {verdict}{left_out}"
 
 
 def demo_config(build: Path, output: Path, steps: int) -> PretrainConfig:

@@ -22,7 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path, help="folder of a run, a checkpoint, or a published model")
     parser.add_argument("--which", choices=("last", "best"), default="last", help="checkpoint of a run (default: last)")
     parser.add_argument("--part", default="", help="source of a run on a mixture (default: the first)")
-    parser.add_argument("--output-dir", type=Path, help="where to write (default: evaluation/ in CHECKPOINT)")
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        help="where to write (default: evaluation/ in CHECKPOINT, of a mixture evaluation-PART/)",
+    )
     parser.add_argument("--batches", type=int, help="judge on so many batches (default: all)")
     parser.add_argument("--pictures", type=int, default=4, help="samples to draw (default: 4)")
     parser.add_argument("--bands", nargs="+", action=Words, help="bands to draw (default: the first of each group)")
@@ -42,7 +46,7 @@ def _run(options: argparse.Namespace) -> Answer:
     from training.runs import judged_on, open_run  # noqa: PLC0415
 
     opened = judged_on(open_run(options.checkpoint, which=options.which, part=options.part), options.data)
-    output = options.output_dir or options.checkpoint / "evaluation"
+    output = options.output_dir or options.checkpoint / opened.named("evaluation")
     report = evaluate(opened, output, batches=options.batches, pictures=options.pictures, bands=options.bands)
     data = {"loss": report.loss, "samples": report.samples, "rows": report.rows, "output_dir": str(output)}
     return Answer(0, (table(report), str(output)), data)

@@ -15,18 +15,21 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
+from catalog.publish.public import shown
 from stratacube.choices import require_least
 from stratacube.errors import UsageError
 from stratacube.files import whole_file, write_text
-from training.baselines import BASELINES, REGRESSION, fit_regression
+from training.baselines import BASELINES, REGRESSION, Baseline, fit_regression
 from training.batches import Data, stored_statistics
 from training.compute import make_fabric
 from training.config import RunConfig
-from training.data import open_data
+from training.data import TileBatches, open_data
+from training.manifest import read_manifest
 from training.models import draw_masks
 from training.pictures import save_pictures
-from training.report import write_report
+from training.report import told_of, write_report
 from training.runs import Opened
+from training.settings_data import CubesData, TilesData
 from training.validate import Report, restore, validate
 
 __all__ = ["evaluate", "table"]
@@ -80,7 +83,7 @@ def evaluate(
         fabric,
         seed=config.validation.seed,
         batches=batches,
-        baselines={**BASELINES, REGRESSION: fit_regression(data.train)},
+        baselines=_baselines(config.data, data),
     )
     output.mkdir(parents=True, exist_ok=True)
     with whole_file(output / "evaluation.csv") as part, part.open("w", newline="") as file:
@@ -90,6 +93,9 @@ def evaluate(
     summary = {
         "checkpoint": opened.folder.name,
         "step": opened.step,
+        "part": opened.part,
+        "stores": _stores(config.data),
+        "data_fingerprint": _fingerprint(data),
         "loss": report.loss,
         "samples": report.samples,
         "unit": data.statistics.unit,
@@ -100,8 +106,30 @@ def evaluate(
     write_text(output / "evaluation.md", _page(opened, report, data))
     _draw(opened, data, fabric, output / "pictures", pictures, bands)
     if opened.folder.parent == output.parent / "checkpoints":
-        write_report(output.parent, opened.manifest)  # the run's, which now has this to show
+        write_report(output.parent, read_manifest(opened.folder))  # of the whole run, which now has this to show
     return report
+
+
+def _baselines(config: Any, data: Data) -> dict[str, Baseline]:
+    """Methods to judge beside the model; a regression only where there is more to learn from than what is judged on."""
+    if isinstance(config, CubesData) and config.split is None and config.cubes == config.validation_cubes:
+        return BASELINES
+    return {**BASELINES, REGRESSION: fit_regression(data.train)}
+
+
+def _stores(config: Any) -> list[str]:
+    """What is judged on, by name; of a data set made in memory nothing."""
+    if isinstance(config, TilesData):
+        return [shown(store.path) for store in config.validation_stores or config.stores]
+    return (
+        [shown(cube.path) for cube in config.validation_cubes or config.cubes] if isinstance(config, CubesData) else []
+    )
+
+
+def _fingerprint(data: Data) -> str:
+    """Names the samples judged on; in memory they go with those learned from."""
+    judged = data.validation
+    return str(judged.loader.source.fingerprint) if isinstance(judged, TileBatches) else data.fingerprint
 
 
 def table(report: Report) -> str:
@@ -117,18 +145,19 @@ def _cell(value: Any) -> str:
 
 
 def _page(opened: Opened, report: Report, data: Data) -> str:
-    model = opened.config.model
+    model, of = opened.config.model, told_of(opened.part, _stores(opened.config.data))
     note = (
         "\nThe model predicts patches normalised by their own mean and deviation, which were taken from the truth to"
         " bring them back: its numbers are too good to set beside the baselines.\n"
         if model.norm_pix_loss
         else ""
     )
+    unit = data.statistics.unit or "the units of the data"
     return (
         f"# {opened.config.name}, step {opened.step}\n\n"
-        f"{report.samples} validation samples, {model.mask_ratio:.0%} of the tokens hidden ({model.mask}), masks drawn"
-        f" from seed {opened.config.validation.seed}; loss {report.loss:.4f}. Numbers are of masked, valid pixels, in"
-        f" {data.statistics.unit or 'the units of the data'}; PSNR and SSIM refer to each band's own range.\n{note}\n"
+        f"{report.samples} validation samples{of}, {model.mask_ratio:.0%} of the tokens hidden ({model.mask}), masks"
+        f" drawn from seed {opened.config.validation.seed}; loss {report.loss:.4f}. Numbers are of masked, valid"
+        f" pixels, in {unit}; PSNR and SSIM refer to each band's own range.\n{note}\n"
         f"{table(report)}"
     )
 

@@ -33,6 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("python -m training.finetune", description=__doc__)
     parser.add_argument("checkpoint", type=Path, help="folder of a run, a checkpoint, or a published model")
     parser.add_argument("--label", help="what is to be told, if not the config's data.label")
+    parser.add_argument(
+        "--task",
+        choices=("classes", "numbers"),
+        help="what a column of the plan holds (default: classes where it is text or whole numbers)",
+    )
     parser.add_argument("--output-dir", type=Path, required=True, help="folder of the encoder with its head")
     parser.add_argument(
         "--encoder",
@@ -68,8 +73,10 @@ def _run(options: argparse.Namespace) -> Answer | int:
 
     given = {"label": options.label, "batch_size": options.batch_size}
     changes = {"data": {key: value for key, value in given.items() if value is not None}}
-    tuning = Tuning(options.encoder, options.steps, options.lr, options.seed)
-    opened = judged_on(open_run(options.checkpoint, changes, which=options.which, part=options.part), options.data)
+    tuning = Tuning(options.encoder, options.steps, options.lr, options.seed, options.task)
+    opened = judged_on(
+        open_run(options.checkpoint, changes, which=options.which, part=options.part), options.data, fitted=True
+    )
     try:
         result = finetune(opened, tuning, options.output_dir, compare=options.compare, every=options.save_every)[1]
     except StoppedError as stop:

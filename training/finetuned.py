@@ -17,7 +17,7 @@ from stratacube.files import whole_file, write_json
 from stratacube.guard import guarded
 from training.batches import Batch, Statistics
 from training.heads import Head
-from training.labels import Label
+from training.labels import TASKS, Label
 from training.models import MaskedAutoencoder, load_model, save_model
 
 __all__ = ["ENCODERS", "RESULT", "FineTuned", "Tuning", "open_finetuned", "read_result", "write_finetuned"]
@@ -36,8 +36,12 @@ class Tuning:
     steps: int = 500
     rate: float = 1e-3
     seed: int = 0
+    task: Literal["classes", "numbers"] | None = None
+    """Whether one number a sample is a class or a number; by default a class where all are whole."""
 
     def __post_init__(self) -> None:
+        if self.task not in (None, *TASKS):
+            raise UsageError(f"`task` is {self.task}; give one of {', '.join(TASKS)}")
         if self.encoder not in ENCODERS:
             raise UsageError(f"`encoder` is {self.encoder}; give one of {', '.join(ENCODERS)}")
         if self.steps < 1 or not self.rate > 0:

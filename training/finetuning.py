@@ -27,7 +27,7 @@ from training.folders import refuse_foreign
 from training.head_scores import Tally
 from training.head_training import HeadTraining, StoppedError, refuse_other
 from training.heads import Head
-from training.labels import Label, Truth, labels_of
+from training.labels import Label, Truth, classes_of, labels_of, whole_numbers
 from training.models import MaskedAutoencoder
 from training.runs import Opened
 
@@ -151,7 +151,7 @@ class _Work:
     @cached_property
     def looked(self) -> tuple[Label, list[Truth]]:
         """What labels are, and those of some training samples."""
-        found = _look(self.name, self.data, self.opened.config.data.batch_size)
+        found = _look(self.name, self.data, self.opened.config.data.batch_size, self.tuning.task)
         self.data.train.load_state_dict(self.start)
         return found
 
@@ -185,19 +185,37 @@ class _Work:
         return tuned, _judge(tuned, self.data), loss
 
 
-def _look(name: str, data: Data, batch_size: int) -> tuple[Label, list[Truth]]:
-    """What labels are, and those of some training samples."""
+def _look(name: str, data: Data, batch_size: int, task: str | None) -> tuple[Label, list[Truth]]:
+    """What labels are, and those of some training samples; of a column of the plan of all."""
     batches = list(islice(iter(data.train), max(1, -(-_SAMPLES // batch_size))))
     if not batches:
         raise UsageError("there is no sample to learn from; choose others in the config's data section")
-    label = Label.of(name, batches[0], data.names)
+    every = data.labels or tuple(labels_of(batch) for batch in batches)
+    label = Label.of(name, batches[0], data.names, task=task, others=every)
+    if not label.dense and not any(bool(part.isfinite().any()) for part in every):
+        raise UsageError(f"`label` {name} is not known of any sample; give another")
     if label.kind == "classes" and not label.values:
-        found = torch.unique(torch.cat([labels_of(batch) for batch in batches]))
-        label = label.with_values([int(value) for value in found])
-    truths = [label.truth(batch) for batch in batches]
+        label = label.with_values(_values(name, *(data.labels or (torch.cat(every), torch.cat(every)))))
+    if label.kind == "classes" and data.labels is not None:
+        truths = [Truth(label.numbered(data.labels[0]))]
+    else:
+        truths = [label.truth(batch) for batch in batches]
     if label.kind != "numbers" and len(set(_counts(label, truths).nonzero()[:, 0].tolist())) < 2:
         raise UsageError(f"training samples have less than two classes of {name}; give a label that differs")
     return label, truths
+
+
+def _values(name: str, learned: Tensor, judged: Tensor) -> list[int]:
+    """Values that occur, of whole numbers without names; what is judged on must be learned from."""
+    values, asked = classes_of(whole_numbers(learned)), torch.unique(whole_numbers(judged)).tolist()
+    unseen = [int(value) for value in asked if value not in values]
+    if unseen:
+        told = f"{', '.join(map(str, unseen[:5]))}{', ...' if len(unseen) > 5 else ''}"
+        raise UsageError(
+            f"validation samples have {name} {told}, which no training sample has, so that no head can tell it; choose"
+            " other samples, or give `task=numbers`"
+        )
+    return values
 
 
 def _counts(label: Label, truths: list[Truth]) -> Tensor:

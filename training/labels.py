@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +14,9 @@ from stratacube.errors import UsageError
 if TYPE_CHECKING:
     from training.batches import Batch
 
-__all__ = ["Label", "Truth", "labels_of"]
+__all__ = ["TASKS", "Label", "Truth", "classes_of", "labels_of", "whole_numbers"]
+
+TASKS = ("classes", "numbers")
 
 Kind = Literal["classes", "numbers", "pixels", "profiles"]
 
@@ -36,6 +38,45 @@ def labels_of(batch: Batch) -> Tensor:
             " strata say of tiles, such as cloudsat, landcover or system_number"
         )
     return batch.labels
+
+
+def whole_numbers(labels: Tensor) -> Tensor:
+    """Labels that are to be classes: those that are known, which must be whole.
+
+    Raises
+    ------
+    UsageError
+        If some have fractions.
+    """
+    known = _known(labels)
+    fractions = known[known != known.round()] if known.is_floating_point() else known[:0]
+    if len(fractions):
+        raise UsageError(
+            f"`label` holds numbers with fractions, such as {float(fractions[0]):g}, and no classes; give a column of"
+            " text or of whole numbers, or `task=numbers`"
+        )
+    return known
+
+
+def classes_of(labels: Tensor) -> list[int]:
+    """Values of whole numbers that are to be classes, in their order.
+
+    Raises
+    ------
+    UsageError
+        If there are as many as samples, about.
+    """
+    values = torch.unique(labels)
+    if len(values) > max(2, len(labels) // 2):
+        raise UsageError(
+            f"`label` has {len(values)} values in {len(labels)} samples, so they are no classes; give a column whose"
+            " values occur several times, or `task=numbers`"
+        )
+    return [int(value) for value in values]
+
+
+def _known(labels: Tensor) -> Tensor:
+    return labels[labels.isfinite()] if labels.is_floating_point() else labels
 
 
 @dataclass(frozen=True)
@@ -63,8 +104,16 @@ class Label:
     """Classes of one pixel or profile: steps, or bins of height."""
 
     @classmethod
-    def of(cls, name: str, batch: Batch, names: Mapping[int, str], *, numbers: bool | None = None) -> Label:
-        """Say what labels are, by a batch of them.
+    def of(
+        cls,
+        name: str,
+        batch: Batch,
+        names: Mapping[int, str],
+        *,
+        task: str | None = None,
+        others: Iterable[Tensor] = (),
+    ) -> Label:
+        """Say what labels are, by a batch of them and the numbers of others.
 
         Parameters
         ----------
@@ -74,8 +123,11 @@ class Label:
             Some samples.
         names
             Of the numbers, where the data tell them; of several numbers a sample, by their place.
-        numbers
-            Whether one number a sample is to be told as such, or as a class; by default by its type.
+        task
+            Whether one number a sample is to be told as such, or as a class (`TASKS`); by default as a class where all
+            that are known are whole.
+        others
+            Labels of other samples: those of one batch may be whole by chance, or none may be known.
 
         Raises
         ------
@@ -84,9 +136,11 @@ class Label:
         """
         labels = labels_of(batch)
         known = {value: told for value, told in sorted(names.items()) if told not in _UNKNOWN}
-        whole = not labels.is_floating_point() or bool((labels == labels.round()).all())
+        whole = all(
+            bool((part == part.round()).all()) for part in map(_known, (labels, *others)) if part.is_floating_point()
+        )
         if labels.ndim == 1:
-            if not whole if numbers is None else numbers:
+            if not whole if task is None else task == "numbers":
                 return cls(name, "numbers", (name,))
             return cls(name, "classes", tuple(known.values()), tuple(known))
         if labels.ndim == 2 and len(names) == labels.shape[1]:
@@ -111,15 +165,19 @@ class Label:
         labels = labels_of(batch)
         if self.kind == "numbers":
             return Truth(labels.float().reshape(len(labels), -1))
-        return Truth(self._numbered(labels.long()), batch.at if self.kind == "profiles" else None)
+        return Truth(self.numbered(labels), batch.at if self.kind == "profiles" else None)
 
-    def _numbered(self, labels: Tensor) -> Tensor:
+    def numbered(self, labels: Tensor) -> Tensor:
+        """Classes from 0; -1 where nothing is known, or where it is none of them."""
+        known = labels.isfinite()
+        labels = labels.masked_fill(~known, 0).long()
         if self.dense and not self.values:
-            return torch.where(labels < 0, -1, (labels > 0).long())
-        numbered = torch.full_like(labels, -1)
-        for place, value in enumerate(self.values):
-            numbered[labels == value] = place
-        return numbered
+            found = torch.where(labels < 0, -1, (labels > 0).long())
+        else:
+            found = torch.full_like(labels, -1)
+            for place, value in enumerate(self.values):
+                found[labels == value] = place
+        return found.masked_fill(~known, -1)
 
     def with_values(self, values: Sequence[int]) -> Label:
         """The same with the values that occur, where the data do not name classes."""

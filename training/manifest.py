@@ -17,7 +17,7 @@ from training.batches import Data
 from training.config import PretrainConfig
 from training.facts import RunFacts
 
-__all__ = ["config_hash", "make_manifest", "read_manifest", "refuse_other_run"]
+__all__ = ["config_hash", "make_manifest", "read_manifest", "refuse_other_config", "refuse_other_data"]
 
 _PACKAGES = ("stratacube", "torch", "lightning", "timm", "numpy", "zarr", "safetensors", "pydantic")
 
@@ -76,8 +76,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         return manifest
 
 
-def refuse_other_run(manifest: dict[str, Any], config: PretrainConfig, data: Data, source: Path) -> None:
-    """Refuse to go on from a checkpoint of another config or other data."""
+def refuse_other_config(manifest: dict[str, Any], config: PretrainConfig, source: Path) -> None:
+    """Refuse to go on from a checkpoint of another config; before the data are opened, which it may not fit."""
     before, now = config.deciding(manifest["config"]), config.described()
     differing = [
         f"{section}.{key} {old!r} -> {new!r}"
@@ -90,6 +90,10 @@ def refuse_other_run(manifest: dict[str, Any], config: PretrainConfig, data: Dat
             f"{source} was made with another config ({'; '.join(differing)}); use another output_dir, or start from its"
             " weights with init_from"
         )
+
+
+def refuse_other_data(manifest: dict[str, Any], data: Data, source: Path) -> None:
+    """Refuse to go on from a checkpoint of other data."""
     if manifest["data_fingerprint"] != data.fingerprint:
         raise UsageError(
             f"{source} was made from data {manifest['data_fingerprint']}, the config's data are {data.fingerprint};"

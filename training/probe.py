@@ -35,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--part", default="", help="source of a run on a mixture (default: the first)")
     parser.add_argument("--batches", type=int, help="batches to fit on (default: one epoch)")
-    parser.add_argument("--output", type=Path, help="JSON file to write (default: probe.json in CHECKPOINT)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="JSON file to write (default: probe.json in CHECKPOINT, of a mixture probe-PART.json)",
+    )
     parser.add_argument(
         "--data",
         nargs="+",
@@ -48,13 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> Answer:
-    output = options.output or options.checkpoint / "probe.json"
-    refuse_other_json(output, "scores", "scores of a probe")
     from training.probing import probe  # noqa: PLC0415  (--help does not wait for torch)
     from training.runs import judged_on, open_run  # noqa: PLC0415
 
     changes = {"data": {"label": options.label}} if options.label else {}
-    opened = judged_on(open_run(options.checkpoint, changes, part=options.part), options.data)
+    opened = judged_on(open_run(options.checkpoint, changes, part=options.part), options.data, fitted=True)
+    output = options.output or options.checkpoint / f"{opened.named('probe')}.json"
+    refuse_other_json(output, "scores", "scores of a probe")
     result = probe(opened, batches=options.batches, task=options.task)
     write_text(output, json.dumps(result, indent=1) + "\n")
     return Answer(0, tuple(_lines(result)), result)

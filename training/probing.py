@@ -21,13 +21,12 @@ from training.classifiers import METHODS, Problem, judge_classes, judge_numbers
 from training.compute import make_fabric
 from training.config import RunConfig
 from training.data import open_data
-from training.labels import Label, labels_of
+from training.labels import TASKS, Label, classes_of, labels_of, whole_numbers
 from training.models import MaskedAutoencoder
 from training.runs import Opened
 
 __all__ = ["TASKS", "probe"]
 
-TASKS = ("classes", "numbers")
 _Extract = Callable[[Batch], Tensor]
 
 
@@ -75,7 +74,7 @@ def probe(
     name = getattr(config.data, "label", None) or "label"
     fitted, known = _extract(extractors, data.train, batches, fabric.device)
     judged, unseen = _extract(extractors, data.validation, None, fabric.device)
-    label = Label.of(name, known, data.names, numbers=None if task is None else task == "numbers")
+    label = Label.of(name, known, data.names, task=task)
     truth, expected = _truth(label, known), _truth(label, unseen)
     if label.kind == "classes":
         values, truth, expected = _classes(truth, expected)
@@ -119,13 +118,8 @@ def _trivial(truth: Tensor, expected: Tensor, classes: int) -> Tensor:
 def _classes(truth: Tensor, expected: Tensor) -> tuple[list[int], Tensor, Tensor]:
     """Number the classes that occur; labels may be any whole numbers."""
     together = torch.cat([truth, expected])
-    values, places = torch.unique(together, return_inverse=True)
-    if len(values) > max(2, len(together) // 2):
-        raise UsageError(
-            f"`label` has {len(values)} values in {len(together)} samples, so they are no classes; give a column whose"
-            " values occur several times, or `task=numbers`"
-        )
-    return [int(value) for value in values], places[: len(truth)], places[len(truth) :]
+    places = torch.unique(together, return_inverse=True)[1]
+    return classes_of(together), places[: len(truth)], places[len(truth) :]
 
 
 def _features(model: MaskedAutoencoder, batch: Batch) -> Tensor:
@@ -170,13 +164,4 @@ def _extract(
 
 def _truth(label: Label, labelled: Batch) -> Tensor:
     """Numbers of samples, or whole numbers that are to be classes."""
-    if label.kind == "numbers":
-        return label.truth(labelled).values
-    values = labels_of(labelled)
-    fractions = values[values != values.round()] if values.is_floating_point() else values[:0]
-    if len(fractions):
-        raise UsageError(
-            f"`label` holds numbers with fractions, such as {float(fractions[0]):g}, and no classes; give a column of"
-            " text or of whole numbers, or `task=numbers`"
-        )
-    return values
+    return label.truth(labelled).values if label.kind == "numbers" else whole_numbers(labels_of(labelled))

@@ -84,14 +84,16 @@ def _public(opened: Opened) -> Opened:
 
 
 def _evaluation(opened: Opened) -> Path | None:
-    """Evaluation of this very step, beside the checkpoint or in its run."""
-    for folder in (opened.folder / "evaluation", opened.folder.parent.parent / "evaluation"):
-        file = folder / "evaluation.json"
-        if not file.exists():
-            continue
-        with guarded(f"{file} is not an evaluation", "evaluate the checkpoint again"):
-            if json.loads(file.read_text())["step"] == opened.step:
-                return folder
+    """Evaluation of this very step and source, beside the checkpoint or in its run."""
+    for name in dict.fromkeys((opened.named("evaluation"), "evaluation")):
+        for folder in (opened.folder / name, opened.folder.parent.parent / name):
+            file = folder / "evaluation.json"
+            if not file.exists():
+                continue
+            with guarded(f"{file} is not an evaluation", "evaluate the checkpoint again"):
+                told = json.loads(file.read_text())
+                if told["step"] == opened.step and told.get("part", "") == opened.part:
+                    return folder
     return None
 
 

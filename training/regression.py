@@ -18,6 +18,8 @@ __all__ = ["Expected", "expected", "joint_moments"]
 
 _RIDGE = 1e-5
 """Added to every variance, in those of the normalised bands: counts are rounded, and bands may be alike."""
+_TOGETHER = 256
+"""Choices of what is seen that are solved at once: each takes the square of frames times bands, several times."""
 _LEAST = 2e-2
 """Least deviation of what is not explained, in those of the normalised bands."""
 
@@ -91,12 +93,15 @@ def expected(mean: Tensor, covariance: Tensor, pixels: Tensor, visible: Tensor, 
     of_pixel, counts = _alike(seen)
     order = of_pixel.argsort()
     firsts = order[counts.cumsum(0) - counts]
-    weights, deviations = _regressions(covariance, seen[firsts], wanted)
-    rows = torch.split(apart[order], counts.tolist())
-    parts = [part @ weight.T for part, weight in zip(rows, weights, strict=True)]
+    rows = iter(torch.split(apart[order], counts.tolist()))
+    parts, deviations = [], []
+    for patterns in torch.split(seen[firsts], _TOGETHER):
+        weights, left = _regressions(covariance, patterns, wanted)
+        parts += [next(rows) @ weight.T for weight in weights]
+        deviations.append(left)
     value = apart.new_empty(len(apart), len(wanted))
     value[order] = torch.cat(parts)
-    return Expected(_as_images(value + mean[wanted], shape), _as_images(deviations[of_pixel], shape))
+    return Expected(_as_images(value + mean[wanted], shape), _as_images(torch.cat(deviations)[of_pixel], shape))
 
 
 def _alike(seen: Tensor) -> tuple[Tensor, Tensor]:

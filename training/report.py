@@ -15,7 +15,7 @@ from stratacube.files import write_text
 from stratacube.guard import guarded
 from stratacube.page import Block, Code, Facts, Page, Picture, Section, Series, Shown, Table, html_of, lines
 
-__all__ = ["run_page", "write_report"]
+__all__ = ["run_page", "told_of", "write_report"]
 
 _MOST_PICTURES = 4
 _MOST_BANDS = 8
@@ -73,7 +73,7 @@ def run_page(folder: Path, manifest: Row) -> Page:
     steps = int(manifest.get("facts", {}).get("schedule", {}).get("steps", done))  # runs of before told none
     sections = [
         Section("Asked", [_asked(manifest, steps), "Every setting is in config.yaml."]),
-        Section("Learned", [*_learned(metrics, judged), *_evaluated(folder / "evaluation")]),
+        Section("Learned", [*_learned(metrics, judged), *_evaluated(folder)]),
         Section("Data", _data(manifest)),
         Section("Left out", _left_out(metrics)),
         Section("How to open", [Code(_opening(config["model"]))]),
@@ -113,7 +113,7 @@ def _facts(
 
 def _asked(manifest: Row, steps: int) -> Table:
     config = manifest["config"]
-    model, data, optimizer = config["model"], config["data"], config["optimizer"]
+    model, data, schedule = config["model"], config["data"], _schedule(manifest)
     side = model["image_size"] if isinstance(model["image_size"], int) else " x ".join(map(str, model["image_size"]))
     rows = [
         ("Model", f"{model['kind']}, {model['size']}"),
@@ -124,11 +124,19 @@ def _asked(manifest: Row, steps: int) -> Table:
         ("Hidden", f"{model['mask_ratio']:.0%}, {model['mask']}"),
         ("Data", data["source"]),
         ("Samples a step", f"{data['batch_size']} a rank and round"),
-        ("Steps", f"{steps}, {optimizer.get('warmup_steps') or 0} of them warming up"),
-        ("Learning rate", optimizer["lr"]),
+        ("Steps", f"{steps}, {schedule['warmup']} of them warming up"),
+        ("Learning rate", schedule["peak"]),
         ("Seed", config["seed"]),
     ]
     return Table(["Setting", "Value"], rows)
+
+
+def _schedule(manifest: Row) -> Row:
+    """Rate and warm-up as they were worked out; of runs of before, which did not keep that, as they were asked for."""
+    told, asked = manifest.get("facts", {}).get("schedule", {}), manifest["config"]["optimizer"]
+    rate = asked.get("lr") or f"{asked.get('base_lr')} for 256 samples a step"
+    warmup = f"{asked['warmup_epochs']} epochs" if asked.get("warmup_epochs") else asked.get("warmup_steps") or 0
+    return {"peak": told.get("peak", rate), "warmup": told.get("warmup", warmup)}
 
 
 def _learned(metrics: Sequence[Row], judged: Sequence[Row]) -> list[Block]:
@@ -159,16 +167,28 @@ def _by_band(judged: Sequence[Row]) -> list[Block]:
     ]
 
 
-def _evaluated(folder: Path) -> list[Block]:
-    """Results of ``python -m training.evaluate``, where they lie in the run's folder."""
+def _evaluated(folder: Path) -> Iterator[Block]:
+    """Results of ``python -m training.evaluate``, where they lie in the run's folder, of each source of a mixture."""
+    found = [path.parent for path in sorted(folder.glob("evaluation*/evaluation.json"))]
+    if not found:
+        yield "Not evaluated. `python -m training.evaluate` judges a checkpoint beside baselines."
+    for evaluation in found:
+        yield from _evaluation(evaluation)
+
+
+def told_of(part: str, stores: Sequence[str]) -> str:
+    """Of which source, and of which stores, validation samples are."""
+    return (f" of {part}" if part else "") + (f" from {', '.join(stores)}" if stores else "")
+
+
+def _evaluation(folder: Path) -> list[Block]:
     file = folder / "evaluation.json"
-    if not file.exists():
-        return ["Not evaluated. `python -m training.evaluate` judges a checkpoint beside baselines."]
     with guarded(f"{file} is not an evaluation", "evaluate the checkpoint again"):
         told = json.loads(file.read_text())
         rows = [(row["method"], row["band"], *(_short(row[name]) for name in _SCORES)) for row in told["rows"]]
         unit = told["unit"] or "the unit of the data"
-        words = f"Judged at step {told['step']:,} on {told['samples']:,} samples beside baselines, in {unit}:"
+        of = told_of(told.get("part", ""), told.get("stores", []))  # evaluations of before do not say
+        words = f"Judged at step {told['step']:,} on {told['samples']:,} samples{of} beside baselines, in {unit}:"
     blocks: list[Block] = [words, Table(["Method", "Band", "RMSE", "MAE", "Bias", "PSNR, dB", "SSIM"], rows)]
     for path in sorted((folder / "pictures").glob("*.png"))[:_MOST_PICTURES]:
         with Image.open(path) as image:

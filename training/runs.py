@@ -16,6 +16,7 @@ from training.checkpoint import Checkpoints, read_state
 from training.config import PretrainConfig, validate
 from training.manifest import read_manifest
 from training.models import MaskedAutoencoder, load_model
+from training.settings_data import CubesData
 
 __all__ = ["Opened", "judged_on", "open_run", "with_changes"]
 
@@ -37,6 +38,10 @@ class Opened:
     step: int
     part: str = ""
     """Name of the source, where the run was on a mixture."""
+
+    def named(self, what: str) -> str:
+        """Name of a file or folder of what is told of the model; those of several sources lie side by side."""
+        return f"{what}-{self.part}" if self.part else what
 
 
 def open_run(path: Path, changes: dict[str, Any] | None = None, *, which: str = "last", part: str = "") -> Opened:
@@ -84,14 +89,23 @@ def _told_of(manifest: dict[str, Any], part: str) -> dict[str, Any]:
         return {**{key: value for key, value in manifest.items() if key != "parts"}, **manifest["parts"][part]}
 
 
-def judged_on(opened: Opened, stores: Sequence[str] | None) -> Opened:
+def judged_on(opened: Opened, stores: Sequence[str] | None, *, fitted: bool = False) -> Opened:
     """Return a model that is judged on the data of other stores than its run's; on the run's for None.
+
+    Parameters
+    ----------
+    opened
+        The model.
+    stores
+        Paths or URLs.
+    fitted
+        Whether something is fitted on a part of the stores, as a probe is, and judged on another.
 
     Raises
     ------
     UsageError
-        If the run did not learn from stores, or its own are wanted and are not there, or named by other than a path or
-        an address of the web or of an object store.
+        If the run did not learn from stores, nothing tells which part of them is to be fitted on, or its own are wanted
+        and are not there, or named by other than a path or an address of the web or of an object store.
     """
     kind = {"tiles": "stores", "cubes": "cubes"}.get(opened.config.data.source)
     if not stores:
@@ -102,7 +116,17 @@ def judged_on(opened: Opened, stores: Sequence[str] | None) -> Opened:
         raise UsageError(
             f"{opened.config.name} learned from {opened.config.data.source}, of no store; leave out `data`"
         )
-    data = {kind: [{"path": path} for path in stores], f"validation_{kind}": []}
+    places = [{"path": path} for path in stores]
+    data: dict[str, Any] = {kind: places, f"validation_{kind}": []}
+    if isinstance(opened.config.data, CubesData) and opened.config.data.split is None:
+        if fitted:
+            raise UsageError(
+                f"{opened.config.name} was trained without `data.split`, so nothing tells which windows of other cubes"
+                " are fitted on and which judged on; leave out `data`, or take a run whose config has a `split`"
+            )
+        data = {f"validation_{kind}": places}
+        if not all("://" in cube.path or Path(cube.path).exists() for cube in opened.config.data.cubes):
+            data[kind] = places  # of a published model, which names them only
     values = with_changes(opened.config.model_dump(mode="json"), {"data": data})
     return replace(opened, config=validate(values, str(opened.folder)))
 

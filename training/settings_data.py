@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -176,6 +177,20 @@ class MixtureData(Settings):
     batch_size: int = Field(1, ge=1, description="samples a device and micro-step, of all parts together")
     workers: int = Field(4, ge=0, description="loading processes a device", json_schema_extra=RUN_ONLY)
     prefetch: int = Field(2, ge=1, description="batches each worker reads ahead", json_schema_extra=RUN_ONLY)
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        """Names become keys of PyTorch's, which has some for itself, and parts of file names."""
+        from torch.nn import ModuleDict  # noqa: PLC0415  (a configuration of one source is checked without it)
+
+        own = ModuleDict()
+        wrong = [name for name in self.parts if not re.fullmatch(r"[\w-]+", name) or hasattr(own, name)]
+        if wrong:
+            raise ValueError(
+                f"parts has {wrong[0]!r}, which cannot be the name of a source; take letters, digits, _ and -, and no"
+                " word that PyTorch has for itself, such as values or training"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shared_out(self) -> Self:

@@ -29,7 +29,7 @@ from training.config import PretrainConfig, print_config
 from training.facts import RunFacts
 from training.folders import refuse_no_run
 from training.logs import Logs
-from training.manifest import make_manifest, read_manifest, refuse_other_run
+from training.manifest import make_manifest, read_manifest, refuse_other_config, refuse_other_data
 from training.meter import Meter
 from training.mixed import masks_of
 from training.models.joint import make_model
@@ -88,11 +88,14 @@ class Trainer:
                 f"{config.output_dir} holds checkpoints up to {self.newest.name}; resume, or use another folder"
             )
         before = None if self.newest is None else self._read(self.newest, read_manifest)
+        if before is not None:
+            assert self.newest is not None
+            refuse_other_config(before, config, self.newest)
         self.data = data or open_run_data(config, self.fabric, before)
         self.facts = RunFacts.begin(config, self.data.train.samples, ranks)
         if before is not None:
             assert self.newest is not None
-            refuse_other_run(before, config, self.data, self.newest)
+            refuse_other_data(before, self.data, self.newest)
             self.facts = RunFacts.read(before, config, self.data.train.samples)
         self.share = Share.fit(self.facts.batch, config.data.batch_size, rank, ranks)
         self.model = make_model(config.model)

@@ -22,7 +22,7 @@ def test_classes_of_a_mixture_have_one_number_each(make_store: Callable[..., Pat
     sources = [TileDataset(make_store(), labels=("platform", "split")) for _ in range(2)]
     alone = sources[0].classes["split"]
     sources[1].classes["split"] = ["aside", *alone][: len(alone)]  # as a store of other splits names them
-    names = [[s.classes["split"][int(code)] for code in s._labels["split"]] for s in sources]
+    names = [[s.classes["split"][int(code)] for code in s.columns["split"]] for s in sources]
     mixture = Mixture(sources)
     assert mixture.classes["split"] == sorted({name for source in names for name in source})
     codes = mixture.__getitems__(range(len(mixture))).labels["split"].tolist()

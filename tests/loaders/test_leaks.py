@@ -14,6 +14,7 @@ import xarray as xr
 from pyproj import CRS
 
 from catalog.splits import SplitRule
+from loaders.cubes import CubeDataset
 from loaders.extents import tile_extents
 from loaders.leaks import leaks_of_stores, main, samples_of
 from loaders.store import TileStore
@@ -56,6 +57,18 @@ def test_composites_last_from_the_first_to_the_last_day_of_their_period(write_cu
     }
     assert leaks_of_stores(june, far, gap_hours=1) == []
     assert leaks_of_stores(june, far, gap_hours=1, gap_km=2000)
+
+
+def test_windows_of_any_dimensions_reach_to_the_edge(write_cube: Callable[..., Path]) -> None:
+    """Of 50 pixels two windows of 20 leave ten, where alone the other cube lies."""
+    cube = composites(["2021-06-01"], -60.0, 0.0, side=50)  # pixels of 0.008 degrees
+    one = samples_of(write_cube(cube.rename(y="lat", x="lon"), name="one.zarr"), 20)
+    assert one.names == [f"time 0 lat {row} lon {column}" for row in (0, 20, 30) for column in (0, 20, 30)]
+    corner = samples_of(write_cube(composites(["2021-06-01"], -59.63, -0.37), name="corner.zarr"), 256)
+    assert corner.names == ["time 0 y 0 x 0"]
+    assert {one.names[leak.one] for leak in leaks_of_stores(one, corner)} == {"time 0 lat 30 lon 30"}
+    with pytest.raises(UsageError, match="`edges` are of a grid, and `sampling` is stratified"):
+        CubeDataset(cube, {"y": 20, "x": 20}, sampling="stratified", edges=True)
 
 
 def test_tiles_and_cubes_are_told_apart_and_compared(

@@ -242,6 +242,32 @@ def test_a_folder_that_cannot_hold_copies_is_refused(folder: str, gigabytes: flo
         NodeCache(folder if "://" in folder else tmp_path / folder, gigabytes)
 
 
+def test_a_folder_in_which_others_could_lay_down_copies_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "near"
+    NodeCache(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for mode in (0o770, 0o1777, 0o702):
+        folder.chmod(mode)
+        with pytest.raises(UsageError, match=rf"can be written by others \(mode {mode:o}\), who could change what is"):
+            NodeCache(folder)
+    folder.chmod(0o755)
+    NodeCache(folder)
+    me = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+    with pytest.raises(UsageError, match=rf"`cache_dir` \S+ belongs to user {me}, not to {me + 1}, who could change"):
+        NodeCache(folder)
+
+
+def test_a_run_goes_on_with_a_shard_as_it_first_found_it(cached: Callable[..., TileDataset], tmp_path: Path) -> None:
+    reading = cached()
+    before = reading[[0]].values
+    shards = tmp_path / "build" / "tiles.zarr"
+    shutil.copyfile(shards / "C03" / "c" / "0" / "0" / "0" / "0", shards / "C01" / "c" / "0" / "0" / "0" / "0")
+    assert torch.equal(reading[[0]].values, before)
+
+
 def test_a_change_of_the_same_size_is_another_object(tmp_path: Path) -> None:
     files, file = fsspec.filesystem("file"), tmp_path / "shard"
     file.write_bytes(b"old")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from loaders.tiles import tile_loader
 from stratacube.errors import UsageError
 from tests.published import assert_names_no_folder
 from tests.training.small import small_run, write_store
-from training import demo, evaluate, evaluation
+from training import demo, evaluate, evaluation, probe
 from training.batches import Batch, to_minutes
 from training.config import PretrainConfig
 from training.data import open_data
@@ -242,7 +243,7 @@ def test_data_that_do_not_fit_are_refused(store: Path, tmp_path: Path, data: dic
         open_data(tiles_run(tmp_path, store, data=data), 0, 1, CPU)
 
 
-def test_windows_of_a_composite_are_learned_from(tmp_path: Path) -> None:
+def test_windows_of_a_composite_are_learned_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     random = np.random.default_rng(0)
     for name in ("train", "held_out"):
         values = random.normal(0.2, 0.1, (2, 48, 64)).astype("f4")
@@ -267,6 +268,24 @@ def test_windows_of_a_composite_are_learned_from(tmp_path: Path) -> None:
     assert batch.minutes.eq(NO_TIME).all()
     assert not batch.valid[0, 0, :, :7, :9].any()
     assert trainer.fit()
+    _judged_on_other_cubes(tmp_path, capsys)
+
+
+def _judged_on_other_cubes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cubes that are named take the place of those judged on; what was learned from stays, where it is there."""
+    other = shutil.copytree(folder / "held_out", folder / "elsewhere" / "other")
+    own = evaluation.evaluate(open_run(folder / "run"), folder / "own", batches=1, pictures=0)
+    judge = ["--data", str(other), "--batches", "1", "--pictures", "0", "--output-dir", str(folder / "judged")]
+    assert evaluate.main([str(folder / "run"), *judge]) == 0
+    told = json.loads((folder / "judged" / "evaluation.json").read_text())
+    assert (told["stores"], told["rows"]) == (["other"], own.rows)
+    assert "samples from other, " in (folder / "judged" / "evaluation.md").read_text()
+    publish(open_run(folder / "run"), folder / "model")
+    assert evaluate.main([str(folder / "model"), *judge]) == 0
+    told = json.loads((folder / "judged" / "evaluation.json").read_text())
+    assert told["rows"] == [row for row in own.rows if row["method"] != "regression"]  # there is nothing to fit it on
+    assert probe.main([str(folder / "run"), "--data", str(other)]) == 2
+    assert "so nothing tells which windows of other cubes are fitted on" in capsys.readouterr().err
 
 
 def test_moving_blobs_move_and_are_what_the_seed_says() -> None:

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import zarr
@@ -23,7 +25,7 @@ from loaders.counting import compute_statistics
 from stratacube.errors import UsageError
 from tests.training.small import write_store
 from tests.training.test_data import tiles_run
-from training import classifiers, probe, probing
+from training import classifiers, finetuning, probe, probing
 from training import finetune as command
 from training.batches import stored_statistics
 from training.classifiers import METHODS, PENALTIES, Problem
@@ -64,6 +66,13 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     warm, cold = (counts[name] > np.median(counts[name]) for name in ("C13", "C08"))
     numbers = np.where(warm, 7 + np.arange(12)[:, None, None], 0)[:, None]
     numbers[(counts["C13"] == 4095)[:, None]] = -1
+    plan = pd.read_parquet(folder / "plan.parquet")
+    plan["extent"] = [35.0] * 7 + [42.75] + [35.0, 42.5, 42.75, 35.0]  # whole in most batches
+    plan["grade"] = [np.nan, 1, 2, 1, 1, 2, 1, 1, 1, 2, np.nan, 1]
+    plan["rare"] = [4] * 6 + [9, 9] + [9, 4, 4, 4]
+    plan["age"] = [3, 5] * 4 + [3, 5, 7, 3]
+    plan["blank"] = np.nan
+    plan.to_parquet(folder / "plan.parquet")
     stages = np.where(numbers < 0, 255, np.where(numbers > 0, 2, 0)).astype("u1")
     add(group, "system_number_ahead", ("tile", "ahead", "y", "x"), numbers.astype("i8"))
     flags = {"flag_values": [0, 1, 2, 255], "flag_meanings": "none young old unknown"}
@@ -326,6 +335,49 @@ def test_what_cannot_be_told_is_refused(trained: Path, tmp_path: Path, capsys: A
     assert "--steps is 0" in capsys.readouterr().err
     assert probe.main([str(trained), "--label", "cloudsat"]) == 2
     assert "training.finetune" in capsys.readouterr().err
+
+
+def test_a_column_is_what_all_its_samples_say(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the samples that come first happen to be."""
+    monkeypatch.setattr(finetuning, "_SAMPLES", 1)
+
+    def told(label: str, task: Any = None, batch_size: int = 1) -> dict[str, Any]:
+        changes = {"data": {"label": label, "batch_size": batch_size}}
+        return finetune(open_run(trained, changes), Tuning("none", 2, task=task))[1]
+
+    extent = told("extent")
+    assert (extent["kind"], extent["classes"]) == ("numbers", ["extent"])
+    for batch_size in (1, 8):  # of eight samples to learn from one is not known
+        grade = told("grade", batch_size=batch_size)
+        assert (grade["kind"], grade["classes"], grade["values"]) == ("classes", ["1", "2"], [1, 2])
+        assert grade["scores"]["head"]["judged"] == 3
+    assert grade["scores"]["commonest class"]["accuracy"] == pytest.approx(2 / 3)
+    rare = told("rare")
+    assert (rare["values"], rare["scores"]["head"]["judged"]) == ([4, 9], 4)
+    assert rare["scores"]["commonest class"]["accuracy"] == pytest.approx(3 / 4)
+    assert told("age", "numbers")["kind"] == "numbers"
+    for label, task, message in (
+        ("extent", "classes", "`label` holds numbers with fractions, such as 42.75, and no classes"),
+        ("age", None, "validation samples have age 7, which no training sample has, so that no head can tell it"),
+        ("tile", None, "`label` has 8 values in 8 samples, so they are no classes"),
+        ("blank", None, "`label` blank is not known of any sample"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            told(label, task)
+    with pytest.raises(UsageError, match="`task` is words; give one of classes, numbers"):
+        Tuning(task="words")  # type: ignore[arg-type]
+
+
+def test_classes_of_pixels_are_whole_in_all_that_is_looked_at(trained: Path) -> None:
+    _, batch = batch_of(trained, "system_number_ahead")
+    whole = replace(batch, labels=batch.labels.float())
+    whole.labels[0, 0, 0] = float("nan")  # type: ignore[index]
+    label = Label.of("x", whole, {}, others=[whole.labels])
+    truth = label.truth(whole).values
+    assert truth[0, 0, 0].eq(-1).all()
+    assert torch.equal(truth[1:], label.truth(batch).values[1:])
+    with pytest.raises(UsageError, match="`label` x holds no classes of the samples' pixels"):
+        Label.of("x", whole, {}, others=[whole.labels + 0.5])
 
 
 def test_numbers_are_probed_by_regression(trained: Path, capsys: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from loaders.apart import DecodeParts
 from loaders.order import Share
 from stratacube.errors import UsageError
 from tests.training.small import small_run
@@ -28,7 +30,7 @@ from training.models import draw_masks, load_model, save_model
 from training.models.joint import JointAutoencoder, make_model
 from training.models.weights import part_of, read_weights
 from training.opening import open_run_data
-from training.publication import publish
+from training.publication import _evaluation, publish
 from training.runs import open_run
 from training.trainer import Trainer
 from training.validate import Report, validate_parts
@@ -166,11 +168,13 @@ def test_each_source_is_judged_and_used_alone(
     assert not torch.equal(first.model.mask_token, second.model.mask_token)
     with pytest.raises(UsageError, match=r"`part` is 'composite'; small-run has tiles, composites \(did you mean"):
         open_run(trained, part="composite")
-    assert (
-        evaluate.main([str(trained), "--part", "composites", "--output-dir", str(tmp_path / "e"), "--pictures", "1"])
-        == 0
-    )
-    report = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert evaluate.main([str(trained), "--part", "composites", "--pictures", "1"]) == 0
+    report = json.loads((trained / "evaluation-composites" / "evaluation.json").read_text())
+    assert (report["part"], report["stores"]) == ("composites", ["composites.zarr"])
+    page = (trained / "report.html").read_text()
+    assert "<code>mixture</code>" in page  # of the whole run, and not of this source
+    assert "<td>C13 C01 C08</td>" in page
+    assert "samples of composites from composites.zarr beside baselines" in page
     assert {row["band"] for row in report["rows"]} == {"B02", "B8A"}
     assert (
         embed.main([str(trained), str(cube), "--part", "composites", "--output-dir", str(tmp_path / "f"), "--pooled"])
@@ -184,7 +188,14 @@ def test_each_source_is_judged_and_used_alone(
     assert json.loads((tmp_path / "p.json").read_text()) == told
     assert convert.main(["--to", "timm", str(trained), "--part", "composites", "--output", str(tmp_path / "vit")]) == 0
     assert json.loads((tmp_path / "vit" / "config.json").read_text())["bands"] == ["B8A"]
+    assert probe.main([str(trained), *flags[:-2]]) == 0
+    assert json.loads((trained / "probe-tiles.json").read_text()) == told
     publish(second, tmp_path / "model")
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "validation samples of composites from composites.zarr, 75% of the tokens hidden" in card
+    shutil.copytree(trained / "evaluation-composites", trained / "evaluation")  # as --output-dir may name it
+    assert _evaluation(second) == trained / "evaluation-composites"
+    assert _evaluation(first) is None  # of the same step, but not of this source
     assert open_run(tmp_path / "model").config.model == second.config.model
     published = load_model(tmp_path / "model" / "weights.safetensors")
     assert published.state_dict().keys() == second.model.state_dict().keys()
@@ -231,11 +242,46 @@ def test_a_mixture_that_does_not_fit_is_one_sentence(placed: Path, cube: Path, t
     ):
         with pytest.raises(UsageError, match=message):
             mixed_run(tmp_path, placed, cube, **changes)
+    parts = mixed_run(tmp_path, placed, cube).model_dump(mode="json")["data"]["parts"]
+    for first, second in (
+        *(("tiles", name) for name in ("values", "items", "training", "a.b", "a/b", "", "..", "_modules")),
+        *((name, "composites") for name in ("keys", "a.b", "a/b")),
+    ):
+        changed = {"parts": {first: parts["tiles"], second: parts["composites"]}, "shares": None}
+        wrong = second if first == "tiles" else first
+        with pytest.raises(
+            UsageError, match=f"parts has {wrong!r}, which cannot be the name of a source; take letters"
+        ):
+            mixed_run(tmp_path, placed, cube, data=changed, model={"others": {second: WINDOWS}})
+    named = {"parts": {"goes-16": parts["tiles"], "10m_s2": parts["composites"]}, "shares": None}
+    config = mixed_run(tmp_path, placed, cube, data=named, model={"others": {"10m_s2": WINDOWS}})
+    assert dict(make_model(config.model).others).keys() == {"10m_s2"}
+    DecodeParts({name: torch.nn.Identity() for name in config.parts})
     config = mixed_run(tmp_path, placed, cube)
     assert config_hash(config) == config_hash(mixed_run(tmp_path, placed, cube, tiles={"workers": 3}))
     shares = {"tiles": 0.25, "composites": 0.75}
     parts = {name: sample_flops(config.model.part(name)) for name in shares}
     assert sample_flops(config.model, shares) == pytest.approx(sum(parts[n] * s for n, s in shares.items()))
+
+
+def test_a_run_is_not_gone_on_with_by_another_config_however_its_data_differ(
+    trained: Path, placed: Path, cube: Path, tmp_path: Path
+) -> None:
+    """Before anything of the data is opened or written: a mixture after one source, and one source after a mixture."""
+    mixed = mixed_run(trained, placed, cube)
+    with pytest.raises(
+        UsageError, match=r"step_00000006 was made with another config .*data.source .mixture. -> .cubes."
+    ):
+        Trainer(mixed.part("composites"))
+    shutil.copytree(open_run(trained).folder, tmp_path / "checkpoints" / "step_00000006")
+    file = tmp_path / "checkpoints" / "step_00000006" / "manifest.json"
+    manifest = {key: value for key, value in json.loads(file.read_text()).items() if key != "parts"}
+    file.write_text(json.dumps({**manifest, "config": mixed.part("tiles").model_dump(mode="json")}))
+    with pytest.raises(
+        UsageError, match=r"step_00000006 was made with another config .*data.source .tiles. -> .mixture."
+    ):
+        Trainer(mixed_run(tmp_path, placed, cube))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 
 
 @pytest.mark.long

@@ -69,6 +69,23 @@ def test_page_of_a_run_without_a_row_is_written(tmp_path: Path, run: Path) -> No
     assert '<td>of that, waiting for data</td><td class="n">3.0</td>' in page
 
 
+def test_page_tells_the_rate_and_warm_up_that_were_worked_out(tmp_path: Path, run: Path) -> None:
+    """A config may give them by 256 samples, and in epochs."""
+    manifest = {**open_run(run).manifest}
+    asked = {"lr": None, "base_lr": 0.5, "warmup_steps": None, "warmup_epochs": 2.0}
+    manifest["config"] = {**manifest["config"], "optimizer": {**manifest["config"]["optimizer"], **asked}}
+    schedule = manifest["facts"]["schedule"] | {"peak": 0.0078125, "warmup": 4}
+    manifest["facts"] = {**manifest["facts"], "schedule": schedule}
+    page = write_report(tmp_path, manifest).read_text()
+    assert "9, 4 of them warming up<" in page
+    assert ">Learning rate</td><td" in page
+    assert ">0.0078125<" in page
+    manifest.pop("facts")
+    page = write_report(tmp_path, manifest).read_text()
+    assert "2.0 epochs of them warming up<" in page
+    assert "0.5 for 256 samples a step<" in page
+
+
 @pytest.mark.slow
 def test_page_is_readable_in_a_browser(run: Path) -> None:
     for browser in chromium():

@@ -110,6 +110,11 @@ def test_windows_without_enough_valid_pixels_are_left_out(scene: tuple[Path, Pat
     whole = open_data(cube_run(tmp_path, cube, split=BLOCKS, sampling="grid"), 0, 1, CPU)
     assert 0 < seen < whole.train.samples + sum(map(len, whole.validation or ()))
     small = DescribedWindows(xr.open_zarr(cube, chunks=None).isel(x=slice(32, 48)), {"y": 16, "x": 16})
+    anywhere = windows(cube, sampling="random")
+    with pytest.raises(
+        UsageError, match=r"\(`sampling=random`\) cannot be chosen by `min_valid` 0\.6, .*or `min_valid=0`"
+    ):
+        anywhere.require_valid(0.6)
     with pytest.raises(UsageError, match=r"none of the 10 windows has a share of 1 valid pixels, the best has 0\.500"):
         small.require_valid(1.0)
 

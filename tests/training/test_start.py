@@ -11,6 +11,7 @@ import torch
 
 from stratacube.errors import UsageError
 from tests.training.small import small_model, small_run
+from training import regression
 from training.baselines import fit_regression
 from training.batches import Batch
 from training.config import validate
@@ -164,6 +165,24 @@ def test_runs_of_before_keep_their_digest(tmp_path: Path) -> None:
     assert "ridge" not in begun
 
 
+def test_what_is_seen_is_solved_in_parts_to_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A choice of bands a pixel would take the memory of a matrix a pixel."""
+    random = np.random.default_rng(4)
+    mixing = torch.from_numpy(random.normal(size=(9, 9)))
+    covariance, mean = mixing @ mixing.T + torch.eye(9), torch.from_numpy(random.normal(size=9))
+    pixels = torch.from_numpy(random.normal(size=(2, 3, 3, 20, 20))).float()
+    visible = torch.from_numpy(random.random(pixels.shape) > 0.4)
+    solved, solve = [], torch.linalg.solve
+    monkeypatch.setattr(torch.linalg, "solve", lambda a, b: (solved.append(len(a)), solve(a, b))[1])
+    parts = regression.expected(mean, covariance, pixels, visible)
+    assert sum(solved) > 300
+    assert max(solved) <= 256
+    monkeypatch.setattr(regression, "_TOGETHER", 10**6)
+    whole = regression.expected(mean, covariance, pixels, visible)
+    assert max(solved) > 300
+    assert all(map(torch.equal, parts, whole))
+
+
 @pytest.mark.parametrize(
     ("rmse", "told"),
     [
@@ -179,3 +198,21 @@ def test_the_demo_says_what_its_model_does_not_beat(rmse: tuple[float, float], t
         for band, error in zip(("C01", "C02"), errors, strict=True)
     ]
     assert _verdict(Report(0.1, 3, rows)).endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("model", "mean", "told"),
+    [
+        ((1.0, None), (2.0, None), "0.50 of band mean; it beats each in every band (without C02: no valid hidden"),
+        ((1.0, 1.0), (2.0, 0.0), "0.50 of band mean; it beats each in every band (without C02: no valid hidden"),
+        ((None, 1.0), (None, 0.0), "no band can be compared (without C01, C02: no valid hidden pixel, or no error"),
+    ],
+)
+def test_the_demo_leaves_out_bands_without_an_error_to_compare(model: tuple, mean: tuple, told: str) -> None:
+    """Of a held-out band no hidden pixel may be valid, and a band that is all alike is told by its mean exactly."""
+    rows = [
+        {"method": method, "band": band, "rmse": error}
+        for method, errors in (("model", model), ("band mean", mean))
+        for band, error in zip(("C01", "C02"), errors, strict=True)
+    ]
+    assert told in _verdict(Report(0.1, 3, rows))
