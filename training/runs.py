@@ -125,32 +125,42 @@ def judged_on(opened: Opened, stores: Sequence[str] | None, *, fitted: bool = Fa
                 " are fitted on and which judged on; leave out `data`, or take a run whose config has a `split`"
             )
         data = {f"validation_{kind}": places}
-        if not all("://" in cube.path or Path(cube.path).exists() for cube in opened.config.data.cubes):
+        learned = [cube.path for cube in opened.config.data.cubes]
+        if _gone(learned):
             data[kind] = places  # of a published model, which names them only
+        else:
+            _refuse_odd(opened, learned)
     values = with_changes(opened.config.model_dump(mode="json"), {"data": data})
     return replace(opened, config=validate(values, str(opened.folder)))
 
 
 def _require_there(opened: Opened, kind: str) -> None:
-    """Refuse a model whose stores do not lie where it says, such as a published one, which names no folder.
-
-    Somebody else's manifest says what is opened here, and how: so what it names is a path or a well-known address.
-    """
+    """Refuse a model whose stores do not lie where it says, such as a published one, which names no folder."""
     data = opened.config.data
     paths = [store.path for name in (kind, f"validation_{kind}") for store in getattr(data, name)]
-    for path in paths:
-        if "::" in path or split_protocol(path)[0] not in _PROTOCOLS:
-            raise UsageError(
-                f"{opened.folder / 'manifest.json'} names the store {plain_url(path)}, which is neither a path "
-                "nor an address of S3, Google Cloud, Azure or the web; give `data`"
-            )
-    gone = [path for path in dict.fromkeys(paths) if "://" not in path and not Path(path).exists()]
+    _refuse_odd(opened, paths)
+    gone = _gone(paths)
     if gone:
         raise UsageError(
             f"{opened.config.name} learned from {', '.join(gone)}, which {'are' if len(gone) > 1 else 'is'} not here"
             f" (a published model names its {kind} only); give `data`: paths or URLs of these {kind}, or of others with"
             f" the bands {', '.join(opened.config.model.bands)}"
         )
+
+
+def _refuse_odd(opened: Opened, paths: Sequence[str]) -> None:
+    """Refuse stores by other than a path or a well-known address: somebody else's manifest says what is opened here."""
+    for path in paths:
+        if "::" in path or split_protocol(path)[0] not in _PROTOCOLS:
+            raise UsageError(
+                f"{opened.folder / 'manifest.json'} names the store {plain_url(path)}, which is neither a path "
+                "nor an address of S3, Google Cloud, Azure or the web; give `data`"
+            )
+
+
+def _gone(paths: Sequence[str]) -> list[str]:
+    """Paths on disk at which there is nothing."""
+    return [path for path in dict.fromkeys(paths) if "://" not in path and not Path(path).exists()]
 
 
 def with_changes(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

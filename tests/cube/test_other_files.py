@@ -63,10 +63,10 @@ def _give(made: Any, attributes: dict[str, Any]) -> None:
 
 
 WAYS: dict[str, tuple[Turn, str]] = {
-    "a link": (_linked, "its {name} is a link to {name} of another file, .*other"),
-    "a link to a link": (_linked_twice, "its {name} is a link to / of another file, .*other"),
-    "values elsewhere": (_stored_outside, "its {name} has its values in another file, .*other"),
-    "put together": (_put_together, "its {name} is put together of other variables, in .*other"),
+    "a link": (_linked, "its {name} is a link to {name} of another file, /"),
+    "a link to a link": (_linked_twice, "its {name} is a link to / of another file, /"),
+    "values elsewhere": (_stored_outside, "its {name} has its values in another file, /"),
+    "put together": (_put_together, "its {name} is put together of other variables, in /"),
 }
 
 
