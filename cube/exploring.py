@@ -216,7 +216,7 @@ def quotas(build: Build) -> Picture:
 
     folder = Path(build)
     if "tile_id" not in _table(folder, "plan.parquet"):
-        raise UsageError(f"{folder} is no build of tiles: nothing was asked of strata; draw its `footprints` instead")
+        raise UsageError(f"{folder} is not a build of tiles: no strata were asked; draw its `footprints` instead")
     picture = draw_quotas(PlanTable(folder / "plan.parquet").tallies)
     if picture is None:
         raise UsageError(f"{folder} was planned by a version that did not count what was asked; plan it again")
@@ -229,7 +229,7 @@ def calendar(build: Build) -> Picture:
     Raises
     ------
     UsageError
-        If there is no build of tiles.
+        If there is not a build of tiles.
     """
     table = _table(Path(build), "completeness.csv")
     hours: dict[tuple[date, int], tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))

@@ -14,12 +14,12 @@ from stratacube.page.earth import Floats, Frame
 from stratacube.page.picture import Picture, element, number
 from stratacube.page.raster import Scale, coloured
 
-__all__ = ["Place", "footprint_map"]
+__all__ = ["MOST_RINGS", "Place", "footprint_map"]
 
 _WIDTH = 960.0
 _TOP, _LEFT = 22.0, 54.0
 _LINE = 22.0
-_MOST_RINGS = 400
+MOST_RINGS = 400
 """Footprints that are drawn as outlines; of more, their middles are."""
 _MOST_DOTS = 4000
 """Of a drawing that still opens at once; of more places, this many at even steps are drawn, and the map says so."""
@@ -81,7 +81,7 @@ def footprint_map(
     shown = list(places)
     if len(shown) > _MOST_DOTS:
         shown = [places[i] for i in np.unique(np.linspace(0, len(places) - 1, _MOST_DOTS).round().astype(int))]
-    inner += [_drawn(frame, place, groups, dots=len(places) > _MOST_RINGS) for place in shown]
+    inner += [_drawn(frame, place, groups, dots=len(places) > MOST_RINGS) for place in shown]
     parts.append(_clipped(frame, inner, mark))
     if points and frame.east - frame.west < _NEAR:
         parts.append(_locator(frame, mark))

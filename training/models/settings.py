@@ -179,7 +179,7 @@ class ModelConfig(TokenConfig):
             raise ValueError(f"start: {self.start} is of one source, but others are given; leave one of both out")
         wrong = [name for name in self.others if not name.isidentifier()]
         if wrong:
-            raise ValueError(f"others has {wrong[0]!r}, which is no name; take letters, digits and _")
+            raise ValueError(f"others has {wrong[0]!r}, which is not a name; take letters, digits and _")
         if self.detail and self.start == "none":
             raise ValueError(
                 f"detail {self.detail} adds to start: regression, but start is none; leave one of both out"
