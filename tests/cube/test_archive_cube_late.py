@@ -156,7 +156,7 @@ def test_a_cube_is_the_same_by_other_words(tmp_path: Path) -> None:
         assert [cube.make_cube(archive, folder, **way, **options).added for way in ways] == [
             2 - number, *[0] * (len(ways) - 1)
         ]  # fmt: skip
-        for other in ({"bands": [7]}, {"platform": "goes17"}, {"sector": "F"}, {"product": "ABI-L1b-RadM1-Reproc"}):
+        for other in ({"bands": [7]}, {"platform": "goes17"}, {"sector": "F"}, {"product": "ABI-L1b-RadF-Reproc"}):
             with pytest.raises(UsageError, match="give another folder"):
                 cube.make_cube(archive, folder, **other, **options)
         assert cube.append_cube(folder, start="2031-01-01", **options) == CubeChange(0)
