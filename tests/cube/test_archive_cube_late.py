@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_a_band_that_lags_by_days_is_caught_up_with(tmp_path: Path, bands: list[
 def test_files_of_s3_are_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive, index, tries = tmp_path / "archive", IndexTask.index, list[str]()
     scan(archive, 13, 6)
-    listed = list_archive(archive)
+    listed, asked = list_archive(archive), list[Any]()
 
     def once_not(task: IndexTask) -> FileIndex:
         tries.append(task.key)
@@ -90,9 +91,12 @@ def test_files_of_s3_are_asked_for_again(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(loop, "_BACK_OFF", 0.0)
     monkeypatch.setattr(IndexTask, "index", once_not)
-    monkeypatch.setattr(archive_cube, "list_archive", lambda *_, **__: listed)
+    monkeypatch.setattr(archive_cube, "list_archive", lambda *words, **_: asked.append(words) or listed)
     change = cube.make_cube("s3://noaa-goes16/ABI-L1b-RadM1", tmp_path / "cube", cache=tmp_path / "index")
     assert (change.added, change.left_out, len(tries)) == (1, {}, 2)
+    assert cube.append_cube(tmp_path / "cube", cache=tmp_path / "index") == CubeChange(0)
+    *_, start, end = asked[-1]
+    assert (start, end is None) == (datetime(2020, 5, 31, 16), False)  # of buckets, no period may be open
 
 
 def test_what_is_derived_is_written_anew_where_it_is_damaged(tmp_path: Path) -> None:
