@@ -31,6 +31,7 @@ from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.settings import Account, S3Keys, account_folder
 from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
+from catalog.sentinel2.transfers import Transfers
 from stratacube import claim
 from stratacube.errors import ClaimLostError, SourceError, UsageError
 from stratacube.files import fenced
@@ -140,9 +141,12 @@ def zarr_at(cdse: CdseServer, bands: Sequence[str]) -> tuple[Product, str]:
 def test_the_metadata_of_a_product_in_zarr_form_comes_once_and_counts(tmp_path: Path, cdse: CdseServer) -> None:
     bands = ["B02_20m", "B03_20m", "B04_20m"]
     product, told = zarr_at(cdse, bands)
-    with Fetcher(tmp_path, bands, download=download(cdse)) as fetcher:
+    (account := tmp_path / "account").mkdir()
+    with Fetcher(tmp_path / "products", bands, download=download(cdse)) as fetcher:
+        fetcher.meter.shared_at(account)
         got = fetcher.submit(product).result(20)
     assert got.failures == ()
+    assert Transfers(account).used() == fetcher.meter.bytes_received
     assert [path for path, _, _ in cdse.requests if path.endswith(".zmetadata")] == [urlsplit(told).path]
     assert fetcher.meter.bytes_received == len(cdse.files[urlsplit(told).path]) + 4 * 9
 
