@@ -85,7 +85,7 @@ def _parts(given: Any) -> tuple[str, dict[str, Any]]:
     name, *words = given
     wrong = next((word for word in words if "=" not in word), None)
     if wrong is not None:
-        raise UsageError(f"{wrong!r} is no option; write options as KEY=VALUE")
+        raise UsageError(f"{wrong!r} is not an option; write options as KEY=VALUE")
     pairs = [word.partition("=") for word in words]
     return name, {key.replace("-", "_"): value for key, _, value in pairs}
 

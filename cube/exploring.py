@@ -239,7 +239,7 @@ def calendar(build: Build) -> Picture:
     Raises
     ------
     UsageError
-        If there is no build of tiles.
+        If there is not a build of tiles.
     """
     table = _table(Path(build), "completeness.csv")
     hours: dict[tuple[date, int], tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))

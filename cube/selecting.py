@@ -47,7 +47,7 @@ class SelectSettings(SplitSettings):
     latitudes: Annotated[list[float], Field(max_length=2)] = Field(
         [],
         description="southern and northern bound of tiles' centres, degrees (default: none)",
-        json_schema_extra={"formerly": []},
+        json_schema_extra=formerly([]),
     )
     light: Literal["any", "day", "night"] = Field(
         "any",

@@ -53,7 +53,7 @@ class SplitSettings(Settings):
     split_shares: Annotated[list[float], Field(min_length=3, max_length=3)] = Field(
         [0.8, 0.1, 0.1],
         description="share of the blocks that go to train, val and test",
-        json_schema_extra={"formerly": [0.8, 0.1, 0.1]},
+        json_schema_extra=formerly([0.8, 0.1, 0.1]),
     )
 
     @model_validator(mode="after")

@@ -199,7 +199,7 @@ def _within(cube: xr.Dataset, dims: tuple[str, ...], bbox: tuple[float, ...], na
     """Rows and columns that hold a box of degrees."""
     west, south, east, north = bbox
     if not west < east or not south < north:
-        raise UsageError(f"`bbox` {' '.join(f'{n:g}' for n in bbox)} is no box; give west, south, east and north")
+        raise UsageError(f"`bbox` {' '.join(f'{n:g}' for n in bbox)} is not a box; give west, south, east and north")
     along = np.linspace(0, 1, 21)
     lon = np.concatenate([west + (east - west) * along, [east] * 21, west + (east - west) * along, [west] * 21])
     lat = np.concatenate([[south] * 21, south + (north - south) * along, [north] * 21, south + (north - south) * along])

@@ -174,7 +174,8 @@ class Shelf:
         """Read the whole item."""
         if record.row is None:
             return _read(record.file)
-        return next(item for row, item in enumerate(_rows(record.file)) if row == record.row)
+        (item,) = _rows(record.file, record.row)
+        return item
 
     def file(self, record: Record, href: str) -> Path | None:
         """Where an item's file lies; None if it is elsewhere than below the item's catalog."""
@@ -196,7 +197,7 @@ def _read(path: Path) -> dict[str, Any]:
     with guarded(f"{path} is not a STAC file", _REMEDY):
         content: dict[str, Any] = json.loads(path.read_text())
         if not isinstance(content, dict) or not isinstance(content.get("links", []), list):
-            raise ValueError("it is no object with links")
+            raise ValueError("it is not an object with links")
         return content
 
 
@@ -214,14 +215,19 @@ def _local(file: Path, link: Mapping[str, Any]) -> Path:
     return (file.parent / href).resolve()
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Items of a stac-geoparquet table."""
+def _rows(path: Path, row: int | None = None) -> Iterator[dict[str, Any]]:
+    """Items of a stac-geoparquet table, or the one of a row: to make an item of a row takes long."""
     import pyarrow.parquet  # noqa: PLC0415  (few catalogs are tables)
     from stac_geoparquet.arrow import stac_table_to_items  # noqa: PLC0415
 
     with guarded(f"{path} is not a table of STAC items", _REMEDY), pyarrow.parquet.ParquetFile(path) as file:
+        first = 0
         for batch in file.iter_batches():
-            yield from stac_table_to_items(pyarrow.Table.from_batches([batch]))
+            wanted = range(first, first + len(batch)) if row is None else [row]
+            if wanted[0] in range(first, first + len(batch)):
+                rows = batch.slice(wanted[0] - first, len(wanted))
+                yield from stac_table_to_items(pyarrow.Table.from_batches([rows]))
+            first += len(batch)
 
 
 def _rings(placed: Any) -> Iterator[npt.NDArray[np.float64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -143,7 +143,7 @@ class Naming:
         UsageError
             If a band is unknown, or the last comes before the first.
         """
-        if isinstance(key, int) or key.strip().isdigit():
+        if isinstance(key, int) or key.strip().isdecimal():
             return [int(key)]  # whether there is such a channel is asked of all of them together
         if key.strip().lower() == "all":
             return sorted(self.bands)
@@ -154,6 +154,17 @@ class Naming:
         if first > last:
             raise UsageError(f"channels {key!r} end at {last} before they begin at {first}; give the lower one first")
         return [channel for channel in sorted(self.bands) if first <= channel <= last]
+
+    def numbers_among(self, keys: Iterable[str | int]) -> list[int]:
+        """Channel numbers that words mean (:meth:`numbers_of`), each once, of bands that there are.
+
+        Raises
+        ------
+        UsageError
+            As of :meth:`numbers_of`, or if there is no such channel.
+        """
+        meant = (number for key in keys for number in self.numbers_of(key if isinstance(key, int) else str(key)))
+        return list(dict.fromkeys(self.number(number) for number in meant))
 
     def _is_band(self, key: str) -> bool:
         try:

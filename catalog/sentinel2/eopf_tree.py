@@ -30,6 +30,7 @@ from stratacube.errors import SourceError
 from stratacube.guard import guarded, reason_of
 
 __all__ = [
+    "KEPT",
     "Read",
     "Tree",
     "known_tree",
@@ -46,7 +47,7 @@ Read = Callable[[str], bytes]
 
 _AT_ONCE = 4
 """Documents asked for at once."""
-_KEPT = 64
+KEPT = 64
 """Products whose metadata is kept: each is asked for by all of its images."""
 _A_SECOND = 4.0
 """Of CDSE."""
@@ -159,11 +160,11 @@ def known_tree(href: str) -> tuple[Tree, str]:
     found = tree_of(href)
     tree = _kept_tree(found[0]) if found is not None else None
     if found is None or tree is None or not tree.metadata(found[1]):
-        raise SourceError(f"{plain_url(href)} is no image of a product in Zarr form; search again")
+        raise SourceError(f"{plain_url(href)} is not an image of a product in Zarr form; search again")
     return tree, found[1]
 
 
-@lru_cache(_KEPT)
+@lru_cache(KEPT)
 def _kept_tree(address: str) -> Tree:
     return read_tree(address, open_reader({}))
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,7 @@ from catalog.sentinel2.convert import Access
 from catalog.sentinel2.destination import Destination, is_cdse
 from catalog.sentinel2.download import DiskError, Downloader, ServerError, local_faults
 from catalog.sentinel2.eopf_arrays import is_array
+from catalog.sentinel2.eopf_tree import KEPT, Tree, read_tree
 from catalog.sentinel2.estimate import CONNECTIONS
 from catalog.sentinel2.fetch_arrays import at, bring_array, is_whole
 from catalog.sentinel2.gathered import Failure, Fetched, Gathered
@@ -123,6 +125,7 @@ class Fetcher:
         self._fatal: StratacubeError | None = None
         self._failed_in_a_row = 0
         self._results: list[Future[Fetched]] = []
+        self._trees: dict[str, Future[Tree]] = {}
         # One thread more than connections: it checks files while the others are on the line.
         self._pool = ThreadPoolExecutor(connections + 1, thread_name_prefix="s2-fetch")
 
@@ -251,7 +254,32 @@ class Fetcher:
             return self._present(asset, [here], product, key)
         download = self._downloader().unpaced_elsewhere(asset.href)
         with turn(self.root, f"{product.id}.{key}", self._go_on):
-            return bring_array(asset, here, download.content, lambda one, to: self._chunk(download, one, to))
+            known = partial(self._tree, download)
+            return bring_array(asset, here, known, lambda one, to: self._chunk(download, one, to))
+
+    def _tree(self, download: Downloader, address: str) -> Tree:
+        """Return what is in a product in Zarr form, which all of its images ask for."""
+        with self._lock:
+            tree = self._trees.get(address)
+            if is_first := tree is None:
+                tree = self._trees[address] = Future()
+                if len(self._trees) > KEPT:
+                    del self._trees[next(iter(self._trees))]
+        if is_first:
+            try:
+                tree.set_result(read_tree(address, lambda href: self._document(download, href)))
+            except BaseException as error:  # noqa: BLE001  (whatever it is belongs to who waits for the product)
+                with self._lock:
+                    self._trees.pop(address, None)  # the next image asks again
+                tree.set_exception(error)
+        return tree.result()
+
+    def _document(self, download: Downloader, href: str) -> bytes:
+        content = download.content(href)
+        with self._lock:
+            self.meter.bytes_received += len(content)
+        self.meter.count(len(content))
+        return content
 
     def _chunk(self, download: Downloader, asset: Asset, here: Path) -> None:
         """Bring a chunk of an image; there are too many to note each."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from catalog.sentinel2.download import AbsentError, local_faults
 from catalog.sentinel2.eopf_arrays import is_array
-from catalog.sentinel2.eopf_tree import Read, read_tree
+from catalog.sentinel2.eopf_tree import Tree
 from catalog.sentinel2.items import Asset
 from catalog.sentinel2.places import tree_of
 from stratacube.addresses import plain_url
@@ -96,7 +96,7 @@ def is_whole(path: Path) -> bool:
     return False
 
 
-def bring_array(asset: Asset, path: Path, read: Read, fetch: Callable[[Asset, Path], None]) -> Asset:
+def bring_array(asset: Asset, path: Path, known: Callable[[str], Tree], fetch: Callable[[Asset, Path], None]) -> Asset:
     """Bring what lacks of an image.
 
     Parameters
@@ -105,8 +105,8 @@ def bring_array(asset: Asset, path: Path, read: Read, fetch: Callable[[Asset, Pa
         Where it lies: an address within a product.
     path
         Folder in which it is to lie.
-    read
-        Returns the content of an address.
+    known
+        Returns the product of an address.
     fetch
         Brings a file to its place.
 
@@ -123,7 +123,7 @@ def bring_array(asset: Asset, path: Path, read: Read, fetch: Callable[[Asset, Pa
     found = tree_of(asset.href)
     assert found is not None
     address, inside = found
-    documents = read_tree(address, read).metadata(inside)
+    documents = known(address).metadata(inside)
     if not documents:
         raise SourceError(f"{plain_url(address)} has no {inside}; search again, it may have been replaced")
     here, absent = _Here(path), _Here(path).absent()

@@ -68,7 +68,7 @@ def _lying(place: str) -> Iterator[Product]:
     """Products of a folder or of a table of items."""
     if "://" in place:
         raise UsageError(
-            f"{plain_url(place)} is no STAC document; give the address of an item, or a SAFE folder on disk"
+            f"{plain_url(place)} is not a STAC document; give the address of an item, or a SAFE folder on disk"
         )
     folder = Path(place)
     if folder.suffix in _TABLES:

@@ -256,12 +256,12 @@ def _described(build: CompositeBuild, cell: CellRecord, name: str) -> tuple[dict
 def _renders(build: CompositeBuild, cells: Sequence[CellRecord]) -> dict[str, Any]:
     """How the images of an item are shown, for programs that draw them: values are those in the files."""
     most = max((cell.observations["maximum"] for cell in cells), default=1.0)
-    shown: dict[str, Any] = {}
+    renders: dict[str, Any] = {}
     if not any(cell.files for cell in cells):
         return {}
     if set(_NATURAL) <= set(build.bands) and build.scale < 1:  # counts have no colour
         white = _WHITE / build.scale
         title = {"title": "True colour", "assets": list(_NATURAL), "rescale": [[0.0, white]] * 3}
-        shown["true_colour"] = {**title, "nodata": build.nodata, "resampling": "bilinear"}
+        renders["true_colour"] = {**title, "nodata": build.nodata, "resampling": "bilinear"}
     counted = {"title": "Observations behind each pixel", "assets": ["count"], "rescale": [[0.0, max(most, 1.0)]]}
-    return {**shown, "count": {**counted, "nodata": 0, "colormap_name": "viridis", "resampling": "nearest"}}
+    return {**renders, "count": {**counted, "nodata": 0, "colormap_name": "viridis", "resampling": "nearest"}}

@@ -88,7 +88,7 @@ def load_items(path: Path) -> PackedItems:
         raise
     except Exception as error:
         raise UsageError(
-            f"{path} is no STAC ItemCollection ({' '.join(str(error).split())[:120]}); save one from a search"
+            f"{path} is not a STAC ItemCollection ({' '.join(str(error).split())[:120]}); save one from a search"
         ) from error
 
 

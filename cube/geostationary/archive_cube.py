@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -15,20 +15,21 @@ from catalog.geostationary.scans import SourceFile
 from cube.config import default_cache
 from cube.geostationary.dialect import imager_of
 from cube.geostationary.index import IndexTask, index_file
-from cube.geostationary.open import list_archive
+from cube.geostationary.open import asked_of, list_archive
 from cube.geostationary.reference_stac import firsts_of
+from cube.geostationary.reference_view import View
 from cube.geostationary.references import IndexLater, is_reference_store, reference_views, write_references
 from cube.job.engine import Workers, run_tasks
 from cube.job.on_ranks import engine_here
 from stratacube.errors import UsageError
-from stratacube.files import human_bytes, write_json
+from stratacube.files import bytes_on_disk, human_bytes, write_json
 from stratacube.guard import guarded
 
 __all__ = ["CubeChange", "append_cube", "describe_cube", "make_cube"]
 
 _MADE_OF = "cube.json"
 _AGAIN = timedelta(days=1)
-"""How far before its last scan a cube is looked after when it is appended to: files come late."""
+"""How far before the last scan of a band it is looked after when a cube is appended to: files come late."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class CubeChange:
     added: int
     """Files."""
     left_out: dict[str, str] = field(default_factory=dict)
-    """Files that cannot be read, and why; they are tried again the next time."""
+    """Files that cannot be read, and why; the cube keeps their names, and every call tries them first."""
 
 
 @dataclass(frozen=True)
 class _Made:
-    """What a cube is made of."""
+    """What a cube is made of, in the words that it was asked for, and what could not be read of it."""
 
     source: str
     bands: list[str] | None
@@ -51,6 +52,8 @@ class _Made:
     sector: str | None
     product: str | None
     s3_endpoint: str | None
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """When each file starts that could not be read, ISO 8601, by address."""
 
 
 def make_cube(
@@ -98,7 +101,7 @@ def make_cube(
     Raises
     ------
     UsageError
-        If the source holds nothing of this, or the folder holds something else.
+        If the source holds nothing of this, the folder holds something else, or is none.
     ClaimedError
         If another process writes to the cube.
     """
@@ -106,13 +109,20 @@ def make_cube(
     wanted = [bands] if isinstance(bands, (str, int)) else bands
     address = str(source) if str(source).startswith("s3://") else str(Path(source).absolute())
     made = _Made(address, None if wanted is None else [*map(str, wanted)], platform, sector, product, s3_endpoint)
+    pool = Workers(workers, engine_here(engine))
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root} is a file; give a folder, or one that is not there yet")
     if root.exists() and any(root.iterdir()):
         _refuse_other(root, made)
-    files = _wanted(made, start, end)
-    root.mkdir(parents=True, exist_ok=True)
+        made = replace(made, left_out=_read(root).left_out)
+    files = [*_left_out(made), *list_archive(made.source, made.bands, start, end, **_of(made))]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{root} cannot be made ({error.strerror}); give another folder") from error
     if not (root / _MADE_OF).exists():
         write_json(root / _MADE_OF, asdict(made))
-    return _add(root, made, files, Workers(workers, engine_here(engine)), cache)
+    return _add(root, made, files, pool, cache)
 
 
 def append_cube(
@@ -131,7 +141,8 @@ def append_cube(
     folder
         A cube that :func:`make_cube` made.
     start, end
-        Period to look at; by default from a day before the cube's last scan on.
+        Period to look at; by default from a day before the last scan on of the band that lags most. Files that could
+        not be read before are tried first, whenever they are of.
     workers, engine, cache
         As for :func:`make_cube`.
 
@@ -148,10 +159,12 @@ def append_cube(
         If another process writes to the cube.
     """
     root = Path(folder)
-    made = _read(root)
-    last = max((last for view in reference_views(root) for last in view.last.values()), default=None)
-    begin = start if start is not None or last is None else datetime.fromisoformat(last) - _AGAIN
-    return _add(root, made, _wanted(made, begin, end), Workers(workers, engine_here(engine)), cache)
+    made, pool = _read(root), Workers(workers, engine_here(engine))
+    begin = _begin(root, made) if start is None else start
+    if end is None and _is_remote(made):
+        end = datetime.now(UTC)  # buckets are listed by the hour
+    files = [*_left_out(made), *list_archive(made.source, made.bands, begin, end, **_of(made), none=True)]
+    return _add(root, made, files, pool, cache)
 
 
 def describe_cube(folder: Path | str) -> dict[str, Any]:
@@ -177,7 +190,7 @@ def describe_cube(folder: Path | str) -> dict[str, Any]:
     """
     root = Path(folder)
     if not is_reference_store(root):
-        raise UsageError(f"{root} is no virtual cube; make one with make_cube, or give the references of a build")
+        raise UsageError(f"{root} is not a virtual cube; make one with make_cube, or give the references of a build")
     views = {}
     for view in reference_views(root):
         if not view.months:
@@ -201,9 +214,8 @@ def describe_cube(folder: Path | str) -> dict[str, Any]:
             "end": max(a["end"] for a in arrays),
             "arrays": sorted(arrays, key=lambda a: (a["band"], a["start"])),
         }
-    size = sum(p.stat().st_size for p in root.rglob("*") if p.is_file())
     source = _read(root).source if (root / _MADE_OF).exists() else None
-    return {"source": source, "bytes": size, "views": views}
+    return {"source": source, "bytes": bytes_on_disk(root), "views": views}
 
 
 def told_cube(described: dict[str, Any]) -> list[str]:
@@ -222,27 +234,74 @@ def told_cube(described: dict[str, Any]) -> list[str]:
 def _read(root: Path) -> _Made:
     path = root / _MADE_OF
     if not path.exists():
-        raise UsageError(f"{root} is no cube that make_cube made; make one, or give its folder")
+        raise UsageError(f"{root} is not a cube that make_cube made; make one, or give its folder")
     with guarded(f"{path} cannot be read", "make the cube anew in another folder"):
         return _Made(**json.loads(path.read_text()))
 
 
 def _refuse_other(root: Path, made: _Made) -> None:
-    """Refuse a folder with anything but a cube of the same."""
+    """Refuse a folder with anything but a cube of the same, whatever the words that ask for it."""
     if not (root / _MADE_OF).exists():
-        raise UsageError(f"{root} holds something else than a cube of an archive; give a folder that is not there yet")
-    there = asdict(_read(root))
-    differing = [name for name, value in asdict(made).items() if there[name] != value]
-    if differing:
-        name = differing[0]
-        raise UsageError(
-            f"{root} is a cube with `{name}` {there[name]}, which is not {asdict(made)[name]}; give another folder"
+        raise UsageError(f"{root} holds something other than a cube of an archive; give a folder that is not there yet")
+    there = _read(root)
+    views = reference_views(root) if is_reference_store(root) else []
+    known, asked = _meant(there, views), _meant(made, views)
+    for name, value in known.items():
+        if asked[name] != value:
+            told = f"is a cube with `{name}` {getattr(there, name)}, which is not {getattr(made, name)}"
+            raise UsageError(f"{root} {told}; give another folder")
+
+
+def _meant(made: _Made, views: Iterable[View]) -> dict[str, Any]:
+    """What words mean of the views that a cube has: all bands by their names are all bands, 2 is C02."""
+    _, query = asked_of(made.source, made.bands, None, None, made.platform, made.sector, made.product, made.s3_endpoint)
+    named = [view.folder.name.partition("-") for view in views]
+    platforms, wanted = sorted({platform for platform, _, _ in named}), {platform for platform, _, _ in query.spans()}
+    bands = {p: [c for c in imager_of(p).dialect.names.bands if query.wants(p, c)] for p in platforms}
+    return {
+        "source": made.source,
+        "bands": bands if platforms else query.channels,
+        "platform": [p for p in platforms if p in wanted or None in wanted] if platforms else query.platform,
+        "sector": [v for _, _, v in named if query.sector in (None, v.partition("-")[0])] if named else query.sector,
+        "product": query.lineage,
+        "s3_endpoint": made.s3_endpoint,
+    }
+
+
+def _of(made: _Made) -> dict[str, Any]:
+    return {name: getattr(made, name) for name in ("platform", "sector", "product", "s3_endpoint")}
+
+
+def _is_remote(made: _Made) -> bool:
+    return made.source.startswith("s3://")
+
+
+def _begin(root: Path, made: _Made) -> datetime | None:
+    """When the period begins that an appended cube may lack files of; None where it has none."""
+    views = reference_views(root) if is_reference_store(root) else []
+    times = [datetime.fromisoformat(last) - _AGAIN for view in views for last in view.last.values()]
+    for view in views:
+        wanted = _meant(made, [view])["bands"][view.folder.name.partition("-")[0]] if made.bands is not None else []
+        if not {*wanted} <= {*view.last}:  # a band of which nothing has come yet
+            times += [first.header.source.start for first in firsts_of(view, view.leaves).values()]
+    return min(times, default=None)
+
+
+def _left_out(made: _Made) -> list[SourceFile]:
+    """What the archive has now of files that could not be read, in as few looks as there are days of them."""
+    spans: list[list[datetime]] = []
+    for start in sorted(datetime.fromisoformat(text) for text in made.left_out.values()):
+        if spans and start - spans[-1][1] < timedelta(days=1):
+            spans[-1][1] = start
+        else:
+            spans.append([start, start])
+    return [
+        file
+        for first, last in spans
+        for file in list_archive(
+            made.source, made.bands, first, last + timedelta(microseconds=1), **_of(made), none=True
         )
-
-
-def _wanted(made: _Made, start: str | datetime | None, end: str | datetime | None) -> list[SourceFile]:
-    of = {"platform": made.platform, "sector": made.sector, "product": made.product, "s3_endpoint": made.s3_endpoint}
-    return list_archive(made.source, made.bands, start, end, **of)
+    ]
 
 
 def _add(
@@ -250,21 +309,37 @@ def _add(
 ) -> CubeChange:
     """Index and add files, a month at a time."""
     folder = default_cache() / "index" if cache is None else Path(cache)
-    added, left_out = 0, {}
+    retries = 2 if _is_remote(made) else 0  # a disk does not fail now and then
+    added, left_out, starts = 0, dict[str, str](), dict[str, str]()
     with workers as pool:
-        for month, members in groupby(sorted(files, key=_month), key=_month):
+        for month, members in groupby(sorted({*files}, key=_when), key=_month):
             tasks = [IndexTask(f, folder, made.s3_endpoint) for f in _absent(root, month, [*members])]
             readable = []
-            for outcome in run_tasks(tasks, IndexTask.warm, pool, retries=0, label=f"indexing {month}"):
+            for outcome in run_tasks(tasks, IndexTask.warm, pool, retries=retries, label=f"indexing {month}"):
                 if outcome.result is None:
                     left_out[outcome.task.key] = outcome.error or ""
+                    starts[outcome.task.key] = outcome.task.source.start.isoformat()
                 else:
                     readable.append(outcome.task.source)
+            _keep(root, dict(_read(root).left_out) | starts)  # before what would hide that they lack
             write_references(
                 [IndexLater(file, partial(index_file, file, folder, made.s3_endpoint)) for file in readable], root
             )
             added += len(readable)
+    tried = {*made.left_out} - {*starts}
+    _keep(root, {name: start for name, start in _read(root).left_out.items() if name not in tried})
     return CubeChange(added, left_out)
+
+
+def _keep(root: Path, left_out: Mapping[str, str]) -> None:
+    """Note what could not be read, where that is not yet noted."""
+    known = _read(root)
+    if known.left_out != left_out:
+        write_json(root / _MADE_OF, asdict(replace(known, left_out=left_out)))
+
+
+def _when(file: SourceFile) -> tuple[datetime, int]:
+    return file.start, file.channel
 
 
 def _month(file: SourceFile) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from stratacube.command import Answer, Parser, add_common
-from stratacube.errors import UsageError
 from stratacube.flags import Words
 
 __all__ = ["add_cube_commands"]
@@ -29,7 +28,7 @@ def add_cube_commands(parser: Parser) -> None:
 
     append = _command(below, "append", "add to a cube what its archive has got since", _append)
     _folder(append)
-    _period(append, "look at scans from here on (default: a day before the cube's last one)")
+    _period(append, "look at scans from here on (default: a day before the last one of the band that lags most)")
     _indexing(append)
 
     opened = _command(below, "open", "show a cube as xarray has it", _open)
@@ -61,7 +60,7 @@ def _folder(command: Parser) -> None:
 
 
 def _selection(command: Parser) -> None:
-    command.add_argument("--bands", nargs="+", action=Words, help="such as C02 C13 (default: all)")
+    command.add_argument("--bands", nargs="+", action=Words, help="such as C02 C13, or C08-C10 (default: all)")
     _period(command, "scans that start from here on, UTC")
 
 
@@ -85,27 +84,20 @@ def _make(options: argparse.Namespace) -> Answer:
     from cube.geostationary.archive_cube import make_cube  # noqa: PLC0415
 
     names = ("bands", "start", "end", "platform", "sector", "product", "workers", "engine", "cache", "s3_endpoint")
-    _refuse_none(options.workers)
     return _told(options, make_cube(options.source, options.folder, **{name: getattr(options, name) for name in names}))
 
 
 def _append(options: argparse.Namespace) -> Answer:
     from cube.geostationary.archive_cube import append_cube  # noqa: PLC0415
 
-    _refuse_none(options.workers)
     at = {"workers": options.workers, "engine": options.engine}
     change = append_cube(options.folder, options.start, options.end, **at, cache=options.cache)
     return _told(options, change)
 
 
-def _refuse_none(workers: int) -> None:
-    if workers < 1:
-        raise UsageError(f"`workers` is {workers}; give 1 or more")
-
-
 def _told(options: argparse.Namespace, change: Any) -> Answer:
     left_out = [f"left out: {why}" for why in change.left_out.values()]
-    more = [f"{len(left_out)} files cannot be read; the same command tries them again"] if left_out else []
+    more = [f"{len(left_out)} files cannot be read; make and append try them again"] if left_out else []
     return Answer(int(bool(left_out)), [*left_out, f"{change.added} files added to {options.folder}", *more])
 
 

@@ -15,12 +15,21 @@ from cube.job.ledger import Entry
 from cube.job.pictures import small, throughput
 from cube.preview import sample
 from cube.strata.streams import Tally
-from stratacube.page import Block, Crowd, Gallery, Picture, Place, Shown, at_even_steps, bars, footprint_map
+from stratacube.page import (
+    MOST_RINGS,
+    Block,
+    Crowd,
+    Gallery,
+    Picture,
+    Place,
+    Shown,
+    at_even_steps,
+    bars,
+    footprint_map,
+)
 
 __all__ = ["Drawn", "draw", "place_of", "quotas"]
 
-_MOST_RINGS = 400
-"""Tiles whose outlines are worked out; of more, their middles are shown."""
 _MOST_SMALL = 24
 
 Ring = Callable[[int], npt.NDArray[np.float64]]
@@ -71,7 +80,7 @@ def draw(
     if made.empty:
         return Drawn(quotas=quotas(tallies))
     refused = np.array([place[:2] for tally in tallies for place in tally.refused_at]).reshape(-1, 2)
-    outlines = len(made) <= _MOST_RINGS
+    outlines = len(made) <= MOST_RINGS
     shown = made if outlines else made.iloc[at_even_steps(len(made))]
     places = [place_of(row, ring if outlines else None) for row in shown.itertuples()]
     count = f"{len(made)} tiles of {made['stratum'].nunique()} strata"

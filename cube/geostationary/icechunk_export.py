@@ -15,11 +15,12 @@ import zarr
 
 from cube.geostationary.dialect import dialect_of
 from cube.geostationary.file_index import ChunkTable, FileIndex
+from cube.geostationary.open import time_of
 from cube.geostationary.reference_leaf import pixel_coordinates
 from cube.geostationary.references import Reference, is_reference_store, read_references, reference_views
 from stratacube.errors import UsageError
 from stratacube.files import whole_folder
-from stratacube.times import parse_time, to_microseconds
+from stratacube.times import to_microseconds
 
 __all__ = ["export_icechunk"]
 
@@ -66,12 +67,11 @@ def export_icechunk(
         raise UsageError("Icechunk needs its package; install it with: pip install 'stratacube[icechunk]'") from error
     root, path = Path(folder), Path(target)
     if not is_reference_store(root):
-        raise UsageError(f"{root} is no virtual cube; make one with make_cube, or give the references of a build")
+        raise UsageError(f"{root} is not a virtual cube; make one with make_cube, or give the references of a build")
     if path.exists():
         raise UsageError(f"{path} is there already; give another folder")
     groups: dict[str, list[Reference]] = {}
-    begin, until = _time("start", start), _time("end", end)
-    for reference in read_references(root, channels=_channels(root, bands), start=begin, end=until):
+    for reference in read_references(root, channels=_channels(root, bands), start=time_of(start), end=time_of(end)):
         header = reference.header
         view = f"{header.source.platform}-{header.source.sector}"
         band = dialect_of(header.source.platform).names.bands[header.source.channel].name
@@ -96,14 +96,7 @@ def _channels(root: Path, bands: Sequence[str | int] | str | int | None) -> list
     if len(names) > 1:
         raise UsageError(f"{root} holds bands of {' and '.join(sorted(names))}; export it whole, without `bands`")
     (naming,) = names.values()
-    return [naming.number(band) for band in ([bands] if isinstance(bands, (str, int)) else bands)]
-
-
-def _time(name: str, value: str | datetime | None) -> datetime | None:
-    try:
-        return value if value is None or isinstance(value, datetime) else parse_time(value)
-    except ValueError as error:
-        raise UsageError(f"`{name}` is {value!r}; give a time in ISO 8601, such as 2020-01-31T12:00") from error
+    return naming.numbers_among([bands] if isinstance(bands, (str, int)) else bands)
 
 
 def _containers(references: Sequence[Reference]) -> set[str]:

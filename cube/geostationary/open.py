@@ -28,7 +28,7 @@ from cube.job.engine import Workers, run_tasks
 from stratacube.errors import SourceError, UsageError
 from stratacube.times import naive_utc
 
-__all__ = ["index_archive", "list_archive", "open_abi"]
+__all__ = ["asked_of", "index_archive", "list_archive", "open_abi", "time_of"]
 
 
 _BUCKET = re.compile(r"s3://noaa-(goes\d\d)(?:/(ABI-L1b-Rad(?:F|C|M|M1|M2)(?:-Reproc)?))?")
@@ -59,7 +59,7 @@ def open_abi(
         A folder of ABI or AMI L1b files, ``s3://noaa-goesNN/ABI-L1b-RadF``, or a reference store: its path or URL, the
         folder of a build that has one, or a STAC document (path, URL, content or object of pystac) that names one.
     bands
-        Such as ``["C02", 13]`` or ``["ir105"]``; all by default.
+        Such as ``["C02", 13]``, ``"C08-C10"`` or ``["ir105"]``; all by default.
     start, end
         Period in which scans start, UTC; ``end`` is exclusive.
     platform, sector
@@ -102,7 +102,7 @@ def open_abi(
         If no file is readable.
     """
     place = location_of(source, storage_options)
-    location, query = _asked(place, bands, start, end, platform, sector, product, s3_endpoint)
+    location, query = asked_of(place, bands, start, end, platform, sector, product, s3_endpoint)
     store = reference_store(location, storage_options)
     if store is not None:
         columns = _stored(store, query, product)
@@ -135,6 +135,7 @@ def list_archive(
     sector: str | None = None,
     product: str | None = None,
     s3_endpoint: str | None = None,
+    none: bool = False,
 ) -> list[SourceFile]:
     """List what of an archive :func:`open_abi` would index, with the same words.
 
@@ -144,6 +145,8 @@ def list_archive(
         A folder of files, or a product of NOAA's buckets.
     bands, start, end, platform, sector, product, s3_endpoint
         As :func:`open_abi` has them.
+    none
+        Whether nothing may be there of what is wanted.
 
     Returns
     -------
@@ -153,18 +156,18 @@ def list_archive(
     Raises
     ------
     UsageError
-        If the source is not there, or is no archive, or holds nothing of what is wanted.
+        If the source is not there, or is not an archive, or holds nothing of what is wanted.
     """
-    location, query = _asked(source, bands, start, end, platform, sector, product, s3_endpoint)
+    location, query = asked_of(source, bands, start, end, platform, sector, product, s3_endpoint)
     if not location.startswith("s3://") and is_reference_store(Path(location)):
-        raise UsageError(f"{location} holds references, and is no archive; give the folder of the files themselves")
+        raise UsageError(f"{location} holds references, and is not an archive; give the folder of the files themselves")
     files = _files(location, query)
-    if not files:
+    if not files and not none:
         raise UsageError(_nothing(location, query))
     return files
 
 
-def _asked(
+def asked_of(
     source: Any,
     bands: Sequence[str | int] | str | int | None,
     start: str | datetime | None,
@@ -183,8 +186,8 @@ def _asked(
     location = location_of(source)
     return location, _Query(
         _channels([bands] if isinstance(bands, (str, int)) else bands, names),
-        _time(start),
-        _time(end),
+        time_of(start),
+        time_of(end),
         platform and names[0].normalise(platform),
         _sector(product, sector, names) if product else sector and sector.upper(),
         _lineage(location, product),
@@ -283,8 +286,9 @@ def index_archive(
     """
     indexes = []
     tasks = [IndexTask(f, cache, endpoint_url) for f in files]
+    retries = 2 if files and files[0].href.startswith("s3://") else 0  # a disk does not fail now and then
     with Workers(min(workers, max(1, len(tasks)))) as pool:
-        for outcome in run_tasks(tasks, IndexTask.index, pool, retries=0, label="indexing"):
+        for outcome in run_tasks(tasks, IndexTask.index, pool, retries=retries, label="indexing"):
             if outcome.result is None:
                 warnings.warn(f"left out: {outcome.error}", stacklevel=3)
             else:
@@ -355,7 +359,7 @@ def _channels(bands: Sequence[str | int] | None, names: Sequence[Naming]) -> dic
     found, unknown = {}, ""
     for naming in names:
         try:
-            found[naming.title] = tuple(naming.number(band) for band in bands)
+            found[naming.title] = tuple(naming.numbers_among(bands))
         except UsageError:
             unknown = next(str(band) for band in bands if not _has(naming, band))
     if not found:
@@ -366,13 +370,20 @@ def _channels(bands: Sequence[str | int] | None, names: Sequence[Naming]) -> dic
 
 def _has(naming: Naming, band: str | int) -> bool:
     try:
-        naming.number(band)
+        naming.numbers_among([band])
     except UsageError:
         return False
     return True
 
 
-def _time(value: str | datetime | None) -> datetime | None:
+def time_of(value: str | datetime | None) -> datetime | None:
+    """End of a period, naive UTC.
+
+    Raises
+    ------
+    UsageError
+        If it is not a time.
+    """
     if value is None:
         return None
     try:

@@ -48,7 +48,7 @@ def extended(view: View, news: Mapping[int, Mapping[str, Sequence[Later]]]) -> V
         rows = [row for band in bands if month in band.months for row in band.write(month)]
         first = dict(months[month].first) if month in months else {}
         for band in bands:
-            for name in band.own if band.inserts else ():
+            for name in band.own if band.inserts and month in band.months else ():
                 first.pop(name, None)
             first |= band.first.get(month, {})
         if rows:

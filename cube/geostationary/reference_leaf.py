@@ -18,7 +18,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -31,15 +32,16 @@ from pyarrow import parquet
 
 from cube.geostationary.dialect import dialect_of
 from cube.geostationary.file_index import ChunkTable, FileIndex
-from stratacube.errors import EncodingMismatchError, SourceError
+from stratacube.errors import EncodingMismatchError, SourceError, UnavailableError
 from stratacube.files import whole_file, write_text
 from stratacube.guard import guarded
 from stratacube.parquet import read_frame
 from stratacube.times import to_microseconds
 
-__all__ = ["AGAIN", "Leaf", "count_of", "pixel_coordinates", "read_table", "refuse_mixed", "shorten"]
+__all__ = ["AGAIN", "Leaf", "count_of", "pixel_coordinates", "read_table", "reading", "refuse_mixed", "shorten"]
 
 AGAIN = "write these references again"
+_REPLACED = "it was brought up since; open the cube again, or write these references again if that does not help"
 _RECORD = 100_000
 """References of one Parquet file, to a whole number of scans."""
 _TIMES = 1024
@@ -52,6 +54,22 @@ _TIME_ATTRIBUTES = {
     "units": "microseconds since 1970-01-01",
     "calendar": "proleptic_gregorian",
 }
+
+
+@contextmanager
+def reading(sentence: str) -> Iterator[None]:
+    """Guard the reading of a store (:func:`~stratacube.guard.guarded`): of a file that is gone, another took the place.
+
+    Raises
+    ------
+    SourceError
+        In place of any exception but ours.
+    """
+    with guarded(sentence, AGAIN):
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise UnavailableError(f"{sentence} (file not found); {_REPLACED}") from error
 
 
 @dataclass
@@ -81,7 +99,7 @@ class _Pending:
 
 def _continued(path: Path, rows: int) -> _Pending:
     """First references of a record that is to be continued."""
-    with guarded(f"{path} cannot be read", AGAIN):
+    with reading(f"{path} cannot be read"):
         with parquet.ParquetFile(path, pre_buffer=False, read_dictionary=["path"]) as file:
             table = file.read(columns=["path", "offset", "size"], use_threads=False).combine_chunks()
         if table.num_rows < rows:
@@ -259,7 +277,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _times(leaf: Path) -> list[int]:
     path = leaf / "time" / _record_name(0)
-    with guarded(f"{path} cannot be read", AGAIN):
+    with reading(f"{path} cannot be read"):
         rows = read_frame(path, ["raw"])["raw"]
         times: list[int] = np.concatenate([np.frombuffer(raw, "i8") for raw in rows]).tolist()
     return times
@@ -267,7 +285,7 @@ def _times(leaf: Path) -> list[int]:
 
 def count_of(leaf: Path) -> int:
     """Scans of a leaf, as its own metadata say."""
-    with guarded(f"{leaf / _METADATA} cannot be read", AGAIN):
+    with reading(f"{leaf / _METADATA} cannot be read"):
         return int(json.loads((leaf / _METADATA).read_text())["metadata"]["time/.zarray"]["shape"][0])
 
 
@@ -290,7 +308,7 @@ def read_table(empty: ChunkTable, folder: Path, position: int) -> ChunkTable:
     """
     rows, cols = (-(-n // c) for n, c in zip(empty.shape, empty.chunks, strict=True))
     per_file = rows * cols
-    with guarded(f"{folder} has no references of image {position}", AGAIN):
+    with reading(f"{folder} has no references of image {position}"):
         step = _stamped(_record_size, folder.parent / _METADATA) // per_file
         offsets, sizes = _stamped(_read_record, folder / _record_name(position // step))
         at = slice(position % step * per_file, (position % step + 1) * per_file)
@@ -301,7 +319,7 @@ def read_table(empty: ChunkTable, folder: Path, position: int) -> ChunkTable:
 
 def _stamped(read: Any, path: Path) -> Any:
     """Read a file that is kept in memory for as long as it stays the same: it may grow at any time."""
-    with guarded(f"{path} cannot be read", AGAIN):
+    with reading(f"{path} cannot be read"):
         status = path.stat()
     return read(path, status.st_mtime, status.st_size)
 
@@ -309,14 +327,14 @@ def _stamped(read: Any, path: Path) -> Any:
 @lru_cache(maxsize=4096)
 def _record_size(path: Path, *_: float) -> int:
     """References of one Parquet file of a leaf, as it was written."""
-    with guarded(f"{path} cannot be read", AGAIN):
+    with reading(f"{path} cannot be read"):
         return int(json.loads(path.read_text())["record_size"])
 
 
 @lru_cache(maxsize=64)
 def _read_record(path: Path, *_: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     with (
-        guarded(f"{path} cannot be read", AGAIN),
+        reading(f"{path} cannot be read"),
         path.open("rb") as raw,
         parquet.ParquetFile(raw, pre_buffer=False) as file,
     ):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -20,7 +22,7 @@ from cube.geostationary.reference_view import Reference, View
 from stratacube.errors import SourceError
 from stratacube.files import write_json
 
-__all__ = ["COLLECTION", "describe_references", "firsts_of", "virtual_arrays"]
+__all__ = ["COLLECTION", "describe_references", "firsts_of", "read_derived", "virtual_arrays"]
 
 COLLECTION = "collection.json"
 
@@ -31,8 +33,15 @@ def describe_references(root: Path, views: Sequence[View]) -> None:
     path = root / COLLECTION
     if arrays:
         told = references_collection(arrays)
-        if not path.exists() or json.loads(path.read_bytes()) != told:
+        if read_derived(path) != told:
             write_json(path, told)
+
+
+def read_derived(path: Path) -> Any:
+    """What a file tells that is written anew where it is not as it should be; None where it cannot be read."""
+    with suppress(OSError, ValueError, RecursionError):
+        return json.loads(path.read_bytes())
+    return None
 
 
 def virtual_arrays(views: Sequence[View]) -> Iterator[VirtualArray]:

@@ -25,10 +25,9 @@ from catalog.geostationary.scans import SourceFile
 from cube.geostationary.dialect import dialect_of, imager_of
 from cube.geostationary.file_index import ChunkTable, FileIndex
 from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.geostationary.reference_leaf import AGAIN, read_table
+from cube.geostationary.reference_leaf import read_table, reading
 from stratacube.errors import UsageError
 from stratacube.files import write_bytes, write_json
-from stratacube.guard import guarded
 from stratacube.parquet import read_frame
 
 __all__ = ["FILES", "VIEW", "LeafEntry", "Month", "Reference", "View", "day_references", "digest_of_file", "row_of"]
@@ -96,7 +95,7 @@ class View:
         path = folder / VIEW
         if not path.exists():
             return cls(folder)
-        with guarded(f"{path} cannot be read", AGAIN):
+        with reading(f"{path} cannot be read"):
             found = replace(_LISTED.validate_python(json.loads(path.read_bytes()) | {"folder": "."}), folder=folder)
             names = [m.table for m in found.months.values()] + [leaf.folder for leaf in found.leaves.values()]
             if any(Path(name).name != name for name in names):
@@ -128,7 +127,7 @@ class View:
         """Files of a month as their archive listed them."""
         if month not in self.months:
             return []
-        with guarded(f"{self.table(month)} cannot be read", AGAIN):
+        with reading(f"{self.table(month)} cannot be read"):
             frame = _read(self.table(month), _NAMED)
             columns = {n: frame[n].to_numpy("M8[us]") if n in _TIMES else frame[n] for n in _NAMED}
             rows = zip(*(column.tolist() for column in columns.values()), strict=True)
@@ -138,14 +137,14 @@ class View:
         """All rows of a month, empty where there are none."""
         if month not in self.months:
             return pd.DataFrame()
-        with guarded(f"{self.table(month)} cannot be read", AGAIN):
+        with reading(f"{self.table(month)} cannot be read"):
             return _read(self.table(month))
 
     def columns(self, month: str, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Some columns of a month, ``leaf`` as a number of :attr:`leaves` in their order."""
         path, leaves = self.table(month), pa.array(list(self.leaves), pa.string())
         with (
-            guarded(f"{path} cannot be read", AGAIN),
+            reading(f"{path} cannot be read"),
             path.open("rb") as raw,
             parquet.ParquetFile(raw, pre_buffer=False, read_dictionary=["leaf"]) as file,
         ):
@@ -164,7 +163,7 @@ class View:
     def reference(self, month: str, row: int) -> Reference:
         """Look one file up, by its row in the table of a month."""
         path = self.table(month)
-        with guarded(f"{path} cannot be read", AGAIN):
+        with reading(f"{path} cannot be read"):
             group, within = divmod(row, _rows_of_group(path))
             return self._reference(month, _group(path, group).slice(within, 1).to_pylist()[0])
 
@@ -173,7 +172,7 @@ class View:
         frame = self.frame(month)
         if channels is not None and len(frame):
             frame = frame[frame["channel"].isin(channels)]
-        with guarded(f"{self.table(month)} cannot be read", AGAIN):
+        with reading(f"{self.table(month)} cannot be read"):
             yield from [self._reference(month, row) for row in _records(frame)]
 
     def _reference(self, month: str, row: Mapping[str, Any]) -> Reference:
@@ -204,7 +203,7 @@ _LISTED = TypeAdapter(View)
 def day_references(day: Path) -> list[Reference]:
     """References of a day, as version 1 wrote them: a folder with its own table and leaves."""
     path = day / "files.parquet"
-    with guarded(f"{path} cannot be read", AGAIN):
+    with reading(f"{path} cannot be read"):
         found = []
         for row in _records(read_frame(path)):
             header, leaf, position = _header(row), str(row["leaf"]), int(row["position"])

@@ -17,7 +17,6 @@ call goes on.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
@@ -28,10 +27,10 @@ from catalog.geostationary.scans import Identity, better
 from cube.geostationary.file_index import FileIndex
 from cube.geostationary.reference_extend import IndexLater, Later, extended
 from cube.geostationary.reference_leaf import count_of, refuse_mixed, shorten
-from cube.geostationary.reference_stac import describe_references
+from cube.geostationary.reference_stac import describe_references, read_derived
 from cube.geostationary.reference_view import FILES, VIEW, Reference, View, day_references
 from stratacube.claim import claimed
-from stratacube.errors import SourceError
+from stratacube.errors import SourceError, UsageError
 from stratacube.files import remove, remove_strays, write_json
 
 __all__ = [
@@ -70,12 +69,17 @@ def write_references(indexes: Iterable[FileIndex | IndexLater], root: Path) -> l
 
     Raises
     ------
+    UsageError
+        If the folder cannot be made.
     ClaimedError
         If another process writes to it.
     SourceError
         If what is there cannot be read.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{root} cannot be made ({error.strerror}); give another folder") from error
     views: dict[str, list[Later]] = defaultdict(list)
     for index in indexes:
         source = index.source
@@ -85,7 +89,7 @@ def write_references(indexes: Iterable[FileIndex | IndexLater], root: Path) -> l
         if not is_reference_store(root):
             write_json(root / _MARK, _FORMAT, indent=None)
         written = [root / name for name, files in sorted(views.items()) if _extend(root / name, files)]
-        if written and json.loads((root / _MARK).read_text()) != _FORMAT:
+        if written and read_derived(root / _MARK) != _FORMAT:
             write_json(root / _MARK, _FORMAT, indent=None)
         describe_references(root, reference_views(root))
     return written
@@ -141,7 +145,7 @@ def _days(folder: Path) -> list[Path]:
         try:
             datetime.strptime(day.name, "%Y-%j")
         except ValueError as error:
-            raise SourceError(f"{day} is no day of references, such as 2020-183; move it elsewhere") from error
+            raise SourceError(f"{day} is not a day of references, such as 2020-183; move it elsewhere") from error
     return days
 
 

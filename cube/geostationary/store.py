@@ -120,7 +120,7 @@ class TileStore:
         run
             Whose tasks are done.
         anew
-            In any case, else only where the arrays hold something else than what the tasks wrote.
+            In any case, else only where the arrays hold something other than what the tasks wrote.
         """
         keys = [shard_key(n) for n in self.table.shard_numbers]
         written = (f for _, files in run.ledger.files_of(keys) for f in files or ())

@@ -110,16 +110,16 @@ def _of_array(text: str, of: str | None, values: Mapping[str, str]) -> Part:
     """Part of a task of Slurm's array; see *Job array support* in its documentation for the variables."""
     names = ("TASK_ID", "TASK_MIN", "TASK_MAX", "TASK_COUNT")
     given = [values.get(f"SLURM_ARRAY_{name}", "") for name in names]
-    task, low, high, count = (int(one) if one.isdigit() else -1 for one in given)
+    task, low, high, count = (int(one) if one.isdecimal() else -1 for one in given)
     if task < 0:
         raise UsageError(
-            f"`shard` is {text!r}, and this is no task of a job array (SLURM_ARRAY_TASK_ID is not set): "
+            f"`shard` is {text!r}, and this is not a task of a job array (SLURM_ARRAY_TASK_ID is not set): "
             "submit it by sbatch --array=1-N, or give K/N"
         )
     if of is not None:
         return Part._checked(f"{task}/{of}")
     step = values.get("SLURM_ARRAY_TASK_STEP", "")
-    step_size = max(1, int(step) if step.isdigit() else 1)
+    step_size = max(1, int(step) if step.isdecimal() else 1)
     if min(low, high, count) < 0 or (high - low) % step_size or (high - low) // step_size + 1 != count:
         raise UsageError(
             f"`shard` is 'array', and the {count} tasks of this array from {low} to {high} do not follow one another: "

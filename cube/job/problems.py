@@ -53,6 +53,6 @@ def _read(path: Path) -> list[dict[str, str]]:
         whole = False
     if not whole:
         raise UsageError(
-            f"{path} is damaged: it is no table with the columns kind and reason; run the same command again"
+            f"{path} is damaged: it is not a table with the columns kind and reason; run the same command again"
         )
     return rows

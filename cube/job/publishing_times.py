@@ -27,8 +27,8 @@ class PublishingTimes:
         self.run, self.began, self.drawn = run, began, drawn
         self._known = run.ledger.entries.get(_KEY)
 
-    def so_far(self) -> dict[str, float]:
-        """By step, until now."""
+    def record_so_far(self) -> dict[str, float]:
+        """Put what was taken until now into the ledger, and return it by step; as it was where nothing has changed."""
         if self._known is not None and not self.run.changed:
             return dict(self._known.figures)
         seconds = {"previews": self.drawn - self.began, "catalog": time.monotonic() - self.drawn}

@@ -46,9 +46,9 @@ class Ranks:
         values = os.environ if environment is None else environment
         for size, rank, launcher in _LAUNCHERS:
             number, mine = values.get(size, ""), values.get(rank, "0")
-            if number.isdigit() and int(number) > 1:
+            if number.isdecimal() and int(number) > 1:
                 meet = any(name in values for name in _MEETING)
-                return cls(int(number), int(mine) if mine.isdigit() else 0, launcher, meet)
+                return cls(int(number), int(mine) if mine.isdecimal() else 0, launcher, meet)
         return cls()
 
 

@@ -106,7 +106,7 @@ def publish(
     times = PublishingTimes(run, began, drawn)
 
     def tell() -> None:
-        laps_of_all = {**laps, **times.so_far()}
+        laps_of_all = {**laps, **times.record_so_far()}
         write_report(folder.report, report, problems, laps_of_all, folder.created(), config.digest())
 
     tell()  # the catalogue names it, and it is written once more when that is prepared

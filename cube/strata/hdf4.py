@@ -84,7 +84,7 @@ def opened(path: Path, what: str, *, sets: Sequence[str] = (), columns: Sequence
     with guarded(f"{path} cannot be read as {what}", "fetch it again, or leave it out"):
         with path.open("rb") as file:
             if file.read(4) != _MAGIC:
-                raise SourceError(f"{path} is not {what}: it is no HDF4 file; fetch it again, or leave it out")
+                raise SourceError(f"{path} is not {what}: it is not an HDF4 file; fetch it again, or leave it out")
         yield _read(path, sets, columns)
 
 

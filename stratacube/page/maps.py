@@ -15,12 +15,12 @@ from stratacube.page.earth import Floats, Frame
 from stratacube.page.picture import Picture, element, number
 from stratacube.page.raster import Scale, coloured
 
-__all__ = ["Crowd", "Place", "at_even_steps", "footprint_map"]
+__all__ = ["MOST_RINGS", "Crowd", "Place", "at_even_steps", "footprint_map"]
 
 _WIDTH = 960.0
 _TOP, _LEFT = 22.0, 54.0
 _LINE = 22.0
-_MOST_RINGS = 400
+MOST_RINGS = 400
 """Footprints that are drawn as outlines; of more, their middles are."""
 _MOST_DOTS = 4000
 """Of a drawing that still opens at once; of more places, this many at even steps are drawn, and the map says so."""
@@ -113,7 +113,7 @@ def footprint_map(
     mark = f"m{crc32(alt.encode()):08x}"  # of several drawings on a page, each needs names of its own
     parts = [*_ground(frame, mark)]
     inner = [*_dots(frame, grey)]
-    inner += [_drawn(frame, place, groups, dots=crowd.number > _MOST_RINGS) for place in places]
+    inner += [_drawn(frame, place, groups, dots=crowd.number > MOST_RINGS) for place in places]
     parts.append(_clipped(frame, inner, mark))
     if len(points) and frame.east - frame.west < _NEAR:
         parts.append(_locator(frame, mark))

@@ -12,12 +12,15 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partialmethod
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
+import stac_geoparquet.arrow
 from PIL import Image
 
 from catalog.browse.maps import time_of
@@ -254,6 +257,12 @@ def test_pictures_elsewhere_are_not_shown(tmp_path: Path) -> None:
             server.shutdown()
 
 
+def batches_of(file: pyarrow.parquet.ParquetFile, size: int) -> Iterator[Any]:
+    """A table in batches of so many rows."""
+    table = file.read()
+    yield from table.to_batches(max_chunksize=size)
+
+
 def test_items_of_a_table_alone_are_shown_too(tmp_path: Path, catalog: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publishing, "FILES_LIMIT", 2)
     output = published(tmp_path / "out")
@@ -262,9 +271,15 @@ def test_items_of_a_table_alone_are_shown_too(tmp_path: Path, catalog: Path, mon
     assert [(r.id, r.start[:16], r.stratum, r.split) for r in shelf.asked(Asked())] == [
         (r.id, r.start[:16], r.stratum, r.split) for r in files.asked(Asked())
     ]
-    record = shelf.records[2]
-    item = shelf.item(record)
-    assert item["id"] == record.id
+    made, to_items = list[int](), stac_geoparquet.arrow.stac_table_to_items
+    monkeypatch.setattr(
+        stac_geoparquet.arrow, "stac_table_to_items", lambda table: made.append(len(table)) or to_items(table)
+    )
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", partialmethod(batches_of, 2))
+    for record in shelf.records:
+        assert shelf.item(record)["id"] == record.id
+    assert sum(made) == len(shelf.records), "one item is made, not those of the whole table"
+    item = shelf.item(record := shelf.records[2])
     assert shelf.file(record, item["assets"]["tiles"]["href"]) == (output / "tiles.zarr").resolve()
 
 

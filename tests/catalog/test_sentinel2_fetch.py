@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from catalog.sentinel2.rate import Connections, Pace
 from catalog.sentinel2.settings import Account, S3Keys, account_folder
 from catalog.sentinel2.signing import S3Signer
 from catalog.sentinel2.tokens import TokenSource
+from catalog.sentinel2.transfers import Transfers
 from stratacube import claim
 from stratacube.errors import ClaimLostError, SourceError, UsageError
 from stratacube.files import fenced
@@ -121,6 +123,41 @@ def test_a_lost_claim_gives_no_file_its_name(tmp_path: Path, cdse: CdseServer) -
     assert not list(tmp_path.rglob("*.jp2"))
     assert list(tmp_path.rglob("*.part"))  # to go on from, whoever does
     assert fetch(tmp_path, cdse, product_at(cdse)).failures == ()
+
+
+def zarr_at(cdse: CdseServer, bands: Sequence[str]) -> tuple[Product, str]:
+    """A product in Zarr form whose images are one chunk each, and the address of its metadata."""
+    home, zarray = f"{cdse.url}/eopf/{ID}.zarr", {"shape": [2, 2], "chunks": [2, 2], "zarr_format": 2}
+    places = {band: f"measurements/reflectance/r20m/{band[:3].lower()}" for band in bands}
+    places["SCL_20m"] = "conditions/mask/l2a_classification/r20m/scl"
+    for inside in places.values():
+        cdse.put(f"{home}/{inside}/0.0", content(inside, 9))
+    metadata = {"metadata": {f"{inside}/.zarray": zarray for inside in places.values()}}
+    told = cdse.put(f"{home}/.zmetadata", json.dumps(metadata).encode())
+    assets = {band: Asset(href=f"{home}/{inside}") for band, inside in places.items()}
+    return replace(product_at(cdse), assets=assets), told
+
+
+def test_the_metadata_of_a_product_in_zarr_form_comes_once_and_counts(tmp_path: Path, cdse: CdseServer) -> None:
+    bands = ["B02_20m", "B03_20m", "B04_20m"]
+    product, told = zarr_at(cdse, bands)
+    (account := tmp_path / "account").mkdir()
+    with Fetcher(tmp_path / "products", bands, download=download(cdse)) as fetcher:
+        fetcher.meter.shared_at(account)
+        got = fetcher.submit(product).result(20)
+    assert got.failures == ()
+    assert Transfers(account).used() == fetcher.meter.bytes_received
+    assert [path for path, _, _ in cdse.requests if path.endswith(".zmetadata")] == [urlsplit(told).path]
+    assert fetcher.meter.bytes_received == len(cdse.files[urlsplit(told).path]) + 4 * 9
+
+
+def test_metadata_that_could_not_be_had_is_asked_for_again(tmp_path: Path, cdse: CdseServer) -> None:
+    product, told = zarr_at(cdse, ["B02_20m"])
+    whole = cdse.files.pop(urlsplit(told).path)
+    with Fetcher(tmp_path, ["B02_20m"], download=download(cdse)) as fetcher:
+        assert len(fetcher.submit(product).result(20).failures) == 2
+        cdse.files[urlsplit(told).path] = whole
+        assert fetcher.submit(product).result(20).failures == ()
 
 
 def test_only_bands_asked_for_and_scl_come(tmp_path: Path, cdse: CdseServer) -> None:

@@ -440,10 +440,10 @@ def test_search_counts_as_saved_only_with_its_lists(stac: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", "is no STAC ItemCollection"),
+        ("{", "is not a STAC ItemCollection"),
         ("[]", "holds a list, not a STAC ItemCollection"),
         ('{"type": "Catalog"}', "holds a Catalog, not"),
-        ('{"type": "FeatureCollection"}', "is no STAC ItemCollection"),
+        ('{"type": "FeatureCollection"}', "is not a STAC ItemCollection"),
     ],
 )
 def test_wrong_item_files_are_told(tmp_path: Path, text: str, sentence: str) -> None:
@@ -457,7 +457,7 @@ def test_wrong_item_files_are_told(tmp_path: Path, text: str, sentence: str) -> 
     with pytest.raises(UsageError, match="there is no file"):
         find_products(EVER, items=tmp_path / "none.json")
     (tmp_path / "x.parquet").write_bytes(b"no table")
-    with pytest.raises(UsageError, match="is no STAC ItemCollection"):
+    with pytest.raises(UsageError, match="is not a STAC ItemCollection"):
         load_items(tmp_path / "x.parquet")
 
 

@@ -125,10 +125,10 @@ def test_a_cube_is_made_appended_to_and_opened_by_plain_tools(
     assert "brightness_temperature" in capsys.readouterr().out
     for wrong, sentence in (
         (["make", str(growing), str(folder), "--bands", "C13"], "is a cube with --bands None, which is not ['C13']"),
-        (["make", str(growing), str(tmp_path)], "holds something else than a cube"),
-        (["make", str(folder), str(tmp_path / "new")], "holds references, and is no archive"),
-        (["append", str(growing)], "is no cube that make_cube made"),
-        (["describe", str(growing)], "is no virtual cube"),
+        (["make", str(growing), str(tmp_path)], "holds something other than a cube"),
+        (["make", str(folder), str(tmp_path / "new")], "holds references, and is not an archive"),
+        (["append", str(growing)], "is not a cube that make_cube made"),
+        (["describe", str(growing)], "is not a virtual cube"),
         (["make", str(growing), str(folder), "--workers", "0"], "--workers is 0; give 1 or more"),
     ):
         assert main(["cube", *wrong]) == 2, wrong

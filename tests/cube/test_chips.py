@@ -333,7 +333,7 @@ class Runs:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ({"a": Runs(os.system, "touch ran")}, "names posix.system, which is no array"),
+        ({"a": Runs(os.system, "touch ran")}, "names posix.system, which is not an array"),
         ({"a": Runs(eval, "open('ran', 'w')")}, "names builtins.eval"),
         ({"a": Runs(getattr, 1, "real")}, "names builtins.getattr"),
         ({"a": Runs(np.ndarray, (2**40,))}, "not callable|_Array"),

@@ -53,7 +53,7 @@ def test_a_section_of_a_file(tmp_path: Path) -> None:
         ("dusk", "`engine` is 'dusk': give local, dask or mpi (did you mean dask?)"),
         (["dask", "que=x"], "unknown key `que`; did you mean `queue`?"),
         (["dask", "cores=many"], "`cores` is 'many': give a whole number"),
-        (["dask", "slurm"], "'slurm' is no option; write options as KEY=VALUE"),
+        (["dask", "slurm"], "'slurm' is not an option; write options as KEY=VALUE"),
         (["local", "cores=2"], "local has no options; leave 'cores' out"),
         (["mpi", "n=2"], "unknown key `n`"),
         (["dask", "queue=compute"], "`queue` is of jobs; give `cluster=slurm` too"),

@@ -243,7 +243,7 @@ def test_what_cannot_be_is_one_sentence(world: Path, tmp_path: Path) -> None:
     (tmp_path / "half.hdf").write_bytes(whole[: len(whole) // 2])
     assert "half.hdf cannot be read" in refused(landcover=str(tmp_path / "half.hdf"))
     (tmp_path / "text.hdf").write_text("no")
-    assert "it is no HDF4 file" in refused(landcover=str(tmp_path / "text.hdf"))
+    assert "it is not an HDF4 file" in refused(landcover=str(tmp_path / "text.hdf"))
     (tmp_path / "text.tif").write_text("no")
     assert "text.tif cannot be read as a raster" in refused(landcover=str(tmp_path / "text.tif"))
     write_raster(tmp_path / "float.tif", np.ones((9, 9), "f4"), Affine(1, 0, -80, 0, -1, 10))

@@ -191,7 +191,7 @@ def test_what_is_no_part_is_refused_in_one_sentence(planned: Race, tmp_path: Pat
     )
     assert "not together with --overwrite" in refused(planned, "--shard", "1/5", "--overwrite")
     assert "the plan has fewer tiles than --num-tiles" in refused(planned, "--shard", "1/5", "--num-tiles", "7")
-    assert "this is no task of a job array" in refused(planned, "--shard", "array")
+    assert "this is not a task of a job array" in refused(planned, "--shard", "array")
     shutil.rmtree(planned.folder)
     assert "holds no plan" in refused(planned, "--shard", "1/5")
     assert not planned.folder.exists()
@@ -238,7 +238,7 @@ ARRAY = {"TASK_ID": "7", "TASK_MIN": "3", "TASK_MAX": "11", "TASK_COUNT": "5", "
         ("array", {"TASK_COUNT": "4"}, "do not follow one another: give array/N"),
         ("array", {"TASK_COUNT": ""}, "do not follow one another"),
         ("array/6", {}, "there is no part 7 of 6"),
-        ("array", {"TASK_ID": ""}, "this is no task of a job array"),
+        ("array", {"TASK_ID": ""}, "this is not a task of a job array"),
     ],
 )
 def test_tasks_of_an_array_are_parts(text: str, changes: dict[str, str], wanted: str) -> None:

@@ -72,7 +72,7 @@ class _Plain(pickle.Unpickler):
         """Return what an array is made with; everything else is refused."""
         known = _ALLOWED.get((module.replace("numpy.core", "numpy._core"), name))
         if known is None:
-            raise ValueError(f"the pickled data names {module}.{name}, which is no array, number or text")
+            raise ValueError(f"the pickled data names {module}.{name}, which is not an array, number or text")
         return known
 
     def persistent_load(self, pid: Any) -> Any:

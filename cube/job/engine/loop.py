@@ -70,6 +70,11 @@ class Workers:
         Claim of the folder that the tasks write to; what they write below it is recorded.
     limit
         Seconds after which workers of whom none came to an end are taken for stalled, and ended.
+
+    Raises
+    ------
+    UsageError
+        If there would be none, or it is not an engine.
     """
 
     def __init__(
@@ -80,6 +85,8 @@ class Workers:
         fence: Fence | None = None,
         limit: float = math.inf,
     ) -> None:
+        if number < 1:
+            raise UsageError(f"`workers` is {number}; give 1 or more")
         self.engine = choose_engine(engine) or EngineChoice("local")
         self.modules, self.fence, self.limit = modules, fence, limit
         self.replaced = 0

@@ -31,7 +31,7 @@ class CloudsatOptions(Options):
     merra2_variables: list[str] = Field(
         [],
         description="cloudsat: its variables (default: T QV H PHIS T2M U10M V10M)",
-        json_schema_extra={"formerly": []},
+        json_schema_extra=formerly([]),
     )
     orbit: int | None = Field(None, ge=0, description="cloudsat: take this orbit alone")
     profile_stride: int = Field(45, ge=1, description="cloudsat: profiles between the centres of tiles")

@@ -83,7 +83,7 @@ class EventSampler:
                 self.stratum,
                 event.weight,
                 float(chances[i]),
-                system_id=int(event.name) if event.name.isdigit() and len(event.name) < 19 else None,
+                system_id=int(event.name) if event.name.isdecimal() and len(event.name) < 19 else None,
                 details={"event_id": event.name} | ({"class_name": event.category} if event.category else {}),
             )
 
