@@ -49,6 +49,7 @@ OTHER_FLAGS = {
     "--array",
     "--build-arg",
     "--no-archive",
+    "--start",
 }
 PREDECESSORS_FLAGS = (
     *("--stratification", "--convection-regex", "--output-dir", "--tile-size", "--channels", "--local-data-dir"),

@@ -56,6 +56,8 @@ def _run(options: argparse.Namespace) -> Answer:
     from training.runs import judged_on, open_run  # noqa: PLC0415
 
     changes = {"data": {"label": options.label}} if options.label else {}
+    if options.output is not None:  # before anything is opened
+        refuse_other_json(options.output, "scores", "scores of a probe")
     opened = judged_on(open_run(options.checkpoint, changes, part=options.part), options.data, fitted=True)
     output = options.output or options.checkpoint / f"{opened.named('probe')}.json"
     refuse_other_json(output, "scores", "scores of a probe")

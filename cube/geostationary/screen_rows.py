@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cube.geostationary.screen_seams import LEAST, NARROWEST, changes, seams, smoothed
+
 __all__ = [
     "FLAGS",
     "NOISE",
     "ROW_FAULTS",
     "SCATTER",
     "Look",
-    "bands",
     "contradictory",
     "is_dense",
     "look_at",
     "repeated",
     "saturated",
-    "seams",
 ]
 
 ROW_FAULTS = ("fill", "repeated", "saturated", "noise", "contradictory")
@@ -49,23 +49,6 @@ _PARTS = 4
 """Parts along each side of a chunk, whose means are compared with those of other times."""
 _THERE = 0.9
 """Share of a part's pixels that must have a count."""
-_TOGETHER, _AROUND, _FEWEST = 4, 3, 5
-"""Columns of which the mean is taken, against the instrument's noise; rows on each side that a seam is compared with;
-and means in a row before anything is said of seams."""
-_SEAM, _LEAST = 4.0, 0.007
-"""How much more than the rows around a seam's differ, and by what share of the range of counts at least. In 12,800
-windows of real files, of 64 to 512 pixels, none has."""
-_ALIKE, _SHARPER, _COLUMNS, _STEP = 0.85, 1.5, 0.35, 4.0
-"""What tells a seam from an edge of a cloud that runs along a row. Over an edge the pattern goes on, with a correlation
-of the two rows of 0.85 and more; or few of the columns have it, less than 0.35 of them changing by 1.5 times what they
-change by around; or all that have it change by about the same, with a fourth of the change or less beside that."""
-_BAND = 32
-"""Rows of a band at most that is told by both of its ends; what is taller has many rows to be told by."""
-_END, _FAINT, _MOST, _CHANGED = 2.0, 0.003, 0.4, 0.001
-"""Of both ends: how much more their rows differ than those around, by what share of the range of counts at least, the
-share of columns that change by half as much again as anywhere around, and by what share of the range. Of 35,959
-windows of real files, of 64 to 512 pixels, none has two rows so near that do; one row has in some, and more in a
-synthetic sky, where an edge of a cloud may be as sharp. Faint stripes of GOES-17 reach 0.002 of the range."""
 _CONTRADICTORY = 0.05
 """Share of a row in which counts and flags say different things before it is called contradictory."""
 
@@ -144,7 +127,7 @@ class _Rows:
     again: npt.NDArray[np.bool_]
     """Whether it may be the one before, by some columns."""
     change: Pixels
-    """By how much it is unlike the one before, see :func:`seams`."""
+    """By how much it is unlike the one before, see :func:`~cube.geostationary.screen_seams.seams`."""
 
     @classmethod
     def of(cls, counts: Pixels, top: int) -> _Rows:
@@ -152,8 +135,8 @@ class _Rows:
         mean, variance = _moments(some)
         again, change = np.zeros(len(counts), bool), np.zeros(len(counts), "f4")
         again[1:] = (some[1:] == some[:-1]).all(axis=1)
-        if some.shape[1] >= _TOGETHER * _FEWEST:
-            change[1:] = _changes(_smoothed(some))
+        if some.shape[1] >= NARROWEST:
+            change[1:] = changes(smoothed(some))
         return cls(
             some,
             mean,
@@ -198,7 +181,7 @@ def _look(
         )
     )
     uneven, between = _unevenness(rows.total, whole, counts.shape[1])
-    sharp = not all_there or rows.change[1:].max(initial=0) > _LEAST * top
+    sharp = not all_there or rows.change[1:].max(initial=0) > LEAST * top
     return Look(
         rows=len(counts),
         pixels=counts.size,
@@ -263,104 +246,6 @@ def _blocks(some: Pixels) -> Pixels:
     rows = some[: tall * _PARTS, : wide * _PARTS].reshape(_PARTS, tall, wide * _PARTS).sum(axis=1)
     means: Pixels = rows.reshape(_PARTS, _PARTS, wide).sum(axis=2).ravel() / np.float32(tall * wide)
     return means
-
-
-def seams(some: Pixels, top: int) -> int:
-    """Places where a row has nothing to do with the next, by some columns of each.
-
-    Rows differ there by much more than those around them do, most edges of clouds being less sharp and not along a row,
-    and the pattern breaks off. What one row is brighter than another as a whole does not count: that is striping.
-
-    Parameters
-    ----------
-    some
-        Counts (row, column) of every so many columns.
-    top
-        The highest count.
-    """
-    rows, wide = len(some), some.shape[1] // _TOGETHER
-    if rows < 3 * _AROUND or wide < _FEWEST:
-        return 0
-    mean = _smoothed(some)
-    apart = _changes(mean)
-    if apart.max() <= _LEAST * top:
-        return 0
-    sharp = np.flatnonzero(apart[_AROUND:-_AROUND] > np.maximum(_SEAM * _around(apart), _LEAST * top))
-    return sum(_breaks_off(mean[row : row + 2 * _AROUND + 2], _LEAST / 2 * top) for row in sharp)
-
-
-def bands(counts: Pixels, top: int) -> int:
-    """Bands of a few rows that have nothing to do with those above and below, as where rows were moved.
-
-    One end of such a band may be as faint as an edge of a cloud; two are not, where all columns are looked at.
-
-    Parameters
-    ----------
-    counts
-        (row, column), as floats.
-    top
-        The highest count.
-    """
-    if len(counts) < 3 * _AROUND or counts.shape[1] < _TOGETHER * _FEWEST:
-        return 0
-    mean = _smoothed(counts)
-    apart = np.abs(mean[1:] - mean[:-1])
-    whole = apart.sum(axis=1) / np.float32(apart.shape[1])
-    ends = np.flatnonzero(whole[_AROUND:-_AROUND] > np.maximum(_END * _around(whole), _FAINT * top))
-    if len(ends) < 2:
-        return 0
-    least = np.maximum(_SHARPER * _around(apart)[ends], _CHANGED * top)
-    ends = ends[(apart[_AROUND:-_AROUND][ends] > least).mean(axis=1) > _MOST]
-    return int((np.diff(ends) <= _BAND).sum())
-
-
-def _around(values: Pixels) -> Pixels:
-    """The largest of the rows on both sides of each; nothing of those at the edges, for a cloud may begin there."""
-    number = len(values) - 2 * _AROUND
-    most: Pixels = np.maximum.reduce([values[k : k + number] for k in range(2 * _AROUND + 1) if k != _AROUND])
-    return most
-
-
-def _smoothed(some: Pixels) -> Pixels:
-    """Means of four columns each: column by column, as a mean along an axis of four costs numpy five times as much."""
-    wide = some.shape[1] // _TOGETHER
-    mean = some[:, : wide * _TOGETHER : _TOGETHER].copy()
-    for k in range(1, _TOGETHER):
-        mean += some[:, k : wide * _TOGETHER : _TOGETHER]
-    mean /= _TOGETHER
-    return mean
-
-
-def _changes(mean: Pixels) -> Pixels:
-    """By how much each row but the first is unlike the one before, beside being brighter as a whole."""
-    steps, wide = mean[1:] - mean[:-1], np.float32(mean.shape[1])
-    apart: Pixels = np.abs(steps - steps.sum(axis=1, keepdims=True) / wide).sum(axis=1) / wide
-    return apart
-
-
-def _breaks_off(mean: Pixels, least: float) -> bool:
-    """Whether the pattern of the rows above breaks off between the two in the middle, in more than an edge of a cloud.
-
-    ``least`` is what a column changes by at least before that counts.
-    """
-    steps = mean[1:] - mean[:-1]
-    above, below = (row - row.mean() for row in mean[_AROUND : _AROUND + 2].astype("f8"))
-    if above @ below >= _ALIKE * np.sqrt((above @ above) * (below @ below)):
-        return False
-    striped = np.median(steps, axis=1, keepdims=True)
-    if _sharper(np.abs(steps - striped), least).mean() <= _COLUMNS:
-        return False
-    across, edge = steps[_AROUND], _sharper(np.abs(steps), least)
-    step = np.median(across[edge]) if edge.any() else 0.0
-    beside = np.minimum(np.abs(across), np.abs(across - step))
-    return bool(np.abs(across).mean() < _STEP * beside.mean())
-
-
-def _sharper(sizes: Pixels, least: float) -> Pixels:
-    """Which columns change more in the middle than anywhere around."""
-    around = np.delete(sizes, _AROUND, axis=0).max(axis=0)
-    sharper: Pixels = sizes[_AROUND] > np.maximum(_SHARPER * around, least)
-    return sharper
 
 
 def _by_flag(flags: Pixels) -> tuple[int, ...]:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from cube.geostationary.dialect import dialect_of, imager_of
 from cube.geostationary.file_index import FileIndex
 from cube.geostationary.grid import FixedGrid, Window
-from cube.geostationary.screen_rows import SCATTER, bands, contradictory, is_dense, repeated, saturated, seams
+from cube.geostationary.screen_rows import SCATTER, contradictory, is_dense, repeated, saturated
+from cube.geostationary.screen_seams import bands, seams
 
 __all__ = ["fault_in"]
 

@@ -12,8 +12,9 @@ import pytest
 from cube.geostationary.grid import Window
 from cube.geostationary.index import index_file
 from cube.geostationary.screen_file import record_of
-from cube.geostationary.screen_rows import bands, repeated, seams
+from cube.geostationary.screen_rows import repeated
 from cube.geostationary.screen_rules import judge
+from cube.geostationary.screen_seams import bands, seams
 from cube.geostationary.screen_tiles import fault_in
 from cube.testing import write_abi_file
 from tests.cube.bad_scans import TOP, images_of, source_of

@@ -49,6 +49,7 @@ def test_an_image_that_is_text_leads_to_no_other_file(tmp_path: Path, name: str)
         assert file.driver == "GTiff", "the name alone decides nothing"
 
 
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 def test_a_cell_of_a_build_that_is_text_leads_to_no_other_file(tmp_path: Path) -> None:
     """Builds come from others too: opened as one cube, and cell by cell."""
     own = _image(tmp_path / "own.tif")
