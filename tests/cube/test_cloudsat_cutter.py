@@ -71,6 +71,8 @@ def test_flags_of_its_readme_are_the_same() -> None:
         "`cloudsat_aux_root` is not used without `metadata=cloudsat_aux`",
         "`merra2_root` is not used without `metadata=merra2`",
     ]
+    used = config(output_dir="o", year=2019, merra2_root="m", metadata=["merra2"])
+    assert list(used.notes()) == []
 
 
 @pytest.mark.parametrize(
