@@ -155,7 +155,7 @@ class AbiBuild:
             plan = self._drawn or self._draw(run, screened)
             if grows:
                 plan = grown_plan(self.table, plan, self.layout)
-            draw_plan(self.folder.plan_map, plan.tiles, plan.tallies)
+            draw_plan(self.folder.plan_map, plan.rows.frame(["longitude", "latitude", "stratum"]), plan.tallies)
             write_plan(plan, self.folder.plan)
 
         def parts() -> list[Path]:
