@@ -26,7 +26,7 @@ from cube.job.ledger import Problem
 from cube.strata.base import Candidate, pixel_of, place_tile, refuse_too_large
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.streams import Stream
-from cube.strata.windows import Frame, choose_window
+from cube.strata.windows import Frame, WindowChoice, choose_window
 from cube.sun import solar_angles
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
@@ -165,6 +165,7 @@ class _Planner:
         for scan in scans:
             self.by_platform[scan.platform].append(scan)
         self._at: dict[tuple[str, datetime, timedelta], list[Frame]] = {}
+        self._choices: dict[int, WindowChoice] = {}
         self._reasons: dict[tuple[str, datetime, timedelta, bool], str | None] = {}
         self.avoided: dict[str, str] = {}
         """Scans that candidates gave way for, and why."""
@@ -196,15 +197,9 @@ class _Planner:
             return "tile centre off the Earth"
         tile = TileSpec("", grid.left + window.col * grid.dx, grid.top + window.row * grid.dy, grid.projection)
         after = self._after_start(scan, lon, lat) or _AT_ONCE
-        frames = self._with_context(self._frames(scan.platform, candidate.time, late), tile, (lon, lat), after)
-        choice = choose_window(
-            frames,
-            self.wanted.steps,
-            event_index=min(range(len(frames)), key=lambda i: abs(self.wanted.minutes_about[i])),
-            max_daylight_zenith=DAYLIGHT_ZENITH if self.wanted.daylight else None,
-            bands=len(self.layout.instrument.bands),
-            system_pixels=candidate.details.get("system_pixels"),
-        )
+        about = self._frames(scan.platform, candidate.time, late)
+        frames = self._with_context(about, tile, (lon, lat), after)
+        choice = self._choice(frames, candidate, shared=frames is about)
         kept = frames[choice.start : choice.start + self.wanted.steps]
         if reason := self._unfit(kept, whole=whole) or self._gives_way(scan, kept, fit_only=strict):
             return reason
@@ -212,6 +207,24 @@ class _Planner:
         spot = Spot(scan, grid, window.row, window.col, tuple(kept), choice.start, tuple(choice.scores), pixel)
         zenith, _ = grid.projection.view_angles(lon, lat)
         return Placed(candidate, scan.start, lat, lon, float(zenith), spot, scan.start + after, spot.content)
+
+    def _choice(self, frames: list[Frame], candidate: Candidate, *, shared: bool) -> WindowChoice:
+        """The best window; of frames that other tiles share, and that depend on nothing else, worked out once."""
+        pixels = candidate.details.get("system_pixels")
+        key = id(frames)  # held by :attr:`_at`: no other list comes to have it
+        if shared and pixels is None and key in self._choices:
+            return self._choices[key]
+        choice = choose_window(
+            frames,
+            self.wanted.steps,
+            event_index=min(range(len(frames)), key=lambda i: abs(self.wanted.minutes_about[i])),
+            max_daylight_zenith=DAYLIGHT_ZENITH if self.wanted.daylight else None,
+            bands=len(self.layout.instrument.bands),
+            system_pixels=pixels,
+        )
+        if shared and pixels is None:
+            self._choices[key] = choice
+        return choice
 
     def _of_best(self, candidate: Candidate, stream: Stream) -> Candidate | str:
         """A candidate as the satellite that sees it best has it, or why none has."""
