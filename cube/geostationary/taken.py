@@ -69,7 +69,7 @@ class Taken:
     """
 
     def __init__(self) -> None:
-        self._facts = {name: array(kind) for name, kind in _FACTS.items()}
+        self._facts: dict[str, array[Any]] = {name: array(kind) for name, kind in _FACTS.items()}
         self._scores, self._details = array("d"), _Texts()
         self._scans, self._grids = _Distinct[Scan](), _Distinct[FixedGrid]()
         self._windows, self._systems = _Distinct[_Window](), _Distinct[tuple[int | None, Any]]()

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -197,7 +196,7 @@ class _Neighbours:
         # A chord is shorter than its arc, and comparing chords saves the arc cosine.
         self._chord = None if not spacing_km else 2 * np.sin(min(spacing_km / EARTH_RADIUS_KM, np.pi) / 2)
         self._seconds = max(minutes, 0.0) * 60.0
-        self._bins: dict[int, array[float]] = defaultdict(partial(array, "d"))
+        self._bins: dict[int, array[float]] = defaultdict(lambda: array("d"))
         """Of each tile its time in seconds and the unit vector of its place, one after the other."""
 
     def crowd(self, placed: Placed[T]) -> bool:
