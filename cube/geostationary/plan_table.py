@@ -160,8 +160,7 @@ class PlanTable:
             """What the times of events mean; None in plans of before, which matched them with starts of scans."""
             self.asked: int | None = attrs.get("asked")
             """How many tiles were asked for; None for all there are, and in plans of before."""
-            self.per_shard: int | None = attrs.get("per_shard")
-            """Tiles of a shard of the store; None in plans of before, whose stores go by their layout."""
+            self._per_shard: int | None = attrs.get("per_shard")
             self.grown: tuple[int, ...] = tuple(attrs.get("grown", ()))
             """Tiles that it had, each time before it grew."""
             self.tallies = [
@@ -234,9 +233,16 @@ class PlanTable:
         frame.attrs = {}
         return frame
 
+    @cached_property
+    def per_shard(self) -> int:
+        """Tiles of a shard of the store; plans of before tell it by their first shard alone."""
+        if self._per_shard is not None:
+            return self._per_shard
+        return sum(int((block["shard"] == 0).sum()) for block in self.blocks(["shard"], shards=[0]))
+
     def cut_by_growth(self) -> dict[int, int]:
         """Shards that were made with fewer tiles than they are to have now, by how many that is."""
-        of = self.per_shard or 1
+        of = self.per_shard
         return {n // of: min(of, self.tiles - n // of * of) for n in self.grown if n % of}
 
     def shards(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:

@@ -154,7 +154,7 @@ class AbiBuild:
         def make() -> None:
             plan = self._drawn or self._draw(run, screened)
             if grows:
-                plan = grown_plan(self.table, plan, self.layout)
+                plan = grown_plan(self.table, plan)
             draw_plan(self.folder.plan_map, plan.rows.frame(["longitude", "latitude", "stratum"]), plan.tallies)
             write_plan(plan, self.folder.plan)
 

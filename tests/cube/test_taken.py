@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,11 +23,13 @@ from cube.geostationary import taken
 from cube.geostationary.grid import FixedGrid, GeosProjection
 from cube.geostationary.layout import TileLayout
 from cube.geostationary.outline import footprint_ring
+from cube.geostationary.plan_table import Plan, PlanTable, write_plan
 from cube.geostationary.projections import distinct
 from cube.geostationary.taken import Spot, Taken
 from cube.strata.base import Candidate
 from cube.strata.select import Placed
 from cube.strata.windows import Frame
+from stratacube.parquet import read_frame, write_frame
 
 START, STEP, STEPS, ABOUT = datetime(2020, 7, 1), timedelta(minutes=10), 3, 5
 CHANNELS = (7, 13)
@@ -202,3 +205,27 @@ def test_a_tile_fills_some_hundred_bytes() -> None:
     finally:
         tracemalloc.stop()
     assert held / 3000 < 500
+
+
+def test_a_shard_of_small_tiles_is_no_endless_task(layout: TileLayout) -> None:
+    assert replace(layout, tile_size=8, steps=1, channels=(13,)).tiles_per_shard == 4096
+    assert replace(layout, tile_size=512, steps=7).tiles_per_shard == 9
+
+
+def test_plans_of_before_tell_the_tiles_of_a_shard_by_the_first(layout: TileLayout, tmp_path: Path) -> None:
+    """Stores of theirs may have more tiles in a shard than new ones."""
+    packed = Taken()
+    for placed in some_tiles(50):
+        packed.append(placed)
+    rows = packed.rows(CHANNELS, SEEDS, layout).mapped(lambda block: block.assign(shard=block["tile"] // 20))
+    plan = Plan(rows, Counter(), [], "start", [], 50, 20)
+    write_plan(plan, tmp_path / "plan.parquet")
+    assert PlanTable(tmp_path / "plan.parquet").per_shard == 20
+    write_frame(tmp_path / "before.parquet", _without(read_frame(tmp_path / "plan.parquet"), "per_shard"))
+    assert PlanTable(tmp_path / "before.parquet").per_shard == 20
+
+
+def _without(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A table without one of its attributes."""
+    frame.attrs = {key: value for key, value in frame.attrs.items() if key != name}
+    return frame
