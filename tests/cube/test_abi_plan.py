@@ -165,18 +165,20 @@ def test_a_window_is_kept_for_those_alone_that_share_all_it_depends_on(archive: 
     about = planner._frames("goes16", scans[3].start, timedelta(0))
     event = Candidate(scans[3].start, 0.0, 0.0, "random", 1.0, 1.0)
     early, late = ({f.time: n * factor for n, f in enumerate(about)} for factor in (-100, 100))
-    asked: list[tuple[list[Frame], dict[datetime, int] | None, bool]] = [
-        (about, None, True),
-        (about, early, True),
-        (about, late, True),
-        (about, None, True),
-    ]
-    asked += [([replace(f, missing=n % 3) for n, f in enumerate(about, start=k)], None, False) for k in range(3)]
-    found = []
-    while asked:  # lists that go make room for others at the same place in memory
-        frames, pixels, shared = asked.pop(0)
+    chosen = []
+
+    def choose(frames: list[Frame], pixels: dict[datetime, int] | None, *, shared: bool) -> None:
         details = {} if pixels is None else {"system_pixels": pixels}
-        found.append(planner._choice(frames, replace(event, details=details), shared=shared).start)
+        chosen.append(planner._choice(frames, replace(event, details=details), shared=shared).start)
         index = min(range(len(frames)), key=lambda i: abs(planner.wanted.minutes_about[i]))
-        assert found[-1] == choose_window(frames, 2, event_index=index, bands=16, system_pixels=pixels).start
-    assert len({*found}) > 1
+        assert chosen[-1] == choose_window(frames, 2, event_index=index, bands=16, system_pixels=pixels).start
+
+    for pixels in (None, early, late, None):
+        choose(about, pixels, shared=True)
+    alone = [replace(f, missing=n % 3) for n, f in enumerate(about)]
+    choose(alone, None, shared=False)
+    place = id(alone)
+    del alone
+    # What is told of a list that is gone is not told of the next one at its place in memory.
+    choose(next(new for new in (about[:] for _ in range(1000)) if id(new) == place), None, shared=True)
+    assert len({*chosen}) > 1
