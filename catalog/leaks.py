@@ -31,6 +31,19 @@ _TOGETHER = 2048
 _HOUR = np.timedelta64(3_600_000_000, "us")
 
 
+class Lives(NamedTuple):
+    """What samples cover of time, and which system they are of: :class:`Extents` without where."""
+
+    start: Times
+    end: Times
+    systems: npt.NDArray[np.str_]
+
+    @staticmethod
+    def join(parts: Sequence[Lives]) -> Lives:
+        """Those of several parts, one after the other."""
+        return Lives(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
 @dataclass(frozen=True)
 class Extents:
     """What samples cover: where, from when to when, and which system; make them by :meth:`of`."""
@@ -185,7 +198,7 @@ def leaks_between(
     return found
 
 
-def hours_apart(one: Extents, i: Ints, other: Extents, j: Ints) -> npt.NDArray[np.float64]:
+def hours_apart(one: Extents | Lives, i: Ints, other: Extents | Lives, j: Ints) -> npt.NDArray[np.float64]:
     """Hours between the times of samples; 0 where they overlap."""
     between = np.maximum(other.start[j] - one.end[i], one.start[i] - other.end[j])
     hours: npt.NDArray[np.float64] = np.maximum(between / _HOUR, 0.0)

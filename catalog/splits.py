@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from catalog.leaks import SYSTEM_HOURS, Extents, Leak, find_leaks, hours_apart, leaks_between
+from catalog.leaks import SYSTEM_HOURS, Extents, Leak, Lives, find_leaks, hours_apart, leaks_between
 from catalog.sphere import EARTH_RADIUS_KM, Footprints
 from stratacube.errors import UsageError
 
@@ -85,11 +85,31 @@ class SplitRule:
         ndarray of str
             The split of each, or :data:`GAP`.
         """
+        return self.assign_parts([extents], kept)
+
+    def assign_parts(self, parts: Iterable[Extents], kept: Mapping[int, str] | None = None) -> npt.NDArray[np.str_]:
+        """Assign samples that come in parts, of which one at a time is held: outlines take kilobytes each.
+
+        Parameters
+        ----------
+        parts
+            What the samples cover, one part after the other, as :meth:`assign` takes them all.
+        kept
+            As of :meth:`assign`; numbers count all samples.
+
+        Returns
+        -------
+        ndarray of str
+            The split of each, or :data:`GAP`.
+        """
         blocks = None if self.block_km is None else _Blocks(self.block_km)
-        found = [self._of(extents.footprints, i, blocks, times) for i, times in enumerate(self._times(extents))]
+        found, lives = list[str](), list[Lives]()
+        for part in parts:
+            found += [self._of(part.footprints, i, blocks, times) for i, times in enumerate(self._times(part))]
+            lives.append(Lives(part.start, part.end, part.systems))
         for number, name in (kept or {}).items():
             found[number] = name
-        self._keep_systems_together(extents, found, kept or {})
+        self._keep_systems_together(Lives.join(lives), found, kept or {})
         return np.array(found, dtype=f"<U{max(map(len, [GAP, *self.shares]))}")
 
     def split_of(self, row: int, column: int, time: int) -> str:
@@ -122,19 +142,19 @@ class SplitRule:
         last = np.floor(((extents.end - _EPOCH).astype("i8") / _HOUR + half) / block).astype("i8").tolist()
         return [range(a, b + 1) for a, b in zip(first, last, strict=True)]
 
-    def _keep_systems_together(self, extents: Extents, found: list[str], kept: Mapping[int, str]) -> None:
+    def _keep_systems_together(self, lives: Lives, found: list[str], kept: Mapping[int, str]) -> None:
         """Leave out samples of a system of which one drawn before is of another split."""
         before: dict[str, list[int]] = {}
         # Samples that have their split already come before all others, wherever they stand.
-        for i in sorted(np.flatnonzero(extents.systems != "").tolist(), key=lambda n: (n not in kept, n)):
+        for i in sorted(np.flatnonzero(lives.systems != "").tolist(), key=lambda n: (n not in kept, n)):
             if found[i] == GAP:
                 continue
-            others = np.array([j for j in before.get(extents.systems[i], ()) if found[j] != found[i]], "i8")
-            apart = hours_apart(extents, np.full(len(others), i), extents, others)
+            others = np.array([j for j in before.get(lives.systems[i], ()) if found[j] != found[i]], "i8")
+            apart = hours_apart(lives, np.full(len(others), i), lives, others)
             if i not in kept and (apart < max(SYSTEM_HOURS, self.gap_hours)).any():
                 found[i] = GAP
             else:
-                before.setdefault(str(extents.systems[i]), []).append(i)
+                before.setdefault(str(lives.systems[i]), []).append(i)
 
 
 @cache

@@ -158,7 +158,9 @@ class TileConfig(WindowSettings):
         description="share of valid pixels that a tile must have; one with fewer is told, and not in the catalog",
         json_schema_extra=formerly(0.0),
     )
-    shard_mb: float = Field(32.0, gt=0, le=4096, description="decoded megabytes of one band in one shard, about")
+    shard_mb: float = Field(
+        32.0, gt=0, le=4096, description="decoded megabytes of one band in one shard, about; of 4,096 tiles at most"
+    )
     codec: CodecName = Field(
         "lz4hc",
         description="compression of the store: fast to read, fast to write, smallest, or as it was first",

@@ -8,7 +8,8 @@ takes reading ahead to be off too: it has a thread of its own, and keeps what it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ import pyarrow.parquet
 
 from stratacube.files import whole_file
 
-__all__ = ["iter_frames", "read_frame", "write_frame"]
+__all__ = ["iter_frames", "read_frame", "write_frame", "write_frames"]
 
 
 def read_frame(source: Path | BinaryIO, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -118,6 +119,40 @@ def write_frame(path: Path, frame: pd.DataFrame, *, compression: str = "snappy",
     """
     with whole_file(path) as part:
         frame.to_parquet(part, engine="pyarrow", compression=compression, index=False, row_group_size=row_group)
+
+
+def write_frames(path: Path, frames: Iterable[pd.DataFrame], attrs: Mapping[str, Any]) -> None:
+    """Write a table that comes in parts, of which one at a time is held, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file.
+    frames
+        One at least, with the same columns; the rows of each lie together in the file. Their indexes are not kept.
+    attrs
+        Kept as those of a frame, of what JSON can tell.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    left = iter(frames)
+    first = next(left)
+    schema = _told(pyarrow.Schema.from_pandas(first, preserve_index=False))
+    schema = schema.with_metadata({**(schema.metadata or {}), b"PANDAS_ATTRS": json.dumps(attrs).encode()})
+    with whole_file(path) as part, pyarrow.parquet.ParquetWriter(part, schema, compression="snappy") as writer:
+        for frame in chain([first], left):
+            writer.write_table(pyarrow.Table.from_pandas(frame, schema, preserve_index=False, nthreads=1))
+
+
+def _told(schema: pyarrow.Schema) -> pyarrow.Schema:
+    """A schema with lists of text where the first rows have empty lists alone, of which nobody knows what they hold."""
+    for number, field in enumerate(schema):
+        if pyarrow.types.is_list(field.type) and pyarrow.types.is_null(field.type.value_type):
+            schema = schema.set(number, field.with_type(pyarrow.list_(pyarrow.string())))
+    return schema
 
 
 def _frame(table: pyarrow.Table) -> pd.DataFrame:

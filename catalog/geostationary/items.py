@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from catalog.geostationary.abi import ABI_NAMES
 from catalog.geostationary.bands import Band
 from catalog.geostationary.item_table import AGAIN, ItemTable, is_table, write_table
 from catalog.geostationary.naming import Naming
+from catalog.geostationary.packed_files import PackedFiles
 from catalog.geostationary.scans import Scan, SourceFile
 from catalog.publish.footprints import footprint
 from catalog.publish.model import Observatory
@@ -174,8 +176,18 @@ def save_items(
         file.write(f"\n{_TAIL}\n")
 
 
-def load_items(path: Path, naming: Naming = ABI_NAMES) -> list[Scan]:
+def load_items(path: Path, naming: Naming = ABI_NAMES, *, packed: bool = False) -> list[Scan]:
     """Read the scans of a collection, as :func:`save_items` was given them.
+
+    Parameters
+    ----------
+    path
+        The file.
+    naming
+        Names of the imager.
+    packed
+        Keep their files as :class:`~catalog.geostationary.packed_files.PackedFiles`: for who goes through very many
+        scans, and looks at the files of few.
 
     Raises
     ------
@@ -183,7 +195,8 @@ def load_items(path: Path, naming: Naming = ABI_NAMES) -> list[Scan]:
         If the file cannot be read, or is not a collection of scans of the imager.
     """
     items = open_table(path) if is_table(path) else _features(path)
-    return [scan_of(path, item, naming) for item in items]
+    scans = (scan_of(path, item, naming) for item in items)
+    return [replace(scan, files=PackedFiles(scan.files, naming)) for scan in scans] if packed else [*scans]
 
 
 def scan_of(path: Path, item: Any, naming: Naming) -> Scan:

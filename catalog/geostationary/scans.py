@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -76,7 +76,7 @@ class Scan:
     start: datetime
     """Earliest start of its channels."""
     end: datetime
-    files: dict[int, SourceFile]
+    files: Mapping[int, SourceFile]
     """By channel number; a missing channel has no entry."""
 
     @property

@@ -19,8 +19,8 @@ from cube.geostationary.headers import Headers, PlannedHeaders
 from cube.geostationary.layout import TileLayout, TileSpec
 from cube.geostationary.parts import time_means_of
 from cube.geostationary.plan import Screen
-from cube.geostationary.plan_table import Plan, Spot, table_of
-from cube.geostationary.splitting import splits_of
+from cube.geostationary.plan_table import Plan
+from cube.geostationary.taken import Spot, Taken
 from cube.strata.base import Candidate
 from cube.strata.select import Placed
 from cube.strata.streams import Tally
@@ -73,7 +73,7 @@ def edited_plan(
         told = f"lacks {', '.join(lacking)}" if lacking else "has no row"
         raise UsageError(f"`plan` {path} {told}; give a plan.parquet of a build, edited")
     check = _Check(config, scans, PlannedHeaders(headers, scans))
-    tiles: list[Placed[Spot]] = []
+    tiles, found = Taken(), Counter[str]()
     faults: list[str] = []
     known: dict[Any, int] = {}
     for number, row in enumerate(rows.to_dict("records"), start=1):
@@ -83,6 +83,7 @@ def edited_plan(
                 raise ValueError(f"it has the same pixels and times as row {known[placed.content]}")
             known[placed.content] = number
             tiles.append(placed)
+            found[placed.candidate.stratum] += 1
         except (ValueError, TypeError, SourceError) as error:
             faults.append(f"row {number}: {' '.join(str(error).split())}")
     if faults:
@@ -91,23 +92,22 @@ def edited_plan(
         more = f"; {many(len(faults) - 1, 'more row')} cannot be built either" if len(faults) > 1 else ""
         raise UsageError(f"`plan` {path} cannot be built: {faults[0]}{more}")
     if screen is not None:
-        used = {s.id: s for tile in tiles for s in (tile.payload.scan, *tile.payload.scans)}
-        screen(sorted(used.values(), key=lambda scan: (scan.start, scan.id)))
-    return _planned(config, check.layout, tiles, rows)
-
-
-def _planned(config: AbiConfig, layout: TileLayout, tiles: Sequence[Placed[Spot]], rows: pd.DataFrame) -> Plan:
-    rule = config.split_rule
-    splits = None if rule is None else splits_of(rule, layout.side, tiles)
-    seeds = dict.fromkeys({tile.candidate.stratum for tile in tiles}, config.seed)
-    table = table_of(config.channels, seeds, layout, tiles, splits)
-    for name in _KEPT:
-        if name in rows:
-            table[name] = rows[name].to_numpy()[table["rank"]]
-    found = Counter(tile.candidate.stratum for tile in tiles)
+        screen(sorted(tiles.scans, key=lambda scan: (scan.start, scan.id)))
+    rule, layout = config.split_rule, check.layout
+    splits = None if rule is None else rule.assign_parts(tiles.extents(layout.side))
+    planned = tiles.rows(config.channels, dict.fromkeys(found, config.seed), layout, splits)
+    kept = {name: rows[name].to_numpy() for name in _KEPT if name in rows}
     tallies = [Tally(name, "", number, number, number) for name, number in sorted(found.items())]
     means = str(rows.attrs.get("time_means") or time_means_of(config))
-    return Plan(table, Counter(), [], means, tallies, None, min(layout.tiles_per_shard, len(table)))
+    return Plan(
+        planned.mapped(lambda block: block.assign(**{name: told[block["rank"]] for name, told in kept.items()})),
+        Counter(),
+        [],
+        means,
+        tallies,
+        None,
+        min(layout.tiles_per_shard, len(tiles)),
+    )
 
 
 class _Check:
@@ -129,9 +129,8 @@ class _Check:
             raise ValueError(f"row {top}, col {left} are not multiples of {align}" if np.isfinite(lat) else told)
         tile = TileSpec("", grid.left + left * grid.dx, grid.top + top * grid.dy, grid.projection)
         frames = self._frames(row, scan, tile)
-        steps = tuple(f.time for f in frames)
         start = _whole(row.get("window_start"), 0)
-        spot = Spot(scan, grid, top, left, steps, tuple(frames), 0, (1.0,), self._pixel(row, top, left))
+        spot = Spot(scan, grid, top, left, tuple(frames), 0, (1.0,), self._pixel(row, top, left))
         zenith = float(grid.projection.view_angles(lon, lat)[0])
         candidate = Candidate(
             scan.start,

@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 
 from cube.geostationary.grid import GeosProjection
-from cube.geostationary.layout import TileLayout
-from cube.geostationary.plan_table import Plan, PlanTable
+from cube.geostationary.plan_table import Plan, PlanRows, PlanTable
 from cube.geostationary.projections import distinct
 
 __all__ = ["grown_plan"]
 
 
-def grown_plan(before: PlanTable, plan: Plan, layout: TileLayout) -> Plan:
+def grown_plan(before: PlanTable, plan: Plan) -> Plan:
     """Append to the plan that is there what a larger draw has besides.
 
     Parameters
@@ -25,17 +24,14 @@ def grown_plan(before: PlanTable, plan: Plan, layout: TileLayout) -> Plan:
         The plan that is there; its tiles keep their numbers.
     plan
         The larger draw, which has those of the smaller one.
-    layout
-        Of the store.
     """
-    per_shard = before.per_shard or min(layout.tiles_per_shard, before.tiles)
     rows = before.frame()
     rows.attrs = {"projections": [asdict(view) for view in before.projections]}
-    tiles = _grown(rows, plan.tiles, per_shard)
-    return replace(plan, tiles=tiles, per_shard=per_shard, grown=(*before.grown, before.tiles))
+    tiles = _grown(rows, plan.tiles, before.per_shard)
+    return replace(plan, rows=tiles, per_shard=before.per_shard, grown=(*before.grown, before.tiles))
 
 
-def _grown(before: pd.DataFrame, after: pd.DataFrame, per_shard: int) -> pd.DataFrame:
+def _grown(before: pd.DataFrame, after: pd.DataFrame, per_shard: int) -> PlanRows:
     """Rows of before, with the chances of the larger draw, then the new ones in order of time."""
     views = distinct(_views(before) + _views(after))
     keys = [_keys(before), _keys(after)]
@@ -57,8 +53,7 @@ def _grown(before: pd.DataFrame, after: pd.DataFrame, per_shard: int) -> pd.Data
     rows = pd.concat(parts, ignore_index=True)
     rows["tile"] = np.arange(len(rows))
     rows["shard"] = rows["tile"] // per_shard
-    rows.attrs = {"projections": [asdict(view) for view in views]}
-    return rows
+    return PlanRows.of(rows, views)
 
 
 def _views(plan: pd.DataFrame) -> list[GeosProjection]:

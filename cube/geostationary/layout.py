@@ -22,6 +22,8 @@ __all__ = ["Frame", "GridName", "TileLayout", "TileSpec"]
 
 GridName = Literal["1km", "2km", "native"]
 _GRID_PIXEL = {"1km": 28, "2km": 56, "native": 28}
+MOST_TILES = 4096
+"""Of a shard: of tiles as small as 8 pixels 32 MB are 260,000, which as one task take a gigabyte to describe."""
 COARSE_NODES = 16
 """Angles and locations are stored for this many blocks along a tile's side."""
 
@@ -194,9 +196,9 @@ class TileLayout:
 
     @property
     def tiles_per_shard(self) -> int:
-        """Tiles of one shard, so that no band of it decodes to more than about ``shard_mb``."""
+        """Tiles of one shard: no band of it decodes to more than about ``shard_mb``, and no task is too long."""
         largest = max(self.band_size(c) for c in self.channels)
-        return max(1, int(self.shard_mb * 2**20) // (self.steps * largest**2 * 2))
+        return min(MOST_TILES, max(1, int(self.shard_mb * 2**20) // (self.steps * largest**2 * 2)))
 
     @property
     def coarse_step(self) -> int:

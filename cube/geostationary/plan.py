@@ -17,16 +17,16 @@ from cube.geostationary.headers import Headers, PlannedHeaders
 from cube.geostationary.layout import TileLayout, TileSpec
 from cube.geostationary.parts import Wanted, limits_of, parts_of, time_means_of
 from cube.geostationary.pixel_time import LONGEST_SCAN, seconds_after_start
-from cube.geostationary.plan_table import Plan, Spot, table_of
+from cube.geostationary.plan_table import Plan
 from cube.geostationary.refusals import why_none
-from cube.geostationary.splitting import splits_of
+from cube.geostationary.taken import Spot, Taken
 from cube.geostationary.valid_share import ValidShares
 from cube.job.engine import Workers
 from cube.job.ledger import Problem
 from cube.strata.base import Candidate, pixel_of, place_tile, refuse_too_large
 from cube.strata.select import Limits, Placed, Selection, select
 from cube.strata.streams import Stream
-from cube.strata.windows import Frame, choose_window
+from cube.strata.windows import Frame, WindowChoice, choose_window
 from cube.sun import solar_angles
 from stratacube.errors import SourceError, UnavailableError, UsageError
 
@@ -81,7 +81,7 @@ def make_plan(
     parts = parts_of(config, scans, layout, views, workers)
     limits, shares = limits_of(config), ValidShares(layout, headers, config.good_dqf) if config.score_pixels else None
     try:
-        planner, selection = _select(
+        planner, selection, taken = _select(
             lambda unfit: _Planner(Wanted.of(config), layout, scans, views, unfit, shares, whole=whole),
             lambda unfit: [
                 part.stream(strict=limits.num_tiles is not None and (whole or bool(unfit))) for part in parts
@@ -97,26 +97,25 @@ def make_plan(
     if tables is not None:
         for part in parts:
             part.sampler.write_tables(tables)
-    if not selection.tiles:
+    if not len(taken):
         raise UsageError(why_none(config, selection))
-    taken = {scan.id for tile in selection.tiles for scan in tile.payload.scans}  # some for want of others
+    framed = taken.framed  # some of them unfit, for want of others
     noted = list(dict.fromkeys(problem for part in parts for problem in part.sampler.problems))
     avoided = {p.source: p.message for p in noted if p.replaced}
-    avoided |= {name: reason for name, reason in planner.avoided.items() if name not in taken}
+    avoided |= {name: reason for name, reason in planner.avoided.items() if name not in framed}
     problems = [Problem("source", f"{p.source}: {p.message}") for p in noted if not p.replaced]
     problems += [Problem("avoided", reason, input=scan) for scan, reason in sorted(avoided.items())]
     rule = config.split_rule
-    splits = None if rule is None else splits_of(rule, layout.side, selection.tiles)
+    splits = None if rule is None else rule.assign_parts(taken.extents(layout.side))
     seeds = {part.name: part.seed for part in parts}
-    table = table_of(config.channels, seeds, layout, selection.tiles, splits)
     return Plan(
-        table,
+        taken.rows(config.channels, seeds, layout, splits),
         selection.refused,
         problems,
         time_means_of(config),
         selection.tallies,
         limits.num_tiles,
-        min(layout.tiles_per_shard, len(table)),
+        min(layout.tiles_per_shard, len(taken)),
     )
 
 
@@ -125,7 +124,7 @@ def _select(
     streams_of: Callable[[Mapping[str, Mapping[int, str]]], Sequence[Stream]],
     limits: Limits,
     screen: Screen | None,
-) -> tuple[_Planner, Selection[Spot]]:
+) -> tuple[_Planner, Selection[Spot], Taken]:
     """Select anew until all scans that the tiles are cut from were screened.
 
     The end does not depend on the order in which scans come to be known as unfit: candidates come in one order, and
@@ -134,15 +133,15 @@ def _select(
     unfit: dict[str, Mapping[int, str]] = {}
     screened: set[str] = set()
     while True:
-        planner = planner_of(unfit)
-        selection = select(streams_of(unfit), planner.place, limits)
-        used = {s.id: s for t in selection.tiles for s in (t.payload.scan, *t.payload.scans) if s.id not in screened}
+        planner, taken = planner_of(unfit), Taken()
+        selection = select(streams_of(unfit), planner.place, limits, keep=taken.append)
+        used = {scan.id: scan for scan in taken.scans if scan.id not in screened}
         if screen is None or not used:
-            return planner, selection
+            return planner, selection, taken
         screened |= used.keys()
         found = screen(sorted(used.values(), key=lambda scan: (scan.start, scan.id)))
         if not found:
-            return planner, selection
+            return planner, selection, taken
         unfit |= found
 
 
@@ -166,6 +165,7 @@ class _Planner:
         for scan in scans:
             self.by_platform[scan.platform].append(scan)
         self._at: dict[tuple[str, datetime, timedelta], list[Frame]] = {}
+        self._choices: dict[int, WindowChoice] = {}
         self._reasons: dict[tuple[str, datetime, timedelta, bool], str | None] = {}
         self.avoided: dict[str, str] = {}
         """Scans that candidates gave way for, and why."""
@@ -197,23 +197,34 @@ class _Planner:
             return "tile centre off the Earth"
         tile = TileSpec("", grid.left + window.col * grid.dx, grid.top + window.row * grid.dy, grid.projection)
         after = self._after_start(scan, lon, lat) or _AT_ONCE
-        frames = self._with_context(self._frames(scan.platform, candidate.time, late), tile, (lon, lat), after)
+        about = self._frames(scan.platform, candidate.time, late)
+        frames = self._with_context(about, tile, (lon, lat), after)
+        choice = self._choice(frames, candidate, shared=frames is about)
+        kept = frames[choice.start : choice.start + self.wanted.steps]
+        if reason := self._unfit(kept, whole=whole) or self._gives_way(scan, kept, fit_only=strict):
+            return reason
+        pixel = pixel_of(grid, candidate.longitude, candidate.latitude)
+        spot = Spot(scan, grid, window.row, window.col, tuple(kept), choice.start, tuple(choice.scores), pixel)
+        zenith, _ = grid.projection.view_angles(lon, lat)
+        return Placed(candidate, scan.start, lat, lon, float(zenith), spot, scan.start + after, spot.content)
+
+    def _choice(self, frames: list[Frame], candidate: Candidate, *, shared: bool) -> WindowChoice:
+        """The best window; of frames that other tiles share, and that depend on nothing else, worked out once."""
+        pixels = candidate.details.get("system_pixels")
+        key = id(frames)  # held by :attr:`_at`: no other list comes to have it
+        if shared and pixels is None and key in self._choices:
+            return self._choices[key]
         choice = choose_window(
             frames,
             self.wanted.steps,
             event_index=min(range(len(frames)), key=lambda i: abs(self.wanted.minutes_about[i])),
             max_daylight_zenith=DAYLIGHT_ZENITH if self.wanted.daylight else None,
             bands=len(self.layout.instrument.bands),
-            system_pixels=candidate.details.get("system_pixels"),
+            system_pixels=pixels,
         )
-        kept = frames[choice.start : choice.start + self.wanted.steps]
-        if reason := self._unfit(kept, whole=whole) or self._gives_way(scan, kept, fit_only=strict):
-            return reason
-        times, scores = tuple(f.time for f in kept), tuple(choice.scores)
-        pixel = pixel_of(grid, candidate.longitude, candidate.latitude)
-        spot = Spot(scan, grid, window.row, window.col, times, tuple(kept), choice.start, scores, pixel)
-        zenith, _ = grid.projection.view_angles(lon, lat)
-        return Placed(candidate, scan.start, lat, lon, float(zenith), spot, scan.start + after, spot.content)
+        if shared and pixels is None:
+            self._choices[key] = choice
+        return choice
 
     def _of_best(self, candidate: Candidate, stream: Stream) -> Candidate | str:
         """A candidate as the satellite that sees it best has it, or why none has."""

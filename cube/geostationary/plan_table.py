@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet
 
-from catalog.geostationary.scans import Scan
-from cube.geostationary.grid import FixedGrid, GeosProjection
-from cube.geostationary.layout import TileLayout
+from cube.geostationary.grid import GeosProjection
 from cube.geostationary.projections import distinct
 from cube.job.folder import RULES
 from cube.job.ledger import Problem
-from cube.strata.select import Placed
-from cube.strata.streams import Tally, category_of
-from cube.strata.windows import Frame
+from cube.strata.streams import Tally
 from stratacube.choices import many
 from stratacube.errors import SourceError
 from stratacube.guard import guarded
 from stratacube.inside import why_not_a_name
-from stratacube.parquet import iter_frames, write_frame
+from stratacube.parquet import iter_frames, write_frames
 
-__all__ = ["BLOCK", "ROW_GROUP", "Plan", "PlanTable", "Spot", "table_of", "write_plan"]
+__all__ = ["BLOCK", "ROW_GROUP", "Plan", "PlanRows", "PlanTable", "write_plan"]
 
 BLOCK = 1024
 """Tiles read at once, and of one chunk of a store's small variables."""
@@ -56,11 +51,45 @@ _KINDS: dict[str, tuple[Callable[[pyarrow.DataType], bool], ...]] = {
 }
 
 
+@dataclass(frozen=True)
+class PlanRows:
+    """Rows of a plan, made block by block when they are asked for."""
+
+    number: int
+    """How many there are."""
+    projections: Sequence[GeosProjection]
+    """The satellites' views that tiles are laid in, by their numbers in ``projection``."""
+    blocks: Callable[[], Iterator[pd.DataFrame]]
+    """Begins them anew: :data:`ROW_GROUP` rows each, and the rest."""
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, projections: Sequence[GeosProjection]) -> PlanRows:
+        """Those of a table that is there as a whole."""
+        starts = range(0, len(frame), ROW_GROUP)
+        return cls(len(frame), projections, lambda: (frame.iloc[at : at + ROW_GROUP] for at in starts))
+
+    def mapped(self, change: Callable[[pd.DataFrame], pd.DataFrame]) -> PlanRows:
+        """The same rows, each block of them changed."""
+        return replace(self, blocks=lambda: map(change, self.blocks()))
+
+    def frame(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Put them together; ``attrs["projections"]`` are the views."""
+        parts = [block if columns is None else block[[*columns]] for block in self.blocks()]
+        frame = pd.concat(parts, ignore_index=True)
+        frame.attrs = self.attrs
+        return frame
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What travels with the rows."""
+        return {"projections": [asdict(view) for view in self.projections]}
+
+
 @dataclass
 class Plan:
     """The tiles of a build, when they have just been chosen."""
 
-    tiles: pd.DataFrame
+    rows: PlanRows
     refused: Counter[str]
     """Candidates left out, by reason."""
     problems: list[Problem]
@@ -76,112 +105,15 @@ class Plan:
     grown: tuple[int, ...] = ()
     """Tiles that it had, each time before it grew."""
 
-
-@dataclass(frozen=True)
-class Spot:
-    """What the planner knows of a placed tile."""
-
-    scan: Scan
-    grid: FixedGrid
-    row: int
-    col: int
-    requested: tuple[Any, ...]
-    frames: tuple[Frame, ...]
-    start: int
-    scores: tuple[float, ...]
-    pixel: tuple[int, int]
-    """Row and column of the pixel that holds the event: the tile lies about it as nearly as its corner may."""
-
     @property
-    def scans(self) -> tuple[Scan, ...]:
-        """The scans that its frames are cut from."""
-        return tuple(f.scan for f in self.frames if f.scan is not None)
-
-    @property
-    def content(self) -> Any:
-        """What tells the pixels and times of a tile: no two tiles of a store may share it."""
-        corner = self.grid.left + self.col * self.grid.dx, self.grid.top + self.row * self.grid.dy
-        # To a nanoradian: a thousandth of a pixel's fraction, and far above what adding up origins leaves behind.
-        return tuple(round(angle * 1e9) for angle in corner), tuple(s.id for s in self.scans)
-
-
-def table_of(
-    channels: Sequence[int],
-    seeds: Mapping[str, int],
-    layout: TileLayout,
-    tiles: Sequence[Placed[Spot]],
-    splits: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """One row a tile, in order of time, so that tiles of one scan share a shard.
-
-    ``seeds`` are by stratum; ``splits`` are in the order of the tiles, which is that of their drawing.
-    """
-    rows = []
-    projections = distinct(placed.payload.grid.projection for placed in tiles)
-    for number in sorted(range(len(tiles)), key=lambda n: _in_time(tiles[n])):
-        placed = tiles[number]
-        spot, candidate = placed.payload, placed.candidate
-        scan = spot.scan
-        name = f"{scan.platform}_{scan.sector}_{placed.time:%Y%m%dT%H%M%S}_r{spot.row:05d}_c{spot.col:05d}"
-        rows.append(
-            {
-                "tile_id": name if candidate.system_id is None else f"{name}_s{candidate.system_id}",
-                "stratum": candidate.stratum,
-                "platform": scan.platform,
-                "sector": scan.sector,
-                "event_time": placed.time,
-                "event_scan": scan.id,
-                "latitude": placed.latitude,
-                "longitude": placed.longitude,
-                "view_zenith": placed.view_zenith,
-                "projection": projections.index(spot.grid.projection),
-                "x_left": spot.grid.left + spot.col * spot.grid.dx,
-                "y_top": spot.grid.top + spot.row * spot.grid.dy,
-                "row": spot.row,
-                "col": spot.col,
-                "event_row": spot.pixel[0],
-                "event_col": spot.pixel[1],
-                "probability": candidate.probability,
-                "score": spot.scores[spot.start],
-                "weight": candidate.weight,
-                "class": category_of(candidate),
-                "rank": number,
-                "seed": seeds.get(candidate.stratum, next(iter(seeds.values()))),
-                "system_id": candidate.system_id,
-                "requested_times": list(spot.requested),
-                "scan_ids": [f.scan.id if f.scan else "" for f in spot.frames],
-                "scan_starts": [f.scan.start if f.scan else np.datetime64("NaT", "us") for f in spot.frames],
-                "missing": [
-                    f"{layout.band(c).name}@{step}"
-                    for step, f in enumerate(spot.frames)
-                    for c in channels
-                    if f.scan is None or c not in f.scan.files
-                ],
-                "details": json.dumps({k: v for k, v in candidate.details.items() if isinstance(v, str | int | float)}),
-                "window_start": spot.start,
-                "window_scores": list(spot.scores),
-                **({} if splits is None else {"split": splits[number]}),
-            }
-        )
-    frame = pd.DataFrame(rows)
-    frame.insert(0, "tile", np.arange(len(frame)))
-    frame["shard"] = frame["tile"] // layout.tiles_per_shard
-    frame["system_id"] = frame["system_id"].astype("Int64")
-    frame["event_time"] = frame["event_time"].astype("datetime64[us]")
-    for name in ("requested_times", "scan_starts"):
-        frame[name] = [np.asarray([np.datetime64(t, "us") for t in times]) for times in frame[name]]
-    frame.attrs = {"projections": [asdict(p) for p in projections]}
-    return frame
-
-
-def _in_time(placed: Placed[Spot]) -> tuple[Any, ...]:
-    return placed.time, placed.payload.scan.id, placed.payload.row, placed.payload.col
+    def tiles(self) -> pd.DataFrame:
+        """All rows at once."""
+        return self.rows.frame()
 
 
 def write_plan(plan: Plan, path: Path) -> None:
     """Write ``plan.parquet``; what was refused travels in its metadata."""
-    frame = plan.tiles.copy()
-    frame.attrs |= {
+    attrs = plan.rows.attrs | {
         "rules": RULES,
         "refused": json.dumps(plan.refused),
         "problems": json.dumps([asdict(p) for p in plan.problems]),
@@ -191,7 +123,7 @@ def write_plan(plan: Plan, path: Path) -> None:
         "grown": list(plan.grown),
         "tallies": json.dumps([{**vars(t), "refused": dict(t.refused), "refused_at": []} for t in plan.tallies]),
     }
-    write_frame(path, frame, row_group=ROW_GROUP)
+    write_frames(path, plan.rows.blocks(), attrs)
 
 
 class PlanTable:
@@ -228,8 +160,7 @@ class PlanTable:
             """What the times of events mean; None in plans of before, which matched them with starts of scans."""
             self.asked: int | None = attrs.get("asked")
             """How many tiles were asked for; None for all there are, and in plans of before."""
-            self.per_shard: int | None = attrs.get("per_shard")
-            """Tiles of a shard of the store; None in plans of before, whose stores go by their layout."""
+            self._per_shard: int | None = attrs.get("per_shard")
             self.grown: tuple[int, ...] = tuple(attrs.get("grown", ()))
             """Tiles that it had, each time before it grew."""
             self.tallies = [
@@ -302,9 +233,16 @@ class PlanTable:
         frame.attrs = {}
         return frame
 
+    @cached_property
+    def per_shard(self) -> int:
+        """Tiles of a shard of the store; plans of before tell it by their first shard alone."""
+        if self._per_shard is not None:
+            return self._per_shard
+        return sum(int((block["shard"] == 0).sum()) for block in self.blocks(["shard"], shards=[0]))
+
     def cut_by_growth(self) -> dict[int, int]:
         """Shards that were made with fewer tiles than they are to have now, by how many that is."""
-        of = self.per_shard or 1
+        of = self.per_shard
         return {n // of: min(of, self.tiles - n // of * of) for n in self.grown if n % of}
 
     def shards(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, pd.DataFrame]]:

@@ -154,8 +154,8 @@ class AbiBuild:
         def make() -> None:
             plan = self._drawn or self._draw(run, screened)
             if grows:
-                plan = grown_plan(self.table, plan, self.layout)
-            draw_plan(self.folder.plan_map, plan.tiles, plan.tallies)
+                plan = grown_plan(self.table, plan)
+            draw_plan(self.folder.plan_map, plan.rows.frame(["longitude", "latitude", "stratum"]), plan.tallies)
             write_plan(plan, self.folder.plan)
 
         def parts() -> list[Path]:
@@ -188,7 +188,7 @@ class AbiBuild:
             return None  # what an earlier version planned is built as it was planned
 
         def make() -> None:
-            config, scans = self.config, load_items(self.folder.sources, self.names)
+            config, scans = self.config, load_items(self.folder.sources, self.names, packed=True)
             full = config.screen == "full"
             screening = Screening(run, config.good_dqf, full, self.folder.index, config.s3_endpoint, scans)
             if full:
@@ -201,7 +201,7 @@ class AbiBuild:
         return Screened(self.folder.screening)
 
     def _draw(self, run: Run, screen: Screen | None, scans: Sequence[Scan] | None = None) -> Plan:
-        scans = scans or load_items(self.folder.sources, self.names)
+        scans = scans or load_items(self.folder.sources, self.names, packed=True)
         if self.config.plan is not None:
             return edited_plan(self.config.plan, self.config, scans, self.headers, screen)
         return make_plan(self.config, scans, self.headers, self.folder.root, run.workers, screen)
@@ -224,11 +224,10 @@ class AbiBuild:
 
     def _localised(self, scan: Scan) -> Scan:
         """With ``download``, files that have been fetched are read from disk."""
-        if self.config.download:
-            for channel, file in scan.files.items():
-                if file.href.startswith("s3://"):
-                    scan.files[channel] = local_copy(file, self._archive) or file
-        return scan
+        if not self.config.download:
+            return scan
+        copies = {c: local_copy(f, self._archive) for c, f in scan.files.items() if f.href.startswith("s3://")}
+        return replace(scan, files={channel: copies.get(channel) or file for channel, file in scan.files.items()})
 
     @property
     def _archive(self) -> Path:

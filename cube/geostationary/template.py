@@ -250,7 +250,7 @@ def _image_spec(
         (plan.tiles, *sample[1:]),
         dtype,
         sample,
-        (plan.per_shard or min(layout.tiles_per_shard, plan.tiles), *sample[1:]),
+        (plan.per_shard, *sample[1:]),
         fill,
         attrs,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ class Selection(Generic[T]):
     """What was taken, and what was not."""
 
     tiles: list[Placed[T]] = field(default_factory=list)
-    """In the order of their turns."""
+    """In the order of their turns; none where something else keeps them."""
     tallies: list[Tally] = field(default_factory=list)
     """By stratum and class."""
 
@@ -98,6 +99,7 @@ def select(
     place: Callable[[Candidate, Stream, bool], Placed[T] | str],
     limits: Limits,
     taken: Iterable[Placed[T]] = (),
+    keep: Callable[[Placed[T]], object] | None = None,
 ) -> Selection[T]:
     """Take tiles by turns of the streams until there are enough.
 
@@ -115,6 +117,8 @@ def select(
         What the tiles must satisfy.
     taken : iterable of Placed
         Tiles taken before: the new ones keep their distance and are others.
+    keep : callable, optional
+        Called with each tile in turn, in place of listing them: as objects many tiles take much memory.
 
     Returns
     -------
@@ -128,6 +132,7 @@ def select(
     """
     _check(limits)
     selection: Selection[T] = Selection()
+    keep = keep or selection.tiles.append
     neighbours, known = _Neighbours(limits.spacing_km, limits.spacing_minutes), set()
     for earlier in taken:
         neighbours.add(earlier)
@@ -150,7 +155,7 @@ def select(
     shares = {number: stream.share for number, stream in enumerate(streams)}
     for which in islice(turns(shares), limits.num_tiles):
         if (tile := drawings[which].next()) is not None:
-            selection.tiles.append(tile)
+            keep(tile)
         elif limits.num_tiles is None and all(d.done for d in drawings):
             break
     selection.tallies = [tally for drawing in drawings for tally in drawing.tallies]
@@ -191,7 +196,8 @@ class _Neighbours:
         # A chord is shorter than its arc, and comparing chords saves the arc cosine.
         self._chord = None if not spacing_km else 2 * np.sin(min(spacing_km / EARTH_RADIUS_KM, np.pi) / 2)
         self._seconds = max(minutes, 0.0) * 60.0
-        self._bins: dict[int, list[tuple[float, npt.NDArray[np.float64]]]] = defaultdict(list)
+        self._bins: dict[int, array[float]] = defaultdict(lambda: array("d"))
+        """Of each tile its time in seconds and the unit vector of its place, one after the other."""
 
     def crowd(self, placed: Placed[T]) -> bool:
         """Whether a taken tile is too near."""
@@ -199,20 +205,19 @@ class _Neighbours:
             return False
         seconds, here = _seconds(placed.time), _unit_vector(placed.longitude, placed.latitude)
         centre = int(seconds // self._seconds)
-        near = [
-            there
-            for key in (centre - 1, centre, centre + 1)
-            for when, there in self._bins.get(key, ())
-            if abs(when - seconds) < self._seconds
-        ]
-        return bool(near) and bool((np.linalg.norm(np.array(near) - here, axis=1) < self._chord).any())
+        for key in (centre - 1, centre, centre + 1):
+            tiles = np.frombuffer(self._bins.get(key, b""), "f8").reshape(-1, 4)
+            there = tiles[np.abs(tiles[:, 0] - seconds) < self._seconds, 1:]
+            if (np.linalg.norm(there - here, axis=1) < self._chord).any():
+                return True
+        return False
 
     def add(self, placed: Placed[T]) -> None:
         """Take a tile."""
         if self._chord is not None and self._seconds:
             seconds = _seconds(placed.time)
-            vector = _unit_vector(placed.longitude, placed.latitude)
-            self._bins[int(seconds // self._seconds)].append((seconds, vector))
+            bin_of = self._bins[int(seconds // self._seconds)]
+            bin_of.extend((seconds, *_unit_vector(placed.longitude, placed.latitude).tolist()))
 
 
 def _seconds(time: datetime) -> float:

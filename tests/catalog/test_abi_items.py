@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyproj
@@ -196,3 +197,19 @@ def test_an_outline_over_the_antimeridian_is_cut():
     item = scan_item(make_scan(platform=17), geometry=ring)
     validate_stac(item)
     assert item["geometry"]["type"] == "MultiPolygon"
+
+
+def test_packed_files_are_the_same_files(tmp_path: Path) -> None:
+    scans = [
+        make_scan(START + i * timedelta(minutes=10), channels=channels) for i, channels in enumerate(((2, 5), (3,)))
+    ]
+    save_items(tmp_path / "sources.json", scans)
+    packed = load_items(tmp_path / "sources.json", packed=True)
+    assert packed == scans == load_items(tmp_path / "sources.json")
+    (files, _) = (scan.files for scan in packed)
+    assert not isinstance(files, dict)
+    assert (len(files), [*files], 5 in files, 3 in files) == (2, [2, 5], True, False)
+    assert {2} <= files.keys()
+    assert scans[0].files.keys() >= files.keys()
+    with pytest.raises(KeyError):
+        files[300]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,15 @@ from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import find_scans
 from cube.config import AbiConfig
 from cube.geostationary.find import find
-from cube.geostationary.headers import Headers
-from cube.geostationary.plan import make_plan
+from cube.geostationary.headers import Headers, PlannedHeaders
+from cube.geostationary.layout import TileLayout
+from cube.geostationary.parts import Wanted
+from cube.geostationary.plan import _Planner, make_plan
 from cube.geostationary.plan_table import PlanTable, write_plan
 from cube.job.engine import Workers
 from cube.strata import Candidate
 from cube.strata.random import RandomSampler
+from cube.strata.windows import Frame, choose_window
 from cube.testing import write_abi_archive
 from stratacube.errors import SourceError, UsageError
 
@@ -150,3 +154,31 @@ def test_a_period_from_the_first_day_of_the_calendar_is_one_like_others(tmp_path
     asked = {"output_dir": tmp_path / "o", "local_data_dir": tmp_path / "a", "domain": "M1", "channels": [13]}
     for period in ({"start_dt": "0001-01-01"}, {"end_dt": "9999-12-31T23:00"}):
         assert find(AbiConfig.load(None, {**asked, **period}))
+
+
+def test_a_window_is_kept_for_those_alone_that_share_all_it_depends_on(archive: Path, tmp_path: Path) -> None:
+    values = {"output_dir": tmp_path, "domain": "M1", "channels": [13], "steps": 2, "step_minutes": 10}
+    config = AbiConfig.load(None, values)
+    scans = find_scans(LocalArchive(archive), platform="goes16", sector="M1", channels=(13,))
+    headers = PlannedHeaders(Headers(None, None), scans)
+    planner = _Planner(Wanted.of(config), TileLayout.of(config), scans, headers, {}, None, whole=True)
+    about = planner._frames("goes16", scans[3].start, timedelta(0))
+    event = Candidate(scans[3].start, 0.0, 0.0, "random", 1.0, 1.0)
+    early, late = ({f.time: n * factor for n, f in enumerate(about)} for factor in (-100, 100))
+    chosen = []
+
+    def choose(frames: list[Frame], pixels: dict[datetime, int] | None, *, shared: bool) -> None:
+        details = {} if pixels is None else {"system_pixels": pixels}
+        chosen.append(planner._choice(frames, replace(event, details=details), shared=shared).start)
+        index = min(range(len(frames)), key=lambda i: abs(planner.wanted.minutes_about[i]))
+        assert chosen[-1] == choose_window(frames, 2, event_index=index, bands=16, system_pixels=pixels).start
+
+    for pixels in (None, early, late, None):
+        choose(about, pixels, shared=True)
+    alone = [replace(f, missing=n % 3) for n, f in enumerate(about)]
+    choose(alone, None, shared=False)
+    place = id(alone)
+    del alone
+    # What is told of a list that is gone is not told of the next one at its place in memory.
+    choose(next(new for new in (about[:] for _ in range(1000)) if id(new) == place), None, shared=True)
+    assert len({*chosen}) > 1

@@ -30,6 +30,8 @@ import cube
 from catalog.geostationary.archives import LocalArchive
 from catalog.geostationary.scans import find_scans
 from cube.build import main
+from cube.geostationary import cutting
+from cube.geostationary.tiles import ShardResult, ShardTask, build_shard
 from cube.testing import write_abi_archive, write_abi_file, write_cloud_systems
 from tests.published import assert_names_no_folder
 from tests.stac_validation import validate_stac
@@ -155,13 +157,24 @@ def put_in_bucket(endpoint: str, archive: Path) -> None:
         client.upload_file(str(path), "noaa-goes16", str(path.relative_to(root)), ExtraArgs={"ACL": "public-read"})
 
 
-def test_same_bits_from_s3_and_downloaded(small_archive: Path, built: Path, s3_server: str, tmp_path: Path) -> None:
+def test_same_bits_from_s3_and_downloaded(
+    small_archive: Path, built: Path, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_in_bucket(s3_server, small_archive)
     period = ("--start-dt", "2020-07-01T16:00", "--end-dt", "2020-07-01T18:00", "--s3-endpoint", s3_server)
     assert build(None, tmp_path / "s3", *period, "--workers", "2") == 0
     fetched = tmp_path / "local"
     fetched.mkdir()
+    cut_from = set()
+
+    def noting(task: ShardTask) -> ShardResult:
+        cut_from.update(file.href for frame in task.frames for file in frame.files.values())
+        return build_shard(task)
+
+    monkeypatch.setattr(cutting, "build_shard", noting)
     assert build(fetched, tmp_path / "fetched", *period, "--download", "--workers", "1") == 0
+    assert cut_from
+    assert all(href.startswith(str(fetched)) for href in cut_from)
     assert len(list(fetched.rglob("*.nc"))) > 0
     for output in ("s3", "fetched"):
         for name in (*(f"C{int(c):02d}" for c in CHANNELS), "valid", "packing_scale", "scan_start"):

@@ -43,13 +43,14 @@ def drawn(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_that_are_left_are_built_as_they_were(archive: Path, drawn: Path, tmp_path: Path, suffix: str) -> None:
     plan = pd.read_parquet(drawn / "plan.parquet")
     edited = tmp_path / f"edited{suffix}"
-    some = plan.iloc[[3, 0]].copy()
+    some = plan.iloc[[3, 0]].assign(probability=[0.25, 0.5], weight=[2.0, 3.0])
     some.to_csv(edited, index=False) if suffix == ".csv" else some.to_parquet(edited)
     out = tmp_path / "out"
     assert build(archive, out, "--plan", str(edited)) == 0
     built = pd.read_parquet(out / "plan.parquet")
     assert built["tile_id"].tolist() == plan["tile_id"].iloc[[0, 3]].tolist()
-    assert built["probability"].tolist() == pytest.approx(plan["probability"].iloc[[0, 3]].tolist())
+    assert built["probability"].tolist() == [0.5, 0.25]
+    assert built["weight"].tolist() == [3.0, 2.0]
     assert built["stratum"].tolist() == ["random"] * 2
     whole, part = (cube.open_tiles(folder, "counts", chunks=None).load() for folder in (drawn, out))
     for name in ("C07", "C13", "requested_time", "latitude", "packing_scale"):

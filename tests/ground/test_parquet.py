@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stratacube.errors import ClaimLostError
 from stratacube.files import fenced
-from stratacube.parquet import iter_frames, read_frame, write_frame
+from stratacube.parquet import iter_frames, read_frame, write_frame, write_frames
 
 
 def frame(rows: int) -> pd.DataFrame:
@@ -78,3 +80,26 @@ def test_reading_starts_no_thread(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.parquet")], check=False)
     assert done.returncode == 0
+
+
+def test_parts_are_written_as_the_whole(tmp_path: Path) -> None:
+    """Though the first part tells less than the others: its lists are all empty, and none of its numbers is there."""
+    made = frame(1000).assign(lacks=[[] if i < 500 else [f"C{i % 16:02d}"] for i in range(1000)])
+    made["system"] = pd.array([None] * 500 + [7] * 500, "Int64")
+    write_frame(tmp_path / "whole.parquet", made, row_group=400)
+    parts = (made.iloc[at : at + 400] for at in range(0, 1000, 400))
+    write_frames(tmp_path / "parts.parquet", parts, {"version": 4})
+    whole, found = read_frame(tmp_path / "whole.parquet"), read_frame(tmp_path / "parts.parquet")
+    assert found.attrs == {"version": 4}
+    found.attrs = whole.attrs
+    pd.testing.assert_frame_equal(found, whole)
+    groups = [pq.read_metadata(tmp_path / name) for name in ("whole.parquet", "parts.parquet")]
+    assert [[g.row_group(i).num_rows for i in range(g.num_row_groups)] for g in groups] == [[400, 400, 200]] * 2
+    schemas = [pq.read_schema(tmp_path / name).remove_metadata() for name in ("whole.parquet", "parts.parquet")]
+    assert schemas[0].equals(schemas[1])
+
+
+def test_lists_that_are_empty_all_along_are_lists_of_text(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a.parquet", [frame(3)[["number"]].assign(lacks=[[], [], []])], {})
+    assert pq.read_schema(tmp_path / "a.parquet").field("lacks").type == pa.list_(pa.string())
+    assert [[*lacks] for lacks in read_frame(tmp_path / "a.parquet")["lacks"]] == [[], [], []]
