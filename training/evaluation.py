@@ -72,7 +72,7 @@ def evaluate(
     if unknown:
         raise UsageError(f"bands {unknown} are not among the model's {list(config.model.bands)}")
     fabric = make_fabric(RunConfig(devices=1, precision=config.run.precision, matmul=config.run.matmul))
-    data = open_data(config, 0, 1, fabric.device, stored=stored_statistics(opened.manifest), strict=False)
+    data = open_data(config, 0, 1, fabric.device, stored=stored_statistics(opened.manifest), strict=opened.elsewhere)
     if data.validation is None:
         raise UsageError(f"{config.name} has no validation data; set them in the config's data section")
     model = opened.model.to(fabric.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from training.models import MaskedAutoencoder, load_model
 from training.settings_data import CubesData
 
 __all__ = ["Opened", "judged_on", "open_run", "with_changes"]
+
+_log = logging.getLogger(__name__)
 
 _PROTOCOLS = (None, "file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https")
 """Of stores that a manifest may name: fsspec knows others, which start programs, ask workers, or write copies."""
@@ -38,6 +41,8 @@ class Opened:
     step: int
     part: str = ""
     """Name of the source, where the run was on a mixture."""
+    elsewhere: bool = False
+    """Whether it is judged on other data than its run's, while what it learned from is here too."""
 
     def named(self, what: str) -> str:
         """Name of a file or folder of what is told of the model; those of several sources lie side by side."""
@@ -92,6 +97,8 @@ def _told_of(manifest: dict[str, Any], part: str) -> dict[str, Any]:
 def judged_on(opened: Opened, stores: Sequence[str] | None, *, fitted: bool = False) -> Opened:
     """Return a model that is judged on the data of other stores than its run's; on the run's for None.
 
+    What it learned from stays where it is there, for nothing that it is judged on may share pixels with that.
+
     Parameters
     ----------
     opened
@@ -117,21 +124,25 @@ def judged_on(opened: Opened, stores: Sequence[str] | None, *, fitted: bool = Fa
             f"{opened.config.name} learned from {opened.config.data.source}, of no store; leave out `data`"
         )
     places = [{"path": path} for path in stores]
-    data: dict[str, Any] = {kind: places, f"validation_{kind}": []}
-    if isinstance(opened.config.data, CubesData) and opened.config.data.split is None:
-        if fitted:
+    data: dict[str, Any] = {f"validation_{kind}": places}
+    learned = [store.path for store in getattr(opened.config.data, kind)]
+    lost = [*_gone(learned), *_odd(learned)]
+    if fitted:
+        if isinstance(opened.config.data, CubesData) and opened.config.data.split is None:
             raise UsageError(
                 f"{opened.config.name} was trained without `data.split`, so nothing tells which windows of other cubes"
                 " are fitted on and which judged on; leave out `data`, or take a run whose config has a `split`"
             )
-        data = {f"validation_{kind}": places}
-        learned = [cube.path for cube in opened.config.data.cubes]
-        if _gone(learned):
-            data[kind] = places  # of a published model, which names them only
-        else:
-            _refuse_odd(opened, learned)
+        data = {kind: places, f"validation_{kind}": []}
+    elif lost:  # of a published model, which names them only
+        _log.warning(
+            "%s learned from %s, not to be had here: whether it is judged on pixels of that cannot be told",
+            opened.config.name,
+            ", ".join(map(plain_url, lost)),
+        )
+        data[kind] = places
     values = with_changes(opened.config.model_dump(mode="json"), {"data": data})
-    return replace(opened, config=validate(values, str(opened.folder)))
+    return replace(opened, config=validate(values, str(opened.folder)), elsewhere=not fitted and not lost)
 
 
 def _require_there(opened: Opened, kind: str) -> None:
@@ -150,12 +161,16 @@ def _require_there(opened: Opened, kind: str) -> None:
 
 def _refuse_odd(opened: Opened, paths: Sequence[str]) -> None:
     """Refuse stores by other than a path or a well-known address: somebody else's manifest says what is opened here."""
-    for path in paths:
-        if "::" in path or split_protocol(path)[0] not in _PROTOCOLS:
-            raise UsageError(
-                f"{opened.folder / 'manifest.json'} names the store {plain_url(path)}, which is neither a path "
-                "nor an address of S3, Google Cloud, Azure or the web; give `data`"
-            )
+    for path in _odd(paths)[:1]:
+        raise UsageError(
+            f"{opened.folder / 'manifest.json'} names the store {plain_url(path)}, which is neither a path "
+            "nor an address of S3, Google Cloud, Azure or the web; give `data`"
+        )
+
+
+def _odd(paths: Sequence[str]) -> list[str]:
+    """Paths that are neither on disk nor well-known addresses."""
+    return [path for path in dict.fromkeys(paths) if "::" in path or split_protocol(path)[0] not in _PROTOCOLS]
 
 
 def _gone(paths: Sequence[str]) -> list[str]:

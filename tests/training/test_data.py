@@ -170,7 +170,7 @@ def test_the_manifest_of_a_model_from_elsewhere_chooses_no_odd_file_system(
         else:
             with pytest.raises(UsageError, match=r"manifest.json names the store .*; give `data`"):
                 judged_on(model, None)
-            assert judged_on(model, ["mine"]).config.data.stores[0].path == "mine"  # type: ignore[union-attr]
+            assert judged_on(model, ["mine"]).config.data.validation_stores[0].path == "mine"  # type: ignore[union-attr]
 
 
 def test_validation_sees_the_middle_of_each_tile(store: Path, tmp_path: Path) -> None:

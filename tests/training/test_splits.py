@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from loaders.windows import window_extents
 from stratacube.errors import UsageError
 from tests.training.small import small_run
 from tests.training.test_data import BANDS, CPU, STATISTICS, tiles_run
+from training import evaluate
 from training.config import PretrainConfig
 from training.data import open_data
 from training.runs import open_run
@@ -38,8 +40,6 @@ HOURS = {"block_km": None, "block_hours": 72.0, "gap_hours": 1.0, "shares": {"tr
 
 def at_one_time(folder: Path, source: Path) -> Path:
     """The same store, all of whose tiles are of one scan."""
-    import shutil
-
     shutil.copytree(source, folder)
     group = zarr.open_group(folder / "tiles.zarr", mode="r+")
     for name in ("requested_time", "scan_start", "scan_mid"):
@@ -86,6 +86,27 @@ def test_a_run_that_began_with_shared_pixels_goes_on_with_a_warning(
     with caplog.at_level(logging.WARNING, "training"):
         assert Trainer(config).fit(2) is False
     assert "share pixels and times" in caplog.text
+
+
+def test_a_model_is_judged_on_no_other_store_of_what_it_learned_from(
+    placed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tiles 8 and on of the other store are 4 and on of the run's."""
+    own, other = (shutil.copytree(placed, tmp_path / name) for name in ("own", "other"))
+    group = zarr.open_group(other / "tiles.zarr", mode="r+")
+    for _, array in group.arrays():
+        if array.metadata.dimension_names and array.metadata.dimension_names[0] == "tile":
+            array[...] = np.roll(array[...], 4, axis=0)
+    Trainer(tiles_run(tmp_path / "run", own)).fit(1)
+    judge = ["--data", str(other), "--batches", "1", "--pictures", "0", "--output-dir", str(tmp_path / "judged")]
+    assert evaluate.main([str(tmp_path / "run"), *judge]) == 2
+    told = capsys.readouterr().err
+    assert re.search(r"4 tiles learned from share pixels and times, or a system, with 4 judged on, such as", told)
+    assert not (tmp_path / "judged").exists()
+    # Its own tiles that it did not learn from may be judged on, whatever their store is called.
+    renamed = own.rename(tmp_path / "renamed")
+    assert evaluate.main([str(tmp_path / "run"), "--data", str(renamed), *judge[2:]]) == 0
+    assert "whether it is judged on pixels of that cannot be told" in caplog.text
 
 
 def test_a_store_is_split_by_blocks_with_a_gap(placed: Path, tmp_path: Path) -> None:
