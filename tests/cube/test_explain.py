@@ -86,6 +86,16 @@ def test_what_is_downloaded_is_told_whole(
     assert whole[0]["parts"][0]["what"] == "download"
 
 
+def test_what_is_too_large_to_be_looked_at_is_not_told_as_read_whole(
+    small_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of images that lie in one chunk; a purpose without ranges is one for which the file is read whole."""
+    monkeypatch.setattr("cube.geostationary.explain.looked_at", lambda *_, **__: [])
+    archive = ("--local-data-dir", str(small_archive), "--workers", "1")
+    reads = explained(capsys, "abi", "--output-dir", str(tmp_path / "out"), *archive, *BASE, "--num-tiles", "1")
+    assert {part["what"] for f in reads for part in f["parts"]} == {"tiles"}
+
+
 def test_only_builds_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["explain", "abbi"])
