@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import datetime
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ CHANNELS = (1, 2, 3, 7, 13)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test leaves anything in the user's cache folder."""
     monkeypatch.setenv("STRATACUBE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def _server_with_torch() -> None:
+    """Workers are forked from a server that knows PyTorch, whatever server the tests before them began."""
+    from loaders.workers import worker_context
+
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    worker_context(1)
 
 
 @pytest.fixture(scope="session")
