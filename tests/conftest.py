@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cube.job.engine.local import forking_server
 from cube.testing import write_abi_archive
 from tests.s3_server import running_s3
 
@@ -26,11 +27,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="session")
 def _server_with_torch() -> None:
-    """Workers are forked from a server that knows PyTorch, whatever server the tests before them began."""
-    from loaders.workers import worker_context
-
+    """Processes are forked from a server that knows PyTorch and the trainer, whatever server the tests before began."""
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
-    worker_context(1)
+    forking_server(("loaders.tiles", "loaders.cubes", "loaders.mixture", "training.trainer"))
 
 
 @pytest.fixture(scope="session")
