@@ -26,7 +26,9 @@ def begin(said: Path, function: Callable[..., int | None], *arguments: Any, **en
     return process
 
 
-def _run(said: Path, environment: dict[str, str], function: Callable[..., int | None], arguments: Sequence[Any]) -> None:
+def _run(
+    said: Path, environment: dict[str, str], function: Callable[..., int | None], arguments: Sequence[Any]
+) -> None:
     os.environ.update(environment)
     handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
