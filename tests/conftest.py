@@ -19,6 +19,11 @@ START = datetime(2020, 7, 1, 16)
 CHANNELS = (1, 2, 3, 7, 13)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first: else one worker of several ends alone with it."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test leaves anything in the user's cache folder."""
