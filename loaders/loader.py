@@ -14,6 +14,7 @@ from loaders.batch import Batch, Decoder, PackedBatch, as_is
 from loaders.order import Dealer, Endless, Epoch, Order, Pick, Share, Tail, picks
 from loaders.shared_room import room_told, with_room
 from loaders.threads import ThreadedBatches
+from loaders.workers import worker_context
 from stratacube.errors import UsageError
 
 __all__ = ["Loader", "Source", "Stream", "WorkerKind", "rank_and_ranks"]
@@ -205,7 +206,7 @@ class Loader:
             num_workers=processes,
             prefetch_factor=self._prefetch if processes else None,
             persistent_workers=processes > 0,
-            multiprocessing_context="forkserver" if processes else None,
+            multiprocessing_context=worker_context(processes),
             pin_memory=self._pin,
             generator=torch.Generator(),  # each start draws a seed: not from the generator that models drop by
         )

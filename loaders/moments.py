@@ -21,6 +21,7 @@ from cube.summary import BandStatistics, describe
 from loaders.engines import read_on_engine
 from loaders.layout import holding
 from loaders.shared_room import with_room
+from loaders.workers import worker_context
 from stratacube.errors import SourceError
 
 __all__ = ["PRECISION", "Box", "Moments", "boxes", "gather"]
@@ -144,7 +145,7 @@ def gather(
 def _read(wanted: _Boxes, workers: int, engine: Any) -> Iterator[Moments]:
     """Read boxes in their order."""
     if engine is None:
-        context = "forkserver" if workers else None
+        context = worker_context(workers)
         yield from with_room(DataLoader(wanted, batch_size=None, num_workers=workers, multiprocessing_context=context))
         return
     for some in read_on_engine(wanted, len(wanted), list, engine, workers, "parts counted"):

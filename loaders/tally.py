@@ -21,6 +21,7 @@ from loaders.batch import PackedBatch
 from loaders.engines import read_on_engine
 from loaders.shared_room import room_told, with_room
 from loaders.tiles import TileDataset
+from loaders.workers import worker_context
 
 __all__ = ["Tally", "describe", "tally"]
 
@@ -125,8 +126,9 @@ def tally(counted: Sequence[tuple[TileDataset, Sequence[str]]], workers: int = 0
     with room_told():
         for dataset, _ in counted:
             dataset.share_memory()
-    context = "forkserver" if workers else None
-    read = DataLoader(Parts(counted), batch_size=None, num_workers=workers, multiprocessing_context=context)
+    read = DataLoader(
+        Parts(counted), batch_size=None, num_workers=workers, multiprocessing_context=worker_context(workers)
+    )
     return _sum(with_room(read))
 
 

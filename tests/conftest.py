@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import datetime
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
+from cube.job.engine.local import forking_server
 from cube.testing import write_abi_archive
 from tests.s3_server import running_s3
 
@@ -17,10 +19,22 @@ START = datetime(2020, 7, 1, 16)
 CHANNELS = (1, 2, 3, 7, 13)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first: else one worker of several ends alone with it."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test leaves anything in the user's cache folder."""
     monkeypatch.setenv("STRATACUBE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def _server_with_torch() -> None:
+    """Processes are forked from a server that knows PyTorch and the trainer, whatever server the tests before began."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    forking_server(("loaders.tiles", "loaders.cubes", "loaders.mixture", "training.trainer"))
 
 
 @pytest.fixture(scope="session")

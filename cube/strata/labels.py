@@ -232,6 +232,8 @@ def survey_labels(
     SystemSteps
         By ascending system.
     """
+    if not len(labels):
+        return SystemSteps.empty()
     ids, system = _compact(labels)
     first = _first_of_each(system, len(ids))
     row, col = np.divmod(position, grid.shape[1])
@@ -261,7 +263,7 @@ def survey_labels(
 
 def _compact(labels: Ints) -> tuple[Ints, Ints]:
     """Return the unique labels, ascending, and the index among them of each pixel's label."""
-    if len(labels) == 0 or labels.max() > LARGEST_TABLE:
+    if labels.max() > LARGEST_TABLE:
         ids, system = np.unique(labels, return_inverse=True)
         return ids, system
     # A table over all labels up to the largest is several times faster than sorting the pixels.

@@ -238,7 +238,7 @@ _CSV = (damaged_csv, damaged_csv, damaged_lines, damaged_text, damaged_bytes)
 PARSERS = (
     Parser("config-tiles", *_ABI, _YAML, is_told=False),
     Parser("config-composites", *_SENTINEL2, _YAML, is_told=False),
-    Parser("config-of-build", _part("config.yaml"), _looked, _YAML),
+    Parser("config-of-build", _part("config.yaml"), _looked, _YAML, share=0.5),
     Parser("config-begun", _few("config.yaml"), _begun, _YAML),
     Parser("ledger", _part("ledger.jsonl"), _ledger, _LINES),
     Parser("ledger-of-build", _part("ledger.jsonl"), _looked, _LINES),
@@ -248,8 +248,15 @@ PARSERS = (
     Parser("errors", _errors, _looked, _CSV),
     Parser("verify", _part("**/*.*"), _verified, (damaged_bytes,), same=_others, share=0.2),
     Parser("zarr-tiles", _store("tiles.zarr/zarr.json"), _opened, _JSON, share=0.5),
-    Parser("zarr-loader", _store("tiles.zarr/zarr.json", "tiles.zarr/*/zarr.json"), _streamed, _JSON, share=0.3),
-    Parser("zarr-plan", _store("plan.parquet"), _streamed, _PARQUET, share=0.3),
+    Parser(
+        "zarr-loader",
+        _store("tiles.zarr/zarr.json", "tiles.zarr/*/zarr.json"),
+        _streamed,
+        _JSON,
+        share=0.3,
+        imports="loaders.tiles",
+    ),
+    Parser("zarr-plan", _store("plan.parquet"), _streamed, _PARQUET, share=0.3, imports="loaders.tiles"),
     Parser("zarr-composites", _of_composites("composites.zarr/zarr.json"), _composites, _JSON, share=0.5),
-    Parser("statistics", _statistics, _decoder, _JSON),
+    Parser("statistics", _statistics, _decoder, _JSON, imports="loaders.statistics"),
 )

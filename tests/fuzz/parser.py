@@ -31,3 +31,5 @@ class Parser:
     """Where digests or checksums guard it: whether what was read is right, by what is read of the whole inputs."""
     share: float = 1.0
     """Of the cases asked for; less for what is slow."""
+    imports: str = ""
+    """A module that takes seconds to import, as all of torch: imported once, before processes are forked."""

@@ -11,6 +11,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -52,6 +53,8 @@ class _Worker:
 
 def fuzz(parsers: Sequence[Parser], cases: int, seed: str, jobs: int) -> Outcome:
     """Take the first cases of a seed of each parser."""
+    for name in {parser.imports for parser in parsers} - {""}:
+        import_module(name)
     outcome = Outcome()
     scratch = Path(tempfile.mkdtemp(prefix="fuzz"))
     waiting = list(reversed([*_spans(parsers, cases)]))

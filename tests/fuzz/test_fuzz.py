@@ -30,6 +30,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.first
 def test_two_hundred_damaged_inputs_of_every_parser_are_results_or_sentences() -> None:
     done = run("--cases", "200", "--seed", "1")
     assert done.returncode == 0, done.stdout[-20_000:]

@@ -61,9 +61,21 @@ def _config(_: Path, path: Path) -> Any:
 
 PARSERS = (
     Parser(
-        "checkpoint-weights", _weights, _run, (damaged_safetensors, damaged_safetensors, damaged_head, damaged_bytes)
+        "checkpoint-weights",
+        _weights,
+        _run,
+        (damaged_safetensors, damaged_safetensors, damaged_head, damaged_bytes),
+        imports="training.runs",
     ),
-    Parser("checkpoint-manifest", _manifest, _run, (damaged_json, damaged_json, damaged_text, damaged_bytes)),
-    Parser("checkpoint-state", _state, _read, (damaged_head, damaged_bytes)),
-    Parser("config-training", _configured, _config, (damaged_yaml, damaged_yaml, damaged_lines, damaged_text)),
+    Parser(
+        "checkpoint-manifest",
+        _manifest,
+        _run,
+        (damaged_json, damaged_json, damaged_text, damaged_bytes),
+        imports="training.runs",
+    ),
+    Parser("checkpoint-state", _state, _read, (damaged_head, damaged_bytes), imports="training.checkpoint"),
+    Parser(
+        "config-training", _configured, _config, (damaged_yaml, damaged_yaml, damaged_lines, damaged_text), share=0.5
+    ),
 )

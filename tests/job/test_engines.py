@@ -71,8 +71,17 @@ def all_ended(build: Build) -> None:
     wait_for(lambda: not session(build), SOON)
 
 
-@pytest.mark.parametrize("source", ["abi", "sentinel2"])
-@pytest.mark.parametrize("name", ["local 4", "dask", pytest.param("mpi", marks=needs_mpirun)])
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("local 4", "sentinel2"),
+        pytest.param("local 4", "abi", marks=pytest.mark.long),
+        ("dask", "abi"),
+        pytest.param("dask", "sentinel2", marks=pytest.mark.long),
+        pytest.param("mpi", "sentinel2", marks=needs_mpirun),
+        pytest.param("mpi", "abi", marks=[needs_mpirun, pytest.mark.long]),
+    ],
+)
 def test_the_same_on_every_engine(racing: Race, undisturbed: Path, name: str) -> None:
     engine = ENGINES[name.partition(" ")[0]]
     build = racing.begin(*engine.flags, workers=4 if name == "local 4" else 2, launcher=engine.launcher)
@@ -141,8 +150,15 @@ def _ranks(build: Build) -> list[int]:
     return [found[rank] for rank in sorted(found)]
 
 
-@each
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("dask", signal.SIGINT),
+        pytest.param("dask", signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param("mpi", signal.SIGTERM, marks=needs_mpirun),
+        pytest.param("mpi", signal.SIGINT, marks=[needs_mpirun, pytest.mark.long]),
+    ],
+)
 def test_a_signal_ends_it_in_a_sentence(racing: Race, undisturbed: Path, name: str, number: signal.Signals) -> None:
     """SIGTERM comes to the launcher alone, Ctrl-C to all processes of a terminal."""
     build, _, _ = at(racing, name)

@@ -16,11 +16,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecatio
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 """Each with a seed of its own; ``make races`` runs many."""
+OTHERS = (("abi", 2), ("sentinel2", 0), ("sentinel2", 1))
+"""Of as many processes at once as another round is, of the other source."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(ROUNDS))
-@pytest.mark.parametrize("source", ["abi", "sentinel2"])
+@pytest.mark.parametrize(
+    ("source", "seed"),
+    [
+        pytest.param(source, seed, marks=[pytest.mark.long] if (source, seed) in OTHERS else [])
+        for source in ("abi", "sentinel2")
+        for seed in range(ROUNDS)
+    ],
+)
 def test_any_number_of_processes_make_what_one_makes(racing: Race, undisturbed: Path, seed: int) -> None:
     run_round(racing, seed)
     racing.judge()

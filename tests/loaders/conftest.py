@@ -29,6 +29,11 @@ def _load(name: str) -> None:
 _load("tiny_store")
 
 
+@pytest.fixture(autouse=True)
+def _workers_start_at_once(_server_with_torch: None) -> None:
+    """They import PyTorch once, and not each for itself."""
+
+
 @pytest.fixture
 def make_store(tmp_path: Path) -> Callable[..., Path]:
     """Write a tiny store by its options."""

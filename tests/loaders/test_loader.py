@@ -243,6 +243,13 @@ def test_two_ranks_of_two_workers(store: Path, tmp_path: Path) -> None:
     assert ranks[1]["rest"] == ranks[1]["resumed"]
 
 
+def test_worker_processes_come_from_a_server_that_imports_for_all(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr("multiprocessing.forkserver.set_forkserver_preload", told.append)
+    tile_loader(store, 2, workers=1)
+    assert ["loaders.tiles" in modules for modules in told] == [True]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["processes", "threads"])
 def test_a_thousand_epochs_leak_nothing(make_store: Maker, kind: Any) -> None:

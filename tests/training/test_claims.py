@@ -6,43 +6,38 @@ import hashlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 import stratacube.claim
+import training.trainer
 from stratacube.claim import claimed
 from stratacube.errors import ClaimedError, ClaimLostError, UsageError
 from stratacube.files import fenced
+from tests.training.forks import begin, begin_ranks, end
 from tests.training.small import small_run
+from training import pretrain
 from training.checkpoint import Checkpoints
 from training.trainer import Trainer
 
-ROOT = Path(__file__).parents[2]
 ENDLESS = ("optimizer.steps=100000", "validation.every_epochs=null", "checkpoints.every_steps=5")
 
 
-def start(folder: Path, *changes: str, **environment: str) -> subprocess.Popen[str]:
+def flags(folder: Path, *changes: str) -> list[str]:
     flags = ["--config", "cpu_smoke", "--output-dir", str(folder), "--set", "data.samples=64"]
-    flags += ["--set", "logs.every_steps=1", *(word for change in changes for word in ("--set", change))]
-    return subprocess.Popen(
-        [sys.executable, "-m", "training.pretrain", *flags],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return [*flags, "--set", "logs.every_steps=1", *(word for change in changes for word in ("--set", change))]
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: BaseProcess, said: Path) -> None:
     deadline = time.monotonic() + 120
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert process.is_alive(), said.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -137,48 +132,44 @@ def _late(trainer: Trainer) -> Callable[[], None]:
     return check
 
 
-STOPPED = """
-import os, signal, sys
-from pathlib import Path
-from tests.training.small import small_run
-from training import trainer
-from training.trainer import Trainer
+def stopped(folder: Path, every: int, moment: str) -> None:
+    """Train, and stand still after step 5, or in the midst of the second checkpoint."""
+    before, gather = Trainer._step, training.trainer.gather_state
 
-def step(self, *arguments, before=Trainer._step):
-    if self.step == 5 and sys.argv[3] == "between":
-        self.writer.wait()  # else it depends on the disk whether step 4 is written by now
-        os.kill(os.getpid(), signal.SIGSTOP)
-    return before(self, *arguments)
-
-def gather(run, before=trainer.gather_state):
-    fill = before(run)
-    def stopped(folder):
-        fill(folder)
-        if run.checkpoints.path(2).exists() and sys.argv[3] == "saving":
+    def step(self: Trainer, *arguments: Any) -> Any:
+        if self.step == 5 and moment == "between":
+            assert self.writer is not None
+            self.writer.wait()  # else it depends on the disk whether step 4 is written by now
             os.kill(os.getpid(), signal.SIGSTOP)
-    return stopped
+        return before(self, *arguments)
 
-Trainer._step = step
-trainer.gather_state = gather
-Trainer(small_run(Path(sys.argv[1]), checkpoints={"every_steps": 2}, logs={"every_steps": int(sys.argv[2])})).fit()
-"""
+    def gathered(run: Trainer) -> Callable[[Path], None]:
+        fill = gather(run)
+
+        def filled(folder: Path) -> None:
+            fill(folder)
+            if run.checkpoints.path(2).exists() and moment == "saving":
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+        return filled
+
+    Trainer._step = step  # type: ignore[method-assign]
+    training.trainer.gather_state = gathered
+    Trainer(small_run(folder, checkpoints={"every_steps": 2}, logs={"every_steps": every})).fit()
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_server_with_torch")
 @pytest.mark.parametrize(("every", "moment", "saved"), [(1, "between", 4), (100, "saving", 2)])
 def test_a_run_that_was_stopped_and_lost_its_folder_wakes_up_and_writes_nothing(
     tmp_path: Path, every: int, moment: str, saved: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOPPED, str(tmp_path), str(every), moment],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    said = tmp_path.with_name(f"{tmp_path.name}-said")
+    process = begin(said, stopped, tmp_path, every, moment)
+    assert process.pid is not None
     try:
-        _, status = os.waitpid(process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
+        state = psutil.Process(process.pid)
+        wait_for(lambda: state.status() == psutil.STATUS_STOPPED, process, said)
         config = small_run(tmp_path, checkpoints={"every_steps": 2})
         with pytest.raises(ClaimedError, match=f"process {process.pid} "):
             Trainer(config).fit()
@@ -188,12 +179,12 @@ def test_a_run_that_was_stopped_and_lost_its_folder_wakes_up_and_writes_nothing(
         assert other.step == saved
         other.fit(stop_at=8)
         before = contents(tmp_path)
-        process.send_signal(signal.SIGCONT)
-        _, errors = process.communicate(timeout=60)
+        os.kill(process.pid, signal.SIGCONT)
+        process.join(60)
     finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == 1
+        code = end([process])
+    errors = said.read_text()
+    assert code == [1]
     assert "ClaimLostError" in errors
     assert "nothing more was written to it" in errors
     assert contents(tmp_path) == before
@@ -201,44 +192,42 @@ def test_a_run_that_was_stopped_and_lost_its_folder_wakes_up_and_writes_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_server_with_torch")
 def test_the_second_of_two_commands_is_refused_and_a_killed_one_leaves_no_claim(tmp_path: Path) -> None:
-    first = start(tmp_path, *ENDLESS)
-    wait_for(lambda: bool(steps(tmp_path)), first)
-    second = start(tmp_path, *ENDLESS)
-    _, errors = second.communicate(timeout=120)
-    assert second.returncode == 2
-    told = [line for line in errors.splitlines() if line.startswith("error: ")]
+    folder, said = tmp_path / "run", [tmp_path / f"said-{number}" for number in range(3)]
+    first = begin(said[0], pretrain.main, flags(folder, *ENDLESS))
+    wait_for(lambda: bool(steps(folder)), first, said[0])
+    second = begin(said[1], pretrain.main, flags(folder, *ENDLESS))
+    assert end([second]) == [2]
+    told = [line for line in said[1].read_text().splitlines() if line.startswith("error: ")]
     assert len(told) == 1
-    assert f"{tmp_path} is being written by process {first.pid} on {socket.gethostname()}" in told[0]
-    assert first.poll() is None
+    assert f"{folder} is being written by process {first.pid} on {socket.gethostname()}" in told[0]
+    assert first.is_alive()
     first.kill()
-    first.communicate()
-    before = steps(tmp_path)[-1]
-    third = start(tmp_path, *ENDLESS)
-    wait_for(lambda: steps(tmp_path)[-1] > before, third)
-    third.send_signal(signal.SIGTERM)
-    _, errors = third.communicate(timeout=60)
-    assert third.returncode == 75
+    first.join()
+    before = steps(folder)[-1]
+    third = begin(said[2], pretrain.main, flags(folder, *ENDLESS))
+    wait_for(lambda: steps(folder)[-1] > before, third, said[2])
+    third.terminate()
+    assert end([third]) == [75]
+    errors = said[2].read_text()
     assert "going on from" in errors or f"{before} of 100000 steps done" in errors
-    rows = [int(line.split(",")[0]) for line in (tmp_path / "metrics.csv").read_text().splitlines()[1:]]
-    assert rows == list(range(1, steps(tmp_path)[-1] + 1))
+    rows = [int(line.split(",")[0]) for line in (folder / "metrics.csv").read_text().splitlines()[1:]]
+    assert rows == list(range(1, steps(folder)[-1] + 1))
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_server_with_torch")
 def test_all_ranks_of_a_refused_run_end_by_themselves(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-    shared |= {"MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
-    with claimed(tmp_path):
-        ranks = [
-            start(tmp_path, "run.devices=2", "run.strategy=ddp", **shared, RANK=str(i), LOCAL_RANK=str(i))
-            for i in range(2)
-        ]
-        ends = [rank.communicate(timeout=120) for rank in ranks]  # nobody ends them: none may wait for the other
-        assert [rank.returncode for rank in ranks] == [2, 2], ends
-        told = [line for _, errors in ends for line in errors.splitlines() if line.startswith("error: ")]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with claimed(folder):
+        words = flags(folder, "run.devices=2", "run.strategy=ddp")
+        ranks = begin_ranks(tmp_path, 2, pretrain.main, words)
+        ends = end(ranks)  # nobody ends them: none may wait for the other
+        said = [(tmp_path / f"said-{rank}").read_text() for rank in range(2)]
+        assert ends == [2, 2], said
+        told = [line for errors in said for line in errors.splitlines() if line.startswith("error: ")]
         assert len(told) == 1, told  # the first rank's
-        assert f"{tmp_path} is being written by process {os.getpid()}" in ends[0][1]
-        assert contents(tmp_path) == {}
+        assert f"{folder} is being written by process {os.getpid()}" in said[0]
+        assert contents(folder) == {}

@@ -1,4 +1,4 @@
-"""Several processes by torchrun, over gloo, against one process with the whole batch."""
+"""Several processes, over gloo, against one process with the whole batch; and by torchrun, as users start them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.forks import begin_ranks, end
+from tests.training.ranks import main as train
 from training.models.weights import read_weights
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("_server_with_torch")]
 
 
 def run(folder: Path, strategy: str, batch: int, *, ranks: int, stop: int = 0) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    command = [*launch, "-m", "tests.training.ranks", str(folder), strategy, str(batch), str(stop)]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    folder.mkdir(exist_ok=True)
+    codes = end(begin_ranks(folder, ranks, train, folder, strategy, batch, stop))
+    assert codes == [0] * ranks, [(folder / f"said-{rank}").read_text()[-4000:] for rank in range(ranks)]
 
 
 def outcome(folder: Path, step: int = 6) -> tuple[dict[str, Tensor], list[dict[str, float]], list[dict[str, float]]]:

@@ -18,6 +18,9 @@ import torch
 
 from cube.job.inspect import verify
 from cube.testing import write_abi_archive
+from tests.training.forks import begin
+from tests.training.forks import end as ended
+from training import pretrain
 from training.models.weights import read_weights
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +174,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return read_weights(newest / "weights.safetensors")[1]
 
 
+@pytest.mark.usefixtures("_server_with_torch")
 def test_a_stopped_run_is_queued_again_and_ends_bit_equal(cluster: Cluster, tmp_path: Path) -> None:
     job = cluster.submit("pretrain_one_gpu.sbatch", *run_flags(tmp_path / "slurm", 30), sbatch=("--gpus-per-node=0",))
     wait_for(lambda: "step 10/30" in cluster.log(job))
@@ -179,15 +183,13 @@ def test_a_stopped_run_is_queued_again_and_ends_bit_equal(cluster: Cluster, tmp_
     wait_for(lambda: cluster.shown(job)["JobState"] == "PENDING")
     # It would wait for two minutes; what is left of it on the node takes a few seconds to end.
     cluster.call("scontrol", "update", f"jobid={job}", "StartTime=now+12")
+    alone = begin(tmp_path / "said", pretrain.main, run_flags(tmp_path / "alone", 30))  # meanwhile
     end = cluster.ended(job)
     assert (end["JobState"], end["Restarts"], end["ExitCode"]) == ("COMPLETED", "1", "0:0"), cluster.log(job)
     begun = [int(done) for done in re.findall(r"(\d+) of 30 steps done", cluster.log(job))]
     assert begun[0] == 0
     assert begun[1] >= 10
-    # as in the job: one thread computes the same bits
-    alone = {**cluster.environment, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "training.pretrain", *run_flags(tmp_path / "alone", 30)]
-    subprocess.run(command, env=alone, cwd=ROOT, check=True, capture_output=True)
+    assert ended([alone]) == [0], (tmp_path / "said").read_text()
     expected, found = weights(tmp_path / "alone"), weights(tmp_path / "slurm")
     assert expected.keys() == found.keys()
     assert all(torch.equal(value, found[name]) for name, value in expected.items())

@@ -259,10 +259,11 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_model_learns_the_same_and_goes_on_uncompiled(tmp_path: Path) -> None:
-    plain = train(small_run(tmp_path / "plain"))
-    compiled = small_run(tmp_path / "compiled", run={"compile": True})
+    shallow = {"depth": 1}  # each layer more is some seconds of the compiler's
+    plain = train(small_run(tmp_path / "plain", model=shallow))
+    compiled = small_run(tmp_path / "compiled", model=shallow, run={"compile": True})
     train(compiled, stop_at=5)
-    finished = train(small_run(tmp_path / "compiled"))  # where it runs may change on resume
+    finished = train(small_run(tmp_path / "compiled", model=shallow))  # where it runs may change on resume
     first, second = state_of(plain), state_of(finished)
     assert first.keys() == second.keys()
     for name, value in first.items():

@@ -21,7 +21,14 @@ from typing import Any
 from cube.job.engine.base import EngineExecutor, stalled_for
 from cube.job.engine.worker import keep_to_one_thread
 
-__all__ = ["InlineExecutor", "LocalExecutor", "interrupted_after", "local_executor", "nameless_script"]
+__all__ = [
+    "InlineExecutor",
+    "LocalExecutor",
+    "forking_server",
+    "interrupted_after",
+    "local_executor",
+    "nameless_script",
+]
 
 _STARTING = 60.0
 """Seconds that workers are given to start before time counts against their tasks."""
@@ -139,9 +146,17 @@ def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
     """Processes of this machine, that know some modules from the start; with one worker, this process itself."""
     if workers == 1:
         return InlineExecutor()
-    # zarr and HDF5 keep threads and locks that do not survive a fork.
+    return LocalExecutor(workers, forking_server(modules or _PRELOADED))
+
+
+def forking_server(modules: Sequence[str]) -> BaseContext:
+    """Start the server that worker processes are forked from, which imports some modules once, and say how to ask it.
+
+    A server that runs already is taken as it is: its workers import what it does not know.
+    """
+    # zarr and HDF5 keep threads and locks that do not survive a fork of this process.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(modules or _PRELOADED))
+    context.set_forkserver_preload(list(modules))
     # Ctrl-C reaches every process of a terminal. The driver answers for all: its workers, and the server that they are
     # forked from, never see it, not even while they start.
     resource_tracker.ensure_running()  # which would be started by the server's start, and unblock what is blocked
@@ -150,7 +165,7 @@ def local_executor(workers: int, modules: Sequence[str] = ()) -> Executor:
         forkserver.ensure_running()  # imports while the caller still prepares its tasks
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return LocalExecutor(workers, context)
+    return context
 
 
 _PRELOADED = ("numpy", "pandas", "xarray", "zarr", "scipy.sparse", "rasterio.features", "pyproj")
