@@ -132,7 +132,9 @@ def test_weights_of_the_predecessor_load_tensor_by_tensor(tmp_path: Path, form: 
     output = tmp_path / "ours.safetensors"
     arguments = ["--from", "satvision", str(tmp_path / "theirs.pt"), "--output", str(output), *settings(tmp_path)]
     assert convert.main([*arguments, "--json"]) == 0
-    told = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    entries = json.loads(capsys.readouterr().out)
+    told = {entry["name"]: entry for entry in entries}
+    assert [entry["name"] for entry in entries] == [*theirs, "fill"]
     assert told["patch_embed.proj.weight"]["became"] == "embeddings.0.weight"
     assert told["pos_embed"] == {
         "name": "pos_embed",
@@ -146,6 +148,22 @@ def test_weights_of_the_predecessor_load_tensor_by_tensor(tmp_path: Path, form: 
     own = model.state_dict()
     assert [name for name in own if name != "fill" and not torch.equal(own[name], weights[name])] == []
     assert torch.equal(load_model(output).mask_token, model.mask_token)
+
+
+def test_a_tensor_of_another_shape_is_told_and_its_place_keeps_its_start(tmp_path: Path, capsys) -> None:
+    theirs = predecessor(MaskedAutoencoder(small_model("temporal")))
+    theirs["patch_embed.proj.bias"] = torch.zeros(3)
+    torch.save(theirs, tmp_path / "theirs.pt")
+    arguments = ["--from", "satvision", str(tmp_path / "theirs.pt"), "--output", str(tmp_path / "ours.safetensors")]
+    assert convert.main([*arguments, *settings(tmp_path), "--json"]) == 0
+    told = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert told["patch_embed.proj.bias"] == {
+        "name": "patch_embed.proj.bias",
+        "shape": [3],
+        "became": None,
+        "reason": "embeddings.0.bias is (64,) here",
+    }
+    assert told["embeddings.0.bias"]["reason"] == "keeps its random start"
 
 
 class Evil:
