@@ -1,4 +1,4 @@
-"""The files of a product, packed: 38 are 40 kB as objects and a tenth of that so, and a build may hold 10^4 products."""
+"""The files of a product, packed: 38 are 40 kB as objects and a tenth of it so, and a build may hold 10^4 products."""
 
 from __future__ import annotations
 
