@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import random
+import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pyproj
@@ -17,12 +20,18 @@ import shapely
 
 from catalog.sentinel2 import publish as publishing
 from catalog.sentinel2.convert import item_from_product, product_from_item
+from catalog.sentinel2.find import Found, save_found
 from catalog.sentinel2.items import Asset, Product
+from catalog.sentinel2.packed import PackedItems
 from catalog.sentinel2.packed_assets import PackedAssets
 from catalog.sentinel2.publish import CellRecord, CompositeBuild, publish_cells
+from catalog.sentinel2.saved import load_items
+from catalog.sentinel2.select import Selection
 from catalog.sentinel2.tiles import tile_grid
-from cube.job.ledger import Entry
+from cube.job.ledger import Entry, Problem
 from cube.sentinel2 import plan as planning
+from cube.sentinel2 import publish as describing
+from cube.sentinel2.composite import CellResult
 from cube.sentinel2.config import Sentinel2Config
 from cube.sentinel2.folder import Sentinel2Folder
 from cube.sentinel2.plan import choose_cells, make_plan
@@ -30,6 +39,8 @@ from stratacube.addresses import plain_url, why_odd
 from tests.cube.test_large_ledger import imports_of_status, line
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B8A", "B11", "B12", "SCL", "AOT", "WVP")
+
+TILES = [f"{zone}TNT" for zone in range(32, 60, 3)]
 
 
 def product(tile: str, files: int = 38) -> Product:
@@ -94,9 +105,9 @@ def test_packed_files_are_the_files() -> None:
 
 def test_a_product_of_a_list_is_held_in_a_few_kilobytes() -> None:
     """23,000 of them, twice while they are read once more, are to leave room in 1 GB: as objects they take 43 kB."""
-    items = [item_from_product(product(f"{zone}TNT")) for zone in range(32, 60, 3)]
+    items = [item_from_product(product(tile)) for tile in TILES]
     read = [product_from_item(item) for item in items]
-    assert [p.assets for p in read] == [product(f"{zone}TNT").assets for zone in range(32, 60, 3)]
+    assert [p.assets for p in read] == [product(tile).assets for tile in TILES]
     many = 8 * items  # beside which the last addresses, which the standard library keeps parsed, are little
     assert held(lambda: [product_from_item(item) for item in many]) / len(many) < 10_000
 
@@ -139,6 +150,34 @@ def test_every_blank_and_control_character_is_odd(character: str) -> None:
     assert plain_url(f"https://host/a{character}b") == f"https://host/a{shown}b"
 
 
+@pytest.mark.parametrize("look", [why_odd, plain_url])
+def test_an_address_is_looked_at_as_a_whole(look: Callable[[str], str | None]) -> None:
+    """A search of 20,000 items is some 40 million characters of addresses, looked at several times each."""
+    url, calls = "https://host/" + 3000 * "a", list[str]()
+    sys.setprofile(lambda _, event, __: calls.append(event))
+    look(url)
+    sys.setprofile(None)
+    assert len(calls) < 1000
+
+
+def test_a_search_is_saved_item_by_item(tmp_path: Path) -> None:
+    """Packed an item of CDSE is 7 kB; what is saved is not to be held twice."""
+    noise = random.Random(1)
+    items = PackedItems(item_from_product(product(tile)) | {"noise": noise.randbytes(9000).hex()} for tile in TILES)
+    few, many = (_saving(tmp_path, items.ordered((5 * [*range(len(TILES))])[:n])) for n in (1, 41))
+    assert many - few < 40 * 3000
+    assert load_items(tmp_path / "items.json")[0] == items[0]
+
+
+def _saving(indices: Path, items: PackedItems) -> int:
+    found = Found(Selection((), ()), (), items)
+    tracemalloc.start()
+    save_found(found, indices)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
 def test_status_brings_nothing_that_reads_pixels(tmp_path: Path) -> None:
     folder = Sentinel2Folder(tmp_path)
     area = {"start": "2020-06-01", "end": "2020-07-01", "bands": ["B02"], "bbox": [0, 40, 10, 50]}
@@ -156,8 +195,8 @@ def test_items_are_published_one_by_one(tmp_path: Path, monkeypatch: pytest.Monk
     """An item is 30 kB as objects: what grows with the cells is to be less than a tenth of that."""
     monkeypatch.setattr(publishing, "write_index", lambda _, part, *rest: part.touch())  # it reads lines, in batches
     monkeypatch.setattr(publishing, "write_json", lambda *_: None)
-    few, many = (_peak(tmp_path, number) for number in (50, 350))
-    assert (many - few) / 300 < 3000
+    few, many = (_peak(tmp_path, number) for number in (20, 120))
+    assert (many - few) / 100 < 3000
 
 
 def _peak(output: Path, number: int) -> int:
@@ -178,3 +217,34 @@ def _peak(output: Path, number: int) -> int:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
+
+
+class _Read(list[Problem]):
+    """Problems that count how often they are looked through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Problem]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_problems_are_looked_through_once_for_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100,000 cells that lack a product each, every problem for every cell would be 10^10."""
+    folder = Sentinel2Folder(tmp_path)
+    area = {"start": "2020-06-01", "end": "2020-07-01", "bands": ["B02"], "bbox": [0, 40, 2, 42]}
+    values = {"work_dir": tmp_path, "products": ["zarr"], "zarr_stores": "cell", **area}
+    config, written = Sentinel2Config.load(None, values), list[CellRecord]()
+    plan = make_plan(config, choose_cells(config), [product("31TDG", 2)])
+    results = {p.name: CellResult(p.cell.id, 1.0, {"minimum": 1.0, "maximum": 1.0, "mean": 1.0}) for p in plan.cells}
+    problems = _Read(Problem("source", f"of {p.name}", p.name, "S2A_x") for p in plan.cells)
+    problems += [Problem("product", "no scan", plan.cells[0].name)]
+    for name in ("draw", "composite_report", "write_report"):
+        monkeypatch.setattr(describing, name, MagicMock())
+    monkeypatch.setattr(describing, "told_splits", lambda _: {})
+    monkeypatch.setattr(describing, "publish_cells", lambda _, __, cells, ___: written.extend(cells))
+    with folder.opened(config.described(), config.digest(), overwrite=False):
+        describing.publish(config, folder, plan, results, problems, {}, {}, MagicMock())
+    assert len(written) == 64
+    assert all(c.dropped == [{"product": "S2A_x", "reason": f"of {c.id}"}] for c in written)
+    assert problems.times < 5
