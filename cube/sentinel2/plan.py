@@ -225,7 +225,8 @@ def _reached(
         shapely.segmentize(tree.geometries[near], 0.02),
         lambda p: np.column_stack(to_tile.transform(p[:, 0], p[:, 1])),
     )
-    return near[shapely.intersects(tile, mapped) & ~shapely.touches(tile, mapped)]
+    reached: npt.NDArray[np.intp] = near[shapely.intersects(tile, mapped) & ~shapely.touches(tile, mapped)]
+    return reached
 
 
 def cells_of_tile(plan: Plan, product: str) -> list[str]:

@@ -29,7 +29,6 @@ from catalog.sentinel2.saved import load_items
 from catalog.sentinel2.select import Selection
 from catalog.sentinel2.tiles import tile_grid
 from cube.job.ledger import Entry, Problem
-from cube.sentinel2 import plan as planning
 from cube.sentinel2 import publish as describing
 from cube.sentinel2.composite import CellResult
 from cube.sentinel2.config import Sentinel2Config
@@ -124,7 +123,7 @@ def test_each_tile_looks_at_the_cells_near_it_alone(monkeypatch: pytest.MonkeyPa
         looked.append(np.size(other))
         return intersects(one, other, **options)
 
-    monkeypatch.setattr(planning.shapely, "intersects", counted)
+    monkeypatch.setattr(shapely, "intersects", counted)
     plan = make_plan(config, cells, tiles)
     assert len(cells) == 1600
     assert sum(looked) < len(tiles) * 100
