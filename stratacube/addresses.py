@@ -30,7 +30,7 @@ def why_odd(url: str) -> str | None:
     """
     if "\\" in url:
         return "has a backslash"
-    if any(c.isspace() or not c.isprintable() for c in url):
+    if not url.isprintable() or " " in url:  # of blanks the space alone is printable
         return "has a blank or a control character"
     authority = _AUTHORITY.match(url)
     if authority is None:
@@ -60,7 +60,7 @@ def plain_url(url: str) -> str:
     text = re.split(r"[?#]", url, maxsplit=1)[0] if "://" in url else url
     if "://" in url and why_odd(text) is not None:
         text = re.sub(r"//.*@", "//", text, flags=re.DOTALL)
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 def checked_address(url: str, name: str) -> str:

@@ -28,6 +28,7 @@ from catalog.sentinel2.names import (
     parse_product_name,
 )
 from catalog.sentinel2.outlines import footprint_bbox
+from catalog.sentinel2.packed_assets import PackedAssets
 from catalog.sentinel2.select import Dropped
 from catalog.sentinel2.tiles import check_grid, tile_grid
 from stratacube.addresses import plain_url, why_odd
@@ -156,6 +157,7 @@ def _product(item: Mapping[str, Any], access: Access) -> Product:
     properties, assets = item["properties"], item["assets"]
     told = _identity(item, properties)
     tile_grid(told.tile)
+    files = arrays_listed(href_of(a, access) for a in assets.values()) | dict(_assets(assets, properties, access))
     product = Product(
         id=told.id,
         tile=told.tile,
@@ -170,9 +172,9 @@ def _product(item: Mapping[str, Any], access: Access) -> Product:
         bbox=footprint_bbox(item.get("geometry"), told.tile),
         geometry=item.get("geometry"),
         offset_applied=properties.get("earthsearch:boa_offset_applied") is True,
-        assets=arrays_listed(href_of(a, access) for a in assets.values()) | dict(_assets(assets, properties, access)),
+        assets=PackedAssets(files),
     )
-    for key, asset in product.assets.items():
+    for key, asset in files.items():
         if asset.proj_code is not None and asset.shape is not None and asset.transform is not None:
             check_grid(f"{told.id}, {key}", told.tile, asset.proj_code, asset.shape, asset.transform)
     return product

@@ -255,9 +255,8 @@ def save_found(found: Found, indices: Path, *, geoparquet: bool = False, queried
     used = (p.id for p in found.products)
     manifest = indices / "query_manifest.csv"
     write_query_manifest(manifest, found.all_products, used, found.selection.dropped, queried, found.items)
-    plain = PackedItems(map(unsigned, found.items))
     if geoparquet:
-        save_items(indices / "items.parquet", plain)
+        save_items(indices / "items.parquet", PackedItems(map(unsigned, found.items)))
     path = indices / "items.json"
-    save_items(path, plain)
+    save_items(path, map(unsigned, found.items))
     return path

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from catalog.publish import vocabulary as voc
 from catalog.publish.cards import write_cards
 from catalog.publish.datacube import StoreInfo, describe_store
-from catalog.publish.footprints import enclosing_box, footprint
+from catalog.publish.footprints import Box, enclosing_box, footprint
 from catalog.publish.geoparquet import ItemModel, seen_from, write_index
 from catalog.publish.public import without_folders
 from catalog.publish.values import timestamp
@@ -94,13 +94,21 @@ def publish_cells(
     if not cells:
         return
     store = describe_store(output / build.store) if build.store is not None else None
-    items = [cell_item(build, cell, store, output) for cell in cells]
-    for item in items:
-        write_json(output / ITEMS / f"{item['id']}.json", item)
-    box = enclosing_box([tuple(item["bbox"]) for item in items])
-    names = [(item["id"], cell.alias) for item, cell in zip(items, cells, strict=True)]
-    described = composite_collection(output, build, store, names, box, _renders(build, cells))
-    _write_table(output, items, described)
+    model, boxes, lines = ItemModel(), list[Box](), aside(output / "items.ndjson")
+    try:
+        with lines.open("w", encoding="utf-8") as file:
+            for item in (cell_item(build, cell, store, output) for cell in cells):  # one at a time: each fills 30 kB
+                write_json(output / ITEMS / f"{item['id']}.json", item)
+                boxes.append(tuple(item["bbox"]))
+                seen = seen_from(item, ITEMS, "")
+                file.write(json.dumps(seen, ensure_ascii=False, allow_nan=False) + "\n")
+                model.add(seen)
+        names = [(cell.id.lower(), cell.alias) for cell in cells]
+        described = composite_collection(output, build, store, names, enclosing_box(boxes), _renders(build, cells))
+        with whole_file(output / INDEX) as part:
+            write_index(lines, part, described, model)
+    finally:
+        lines.unlink(missing_ok=True)
     write_cards(output, output, described, build.store, "plan.parquet")
     write_json(output / "collection.json", described)
     ready()
@@ -119,19 +127,6 @@ def publish_cells(
             "links": links,
         },
     )
-
-
-def _write_table(output: Path, items: Sequence[dict[str, Any]], described: dict[str, Any]) -> None:
-    model, lines = ItemModel(), aside(output / "items.ndjson")
-    try:
-        with lines.open("w", encoding="utf-8") as file:
-            for item in (seen_from(item, ITEMS, "") for item in items):
-                file.write(json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n")
-                model.add(item)
-        with whole_file(output / INDEX) as part:
-            write_index(lines, part, described, model)
-    finally:
-        lines.unlink(missing_ok=True)
 
 
 def cell_item(build: CompositeBuild, cell: CellRecord, store: StoreInfo | None, output: Path) -> dict[str, Any]:

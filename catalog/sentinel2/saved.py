@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,20 @@ _TAIL = "]}"
 _PARQUET = (".parquet", ".geoparquet")
 
 
-def save_items(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
+def save_items(path: Path, items: Iterable[Mapping[str, Any]]) -> None:
     """Write items whole or not at all: GeoParquet if the name ends so, else a STAC ItemCollection, one item a line.
 
     Raises
     ------
+    UsageError
+        If GeoParquet is to hold no item.
     SourceError
         If the file cannot be written.
     """
-    if path.suffix in _PARQUET and not items:
-        raise UsageError(f"{path.name}: GeoParquet cannot hold no item at all")
     with whole_list(path) as part:
         if path.suffix in _PARQUET:
-            _write_parquet(part, items)
+            if not _write_parquet(part, items):
+                raise UsageError(f"{path.name}: GeoParquet cannot hold no item at all")
         else:
             with part.open("w", encoding="utf-8") as file:
                 file.write(_HEAD)
@@ -55,8 +56,8 @@ def whole_list(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def _write_parquet(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table by way of a file with an item a line, which is read in batches: memory stays small."""
+def _write_parquet(path: Path, items: Iterable[Mapping[str, Any]]) -> bool:
+    """Write a table by way of a file with an item a line, which is read in batches; of no item none: then False."""
     # The library brings geopandas: seconds that only this format should pay.
     from stac_geoparquet.arrow import parse_stac_ndjson_to_parquet  # noqa: PLC0415
 
@@ -64,7 +65,10 @@ def _write_parquet(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
     try:
         with lines.open("w", encoding="utf-8") as file:
             file.writelines(item_text(item) + "\n" for item in items)
+            if not file.tell():
+                return False
         parse_stac_ndjson_to_parquet(lines, path, chunk_size=4096, compression="zstd")
+        return True
     finally:
         lines.unlink(missing_ok=True)
 

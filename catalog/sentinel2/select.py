@@ -90,9 +90,9 @@ def refuse_lacking(products: Sequence[Product], keys: Iterable[str]) -> None:
     UsageError
         If no product lists one of them; it names those that are listed.
     """
-    there = {key for product in products for key in product.assets}
     lacking = [key for key in keys if not any(held_key(product, key) in product.assets for product in products)]
     if products and lacking:
+        there = {key for product in products for key in product.assets}
         known = ", ".join(sorted(key for key in there if key.startswith("B")))
         raise UsageError(
             f"none of {len(products)} products has {', '.join(lacking)}; they have {known or 'no bands'}: "

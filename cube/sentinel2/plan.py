@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyproj
 import shapely
@@ -164,13 +165,13 @@ def make_plan(config: Sentinel2Config, cells: Sequence[Cell], products: Sequence
     windows = [_lattice_of(lattice, c, own_corners=own).window(*c.bounds) for c in cells]
     acquisitions = group_acquisitions(products)
     key = config.asset_keys()[0][1]
-    areas = footprint(cells)
+    tree = shapely.STRtree(footprint(cells))
     reached: list[list[str]] = [[] for _ in cells]
     known: dict[tuple[Any, ...], list[int]] = {}
     for acquisition in acquisitions:
         grid = _raster(acquisition, key)
         if grid not in known:
-            known[grid] = [int(i) for i in np.flatnonzero(_reached(areas, *grid))]
+            known[grid] = _reached(tree, *grid).tolist()
         for index in known[grid]:
             reached[index].append(acquisition.key)
     planned = [PlannedCell(*c) for c in zip(cells, windows, map(tuple, reached), strict=True)]
@@ -203,27 +204,29 @@ def _located(asset: Asset) -> bool:
     return asset.proj_code is not None and asset.shape is not None and asset.transform is not None
 
 
-def _reached(areas: Any, crs: str, size: tuple[int, int], transform: Sequence[float]) -> Any:
-    """Which areas, in longitude and latitude, share ground with a raster."""
+def _reached(
+    tree: shapely.STRtree, crs: str, size: tuple[int, int], transform: Sequence[float]
+) -> npt.NDArray[np.intp]:
+    """Which areas of a tree, in longitude and latitude, share ground with a raster: their numbers, in order."""
     a, _, left, _, e, top = transform
     tile = shapely.box(left, top + e * size[0], left + a * size[1], top)
     to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     ring = np.array(tile.segmentize(abs(a) * size[1] / 16).exterior.coords)
     lon, lat = to_degrees.transform(*ring.T)
     lon = lon[0] + (lon - lon[0] + 180) % 360 - 180
-    near = np.zeros(len(areas), bool)
-    for turn in (-360, 0, 360):
-        box = shapely.box(lon.min() + turn - 0.05, lat.min() - 0.05, lon.max() + turn + 0.05, lat.max() + 0.05)
-        near |= shapely.intersects(box, areas)
+    turns = np.array([-360, 0, 360])
+    boxes = shapely.box(lon.min() + turns - 0.05, lat.min() - 0.05, lon.max() + turns + 0.05, lat.max() + 0.05)
+    near = np.unique(tree.query(boxes, predicate="intersects")[1])
+    if not len(near):
+        return near
     # The box in degrees is too wide far from the equator: only what meets the tile on its own map counts.
     to_tile = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-    which = np.flatnonzero(near)
-    if len(which):
-        mapped = shapely.transform(
-            shapely.segmentize(areas[which], 0.02), lambda p: np.column_stack(to_tile.transform(p[:, 0], p[:, 1]))
-        )
-        near[which] = shapely.intersects(tile, mapped) & ~shapely.touches(tile, mapped)
-    return near
+    mapped = shapely.transform(
+        shapely.segmentize(tree.geometries[near], 0.02),
+        lambda p: np.column_stack(to_tile.transform(p[:, 0], p[:, 1])),
+    )
+    reached: npt.NDArray[np.intp] = near[shapely.intersects(tile, mapped) & ~shapely.touches(tile, mapped)]
+    return reached
 
 
 def cells_of_tile(plan: Plan, product: str) -> list[str]:
@@ -234,8 +237,8 @@ def cells_of_tile(plan: Plan, product: str) -> list[str]:
     except SourceError:
         return [""]
     cells = [p for p in plan.cells if p.period is None or p.period.holds(told.sensing)]
-    reached = _reached(footprint([p.cell for p in cells]), code, (1, 1), (SIDE, 0, ulx, 0, -SIDE, uly))
-    return [p.name for p, near in zip(cells, reached, strict=True) if near]
+    tree = shapely.STRtree(footprint([p.cell for p in cells]))
+    return [cells[i].name for i in _reached(tree, code, (1, 1), (SIDE, 0, ulx, 0, -SIDE, uly))]
 
 
 def cells_gaining(plan: Plan, products: Iterable[str], path: Path) -> dict[str, list[str]]:

@@ -7,11 +7,13 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from stratacube.errors import UsageError
 from stratacube.guard import reason_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["fetched_files", "is_predecessors", "next_command", "not_there", "safe_folders"]
 
@@ -117,6 +119,8 @@ def _table(path: Path, column: str) -> pd.DataFrame | None:
     """Read a list of the predecessor's; None where there is none, or another thing under its name."""
     if not path.is_file():
         return None
+    import pandas as pd  # noqa: PLC0415  (each look at a build of ours asks whether it is the predecessor's)
+
     try:
         table = pd.read_csv(path)
     except Exception as error:

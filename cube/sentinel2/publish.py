@@ -92,8 +92,15 @@ def publish(
         store=folder.store.name if config.one_store else None,
     )
     made, splits = [p for p in plan.cells if p.name in results], told_splits(folder.plan)
+    dropped: dict[str, list[Problem]] = {}  # by cell: each would look through all of them otherwise
+    for problem in problems:
+        if problem.input:
+            dropped.setdefault(problem.product, []).append(problem)
     records = [
-        replace(_record(config, folder, plan, p, results[p.name], problems, marked), split=splits.get(p.name))
+        replace(
+            _record(config, folder, plan, p, results[p.name], dropped.get(p.name, ()), marked),
+            split=splits.get(p.name),
+        )
         for p in made
     ]
     previews = {r.id: folder.root / r.preview for r in records if r.preview is not None}
@@ -126,7 +133,7 @@ def _record(
 ) -> CellRecord:
     cell, window, period = planned.cell, planned.window, planned.period
     lattice, suffix = plan.lattice_of(cell), "" if period is None else f"_{period.period}"
-    dropped = [{"product": p.input, "reason": p.reason} for p in problems if p.product == planned.name and p.input]
+    dropped = [{"product": p.input, "reason": p.reason} for p in problems]
     lost = {d["product"] for d in dropped}
     files = {}
     if "cog" in config.products:

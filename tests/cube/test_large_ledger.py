@@ -66,17 +66,22 @@ def write_build(root: Path, shards: int) -> None:
             file.writelines(f'{{"key": "shard-{n:06d}{tail}' for n in range(shards))
 
 
-def looked_at(root: Path) -> tuple[str, float]:
-    """What a new process says of a build, and the seconds of CPU it takes, its start and imports in them."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def imports_of_status(root: Path) -> tuple[str, set[str]]:
+    """What a new process says of a build that is not published, and the modules that it imports for it."""
     command = [sys.executable, "-X", "importtime", "-m", "stratacube", "status", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr[-300:]
+    return done.stdout, {row.rpartition("|")[2].strip() for row in done.stderr.splitlines()}
+
+
+def looked_at(root: Path) -> tuple[str, float]:
+    """What a new process says of a build of tiles, and the seconds of CPU it takes, its start and imports in them."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said, imported = imports_of_status(root)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 1, done.stderr[-300:]  # it is not published
-    imported = {row.rpartition("|")[2].strip() for row in done.stderr.splitlines()}
     assert "cube.geostationary.folder" in imported
     assert not {"pandas", "zarr", "xarray", "pyarrow"} & imported
-    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return said, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_status_brings_nothing_that_reads_pixels(tmp_path: Path) -> None:
