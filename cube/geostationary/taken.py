@@ -229,8 +229,8 @@ class Taken:
         scans = self._scans.values
         ranks = np.empty(len(scans), "i8")
         ranks[sorted(range(len(scans)), key=lambda n: (scans[n].start, scans[n].id))] = np.arange(len(scans))
-        facts = self._columns(slice(None))
-        order: Ints = np.lexsort((facts["col"], facts["row"], ranks[facts["scan"]]))
+        col, row, scan = (np.frombuffer(self._facts[name], "i4") for name in ("col", "row", "scan"))
+        order: Ints = np.lexsort((col, row, ranks[scan]))
         return order
 
 
