@@ -48,6 +48,7 @@ def rows(scratch: Path, quick: bool) -> list[Row]:
         *_peers({**given, "archive": coarse}, cells, 1, "code-blocks of 64"),
         *_memory(scratch, 12 if quick else 60),
         *_median(rounds),
+        *_geomedian(rounds),
     ]
 
 
@@ -472,3 +473,37 @@ def median(ours: bool) -> Stretch:
     result = nan_median(stack) if ours else np.nanmedian(stack, axis=0)
     yield
     return float(np.nansum(result, dtype="f8"))
+
+
+# Geomedian -----------------------------------------------------------------------------------------------------------
+
+
+def _geomedian(rounds: int) -> list[Row]:
+    section = "Geomedian of 24 votes of 9 bands, 260 x 260 pixels, 60 % NaN, one core"
+    found = race({"ours": (geomedian, {"ours": True}), "geomad": (geomedian, {"ours": False})}, rounds)
+    ours, theirs = found["ours"], found["geomad"]
+    if abs(ours.result - theirs.result) > 0.5:
+        raise AssertionError("the geomedians disagree")
+    note = "both to within one count a pixel; CPU"
+    return [compare(section, "against geomad", ours.cpu, theirs.cpu, "s", target="ratio >= 1.5", note=note)]
+
+
+def geomedian(ours: bool) -> Stretch:
+    """Mean of bands and pixels of more than three votes, in counts; of two any point between them is one."""
+    import geomad
+
+    from cube.sentinel2.geomedian import geometric_median
+
+    rng = np.random.default_rng(0)
+    stack = rng.uniform(200, 3000, (9, 1, 260, 260)) * rng.normal(1, 0.15, (1, 24, 260, 260))
+    stack += rng.normal(0, 60, stack.shape)  # of votes in one line any point in their middle would be one
+    stack[:, rng.random(stack.shape[1:]) < 0.1] *= 2.5
+    stack[:, rng.random(stack.shape[1:]) < 0.6] = np.nan
+    counts = np.rint(stack).astype("f4")
+    reflectances = np.ascontiguousarray(counts.transpose(2, 3, 0, 1)) * np.float32(1e-4)
+    yield
+    result = geometric_median(counts) if ours else geomad.nangeomedian_pcm(reflectances, eps=1e-7, num_threads=1)
+    yield
+    several = np.isfinite(counts[0]).sum(axis=0) > 3
+    found = result[:, several] if ours else result[several] * 1e4
+    return float(found.mean(dtype="f8"))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 import tracemalloc
 import warnings
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -172,26 +170,6 @@ def test_geomedian_and_its_deviations_are_geomads() -> None:
             expected = getattr(geomad, f"{name}_pcm")(theirs_form, ours.transpose(1, 2, 0), num_threads=1) * scale
             np.testing.assert_allclose(found[name], expected, rtol=2e-5, atol=near)
             np.testing.assert_array_equal(both[name], found[name], err_msg="round the geomedian whatever the composite")
-
-
-@pytest.mark.slow
-def test_geomedian_takes_less_than_geomad_does() -> None:
-    """CPU of one core, both to within 1; the aim is 1.5 times, less here, for other tests run beside."""
-    geomad = pytest.importorskip("geomad", reason="geomad is not installed")
-    stack = spectra(24, 0.4, side=130)
-    form = np.ascontiguousarray(stack.transpose(2, 3, 0, 1)) * np.float32(1e-4)
-
-    def cpu(step: Any) -> float:
-        taken = []
-        for _ in range(3):
-            begun = time.process_time()
-            step()
-            taken.append(time.process_time() - begun)
-        return min(taken)
-
-    ours = cpu(lambda: geometric_median(stack))
-    theirs = cpu(lambda: geomad.nangeomedian_pcm(form, eps=1e-7, num_threads=1))
-    assert theirs / ours > 1.2
 
 
 def test_medoid_takes_the_earliest_of_two_that_are_equally_near() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -84,11 +83,10 @@ def test_a_checkpoint_is_renamed_into_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_million_samples_of_a_mixture_are_laid_out_in_a_second() -> None:
+def test_million_samples_of_a_mixture_are_laid_out_by_their_shares() -> None:
+    """How long that takes is a benchmark."""
     order = Order((400_000, 300_000, 300_000), seed=3, shares=(1.0, 2.0, 3.0))
-    begun = time.process_time()
     samples = order.epoch(1).samples
-    assert time.process_time() - begun < 1.0
     assert len(samples) == 1_000_000
     assert np.bincount(np.digitize(samples, [400_000, 700_000])).tolist() == list(order.quotas)
 
