@@ -119,6 +119,7 @@ OWN = {
     ("cube/geostationary/chips/old_chips.py", "pickle.Unpickler"): "one that makes arrays, numbers and text alone",
     ("catalog/leaks.py", "tree.query"): "boxes, of a tree of shapely",
     ("cube/strata/cells.py", "tree.query"): "points, of a tree of scipy",
+    ("cube/sentinel2/plan.py", "tree.query"): "boxes, of a tree of shapely",
     ("loaders/cell_splits.py", "tree.query"): "boxes, of a tree of shapely",
     ("loaders/engines.py", "pickle.loads"): "part of a task, which engines hand to workers as a pickle anyway",
 }
